@@ -1,0 +1,104 @@
+"""Fresh training pictures: from few photographs, crops that never repeat; from many small pictures, a random few.
+
+Two photographs are little to learn from: a network soon knows them by heart. What it should learn instead is what all
+pictures share, so everything else is made random: where a crop lies and how large it is, its shape, the eight ways to turn
+and mirror it, its colours, its contrast, which side is light, and what it borders on.
+"""
+import numpy as np
+from PIL import Image
+
+from tinymae.data.images import to_pixels
+
+
+def picture_bank(pictures, size, sides=(44, 220), steps=14, shapes=(0.8, 1.0, 1.25)):
+    """Photographs at many scales, so that a crop is a slice.
+
+    Parameters
+    ----------
+    pictures : list of ndarray uint8, (rows, cols, C), C 1 or 3
+    size : int, side of the crops to come
+    sides : (int, int), the smallest and the largest side of the original that a crop may cover
+    steps : int, scales in between, evenly in their logarithm
+    shapes : widths to heights to squeeze to
+
+    Returns
+    -------
+    list of ndarray uint8 (rows, cols, C), no side below `size`
+    """
+    bank = []
+    for picture in pictures:
+        rows, cols, channels = picture.shape
+        image = Image.fromarray(picture[..., 0] if channels == 1 else picture)
+        for side in np.geomspace(sides[0], min(sides[1], rows, cols), steps):
+            for shape in shapes:
+                width = max(size, round(cols * size / side * shape**0.5))
+                height = max(size, round(rows * size / side / shape**0.5))
+                resized = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+                bank.append(resized.reshape(height, width, channels))
+    return bank
+
+
+def random_crops(bank, size, rng, count):
+    """Crops from a bank, changed in every way that leaves them pictures.
+
+    Parameters
+    ----------
+    bank : list of ndarray uint8 (rows, cols, C), all with the same C
+    size : int
+    rng : numpy.random.Generator
+    count : int, B
+
+    Returns
+    -------
+    pixels : float32 ndarray of shape (B, size, size, C), in the units of `to_pixels`
+    """
+    weights = np.sqrt([picture.shape[0] * picture.shape[1] for picture in bank])
+    crops = np.empty((count, size, size, bank[0].shape[2]), np.uint8)
+    for crop, which in zip(crops, rng.choice(len(bank), count, p=weights / weights.sum()), strict=True):
+        picture = bank[which]
+        top, left = (rng.integers(side - size + 1) for side in picture.shape[:2])
+        crop[:] = _turn(picture[top : top + size, left : left + size], rng.integers(8))
+    return _recolour(_paste(to_pixels(crops), rng), rng)
+
+
+def random_pictures(pictures, rng, count):
+    """`count` of the pictures (N, rows, cols, C) uint8 as they are, as float32 pixels (count, rows, cols, C)."""
+    return to_pixels(pictures[rng.integers(len(pictures), size=count)])
+
+
+def _turn(crop, way):
+    """One of the eight ways to lay a square on a square."""
+    crop = crop[::-1] if way & 1 else crop
+    crop = crop[:, ::-1] if way & 2 else crop
+    return crop.swapaxes(0, 1) if way & 4 else crop
+
+
+def _paste(pixels, rng):
+    """Lay, over every second picture, a part of another behind a straight edge, or all of it half transparent."""
+    count, size = pixels.shape[:2]
+    choice, other = rng.random(count), pixels[rng.permutation(count)]
+    angle, offset = rng.uniform(0, 2 * np.pi, count), rng.uniform(-0.35, 0.35, count)
+    down, across = np.mgrid[:size, :size] - (size - 1) / 2
+    side = np.multiply.outer(np.cos(angle), down) + np.multiply.outer(np.sin(angle), across)
+    share = np.clip(side - size * offset[:, None, None] + 0.5, 0, 1)        # (B, size, size), an edge one pixel soft
+    share[choice > 0.35] = 0
+    blend = (choice > 0.35) & (choice < 0.5)
+    share[blend] = rng.uniform(0, 0.5, blend.sum())[:, None, None]
+    pixels += (other - pixels) * share[..., None].astype(pixels.dtype)
+    return pixels
+
+
+def _recolour(pixels, rng):
+    """Mix the channels of each picture, fade some towards grey, and change contrast, sign and brightness. In place."""
+    count, channels = len(pixels), pixels.shape[-1]
+    mix = np.stack([np.eye(channels)[rng.permutation(channels)] for _ in range(count)])     # (B, C, C)
+    fade = (rng.random(count) * (rng.random(count) < 0.8))[:, None, None]
+    mix += (1 / channels - mix) * fade
+    contrast = np.exp(rng.normal(0, 0.3, count)) * rng.choice([1, 1, -1], count)            # every third a negative
+    mix *= contrast[:, None, None]
+    middle = rng.normal(0, 1, (count, 1)) + rng.normal(0, 0.4, (count, channels))
+    mean = pixels.mean(axis=(1, 2), dtype=np.float64)                                       # (B, C)
+    shift = middle - np.einsum("bc,bcd->bd", mean, mix)
+    flat = pixels.reshape(count, -1, channels)
+    pixels = (flat @ mix.astype(pixels.dtype) + shift[:, None].astype(pixels.dtype)).reshape(pixels.shape)
+    return np.clip(pixels, *to_pixels(np.array([0, 255], np.uint8)), out=pixels)            # no blacker than black

@@ -1,0 +1,388 @@
+"""Pictures: where they come from, and the two forms they take.
+
+A *picture* is what a file holds: uint8 of shape (rows, cols, C), 0 black and 255 white, C = 1 (grey) or 3
+(red, green, blue).  *Pixels* are what a model sees: the same array as floats around 0,
+
+    (1)  pixels = (picture / 255 - MEAN) / STD
+
+Every source ends as a picture, whatever the file's own convention was: channel order, bit depth, transparency, the
+camera held sideways.  Nothing is guessed: a file that is cut short, or of another kind than its name says, is an error
+that names the file, because a wrong picture trains a model just as quietly as a right one.
+
+Differs: the MAE code normalises each colour by its own ImageNet mean and deviation; (1) has one pair for all channels,
+near the ImageNet values, so that it fits grey pictures too and undoing it needs no table.
+"""
+import gzip
+import importlib.util
+import math
+import os
+import struct
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MEAN = 0.45                     # the average over the three ImageNet channel means is 0.449
+STD = 0.25                      # ... and over their deviations 0.226; a power of two is exact in floating point
+PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SOURCES = ("'photos', 'digits', 'openml:NAME', a folder of pictures, an IDX file (also .gz) "
+           "or an .npz file with the key 'images'")
+
+
+def load_images(source):
+    """All the pictures of a source.
+
+    Parameters
+    ----------
+    source : str or path
+        'photos': scikit-learn's two sample photos, a Chinese temple and a flower.  'digits': scikit-learn's 1797
+        handwritten digits, 8 x 8.  'openml:NAME': a data set of square pictures from openml.org, such as
+        'openml:mnist_784' or 'openml:CIFAR_10'; it is downloaded once, then kept by scikit-learn.  Anything else is a
+        path: a folder of pictures (in the order of their names, without its subfolders), an IDX file as MNIST has
+        them, or an .npz file with `images` (N, rows, cols) or (N, rows, cols, C), uint8.  A folder that is called
+        digits is './digits'.
+
+    Returns
+    -------
+    pictures : list of ndarray uint8, each (rows, cols, C); C is 1 or 3, in an .npz file 1 to 16
+
+    Raises
+    ------
+    FileNotFoundError
+        when the path does not exist
+    OSError
+        when OpenML, the one source that needs the network, does not deliver
+    TypeError
+        when `source` is neither a string nor a path
+    ValueError
+        naming the file or data set that is damaged, empty, or not made of pictures
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"source is a {type(source).__name__}; expected one of {SOURCES}")
+    if source == "photos":
+        return _sklearn_photos()
+    if source == "digits":
+        return _sklearn_digits()
+    if isinstance(source, str) and source.startswith("openml:"):
+        return _openml(source.removeprefix("openml:"))
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no file or folder {str(source)!r}; known sources are {SOURCES}")
+    if path.suffix.lower() == ".npz":
+        return _npz(path)
+    return _idx(path)
+
+
+def _sklearn_photos():
+    from sklearn.datasets import load_sample_images
+
+    return [np.array(photo) for photo in load_sample_images().images]
+
+
+def _sklearn_digits():
+    from sklearn.datasets import load_digits
+
+    images = np.rint(load_digits().images * (255 / 16))         # (1797, 8, 8), 0..16 -> 0..255
+    return list(images.astype(np.uint8)[..., None])
+
+
+def _openml(name):
+    from sklearn.datasets import fetch_openml
+
+    try:
+        rows = fetch_openml(name, as_frame=False).data
+    except Exception as error:              # sockets, HTTP, checksums, parsers: each raises its own kind
+        raise OSError(f"could not get {name!r} from openml.org ({type(error).__name__}: {error}). OpenML is the one "
+                      f"source that needs the network: check the connection, and the name on openml.org") from error
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "uif" or not rows.size:
+        raise ValueError(f"openml:{name} is not a dense table of numbers, one picture a row")
+    in_range = rows.min() >= 0 and rows.max() <= 255            # False for NaN
+    if not in_range or (rows.astype(np.uint8) != rows).any():
+        raise ValueError(f"openml:{name} holds values from {rows.min()} to {rows.max()}; expected whole numbers 0..255")
+    pixels = rows.astype(np.uint8)
+    width = rows.shape[1]
+    channels = 3 if width % 3 == 0 and _is_square(width // 3) else 1        # never both: 3 is not a ratio of squares
+    if not _is_square(width // channels):
+        raise ValueError(f"openml:{name} has rows of {width} values; expected S*S (grey) or S*S*3 (colour), "
+                         "a square picture a row")
+    side = math.isqrt(width // channels)
+    planes = pixels.reshape(-1, channels, side, side)             # all red, then all green, then all blue
+    return list(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)))         # (N, rows, cols, C)
+
+
+def _is_square(number):
+    return math.isqrt(number) ** 2 == number
+
+
+def _folder(path):
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
+    if not files:
+        raise ValueError(f"{path}: no pictures in this folder; looked for {' '.join(PICTURE_SUFFIXES)}, "
+                         "not in subfolders")
+    return [load_picture(file) for file in files]
+
+
+def _idx(path):
+    """IDX, the format of MNIST: 0, 0, type, ndim, then ndim sizes of 4 bytes (big-endian), then the values."""
+    data = _unpacked_bytes(path)
+    if len(data) < 4 or data[:2] != b"\0\0":
+        raise ValueError(f"{path}: starts with {data[:4].hex(' ') or 'nothing'}, an IDX file with 00 00; expected one "
+                         f"of {SOURCES} (one picture alone: load_picture)")
+    kind, ndim = data[2], data[3]
+    if kind != 0x08:
+        raise ValueError(f"{path}: IDX values of type 0x{kind:02x}; pictures are unsigned bytes, 0x08")
+    if ndim == 1:
+        raise ValueError(f"{path}: an IDX file with one axis holds labels; the pictures are in the file with 'images' "
+                         "in its name")
+    if ndim not in (3, 4):
+        raise ValueError(f"{path}: IDX array with {ndim} axes; expected 3 (N, rows, cols) or 4 (N, rows, cols, C)")
+    start = 4 + 4 * ndim
+    if len(data) < start:
+        raise ValueError(f"{path}: cut short: {len(data)} bytes, but the header alone takes {start}")
+    shape = struct.unpack(f">{ndim}I", data[4:start])
+    expected = start + math.prod(shape)
+    if len(data) != expected:
+        fault = "cut short" if len(data) < expected else "bytes are left over"
+        raise ValueError(f"{path}: {fault}: the header says {shape}, {expected} bytes in all; found {len(data)}")
+    images = np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    return _split(images, path, channels=(1, 3))
+
+
+def _unpacked_bytes(path):
+    data = path.read_bytes()
+    if data[:2] != b"\x1f\x8b":             # by content: browsers unpack downloads and leave the name
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path}: gzip file cut short or damaged ({error}); fetch it again") from error
+
+
+def _npz(path):
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{path}: not an .npz archive, or cut short; np.savez(path, images=images) writes one")
+        file.seek(0)
+        try:
+            archive = np.load(file, allow_pickle=False)
+            images = archive["images"] if "images" in archive.files else None
+        except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path}: cannot be read ({error})") from error
+    if images is None:
+        raise ValueError(f"{path}: no key 'images'; found {archive.files}")
+    if not isinstance(images, np.ndarray):
+        raise ValueError(f"{path}: its member 'images' is not a NumPy array")
+    if images.dtype != np.uint8:
+        raise ValueError(f"{path}: images are {images.dtype}; expected uint8, 0..255. Floats from 0 to 1 are stored as "
+                         "(images * 255).round().astype(np.uint8)")
+    if images.ndim not in (3, 4):
+        raise ValueError(f"{path}: images have shape {images.shape}; expected (N, rows, cols) or (N, rows, cols, C)")
+    return _split(images, path, channels=range(1, 17))
+
+
+def _split(images, path, channels):
+    """Cut (N, rows, cols) or (N, rows, cols, C) into a list of N pictures that belong to the caller."""
+    if not images.size:
+        raise ValueError(f"{path}: no pictures: shape {images.shape}")
+    if images.ndim == 3:
+        images = images[..., None]                              # (N, rows, cols, 1)
+    if images.shape[3] not in channels:
+        raise ValueError(f"{path}: shape {images.shape} has {images.shape[3]} channels; expected {_listed(channels)}, "
+                         "on the last axis (N, rows, cols, C): PyTorch's order has them second")
+    return list(images.copy())
+
+
+def _listed(channels):
+    return f"{channels[0]} or {channels[1]}" if len(channels) == 2 else f"{channels[0]} to {channels[-1]}"
+
+
+def load_picture(path):
+    """One picture file, in colour, the way a viewer shows it.
+
+    Transparent parts lie on white.  The orientation that the camera noted (EXIF) is applied.  16-bit grey is scaled by
+    its bit depth, 65535 -> 255.  Pillow's modes I (integers; a 16-bit PGM comes as one) and F (floats) have no fixed
+    white, so their own smallest value becomes 0 and their largest 255; one flat value becomes 0.  Of an animation, the
+    first frame.
+
+    Parameters
+    ----------
+    path : str or path, of any format that Pillow reads
+
+    Returns
+    -------
+    picture : ndarray uint8 (rows, cols, 3)
+
+    Raises
+    ------
+    FileNotFoundError
+        when there is no such file
+    ValueError
+        naming the file and the reason: not a picture, cut short, too large to be honest (Pillow's limit against
+        decompression bombs), or floats that are not finite
+    """
+    picture = _decode(path)
+    if picture.mode == "F" or picture.mode.startswith("I"):                 # I, I;16, I;16B ...
+        grey = _deep_grey(np.asarray(picture), path)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return np.array(picture.convert("RGB"))
+
+
+def _decode(path):
+    """The file as a Pillow image, decoded to the last row, upright."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels on and refuses from twice that: large photos are fine, bombs are not.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                picture.load()
+                return ImageOps.exif_transpose(picture)
+    except FileNotFoundError:
+        raise
+    except Exception as error:              # decoders raise OSError, SyntaxError, struct.error, IndexError, ...
+        raise ValueError(f"{path}: cannot be read as a picture ({type(error).__name__}: {error})") from error
+
+
+def _deep_grey(values, path):
+    """uint8 (rows, cols) from the values of a grey picture with more than 8 bits."""
+    if values.dtype.itemsize == 2:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)   # 65535 / 255 = 257; + 128 rounds
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: float picture with values that are not finite; it cannot be scaled to 0..255")
+    low, high = values.min(), values.max()
+    scale = 255 / (high - low) if high > low else 0.0
+    return np.rint((values - low) * scale).astype(np.uint8)
+
+
+def unseen_photo():
+    """A photo that no model here was trained on: Grace Hopper, from matplotlib's sample data.
+
+    The file is found without importing matplotlib, which takes a second and which only plot.py does.
+
+    Returns
+    -------
+    picture : ndarray uint8 (rows, cols, 3)
+
+    Raises
+    ------
+    FileNotFoundError
+        when matplotlib is not installed, or came without its sample data
+    """
+    spec = importlib.util.find_spec("matplotlib")
+    folders = spec.submodule_search_locations if spec else []
+    for folder in folders:
+        path = Path(folder, "mpl-data", "sample_data", "grace_hopper.jpg")
+        if path.exists():
+            return load_picture(path)
+    raise FileNotFoundError("mpl-data/sample_data/grace_hopper.jpg is not in matplotlib's folder (looked in "
+                            f"{list(folders)}); some systems package matplotlib without its sample data, "
+                            "pip install matplotlib brings it")
+
+
+def resize_picture(picture, size):
+    """The central square of a picture, scaled to size x size.
+
+    Lanczos with its window widened to the shrinking factor, so every pixel of the square counts and fine texture turns
+    grey instead of into false patterns.
+
+    Parameters
+    ----------
+    picture : ndarray uint8 (rows, cols, C), C 1 or 3
+    size : int, at least 1
+
+    Returns
+    -------
+    resized : ndarray uint8 (size, size, C)
+
+    Raises
+    ------
+    TypeError
+        when the picture is not uint8
+    ValueError
+        when its shape or the size does not fit
+
+    Differs: the MAE code evaluates with bicubic scaling to a larger picture, then a central crop; here nothing of the
+    square is cut off.
+    """
+    _check_bytes(picture)
+    if picture.ndim != 3 or picture.shape[2] not in (1, 3) or not picture.size:
+        raise ValueError(f"picture has shape {picture.shape}; expected (rows, cols, C), C 1 or 3")
+    if size < 1:
+        raise ValueError(f"size is {size}; expected at least 1")
+    rows, cols, channels = picture.shape
+    side = min(rows, cols)
+    top, left = (rows - side) // 2, (cols - side) // 2
+    square = picture[top:top + side, left:left + side]
+    image = Image.fromarray(square[..., 0] if channels == 1 else square)    # Pillow's grey has no channel axis
+    resized = image.resize((size, size), Image.Resampling.LANCZOS)
+    return np.array(resized).reshape(size, size, channels)
+
+
+def to_pixels(pictures, dtype=np.float32):
+    """Bytes to the floats that a model sees: equation (1).
+
+    Parameters
+    ----------
+    pictures : ndarray uint8, any shape
+    dtype : float32 or float64
+
+    Returns
+    -------
+    pixels : ndarray of the same shape, from -1.8 (black) to 2.2 (white)
+
+    Raises
+    ------
+    TypeError
+        when pictures are not uint8, or dtype is neither float32 nor float64
+    """
+    _check_bytes(pictures)
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise TypeError(f"dtype is {np.dtype(dtype)}; expected float32 or float64")
+    pixels = pictures.astype(dtype)         # our own array: in place from here
+    pixels /= 255
+    pixels -= MEAN
+    pixels /= STD
+    return pixels
+
+
+def to_picture(pixels):
+    """The inverse of `to_pixels`: floats to bytes, and what lies outside black and white is clipped.
+
+    Parameters
+    ----------
+    pixels : ndarray of floats, any shape
+
+    Returns
+    -------
+    pictures : ndarray uint8 of the same shape; exactly the bytes that `to_pixels` was given
+
+    Raises
+    ------
+    TypeError
+        when pixels are not floats
+    ValueError
+        when a pixel is NaN or infinite
+    """
+    if pixels.dtype.kind != "f":
+        raise TypeError(f"pixels are {pixels.dtype}; expected floats, as to_pixels or a model gives them")
+    if not np.isfinite(pixels).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(pixels))} of {pixels.size} pixels are NaN or infinite; "
+                         "a model that gives them has diverged (try a smaller learning rate)")
+    light = np.clip(pixels, -MEAN / STD, (1 - MEAN) / STD)      # before scaling: a huge float cannot overflow
+    light *= STD
+    light += MEAN                                               # 0..1
+    light *= 255
+    return np.rint(light).astype(np.uint8)
+
+
+def _check_bytes(pictures):
+    if pictures.dtype != np.uint8:
+        raise TypeError(f"pictures are {pictures.dtype}; expected uint8, 0..255 (floats come back with to_picture)")

@@ -1,0 +1,368 @@
+"""The main job: train a masked autoencoder, restore pictures it has never seen, and say honestly how well.
+
+    pictures -> a model of fitting size -> training, in sight -> table, pictures, model
+
+`train` ends after the model is written; `demo` goes on to the table and the pictures; `reconstruct` takes a model and a
+photograph of the user's own.
+"""
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from tinymae import checkpoint
+from tinymae.data.crops import picture_bank, random_crops, random_pictures
+from tinymae.data.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
+from tinymae.data.images import load_images, load_picture, resize_picture, to_picture, to_pixels, unseen_photo
+from tinymae.models.mae import MAEConfig, mae_attention, mae_decays, mae_forward, mae_init, mae_reconstruct
+from tinymae.ops.patches import unpatchify
+from tinymae.optim import AdamW
+from tinymae.parallel import Workers
+from tinymae.training import Run, mae_gradient, train
+
+BATCH, MICRO_BATCH = 64, 16
+CROP, CROP_PATCH = 48, 6        # of photographs, in pixels
+TILES = 4                       # crops along the shorter side of a photograph that is restored whole
+LEARNING_RATE = 1.5e-3
+
+
+class Task(NamedTuple):
+    """What to learn from, and what to be judged by."""
+
+    config: MAEConfig
+    sample: object              # sample(rng, count) -> float32 pixels (count, img_size, img_size, C)
+    unseen: np.ndarray          # float32 pixels (B, img_size, img_size, C), never trained on
+    photo: np.ndarray           # the photograph they are crops of, uint8; None where they are whole pictures
+
+
+def prepare(data, mask_ratio=0.75, norm_pix_loss=False):
+    """Pictures, and a model of a size that fits them.
+
+    Parameters
+    ----------
+    data : str, as `data.images.load_images`
+    mask_ratio, norm_pix_loss : as `MAEConfig`
+
+    Returns
+    -------
+    Task
+
+    Notes
+    -----
+    Photographs (sides over 64, or of several sizes) become random crops; of more than two the last tenth is kept apart, and of
+    'photos' nothing: there matplotlib's `grace_hopper.jpg` is the unseen one. Small pictures of one size are used whole,
+    the last tenth kept apart.
+    """
+    pictures = load_images(data)
+    channels = {picture.shape[2] for picture in pictures}
+    if len(channels) > 1:
+        raise ValueError(f"{data}: expected pictures with the same number of channels, got {sorted(channels)}")
+    if data == "photos":
+        kept = [unseen_photo()]
+    elif len(pictures) < 2:
+        raise ValueError(f"{data}: expected at least two pictures, one to learn from and one to be judged by, got one")
+    else:
+        apart = math.ceil(len(pictures) / 10)
+        pictures, kept = pictures[:-apart], pictures[-apart:]
+    shapes = {picture.shape for picture in (*pictures, *kept)}
+    channels = pictures[0].shape[2]
+    common = {"in_chans": channels, "mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
+    if len(shapes) == 1 and max(pictures[0].shape[:2]) <= 64:
+        size, patch = _whole_size(pictures[0].shape)
+        config = MAEConfig(size, patch, **_SIZES, **common)
+        pictures, kept = (np.stack([_whole(picture, size) for picture in part]) for part in (pictures, kept[:256]))
+        return Task(config, lambda rng, count: random_pictures(pictures, rng, count), to_pixels(kept), None)
+    config = MAEConfig(CROP, CROP_PATCH, **_SIZES, **common)
+    bank = picture_bank(pictures, CROP)
+    unseen = np.concatenate([unseen_crops(picture, CROP, max(1, 64 // len(kept))) for picture in kept[:64]])
+    return Task(config, lambda rng, count: random_crops(bank, CROP, rng, count), to_pixels(unseen), kept[0])
+
+
+_SIZES = {
+    "embed_dim": 128, "depth": 4, "num_heads": 4,
+    "decoder_embed_dim": 96, "decoder_depth": 2, "decoder_num_heads": 4,
+}  # fmt: skip
+
+
+def _whole_size(shape):
+    """Side and patch for small pictures: about eight patches along a side, of a size that divides it."""
+    side = min(shape[:2])
+    for patches in (8, 7, 6, 9, 10, 5, 12, 14, 16, 4):
+        if side % patches == 0 and side >= 2 * patches:
+            return side, side // patches
+    side = max(8, side // 8 * 8)
+    return side, max(2, side // 8)
+
+
+def _whole(picture, size):
+    return picture if picture.shape[:2] == (size, size) else resize_picture(picture, size)
+
+
+def unseen_crops(photo, size, count, sides=(0.1, 0.3), seed=0):
+    """The crops of a photograph that a model is judged by: always the same ones.
+
+    Parameters
+    ----------
+    photo : ndarray uint8 (rows, cols, C)
+    size, count : int
+    sides : (float, float), how much of the photograph's shorter side a crop covers, evenly in between
+    seed : int
+
+    Returns
+    -------
+    ndarray uint8 (count, size, size, C)
+    """
+    rng = np.random.default_rng(seed)
+    rows, cols, channels = photo.shape
+    image = Image.fromarray(photo[..., 0] if channels == 1 else photo)
+    crops = []
+    for _ in range(count):
+        side = rng.uniform(*sides) * min(rows, cols)
+        left, top = rng.uniform(0, cols - side), rng.uniform(0, rows - side)
+        box = (left, top, left + side, top + side)
+        crops.append(np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box)).reshape(size, size, channels))
+    return np.stack(crops)
+
+
+def train_mae(task, out, steps=None, minutes=None, seed=0, threads=None, resume=False, extra=None, bar=True):
+    """Train a masked autoencoder and write it to out/mae.npz; with `resume`, go on with the one that is there.
+
+    Parameters
+    ----------
+    task : Task
+    out : Path, a folder
+    steps, minutes : how long in all, one of them
+    seed : int
+    threads : int, or None for one per core
+    resume : bool
+    extra : dict, kept in the file beside losses and evaluations
+
+    Returns
+    -------
+    Run
+    """
+    path = Path(out, "mae.npz")
+    if resume:
+        run = _resumed(path, task)
+    else:
+        rng = np.random.default_rng(seed)
+        params = mae_init(task.config, rng)
+        run = Run(params, _optimizer(params), rng)
+    noise = unseen_noise(task)
+
+    def save(run):
+        history = {"losses": run.losses, "evaluations": run.evaluations, "seconds": run.seconds}
+        meta = {**history, "crops": task.photo is not None, **(extra or {})}
+        checkpoint.save(path, "mae", task.config, run.params, run.step, run.optimizer, run.rng, meta)
+
+    def evaluate(params):
+        return mae_forward(task.unseen, params, task.config, noise)[0]
+
+    with Workers(threads or os.cpu_count()) as workers:
+        gradient = mae_gradient(task.config, task.sample, BATCH, MICRO_BATCH, workers)
+        return train(run, gradient, LEARNING_RATE, BATCH, steps, minutes, evaluate=evaluate, save=save, bar=bar)
+
+
+def _optimizer(params):
+    return AdamW(params, betas=(0.9, 0.95), weight_decay=0.05, decays=mae_decays(params))
+
+
+def _resumed(path, task):
+    saved = checkpoint.load(path, "mae", MAEConfig, mae_init)
+    if saved.config != task.config:
+        raise ValueError(f"{path}: expected a model of {task.config}, got {saved.config}: resume with the same options")
+    if saved.moments is None or saved.rng is None:
+        raise ValueError(f"{path}: holds a model, but no optimiser and rng to go on with")
+    run = Run(saved.params, _optimizer(saved.params), saved.rng, saved.step, saved.extra["seconds"], saved.extra["losses"])
+    run.evaluations = [tuple(pair) for pair in saved.extra["evaluations"]]
+    checkpoint.restore_optimizer(run.optimizer, saved.moments)
+    return run
+
+
+def unseen_noise(task):
+    """The noise that hides patches of the unseen pictures: always the same."""
+    return np.random.default_rng(1).random((len(task.unseen), task.config.grid[0] * task.config.grid[1]))
+
+
+def table(task, params):
+    """Mean squared error on the hidden pixels of the unseen pictures, for the model and three fills that learn nothing.
+
+    Returns
+    -------
+    {"mae": float, "mean": float, "nearest": float, "linear": float}, all for the same masks, in the units of `to_pixels`
+
+    Notes
+    -----
+    A model of normalised pixels is judged as a user would see it, with mean and contrast from the visible patches.
+    """
+    images, config = task.unseen, task.config
+    shown = mae_reconstruct(images, params, config, unseen_noise(task))
+    removed = removed_pixels(shown.mask, config.img_size, config.img_size, config.patch_size)
+    restored = {
+        "mae": shown.pasted,
+        "mean": mean_fill(images, removed),
+        "nearest": nearest_fill(images, removed),
+        "linear": linear_fill(images, removed),
+    }
+    return {name: float(np.mean((filled - images)[removed] ** 2, dtype=np.float64)) for name, filled in restored.items()}
+
+
+def demo(data, out, steps=None, minutes=None, mask_ratio=0.75, norm_pix_loss=False, seed=0, threads=None):
+    """Train, then write table, pictures and model to the folder `out`, and say where each file is.
+
+    Parameters
+    ----------
+    data : str, as `data.images.load_images`
+    out : str or Path, a folder
+    steps, minutes, seed, threads : as `train_mae`
+    mask_ratio, norm_pix_loss : as `MAEConfig`
+
+    Returns
+    -------
+    dict, as in demo.json: "mae", "mean", "nearest", "linear" (see `table`), "seconds" and "steps" of training
+    """
+    out = Path(out)
+    task = prepare(data, mask_ratio, norm_pix_loss)
+    run = train_mae(task, out, steps, minutes, seed, threads, extra={"data": str(data)})
+    if run.interrupted:
+        print(f"stopped after {run.step} steps; this is how far the model got")
+    results = {**table(task, run.params), "seconds": round(run.seconds, 1), "steps": run.step}
+    print(f"\nmean squared error on the hidden pixels of {len(task.unseen)} pictures it has never seen")
+    for name, label in _LABELS.items():
+        print(f"  {results[name]:.3f}  {label}")
+    print(f"after {run.step} steps, {run.seconds:.0f} s of training\n")
+    _write(out / "demo.json", json.dumps(results, indent=2) + "\n")
+    print(f"{'model':24}{out / 'mae.npz'}\n{'table':24}{out / 'demo.json'}")
+    for label, path in draw(task, run, results, out):
+        print(f"{label:24}{path}")
+    return results
+
+
+_LABELS = {
+    "mae": "masked autoencoder",
+    "linear": "linear interpolation of the visible pixels",
+    "nearest": "nearest visible pixel",
+    "mean": "mean of the visible pixels",
+}
+
+
+def draw(task, run, results, out):
+    """Draw the pictures of the demo into the folder `out`; yields (label, path) as they are written."""
+    from tinymae import plot  # matplotlib is slow to import: only when we draw
+
+    config, params = task.config, run.params
+    few = task.unseen[:4]
+    hidden = sorted({config.mask_ratio, 0.75, 0.95})
+    for ratio in hidden:
+        pictures, original, mode = restore(few, params, config, ratio)
+        title = f"{ratio:.0%} of the patches hidden, never seen before"
+        figure = plot.reconstructions(*pictures, original, title=title, mode=mode)
+        yield f"{ratio:.0%} hidden", plot.save(figure, out / f"restored_{100 * ratio:.0f}.png")
+    if task.photo is not None:
+        pictures, original, mode = restore_photo(task.photo, params, config, config.mask_ratio)
+        figure = plot.reconstructions(
+            *pictures, original, mode=mode, caption=_TILED.format(tiles=TILES, crop=config.img_size, ratio=config.mask_ratio),
+            title="A photograph it has never seen",
+        )
+        yield "the whole photograph", plot.save(figure, out / "photo.png")
+    evaluations = dict(run.evaluations)
+    baselines = {} if config.norm_pix_loss else {name: results[name] for name in ("mean", "nearest", "linear")}
+    figure = plot.loss_curve(range(1, run.step + 1), run.losses, evaluations=evaluations, baselines=baselines)
+    yield "loss curve", plot.save(figure, out / "loss.png")
+    last = mae_attention(few[:1], params, config)[-1][0]        # (H, 1 + N, 1 + N)
+    patch = int(np.argmax(few[0].reshape(*_blocks(config)).std(axis=(1, 3, 4)).reshape(-1)))
+    figure = plot.attention_over_picture(
+        to_picture(few[0]), last[:, 0, 1:], last[:, 1 + patch, 1:], patch, config.grid
+    )
+    yield "attention", plot.save(figure, out / "attention.png")
+
+
+_TILED = (
+    "The photograph is cut into tiles of {crop} x {crop} pixels, {tiles} along its shorter side; the model restores each tile "
+    "by itself, from what is left when {ratio:.0%} of its patches are hidden. The error table is measured on other crops."
+)
+
+
+def _blocks(config):
+    """Shape that splits one picture (rows, cols, C) into (grid rows, p, grid cols, p, C)."""
+    return config.grid[0], config.patch_size, config.grid[1], config.patch_size, config.in_chans
+
+
+def restore(images, params, config, mask_ratio, seed=1):
+    """Hide patches of pixels (B, img_size, img_size, C), restore them, and return pictures to look at.
+
+    Returns
+    -------
+    (masked, reconstruction, pasted) : uint8 ndarrays like images
+    original : uint8 ndarray
+    mode : str, see `models.mae.Reconstruction`
+    """
+    config = MAEConfig(**{**vars(config), "mask_ratio": mask_ratio})
+    noise = np.random.default_rng(seed).random((len(images), config.grid[0] * config.grid[1]))
+    restored = mae_reconstruct(images, params, config, noise)
+    return [to_picture(restored[i]) for i in range(3)], to_picture(images), restored.mode
+
+
+def restore_photo(photo, params, config, mask_ratio, seed=1):
+    """As `restore`, for one photograph of any size, tile by tile; the pictures come back as (1, rows, cols, C)."""
+    size = config.img_size
+    rows, cols, channels = photo.shape
+    scale = TILES * size / min(rows, cols)
+    down, across = (max(TILES, round(side * scale / size)) for side in (rows, cols))
+    image = Image.fromarray(photo[..., 0] if channels == 1 else photo)
+    small = np.asarray(image.resize((across * size, down * size), Image.Resampling.LANCZOS))
+    small = small.reshape(1, down * size, across * size, channels)
+    tiles = small.reshape(down, size, across, size, channels).swapaxes(1, 2).reshape(-1, size, size, channels)
+    pictures, _, mode = restore(to_pixels(tiles), params, config, mask_ratio, seed)
+    whole = [unpatchify(picture.reshape(1, down * across, -1), size, (down, across)) for picture in pictures]
+    return whole, small, mode
+
+
+def reconstruct(picture, model, out, mask_ratio=None, seed=1):
+    """Restore the user's own photograph with a model that `demo` or `train_mae` wrote.
+
+    Parameters
+    ----------
+    picture : path of a picture of any size and mode
+    model : path of the folder that holds mae.npz, or of the file itself
+    out : Path of the .png to write
+    mask_ratio : float, or None for the one the model was trained with
+    seed : int, which patches are hidden
+
+    Returns
+    -------
+    Path
+    """
+    from tinymae import plot
+
+    path = Path(model)
+    saved = checkpoint.load(path / "mae.npz" if path.is_dir() else path, "mae", MAEConfig, mae_init)
+    config = saved.config
+    ratio = config.mask_ratio if mask_ratio is None else mask_ratio
+    photo = load_picture(picture)
+    if config.in_chans == 1:
+        photo = np.asarray(Image.fromarray(photo).convert("L"))[..., None]
+    elif config.in_chans != 3:
+        raise ValueError(f"{path}: a model of {config.in_chans} channels cannot restore a photograph: it has 1 or 3")
+    if saved.extra.get("crops"):
+        pictures, original, mode = restore_photo(photo, saved.params, config, ratio, seed)
+        caption = _TILED.format(tiles=TILES, crop=config.img_size, ratio=ratio).rpartition(". ")[0] + "."
+    else:
+        pixels = to_pixels(resize_picture(photo, config.img_size))[None]
+        pictures, original, mode = restore(pixels, saved.params, config, ratio, seed)
+        caption = None
+    title = f"{Path(picture).name}, {ratio:.0%} hidden"
+    return plot.save(plot.reconstructions(*pictures, original, title=title, mode=mode, caption=caption), out)
+
+
+def _write(path, text):
+    """Write a text file in one piece."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)

@@ -1,0 +1,355 @@
+"""What does a wrong gradient look like?
+
+A wrong backward usually leaves a fingerprint: it is off by one factor, or transposed, or one summand short, or right
+again when gamma is 1 or dropout is off.  Each hypothesis below is a function of the evidence (a Case) that returns one
+sentence, or '' when it does not fit.  `diagnose` returns the first that fits; they are ordered from exact arithmetic
+(the numbers agree to five digits once the mistake is undone) to circumstance (it passes when something is switched off).
+
+A sentence names its evidence.  The evidence is certain; the cause it suggests is a guess, the likeliest we know.
+"""
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+MATCH = 1e-5            # two gradients are the same when they differ by less than this part of their norm
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tensor whose gradient is wrong, and the evidence.
+
+    analytic and numeric have its shape; numeric is NaN where nobody measured it.  gradients is {tensor: (analytic,
+    numeric)} for all tensors, inputs {path: leaf} for all arguments and options, y and dy list the floating outputs and
+    their gradients.  rescaled(s) is the analytic gradient for s * dy.  passes({path: leaf}) says whether the gradient of
+    this tensor is right when those arguments are replaced.
+    """
+
+    tensor: str
+    analytic: np.ndarray
+    numeric: np.ndarray
+    gradients: dict
+    inputs: dict
+    dy: list
+    y: list
+    rescaled: Callable
+    passes: Callable
+
+
+def diagnose(case):
+    """One sentence on what the error looks like."""
+    return next(filter(None, (hypothesis(case) for hypothesis in HYPOTHESES)))
+
+
+def explain_shape(analytic, numeric):
+    """One sentence on a gradient of the wrong shape."""
+    text = f"the gradient has shape {analytic.shape}, expected {numeric.shape}"
+    if analytic.size == numeric.size and same(analytic.reshape(numeric.shape), numeric):
+        return f"{text}: the numbers are right, reshape it"
+    for axes in itertools.permutations(range(analytic.ndim)):
+        turned = analytic.transpose(axes)
+        if turned.shape == numeric.shape and same(turned, numeric):
+            return f"{text}: it is right after transpose{axes}"
+    for count in range(1, analytic.ndim + 1):
+        for axes in itertools.combinations(range(analytic.ndim), count):
+            total = analytic.sum(axis=axes)
+            if total.size == numeric.size and same(total.reshape(numeric.shape), numeric):
+                return f"{text}: it is right when summed over axes {axes}, along which forward repeated the argument"
+    return text
+
+
+# ---- comparing -------------------------------------------------------------------------------------------------------
+
+def same(a, b):
+    """a equals b up to MATCH, where b was measured; two zeros prove nothing and are not the same."""
+    if a.shape != b.shape:
+        return False
+    known = np.isfinite(b)
+    size = np.linalg.norm(b[known])
+    return bool(size > 0 and np.linalg.norm(a[known] - b[known]) <= MATCH * size)
+
+
+def wrong_elements(case):
+    """Where analytic and numeric differ by more than MATCH of the largest element."""
+    known = np.isfinite(case.numeric)
+    difference = np.abs(case.analytic - np.where(known, case.numeric, case.analytic))
+    return difference > MATCH * np.abs(case.numeric[known]).max(initial=0.0)
+
+
+def zero_sums(gradient):
+    """The axes along which every sum of the gradient is 0."""
+    size = np.linalg.norm(gradient)
+    return {axis for axis in range(gradient.ndim)
+            if gradient.shape[axis] > 1 and np.linalg.norm(gradient.sum(axis=axis)) <= MATCH * size}
+
+
+def arrays(case, kinds):
+    return {path: leaf for path, leaf in case.inputs.items() if isinstance(leaf, np.ndarray) and leaf.dtype.kind in kinds}
+
+
+# ---- the numbers are right once something is undone ------------------------------------------------------------------
+
+def not_finite(case):
+    if np.isinf(case.numeric).any():
+        return "forward is not finite next to this point: a log or a division close to 0, or an overflow"
+    return ""
+
+
+def vanished(case):
+    known = np.isfinite(case.numeric)
+    true, given = np.linalg.norm(case.numeric[known]), np.linalg.norm(case.analytic[known])
+    if not np.any(case.analytic):
+        return "all zeros: no gradient reaches it; a path from y back to it is missing"
+    if true <= 1e-6 * given:
+        return "the true gradient is 0 here: y does not depend on it, or its effects cancel"
+    return ""
+
+
+def blind_to_dy(case):
+    double = np.asarray(case.rescaled(2.0))
+    if same(double, case.analytic):
+        return "it does not change when dy is doubled: backward ignores dy, multiply by it"
+    if not same(double, 2.0 * case.analytic):
+        return "it does not double when dy is doubled: a backward is linear in dy"
+    return ""
+
+
+def constant_factor(case):
+    known = np.isfinite(case.numeric)
+    analytic, numeric = case.analytic[known], case.numeric[known]
+    if known.sum() < min(2, case.numeric.size):
+        return ""
+    factor = float(np.vdot(analytic, numeric) / np.vdot(numeric, numeric))
+    spread = np.linalg.norm(analytic - factor * numeric) / np.linalg.norm(analytic)
+    if spread > min(MATCH, 0.05 * abs(factor - 1.0)):
+        return ""
+    ratio = max(abs(factor), 1 / abs(factor))
+    sign = "the sign is wrong" if factor < 0 else ""
+    if abs(ratio - 1.0) <= MATCH:
+        return f"{sign} everywhere, the size is right"
+    where = "everywhere" if case.numeric.size > 1 else "(it is one number only)"
+    text = f"{ratio:.6g} times too {'large' if abs(factor) > 1 else 'small'} {where}{', and ' * bool(sign)}{sign}"
+    names = [name for number, name in known_numbers(case) if abs(number / ratio - 1.0) <= 1e-4]
+    if not names:
+        return f"{text}: no size among the arguments explains this number"
+    advice = "; divide by it in one place only" if names[0].startswith("the batch") else ""
+    return f"{text}: {ratio:.6g} is {', or '.join(names[:3])}{advice}"
+
+
+def known_numbers(case):
+    """[(number, its name)]: the sizes, roots and rates that gradients are wrongly multiplied or divided by."""
+    batch, width, sizes, roots, rates = [], [], [], [], []
+    floating = arrays(case, "f")
+    first = next(iter(floating))
+    for path, leaf in arrays(case, "fiub").items():
+        for axis, size in enumerate(leaf.shape):
+            if path == first and leaf.ndim > 1 and axis == 0:
+                batch.append((size, f"the batch size (axis 0 of {path})"))
+            elif path == first and axis == leaf.ndim - 1:
+                width.append((size, f"the width (axis {axis} of {path})"))
+            else:
+                sizes.append((size, f"the size of axis {axis} of {path}"))
+    for path, leaf in floating.items():
+        if leaf.ndim > 1:
+            sizes += [(leaf.size, f"the number of elements of {path} (mean or sum?)"),
+                      (leaf.size // max(1, leaf.shape[-1]), f"the number of rows of {path} (mean or sum?)")]
+    sizes += [(part.size, "the number of elements of y (mean or sum?)") for part in case.y]
+    for path, leaf in case.inputs.items():
+        if isinstance(leaf, int) and not isinstance(leaf, bool) and leaf > 1 and path != "rng":
+            sizes.append((leaf, path))
+            roots += [(math.sqrt(leaf), f"sqrt({path}), which is sqrt(d_model / d_k) if {path} counts heads: scores are "
+                                        f"scaled by sqrt(d_k), in both passes")]
+        elif isinstance(leaf, float) and 0 < leaf < 1:
+            rates += [(1 / leaf, path), (1 / (1 - leaf), f"1 / (1 - {path})")]
+    roots += [(math.sqrt(size), f"the square root of {name}") for size, name in width + batch + sizes]
+    two = [(2.0, "the 2 of a square, or one path counted twice or forgotten")]
+    named = {}
+    for number, name in batch + width + sizes + two + rates + roots:
+        if number > 1:
+            named.setdefault(name, number)
+    return [(number, name) for name, number in named.items()]
+
+
+def permuted(case):
+    analytic, shape = case.analytic, case.numeric.shape
+    if analytic.ndim > 5:
+        return ""
+    for axes in itertools.permutations(range(analytic.ndim)):
+        if axes == tuple(range(analytic.ndim)):
+            continue
+        turned = analytic.transpose(axes)
+        if same(turned, case.numeric):
+            return f"it is the true gradient with its axes permuted: right after transpose{axes}"
+        forgotten = analytic.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))
+        if same(turned.reshape(shape), case.numeric) or same(forgotten, case.numeric):
+            return (f"the true gradient, cut at the wrong places: a reshape does not replace transpose{axes}; split or "
+                    f"join an axis first, then transpose")
+    return ""
+
+
+def swapped(case):
+    for other, (analytic, numeric) in case.gradients.items():
+        if other != case.tensor and same(case.analytic, numeric):
+            if same(analytic, case.numeric):
+                return f"swapped with the gradient of {other}: return them in the order of forward's arguments"
+            return f"this is the gradient of {other}"
+    return ""
+
+
+def summand(case):
+    missing = case.numeric - case.analytic
+    for dy in case.dy:
+        if same(dy, missing):
+            return "numeric - analytic is dy: the residual path is missing (y = x + f(x) gives dx = dy + ...)"
+        if same(dy, -missing):
+            return "analytic - numeric is dy: dy is added once too often"
+        if same(case.analytic, dy):
+            return "it is dy itself: only the residual path brings gradient, the way through the function is missing"
+    for other, (analytic, _) in case.gradients.items():
+        if other != case.tensor and same(analytic, missing):
+            return (f"numeric - analytic is the gradient of {other}: {case.tensor} is used in both places, and the "
+                    f"gradients of all uses are added")
+        if other != case.tensor and same(analytic, -missing):
+            return f"analytic - numeric is the gradient of {other}: that one does not belong here"
+    return ""
+
+
+def reordered(case):
+    if not np.isfinite(case.numeric).all():
+        return ""
+    for axis in range(case.numeric.ndim):
+        if same(np.sort(case.analytic, axis=axis), np.sort(case.numeric, axis=axis)):
+            return (f"the right numbers in another order along axis {axis}: undo a gather with the inverse order "
+                    f"(np.argsort of the order), not with the order itself")
+    return ""
+
+
+def softmax_diagonal(case):
+    for y, dy in zip(case.y, case.dy, strict=True):
+        if y.shape == case.analytic.shape and same(case.analytic, y * (1 - y) * dy):
+            return ("it is y * (1 - y) * dy, the diagonal of the softmax Jacobian: every output of a row depends on every "
+                    "input of it, dx = y * (dy - sum(dy * y))")
+    return ""
+
+
+# ---- only some elements are wrong ------------------------------------------------------------------------------------
+
+def repeated_ids(case):
+    if not case.numeric.ndim:
+        return ""
+    rows = case.numeric.shape[0]
+    bad = wrong_elements(case).reshape(rows, -1).any(axis=1)
+    for path, ids in arrays(case, "iu").items():
+        if ids.size and ids.min() >= 0 and ids.max() < rows:
+            counts = np.bincount(ids.ravel().astype(int), minlength=rows)
+            if bad.any() and not bad[counts < 2].any() and (counts == 1).any():
+                return (f"wrong only in rows that {path} names more than once: their gradients add up (np.add.at), "
+                        f"dw[{path}] += dy keeps the last one")
+    return ""
+
+
+def masked(case):
+    bad = wrong_elements(case)
+    masks = arrays(case, "b")
+    for path, mask in masks.items():
+        for shape in (mask.shape, (*mask.shape, 1)):
+            try:
+                allowed = np.broadcast_to(mask.reshape(shape), bad.shape)
+            except ValueError:                                  # this mask is not about this tensor
+                continue
+            if bad.any() and not bad[allowed].any() and allowed.any():
+                return f"wrong only where {path} is False: what was masked in forward gets no gradient (or a fixed one)"
+    if masks and case.passes({path: np.ones_like(mask) for path, mask in masks.items()}):
+        return f"right when {' and '.join(masks)} is True everywhere: backward treats masked places wrongly"
+    return ""
+
+
+# ---- it passes when something is switched off ------------------------------------------------------------------------
+
+def gain_of_one(case):
+    vectors = {path: leaf for path, leaf in arrays(case, "f").items() if leaf.ndim == 1 and path != case.tensor}
+    offsets = {path: np.zeros_like(leaf) for path, leaf in vectors.items() if path.split(".")[-1].startswith("b")}
+    gains = {path: np.ones_like(leaf) for path, leaf in vectors.items() if path not in offsets}
+    own = case.inputs[case.tensor]
+    if own.ndim == 1 and case.tensor.split(".")[-1] in ("g", "gamma", "gain", "weight", "scale"):
+        gains[case.tensor] = np.ones_like(own)
+    trials = [{path: ones} for path, ones in gains.items()] + [gains] * (len(gains) > 1)
+    trials += [{path: zeros} for path, zeros in offsets.items()] + [gains | offsets] * (len(offsets) > 0)
+    for changes in trials:
+        if changes and case.passes(changes):
+            state = ", ".join(f"{path} = {leaf.flat[0]:.0f}" for path, leaf in changes.items())
+            if changes.keys() <= gains.keys():
+                return (f"right only while {state}: in a normalisation gamma multiplies dy before the means are taken, "
+                        f"not after")
+            return f"right only while {state}, which an initial value hides: the cache holds xhat, not y"
+    return ""
+
+
+def dropout(case):
+    changes = {path: 0.0 for path, leaf in case.inputs.items()
+               if isinstance(leaf, float) and 0 < leaf < 1 and (path == "p" or "rate" in path or "drop" in path)}
+    trials = [{"rng": None}] * (case.inputs.get("rng") is not None) + [changes] * bool(changes)
+    if any(case.passes(trial) for trial in trials):
+        return ("right without dropout, wrong with it: backward uses the mask and the scale that forward drew, and the "
+                "gradient of a product uses its factor after dropout (dv = dropped weights^T dy)")
+    return ""
+
+
+def batch(case):
+    first = next(leaf for leaf in arrays(case, "f").values())
+    if first.ndim < 2 or first.shape[0] < 2:
+        return ""
+    size = first.shape[0]
+    if case.numeric.ndim > 1 and case.numeric.shape[0] == size:
+        bad = wrong_elements(case).reshape(size, -1).mean(axis=1)
+        if bad[0] == 0 and bad[1:].min() > 0.5:
+            return "the first item of the batch is right, all others are wrong: only item 0 is used"
+    items = {path: leaf[:1] for path, leaf in arrays(case, "fiub").items()
+             if leaf.ndim and leaf.shape[0] == size and "." not in path and path != case.tensor}
+    tensor = case.inputs[case.tensor]
+    if "." not in case.tensor and tensor.ndim > 1 and tensor.shape[0] == size:
+        items[case.tensor] = tensor[:1]
+    if case.passes(items):
+        return (f"right for a batch of one, wrong for a batch of {size}: is one item used for all, or are items mixed or "
+                f"counted twice?")
+    return ""
+
+
+def wrong_axis(case):
+    analytic, numeric = case.analytic, case.numeric
+    if not np.isfinite(numeric).all() or not numeric.ndim:
+        return ""
+    ours, true = zero_sums(analytic), zero_sums(numeric)
+    if true - ours and ours - true:
+        return (f"every sum along axis {min(true - ours)} of the true gradient is 0, yours is 0 along axis "
+                f"{min(ours - true)}: the sum in backward runs along the wrong axis")
+    if true - ours:
+        return (f"every sum along axis {min(true - ours)} of the true gradient is 0, as behind a softmax or a subtracted "
+                f"mean, and yours is not: the term that couples the elements along that axis is missing or wrong")
+    for axis in range(numeric.ndim):
+        ours, true = (np.ptp(g, axis=axis).max() <= MATCH * np.abs(g).max() for g in (analytic, numeric))
+        if numeric.shape[axis] > 1 and ours != true:
+            return (f"{'yours' if ours else 'the true gradient'} is constant along axis {axis}, "
+                    f"{'the true gradient' if ours else 'yours'} is not: a sum or mean over the wrong axis")
+    return ""
+
+
+def unknown(case):
+    known = np.isfinite(case.numeric)
+    analytic, numeric = case.analytic[known], case.numeric[known]
+    bad = wrong_elements(case)
+    cosine = float(np.vdot(analytic, numeric) / (np.linalg.norm(analytic) * np.linalg.norm(numeric)))
+    text = (f"no known pattern: {int(bad[known].sum())} of {int(known.sum())} measured elements differ, the cosine of the "
+            f"two gradients is {cosine:.3f}, their norms are {np.linalg.norm(analytic):.3g} and "
+            f"{np.linalg.norm(numeric):.3g}")
+    for axis in range(bad.ndim):
+        where = np.flatnonzero(bad.any(axis=tuple(i for i in range(bad.ndim) if i != axis)))
+        if 0 < len(where) < bad.shape[axis] and len(where) <= 5:
+            text += f"; wrong only at {', '.join(map(str, where))} of axis {axis}"
+    return text
+
+
+HYPOTHESES = (not_finite, vanished, blind_to_dy, constant_factor, permuted, swapped, summand, reordered, softmax_diagonal,
+              repeated_ids, gain_of_one, dropout, masked, batch, wrong_axis, unknown)

@@ -1,0 +1,56 @@
+"""Layer normalisation: Ba et al. 2016; Vaswani et al. 2017, section 3.1; article A, part 3; article C, section 4.1.
+
+Each position is moved to mean 0 and variance 1 over its own D features, then given a learned gain and offset.
+
+    (1)  xhat = (x - mean(x)) * rstd,    rstd = 1 / sqrt(var(x) + eps)      mean and var over the last axis
+    (2)  y    = gamma * xhat + beta
+
+Backward, from dy:
+
+    (3)  dbeta = sum dy,   dgamma = sum dy * xhat               every position shares gamma and beta
+    (4)  dxhat = dy * gamma
+    (5)  dx    = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))
+
+(5) is dxhat with its components along 1 and along xhat taken out: moving x along 1 only moves the mean, moving it along
+xhat only moves the scale, and (1) throws both away. Hence the gradient of any loss has no part along either (but for
+eps). gamma comes before the means, in (4): a backward that multiplies by it afterwards is right only while gamma is 1.
+
+Differs: var is biased (1/D) and eps stands inside the root, as in PyTorch; the Annotated Transformer does neither. The
+article calls gamma alpha.
+"""
+import numpy as np
+
+
+def layernorm_forward(x, gamma, beta, eps=1e-5):
+    """Normalise the last axis of x.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., D), float32 or float64
+    gamma, beta : ndarray of shape (D,)
+    eps : float, added to the variance
+
+    Returns
+    -------
+    y : ndarray of shape (..., D), dtype of x
+    cache : (xhat, rstd, gamma); xhat is the big one, as large as x
+    """
+    xhat = x - x.mean(axis=-1, keepdims=True)                   # (..., D)  our own array: in place from here
+    rstd = 1.0 / np.sqrt(np.vecdot(xhat, xhat)[..., None] / x.shape[-1] + eps)
+    xhat *= rstd                                                # (1)
+    y = xhat * gamma                                            # (2)
+    y += beta
+    return y, (xhat, rstd, gamma)
+
+
+def layernorm_backward(dy, cache):
+    """Gradients (dx, dgamma, dbeta) of `layernorm_forward`: dy (..., D) -> dx (..., D), dgamma (D,), dbeta (D,)."""
+    xhat, rstd, gamma = cache
+    positions = tuple(range(dy.ndim - 1))
+    dbeta = dy.sum(axis=positions)                              # (3)
+    dgamma = (dy * xhat).sum(axis=positions)
+    dxhat = dy * gamma                                          # (4)
+    dx = dxhat - dxhat.mean(axis=-1, keepdims=True)             # (5)
+    dx -= xhat * (np.vecdot(dxhat, xhat)[..., None] / dy.shape[-1])
+    dx *= rstd
+    return dx, dgamma, dbeta

@@ -1,0 +1,60 @@
+"""Linear map: the projections W_Q, W_K, W_V, W_O and both layers of the feed forward.
+
+Vaswani et al. 2017, sections 3.2.2 and 3.3; article C, sections 3 and 4.2.
+
+    (1)  y = x w + b
+
+Backward, from dy, with every position one row of a matrix:
+
+    (2)  dx = dy w^T         entry x_i reaches each y_j through w_ij
+    (3)  dw = x^T dy         every position shares w: their contributions add up
+    (4)  db = sum dy         over all positions
+
+Shapes allow nothing else: (2) is the only product of dy and w that is shaped like x, (3) the only one of x and dy shaped
+like w.
+
+Differs: w is (in, out), so that the line reads as in the articles; PyTorch stores the transpose, (out, in).
+"""
+
+
+def linear_forward(x, w, b=None):
+    """Map the last axis of x.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., I), float32 or float64
+    w : ndarray of shape (I, O)
+    b : ndarray of shape (O,), or None for no bias
+
+    Returns
+    -------
+    y : ndarray of shape (..., O)
+    cache : (x, w, b)
+
+    Raises
+    ------
+    ValueError
+        where the last axis of x is not the first of w
+    """
+    if x.shape[-1] != w.shape[0]:
+        raise ValueError(
+            f"linear: expected x (..., {w.shape[0]}) for w {w.shape}, got {x.shape}: "
+            "is w stored as (out, in), the PyTorch way? Here it is (in, out)"
+        )
+    y = x.reshape(-1, w.shape[0]) @ w                           # (1)  one large 2-D product, not one per batch row
+    if b is not None:
+        y += b
+    return y.reshape(*x.shape[:-1], w.shape[1]), (x, w, b)
+
+
+def linear_backward(dy, cache):
+    """Gradients (dx, dw, db) of `linear_forward`; db is None where there was no bias.
+
+    Shapes: dy (..., O) -> dx (..., I), dw (I, O), db (O,).
+    """
+    x, w, b = cache
+    dy = dy.reshape(-1, w.shape[1])                             # y = x w + b
+    dx = (dy @ w.T).reshape(x.shape)                            # (2)
+    dw = x.reshape(-1, w.shape[0]).T @ dy                       # (3)
+    db = None if b is None else dy.sum(axis=0)                  # (4)
+    return dx, dw, db

@@ -1,0 +1,138 @@
+"""Losses: squared error on hidden patches (He et al. 2021, section 3), cross entropy (Vaswani et al. 2017, section 5.4).
+
+Squared error, with mask 1 on removed patches, n of them, P values each:
+
+    (1)  loss = sum_(b, n) mask * mean_P (pred - target)^2 / sum mask
+    (2)  dpred = dloss * mask * 2 (pred - target) / (P sum mask)
+
+Cross entropy of logits z (..., V) with the target t smoothed by e, over the M positions that count:
+
+    (3)  q = (1 - e) 1[v = t] + e / V
+    (4)  loss = -sum q log softmax(z) / M = sum_positions (logsumexp(z) - sum_v q_v z_v) / M
+    (5)  dz   = dloss * (softmax(z) - q) / M
+
+(5) is why softmax and logarithm are one op: together they are simpler and safer than apart, and a network that ends in
+logits has no softmax of its own ("where is the softmax?").
+
+Differs: where nothing counts (no removed patch, only ignored targets) the loss is 0 and so are the gradients; PyTorch
+gives NaN.
+"""
+import numpy as np
+
+
+def masked_mse_forward(pred, target, mask):
+    """Mean squared error over the removed patches only.
+
+    Parameters
+    ----------
+    pred : ndarray of shape (B, N, P), float32 or float64
+    target : ndarray of shape (B, N, P): data, it gets no gradient
+    mask : ndarray of shape (B, N), 1 = removed (counts), 0 = visible (does not)
+
+    Returns
+    -------
+    loss : scalar of pred's dtype
+    cache : (error, mask, count); error (B, N, P) is pred - target
+
+    Raises
+    ------
+    ValueError
+        where the shapes do not fit
+    """
+    if pred.shape != target.shape or mask.shape != pred.shape[:2]:
+        raise ValueError(
+            f"masked_mse: expected pred and target (B, N, P), mask (B, N), got {pred.shape}, {target.shape}, "
+            f"{mask.shape}: is the class token still in pred?"
+        )
+    mask = mask.astype(pred.dtype)
+    count = max(mask.sum(), 1)
+    error = pred - target
+    loss = np.vdot(mask, np.vecdot(error, error)) / (pred.shape[-1] * count)        # (1)
+    return pred.dtype.type(loss), (error, mask, count)
+
+
+def masked_mse_backward(dloss, cache):
+    """Gradient dpred (B, N, P) of `masked_mse_forward`, from the scalar dloss. Zero on visible patches."""
+    error, mask, count = cache
+    return error * (mask * (2 * dloss / (error.shape[-1] * count)))[..., None]      # (2)
+
+
+def normalise_patches(patches, eps=1e-6):
+    """Each patch with mean 0 and variance 1 over its own P values: the paper's "normalised pixels" target.
+
+    Parameters
+    ----------
+    patches : ndarray of shape (B, N, P), P at least 2
+    eps : float, added to the variance
+
+    Returns
+    -------
+    normalised : ndarray of shape (B, N, P)
+    mean, std : ndarrays of shape (B, N, 1), so that patches = normalised * std + mean
+
+    Notes
+    -----
+    The variance is the unbiased one, 1 / (P - 1), as in the paper's code; layer normalisation's is not. `mean` and `std` belong
+    to the true picture: whoever uses them to draw a reconstruction shows part of the answer.
+    """
+    if patches.shape[-1] < 2:
+        raise ValueError(f"normalise_patches: expected at least 2 values in a patch, got {patches.shape}")
+    mean = patches.mean(axis=-1, keepdims=True)
+    std = np.sqrt(patches.var(axis=-1, ddof=1, keepdims=True) + eps)
+    return (patches - mean) / std, mean, std
+
+
+def cross_entropy_forward(logits, targets, ignore_index=None, label_smoothing=0.0):
+    """Mean cross entropy between softmax(logits) and the targets.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (..., V), float32 or float64
+    targets : integer ndarray of shape (...), values in [0, V) or ignore_index
+    ignore_index : int, a target that does not count (padding); or None
+    label_smoothing : float in [0, 1), share of the target spread evenly over the vocabulary
+
+    Returns
+    -------
+    loss : scalar of the logits' dtype, the mean over the targets that count; ln V for a model that knows nothing
+    cache : (probabilities, targets, counts, count, label_smoothing)
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        where targets are not integers, the shapes or the smoothing do not fit, or a target is not in the vocabulary
+    """
+    if not np.issubdtype(targets.dtype, np.integer):
+        raise TypeError(f"cross_entropy: expected integer targets, got {targets.dtype}: class numbers, not one-hot rows")
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(f"cross_entropy: expected targets {logits.shape[:-1]} for logits {logits.shape}, got {targets.shape}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"cross_entropy: expected label_smoothing in [0, 1), got {label_smoothing}")
+    vocabulary = logits.shape[-1]
+    counts = np.ones(targets.shape, bool) if ignore_index is None else targets != ignore_index
+    targets = np.where(counts, targets, 0)
+    if targets.size and not 0 <= targets.min() <= targets.max() < vocabulary:
+        raise IndexError(
+            f"cross_entropy: expected targets in [0, {vocabulary}), got [{targets.min()}, {targets.max()}]: is the padding "
+            "not the ignore_index?"
+        )
+    count = max(np.count_nonzero(counts), 1)
+    p = logits - logits.max(axis=-1, keepdims=True)             # logsumexp and sum q z move by the same maximum
+    expected = (1 - label_smoothing) * np.take_along_axis(p, targets[..., None], axis=-1)[..., 0]
+    if label_smoothing:
+        expected += label_smoothing * p.mean(axis=-1)
+    np.exp(p, out=p)
+    total = p.sum(axis=-1, keepdims=True)
+    p /= total
+    loss = ((np.log(total[..., 0]) - expected) * counts).sum() / count              # (4)
+    return logits.dtype.type(loss), (p, targets, counts, count, label_smoothing)
+
+
+def cross_entropy_backward(dloss, cache):
+    """Gradient dlogits (..., V) of `cross_entropy_forward`, from the scalar dloss. Zero where the target is ignored."""
+    p, targets, counts, count, label_smoothing = cache
+    dlogits = p - label_smoothing / p.shape[-1] if label_smoothing else p.copy()
+    hit = np.take_along_axis(dlogits, targets[..., None], axis=-1) - (1 - label_smoothing)
+    np.put_along_axis(dlogits, targets[..., None], hit, axis=-1)                    # (5)  softmax(z) - q
+    dlogits *= (counts * (dloss / count)).astype(p.dtype)[..., None]
+    return dlogits

@@ -1,0 +1,146 @@
+"""Pictures as patches, and patches hidden and put back: Dosovitskiy et al. 2020, section 3.1; He et al. 2021, section 3.
+
+    patchify     (B, rows, cols, C) -> (B, N, P): "a patch is a word" (article A)
+    gather       (B, N, D) -> (B, K, D): the K patches that stay visible, in the order of ids
+    unshuffle    (B, K, E) -> (B, N, E): every kept token back in its place, the mask token in all the others
+
+All three only move numbers, so each backward moves the gradients back the way they came:
+
+    (1)  y[b, k] = x[b, ids[b, k]]                dx[b, n] = sum of dy[b, k] over all k with ids[b, k] = n
+    (2)  y[b, n] = x[b, j] if j < K else mask_token,  j = ids_restore[b, n]
+                                                  dx = gather backward;  dmask_token = sum of dy where j >= K
+
+A gather is an embedding lookup whose table is the batch, and is written that way.
+
+Differs: pictures are (B, rows, cols, C) as in NumPy and matplotlib, PyTorch's are (B, C, rows, cols). The values of a patch
+are ordered (row, column, channel), as in the target of the paper's code.
+"""
+import numpy as np
+
+from tinymae.ops.embedding import embedding_backward, embedding_forward
+
+
+def patchify_forward(images, patch_size):
+    """Cut pictures into square patches, row by row.
+
+    Parameters
+    ----------
+    images : ndarray of shape (B, rows, cols, C)
+    patch_size : int, which divides rows and cols
+
+    Returns
+    -------
+    patches : ndarray of shape (B, N, P), N = rows cols / patch_size^2, P = patch_size^2 C
+    cache : (patch_size, shape of images)
+
+    Raises
+    ------
+    ValueError
+        where images are not 4-D, or a side is not a multiple of patch_size
+    """
+    if images.ndim != 4:
+        raise ValueError(f"patchify: expected images (B, rows, cols, C), got {images.shape}: is the batch axis missing?")
+    batch, rows, cols, channels = images.shape
+    if rows % patch_size or cols % patch_size:
+        raise ValueError(
+            f"patchify: expected sides that are multiples of patch_size {patch_size}, got {rows} x {cols}: resize or "
+            "crop the picture first"
+        )
+    x = images.reshape(batch, rows // patch_size, patch_size, cols // patch_size, patch_size, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)                           # (B, grid rows, grid cols, p, p, C)
+    patches = x.reshape(batch, -1, patch_size * patch_size * channels).copy()
+    return patches, (patch_size, images.shape)
+
+
+def patchify_backward(dpatches, cache):
+    """Gradient dimages (B, rows, cols, C) of `patchify_forward`, from dpatches (B, N, P)."""
+    patch_size, (_, rows, cols, _) = cache
+    return unpatchify(dpatches, patch_size, (rows // patch_size, cols // patch_size))
+
+
+def unpatchify(patches, patch_size, grid):
+    """Put patches (B, N, P) back together: a fresh (B, rows, cols, C). The inverse of `patchify_forward`.
+
+    Parameters
+    ----------
+    patches : ndarray of shape (B, N, P)
+    patch_size : int
+    grid : (int, int), patches down and across; their product is N
+    """
+    batch, number, values = patches.shape
+    if number != grid[0] * grid[1] or values % (patch_size * patch_size):
+        raise ValueError(
+            f"unpatchify: expected patches (B, {grid[0] * grid[1]}, a multiple of {patch_size * patch_size}) for grid "
+            f"{grid}, got {patches.shape}: is the class token still there?"
+        )
+    x = patches.reshape(batch, *grid, patch_size, patch_size, -1)
+    x = x.transpose(0, 1, 3, 2, 4, 5)                           # (B, grid rows, p, grid cols, p, C)
+    return x.reshape(batch, grid[0] * patch_size, grid[1] * patch_size, -1).copy()
+
+
+def gather_forward(x, ids):
+    """Take tokens by their index.
+
+    Parameters
+    ----------
+    x : ndarray of shape (B, N, D)
+    ids : integer ndarray of shape (B, K), values in [0, N); may repeat
+
+    Returns
+    -------
+    y : ndarray of shape (B, K, D)
+    cache : (shape of x, cache of the lookup)
+
+    Raises
+    ------
+    ValueError
+        where ids are not (B, K)
+    TypeError, IndexError
+        as `embedding_forward`
+    """
+    if ids.ndim != 2 or len(ids) != len(x):
+        raise ValueError(f"gather: expected ids (B, K) with B = {len(x)}, got {ids.shape}")
+    batch, number, width = x.shape
+    if ids.size and not 0 <= ids.min() <= ids.max() < number:
+        raise IndexError(f"gather: expected ids in [0, {number}), got [{ids.min()}, {ids.max()}]")
+    rows = ids + number * np.arange(batch)[:, None]             # row of x seen as (B N, D)
+    y, lookup = embedding_forward(rows, x.reshape(-1, width))   # (1)  (B, K, D)
+    return y, (x.shape, lookup)
+
+
+def gather_backward(dy, cache):
+    """Gradient dx (B, N, D) of `gather_forward`, from dy (B, K, D). The ids have none."""
+    shape, lookup = cache
+    return embedding_backward(dy, lookup).reshape(shape)
+
+
+def unshuffle_forward(x, mask_token, ids_restore):
+    """Put the kept tokens back where their patches were, and the mask token everywhere else.
+
+    Parameters
+    ----------
+    x : ndarray of shape (B, K, E), the kept tokens in shuffled order
+    mask_token : ndarray of shape (1, 1, E), shared by all hidden patches
+    ids_restore : integer ndarray of shape (B, N), a permutation of 0..N-1 in each row: where each patch is in the shuffle
+
+    Returns
+    -------
+    y : ndarray of shape (B, N, E)
+    cache : (K, shape of mask_token, cache of the gather)
+    """
+    batch, kept, width = x.shape
+    hidden = ids_restore.shape[1] - kept
+    if hidden < 0:
+        raise ValueError(f"unshuffle: expected ids_restore (B, N) with N >= K = {kept}, got {ids_restore.shape}")
+    shuffled = np.concatenate([x, np.broadcast_to(mask_token, (batch, hidden, width))], axis=1)
+    y, gather = gather_forward(shuffled, ids_restore)           # (2)  (B, N, E)
+    return y, (kept, mask_token.shape, gather)
+
+
+def unshuffle_backward(dy, cache):
+    """Gradients (dx, dmask_token) of `unshuffle_forward`: dy (B, N, E) -> dx (B, K, E), dmask_token (1, 1, E)."""
+    kept, token_shape, gather = cache
+    dshuffled = gather_backward(dy, gather)
+    dx = dshuffled[:, :kept].copy()
+    dmask_token = dshuffled[:, kept:].sum(axis=(0, 1)).reshape(token_shape)
+    return dx, dmask_token

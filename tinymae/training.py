@@ -1,0 +1,164 @@
+"""The training loop, in sight: gradient -> clip -> step, with progress, evaluation, checkpoints, and a clean way to stop.
+
+    for each step:   lr = schedule;  loss, dparams = gradient;  clip;  AdamW;  now and then: evaluate, save
+
+Ctrl-C is heard between two steps, never inside one, so that what is saved is a state the run was really in. A second
+Ctrl-C does not wait.
+"""
+import math
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from tinymae.models.mae import mae_backward, mae_forward
+from tinymae.optim import AdamW, clip_grad_norm, warmup_cosine
+from tinymae.parallel import micro_batches, value_and_grad
+
+
+@dataclass
+class Run:
+    """A training run: all that changes from step to step."""
+
+    params: dict
+    optimizer: AdamW
+    rng: object
+    step: int = 0
+    seconds: float = 0.0                                # spent in the loop so far
+    losses: list = field(default_factory=list)          # one for each step
+    evaluations: list = field(default_factory=list)     # (step, value)
+    interrupted: bool = False
+
+
+def mae_gradient(config, sample, batch, micro_batch, workers):
+    """The gradient of a masked autoencoder on fresh pictures, as a function(params, rng) -> (loss, dparams).
+
+    Parameters
+    ----------
+    config : MAEConfig
+    sample : callable; sample(rng, count) -> pictures (count, img_size, img_size, C). Runs in the worker threads
+    batch, micro_batch : int
+    workers : parallel.Workers
+    """
+    number = config.grid[0] * config.grid[1]
+
+    def gradient(params, rng):
+        slices = micro_batches(batch, micro_batch)
+
+        def part(job):
+            child, piece = job
+            count = piece.stop - piece.start
+            images, noise = sample(child, count), child.random((count, number))
+            loss, cache = mae_forward(images, params, config, noise)
+            return loss * (count / batch), mae_backward(count / batch, cache)
+
+        return value_and_grad(part, list(zip(rng.spawn(len(slices)), slices, strict=True)), workers)
+
+    return gradient
+
+
+def train(
+    run, gradient, lr, batch, steps=None, minutes=None, warmup=0.05, max_norm=None, evaluate=None, save=None, bar=True
+):
+    """Go on with a run until it has done its steps, its minutes are over, or somebody presses Ctrl-C.
+
+    Parameters
+    ----------
+    run : Run, changed in place
+    gradient : callable; gradient(params, rng) -> (loss, dparams)
+    lr : float, the highest learning rate; warm-up over the first share `warmup`, then a cosine to zero
+    batch : int, examples in a step, to show a rate
+    steps, minutes : how long to train in all, one of them. With steps a run is the same every time; with minutes the learning
+        rate follows the clock
+    warmup : float, share of the run
+    max_norm : float, clip gradients to this norm; or None
+    evaluate : callable; evaluate(params) -> float, called twenty times in a run and at its end; or None
+    save : callable; save(run), called every half minute and at the end; or None
+    bar : bool, show progress
+
+    Returns
+    -------
+    Run, the one given; run.interrupted says whether Ctrl-C ended it
+
+    Raises
+    ------
+    ValueError
+        where not exactly one of steps and minutes is given, or it is not positive
+    FloatingPointError
+        where the loss is no longer finite; params are those before that step, and nothing is saved over the last checkpoint
+    """
+    if (steps is None) == (minutes is None) or (steps or minutes) <= 0:
+        raise ValueError(f"expected steps or minutes, one of them and positive, got steps={steps}, minutes={minutes}")
+    run.interrupted = False
+    before, started = run.seconds, time.perf_counter()
+    saved = started
+
+    def progress():
+        return run.step / steps if steps else run.seconds / (60 * minutes)
+
+    evaluated = math.floor(20 * progress())
+    total = steps if steps else round(60 * minutes)
+    with stop_between_steps() as stop, _progress_bar(run, steps, total, bar) as shown:
+        while progress() < 1 and not stop.is_set():
+            rate = warmup_cosine(progress(), 1.0, warmup, lr)
+            loss, dparams = gradient(run.params, run.rng)
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"step {run.step}: the loss is {loss}: try a lower learning rate than {lr}")
+            if max_norm is not None:
+                clip_grad_norm(dparams, max_norm)
+            run.optimizer.step(run.params, dparams, rate)
+            run.step += 1
+            run.losses.append(loss)
+            now = time.perf_counter()
+            run.seconds = before + now - started
+            recent = run.losses[-50:]
+            shown.set_postfix_str(
+                f"loss {sum(recent) / len(recent):.4f}, {batch * run.step / run.seconds:.0f} images/s", refresh=False
+            )
+            shown.update(1 if steps else min(run.seconds, total) - shown.n)
+            if evaluate and math.floor(20 * progress()) > evaluated:
+                evaluated = math.floor(20 * progress())
+                run.evaluations.append((run.step, float(evaluate(run.params))))
+            if save and now - saved > 30:
+                save(run)
+                saved = time.perf_counter()
+        run.interrupted = stop.is_set()
+    if evaluate and (not run.evaluations or run.evaluations[-1][0] != run.step):
+        run.evaluations.append((run.step, float(evaluate(run.params))))
+    if save:
+        save(run)
+    return run
+
+
+def _progress_bar(run, steps, total, bar):
+    unit, layout = ("step", "{n_fmt}/{total_fmt} steps") if steps else ("s", "{n:.0f}/{total} s")
+    return tqdm(
+        total=total,
+        initial=run.step if steps else min(run.seconds, total),
+        disable=not bar,
+        unit=unit,
+        bar_format="{percentage:3.0f} % |{bar}| " + layout + ", {remaining} left{postfix}",
+    )
+
+
+@contextmanager
+def stop_between_steps():
+    """A threading.Event that Ctrl-C sets; the second Ctrl-C interrupts at once. Outside the main thread it stays unset."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number, frame):
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)
