@@ -271,6 +271,13 @@ def test_attention_writes_tokens():
     assert tick_labels(ax.xaxis) == keys
 
 
+def test_dollars_and_other_marks_in_tokens_are_not_read_as_formulas(tmp_path):
+    figure = plot.attention(softmax_rows(3, 3), ["$x^2$", r"$\frac$", "a_b"], ["%", "#", "$$"], caption="costs $5, $ {")
+    plot.save(figure, tmp_path / "a.png")                  # a formula that cannot be read would raise here
+    (ax,) = maps(figure)
+    assert not any(label.get_parse_math() for label in (*ax.get_xticklabels(), *ax.get_yticklabels()))
+
+
 def fake_font(path, characters, family="WenQuanYi Zen Hei"):
     """A font whose every character is a square: enough to see which font is chosen."""
     pen = TTGlyphPen(None)
@@ -356,10 +363,10 @@ def test_overlay_has_the_mean_and_every_head_in_one_scale(heads):
 
 
 def test_overlay_covers_the_picture_and_outlines_the_patch():
-    figure = overlay(patch=4)                              # a picture of 8 x 12, a grid of 2 x 3: patch 4 is (1, 1)
+    figure = overlay(patch=5)                              # a picture of 8 x 12, a grid of 2 x 3: patch 5 is (1, 2)
     (shown,) = [ax for ax in figure.axes if "picture" in ax.get_title()]
     (frame,) = shown.patches
-    assert frame.get_xy() == (3.5, 3.5) and (frame.get_width(), frame.get_height()) == (4, 4)
+    assert frame.get_xy() == (7.5, 3.5) and (frame.get_width(), frame.get_height()) == (4, 4)
     panel = next(ax for ax in figure.axes if len(ax.images) == 2)
     assert tuple(panel.images[1].get_extent()) == tuple(panel.images[0].get_extent()) == (-0.5, 11.5, 7.5, -0.5)
     titles = [part.get_suptitle() for part in figure.subfigs[1].subfigs]
@@ -605,7 +612,13 @@ def test_a_failing_save_leaves_the_old_picture_and_no_temporary_file(tmp_path, m
 def test_save_writes_beside_the_place_and_then_replaces(tmp_path, monkeypatch):
     moves = []
     replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda source, target: (moves.append((source, target)), replace(source, target)))
+
+    def watched(source, target):
+        assert source.read_bytes().startswith(b"\x89PNG") and not target.exists()
+        moves.append((source, target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
     path = plot.save(plot.attention(softmax_rows(3, 3)), tmp_path / "a.png")
     ((source, target),) = moves
     assert source.parent == target.parent == tmp_path and target == path and source != target

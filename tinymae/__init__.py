@@ -1,1 +1,16 @@
+"""tinymae: the Transformer you can read, in NumPy, every backward pass by hand directly below its forward.
+
+    ops         one concept a file: linear, embedding, positional, softmax, attention, layernorm, activation, dropout,
+                patches, losses
+    blocks      multi-head attention, feed forward, encoder layer, decoder layer
+    models      vit (the encoder), mae (the masked autoencoder)
+    init        parameters from an rng;  tree: what to do with them
+    optim       AdamW, clipping, schedules;  parallel: one gradient from many threads;  training: the loop;  checkpoint
+    gradcheck   is a backward right? For these functions and for yours;  invariants: what a gradient check cannot see
+    plot        arrays in, a Figure out
+    demo        the main job, python -m tinymae
+
+Start with `ops.layernorm`, then `blocks`, then `models.mae`. The contract that all of them keep is in NOTATION.md.
+"""
+
 __version__ = "0.1.0"

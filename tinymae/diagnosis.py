@@ -269,21 +269,21 @@ def masked(case):
 # ---- it passes when something is switched off ------------------------------------------------------------------------
 
 def gain_of_one(case):
-    vectors = {path: leaf for path, leaf in arrays(case, "f").items() if leaf.ndim == 1 and path != case.tensor}
+    vectors = {path: leaf for path, leaf in arrays(case, "f").items() if leaf.ndim == 1 and leaf.size and path != case.tensor}
     offsets = {path: np.zeros_like(leaf) for path, leaf in vectors.items() if path.split(".")[-1].startswith("b")}
     gains = {path: np.ones_like(leaf) for path, leaf in vectors.items() if path not in offsets}
     own = case.inputs[case.tensor]
     if own.ndim == 1 and case.tensor.split(".")[-1] in ("g", "gamma", "gain", "weight", "scale"):
         gains[case.tensor] = np.ones_like(own)
-    trials = [{path: ones} for path, ones in gains.items()] + [gains] * (len(gains) > 1)
-    trials += [{path: zeros} for path, zeros in offsets.items()] + [gains | offsets] * (len(offsets) > 0)
-    for changes in trials:
-        if changes and case.passes(changes):
-            state = ", ".join(f"{path} = {leaf.flat[0]:.0f}" for path, leaf in changes.items())
-            if changes.keys() <= gains.keys():
-                return (f"right only while {state}: in a normalisation gamma multiplies dy before the means are taken, "
-                        f"not after")
-            return f"right only while {state}, which an initial value hides: the cache holds xhat, not y"
+    for group in (gains, offsets, gains | offsets):
+        if not group or not case.passes(group):
+            continue
+        changes = next(({path: leaf} for path, leaf in group.items() if case.passes({path: leaf})), group)
+        state = ", ".join(f"{path} = {leaf.flat[0]:.0f}" for path, leaf in changes.items())
+        if changes.keys() <= gains.keys():
+            return f"right only while {state}: in a normalisation gamma multiplies dy before the means are taken, not after"
+        hint = ": does dgamma take y for xhat? at the initial values they are the same" if own.ndim == 1 else ""
+        return f"right only while {state}{hint}"
     return ""
 
 

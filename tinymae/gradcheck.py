@@ -8,7 +8,8 @@ For one number x_i of one argument, and for L = <dy, y> with a random dy,
     (1)  numeric  = (L(x_i + h) - L(x_i - h)) / 2h         two forward passes, no backward
     (2)  analytic = what backward returns for x_i
     (3)  error    = |analytic - numeric| / max(|analytic|, |numeric|)      where |analytic - numeric| > noise
-    (4)  noise    = 10 eps |L| / h                         what rounding alone does to (1); eps = 2.2e-16
+    (4)  noise    = 10 eps |L| / h                         what rounding alone does to (1); eps = 2.2e-16, and |L| is
+                                                           the norm of dy * y, which no lucky signs make small
 
 dy is random because dy = 1 hides bugs: the gradient of sum(softmax(x)) is 0, so a softmax backward that is 1000 times
 too large passes that test.  Choose random arguments for the same reason (a gamma that is not 1, a beta that is not 0),
@@ -81,7 +82,8 @@ def gradcheck(forward, backward, *args, seed=0, h=1e-5, tolerance=1e-6, samples=
     -------
     rows : list of Row
         one per differentiable array, in order, and one for anything else that is wrong.  The pair is right when
-        all(row.ok for row in rows).  A forbidden write and a bad y are reported alone: they void the rest.
+        all(row.ok for row in rows).  A tensor that drowns in noise is not ok either: nobody can tell.  A forbidden
+        write and a bad y are reported alone: they void the rest.
 
     Raises
     ------
@@ -175,7 +177,7 @@ def _match(returned, wanted, inputs):
         branches = dict(tree.leaves(gradient, name))
         for path, leaf in leaves.items():
             found[path] = _one_gradient(branches.get(path), leaf)
-        for path in branches.keys() - dict(tree.leaves(inputs[name], name)).keys():
+        for path in sorted(branches.keys() - dict(tree.leaves(inputs[name], name)).keys()):
             found[path] = "backward returned a gradient where the arguments have nothing: a misspelt key?"
     return found
 
@@ -485,7 +487,7 @@ def _agrees(pair, path, analytic, h, rng):
 
 
 def _find_write(forward, backward, inputs, positional, seed):
-    """(function, array) of the first forbidden write, or None: the arrays are frozen one at a time."""
+    """(function, array) of the first forbidden write, or None: one array at a time is frozen."""
     point = forward, backward, inputs, positional, seed
     if _writes(_Pair, *point, ""):              # not for our freezing: the array was read-only before
         return None

@@ -50,10 +50,10 @@ def gelu_forward(x, approximate="none"):
     """
     if approximate == "none":
         cdf, pdf = _normal(x)
-        slope = x * pdf
-        slope += cdf                                            # (3)
-        cdf *= x                                                # (2)
-        return cdf, (slope,)
+        pdf *= x
+        pdf += cdf                                              # (3)  the slope
+        cdf *= x                                                # (2)  gelu(x)
+        return cdf, (pdf,)
     if approximate == "tanh":
         root = math.sqrt(2 / math.pi)
         squared = x * x
@@ -91,13 +91,13 @@ def _normal(x):
     t *= 0.3275911 / math.sqrt(2)
     t += 1
     np.reciprocal(t, out=t)
-    cdf = t * 1.061405429                                       # Horner: a5 t^5 + ... + a1 t
-    for a in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+    cdf = t * -0.5307027145                                     # Horner: half of a5 t^5 + ... + a1 t, with a minus
+    for a in (0.7265760135, -0.7107068705, 0.142248368, -0.127414796):
         cdf += a
         cdf *= t
-    cdf *= pdf
-    cdf *= 0.5                                                  # the tail beyond |x|
-    np.copysign(cdf, x, out=cdf)                                # cdf(x) = 1 - tail where x is positive, else tail;
-    np.subtract(~np.signbit(x), cdf, out=cdf)                   # by the sign bit in both lines: 0.0 and -0.0 are 1/2
+    cdf *= pdf                                                  # minus the tail beyond |x|
+    cdf += 0.5
+    np.copysign(cdf, x, out=cdf)
+    cdf += 0.5
     pdf *= 1 / math.sqrt(2 * math.pi)
     return cdf, pdf

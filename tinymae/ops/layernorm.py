@@ -35,7 +35,8 @@ def layernorm_forward(x, gamma, beta, eps=1e-5):
     y : ndarray of shape (..., D), dtype of x
     cache : (xhat, rstd, gamma); xhat is the big one, as large as x
     """
-    xhat = x - x.mean(axis=-1, keepdims=True)                   # (..., D)  our own array: in place from here
+    mean = np.full(x.shape[-1], 1 / x.shape[-1], x.dtype)       # x @ mean is x.mean(axis=-1), several times faster
+    xhat = x - (x @ mean)[..., None]                            # (..., D)  our own array: in place from here
     rstd = 1.0 / np.sqrt(np.vecdot(xhat, xhat)[..., None] / x.shape[-1] + eps)
     xhat *= rstd                                                # (1)
     y = xhat * gamma                                            # (2)
@@ -46,11 +47,12 @@ def layernorm_forward(x, gamma, beta, eps=1e-5):
 def layernorm_backward(dy, cache):
     """Gradients (dx, dgamma, dbeta) of `layernorm_forward`: dy (..., D) -> dx (..., D), dgamma (D,), dbeta (D,)."""
     xhat, rstd, gamma = cache
-    positions = tuple(range(dy.ndim - 1))
-    dbeta = dy.sum(axis=positions)                              # (3)
-    dgamma = (dy * xhat).sum(axis=positions)
+    width = dy.shape[-1]
+    ones, mean = np.ones(dy.size // width, dy.dtype), np.full(width, 1 / width, dy.dtype)
+    dbeta = ones @ dy.reshape(-1, width)                        # (3)
+    dgamma = ones @ (dy * xhat).reshape(-1, width)
     dxhat = dy * gamma                                          # (4)
-    dx = dxhat - dxhat.mean(axis=-1, keepdims=True)             # (5)
-    dx -= xhat * (np.vecdot(dxhat, xhat)[..., None] / dy.shape[-1])
+    dx = dxhat - (dxhat @ mean)[..., None]                      # (5)
+    dx -= xhat * (np.vecdot(dxhat, xhat)[..., None] / width)
     dx *= rstd
     return dx, dgamma, dbeta
