@@ -17,6 +17,9 @@ def main(arguments=None):
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"tinymae: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("tinymae: interrupted", file=sys.stderr)
+        return 130
 
 
 def _parser():

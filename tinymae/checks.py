@@ -3,6 +3,7 @@
 The sizes differ pairwise (a wrong axis cannot hide), gamma is not 1 and beta not 0 (a wrong place for gamma cannot hide),
 masks and dropout are on, ids repeat, some inputs are not contiguous. Arguments are differentiated, options are constants.
 """
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -92,7 +93,8 @@ def _op_checks(rng):
             lambda table, ids: embedding.embedding_forward(ids, table), embedding.embedding_backward,
             (x(V, D),), {"ids": ids},
         ),
-        pair("softmax", softmax, x(B, H, TQ, TK), mask=attend),
+        pair("softmax", softmax, x(B, H, TQ, TK)),
+        pair("softmax", softmax, x(B, H, TQ, TK), title="softmax, mask", mask=attend),
         pair("dropout", dropout, x(B, TQ, D), rate=0.3, rng=1),
         pair("scaled_dot_product_attention", attention, q, k, v),
         pair(
@@ -181,7 +183,7 @@ def _model_checks(rng):
         img_size=12, patch_size=4, in_chans=2, embed_dim=D, depth=2, num_heads=3, decoder_embed_dim=8, decoder_depth=1,
         decoder_num_heads=2, mlp_ratio=1.5, mask_ratio=0.5,
     )  # fmt: skip
-    normalised = mae.MAEConfig(**{**vars(config), "norm_pix_loss": True, "mask_ratio": 0.75})
+    normalised = replace(config, norm_pix_loss=True, mask_ratio=0.75)
     params = perturbed(mae.mae_init(config, rng, np.float64), rng)
     images, noise = rng.normal(size=(B, 12, 12, 2)), rng.random((B, 9))
     ids_keep, ids_restore, _ = mae.random_masking(noise, 0.5)

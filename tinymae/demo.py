@@ -9,6 +9,7 @@ import json
 import math
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -229,6 +230,8 @@ def demo(data, out, steps=None, minutes=None, mask_ratio=0.75, norm_pix_loss=Fal
     out = Path(out)
     task = prepare(data, mask_ratio, norm_pix_loss)
     run = train_mae(task, out, steps, minutes, seed, threads, extra={"data": str(data)})
+    if not run.losses:
+        raise ValueError("interrupted before the first step: there is nothing to show")
     if run.interrupted:
         print(f"stopped after {run.step} steps; this is how far the model got")
     results = {**table(task, run.params), "seconds": round(run.seconds, 1), "steps": run.step}
@@ -302,7 +305,7 @@ def restore(images, params, config, mask_ratio, seed=1):
     original : uint8 ndarray
     mode : str, see `models.mae.Reconstruction`
     """
-    config = MAEConfig(**{**vars(config), "mask_ratio": mask_ratio})
+    config = replace(config, mask_ratio=mask_ratio)
     noise = np.random.default_rng(seed).random((len(images), config.grid[0] * config.grid[1]))
     restored = mae_reconstruct(images, params, config, noise)
     return [to_picture(restored[i]) for i in range(3)], to_picture(images), restored.mode

@@ -202,7 +202,7 @@ def mae_forward(images, params, config, noise):
 
 
 def mae_backward(dloss, cache):
-    """Gradients in the tree of the parameters, from the scalar dloss. Empties the cache on the way."""
+    """Gradient dparams of `mae_forward`, in the tree of params, from the scalar dloss. Empties the cache on the way."""
     dpred = masked_mse_backward(dloss, cache["loss"])
     dlatent, ddecoder = mae_decoder_backward(dpred, cache["decoder"])
     _, dencoder, _ = vit_encoder_backward(dlatent, cache["encoder"])

@@ -21,7 +21,7 @@ from scipy.special import ndtr
 def relu_forward(x):
     """max(0, x), entry by entry.  x of any shape, float32 or float64 -> y like x; cache : (x > 0,)."""
     slope = x > 0
-    return x * slope, (slope,)                                  # (1)
+    return np.maximum(x, 0), (slope,)                           # (1)
 
 
 def relu_backward(dy, cache):

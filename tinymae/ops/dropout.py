@@ -15,7 +15,7 @@ def dropout_forward(x, rate, rng=None):
 
     Parameters
     ----------
-    x : ndarray, float32 or float64
+    x : ndarray of any shape, float32 or float64
     rate : float in [0, 1)
     rng : numpy.random.Generator, or None to switch dropout off
 
@@ -39,7 +39,7 @@ def dropout_forward(x, rate, rng=None):
 
 
 def dropout_backward(dy, cache):
-    """Gradient dx of `dropout_forward`, shaped like dy; dy itself when dropout was off."""
+    """Gradient dx of `dropout_forward`, of the shape of dy; dy itself when dropout was off."""
     if cache is None:
         return dy
     (keep,) = cache

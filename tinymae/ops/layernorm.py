@@ -34,7 +34,17 @@ def layernorm_forward(x, gamma, beta, eps=1e-5):
     -------
     y : ndarray of shape (..., D), dtype of x
     cache : (xhat, rstd, gamma); xhat is the big one, as large as x
+
+    Raises
+    ------
+    ValueError
+        where gamma or beta is not (D,)
     """
+    if gamma.shape != x.shape[-1:] or beta.shape != x.shape[-1:]:
+        raise ValueError(
+            f"layernorm: expected gamma and beta of shape {x.shape[-1:]} for x {x.shape}, got {gamma.shape} and {beta.shape}: "
+            "only the last axis is normalised"
+        )
     mean = np.full(x.shape[-1], 1 / x.shape[-1], x.dtype)       # x @ mean is x.mean(axis=-1), several times faster
     xhat = x - (x @ mean)[..., None]                            # (..., D)  our own array: in place from here
     rstd = 1.0 / np.sqrt(np.vecdot(xhat, xhat)[..., None] / x.shape[-1] + eps)

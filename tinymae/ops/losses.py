@@ -54,7 +54,7 @@ def masked_mse_forward(pred, target, mask):
 def masked_mse_backward(dloss, cache):
     """Gradient dpred (B, N, P) of `masked_mse_forward`, from the scalar dloss. Zero on visible patches."""
     error, mask, count = cache
-    return error * (mask * (2 * dloss / (error.shape[-1] * count)))[..., None]      # (2)
+    return error * (mask * (2 * float(dloss) / (error.shape[-1] * float(count))))[..., None]     # (2)
 
 
 def normalise_patches(patches, eps=1e-6):

@@ -36,10 +36,12 @@ def patchify_forward(images, patch_size):
     Raises
     ------
     ValueError
-        where images are not 4-D, or a side is not a multiple of patch_size
+        where images are not 4-D, patch_size is not positive, or a side is not a multiple of it
     """
     if images.ndim != 4:
         raise ValueError(f"patchify: expected images (B, rows, cols, C), got {images.shape}: is the batch axis missing?")
+    if patch_size < 1:
+        raise ValueError(f"patchify: expected a patch_size of at least 1, got {patch_size}")
     batch, rows, cols, channels = images.shape
     if rows % patch_size or cols % patch_size:
         raise ValueError(
@@ -94,15 +96,17 @@ def gather_forward(x, ids):
     Raises
     ------
     ValueError
-        where ids are not (B, K)
+        where x is not (B, N, D) or ids are not (B, K)
     TypeError, IndexError
         as `embedding_forward`
     """
-    if ids.ndim != 2 or len(ids) != len(x):
-        raise ValueError(f"gather: expected ids (B, K) with B = {len(x)}, got {ids.shape}")
+    if x.ndim != 3 or ids.ndim != 2 or len(ids) != len(x):
+        raise ValueError(f"gather: expected x (B, N, D) and ids (B, K), got {x.shape} and {ids.shape}: a row a picture")
     batch, number, width = x.shape
     if ids.size and not 0 <= ids.min() <= ids.max() < number:
-        raise IndexError(f"gather: expected ids in [0, {number}), got [{ids.min()}, {ids.max()}]")
+        raise IndexError(
+            f"gather: expected ids in [0, {number}), got [{ids.min()}, {ids.max()}]: is the class token counted as a patch?"
+        )
     rows = ids + number * np.arange(batch)[:, None]             # row of x seen as (B N, D)
     y, lookup = embedding_forward(rows, x.reshape(-1, width))   # (1)  (B, K, D)
     return y, (x.shape, lookup)
@@ -127,11 +131,18 @@ def unshuffle_forward(x, mask_token, ids_restore):
     -------
     y : ndarray of shape (B, N, E)
     cache : (K, shape of mask_token, cache of the gather)
+
+    Raises
+    ------
+    ValueError
+        where there are fewer places than kept tokens, or ids_restore is no permutation
     """
     batch, kept, width = x.shape
     hidden = ids_restore.shape[1] - kept
     if hidden < 0:
         raise ValueError(f"unshuffle: expected ids_restore (B, N) with N >= K = {kept}, got {ids_restore.shape}")
+    if (np.sort(ids_restore, axis=1) != np.arange(ids_restore.shape[1])).any():
+        raise ValueError("unshuffle: expected every row of ids_restore to hold 0..N-1 once each: is it ids_keep, or the mask?")
     shuffled = np.concatenate([x, np.broadcast_to(mask_token, (batch, hidden, width))], axis=1)
     y, gather = gather_forward(shuffled, ids_restore)           # (2)  (B, N, E)
     return y, (kept, mask_token.shape, gather)

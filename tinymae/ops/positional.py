@@ -148,6 +148,8 @@ def positional_forward(x, table):
     ValueError
         where the table is too short or has another width
     """
+    if x.ndim != 3 or table.ndim != 2:
+        raise ValueError(f"positional: expected x (B, T, D) and a table (T, D), got {x.shape} and {table.shape}")
     length = x.shape[1]
     if length > len(table) or x.shape[2] != table.shape[1]:
         raise ValueError(

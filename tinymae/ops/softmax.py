@@ -26,9 +26,16 @@ def softmax_forward(scores, mask=None):
     Returns
     -------
     p : ndarray of shape (..., T); each row sums to 1, or to 0 where the mask allows nothing
-    cache : (p,)
+    cache : (p,), the array returned: do not write into it before the backward
+
+    Raises
+    ------
+    TypeError
+        where the mask is not boolean
     """
     if mask is not None:
+        if mask.dtype != bool:
+            raise TypeError(f"softmax: expected a boolean mask, True = may attend, got {mask.dtype}: write mask != 0")
         scores = np.where(mask, scores, -np.inf)
     # `initial` is finite, so that a row of -inf becomes exp(-inf) = 0 and not exp(-inf + inf) = NaN
     p = scores - scores.max(axis=-1, keepdims=True, initial=np.finfo(scores.dtype).min)

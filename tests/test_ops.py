@@ -1,0 +1,791 @@
+"""Ops against slow loops that follow the formulas, and at the edges: empty masks, huge numbers, wrong arguments."""
+import ast
+import inspect
+import math
+import re
+import traceback
+
+import numpy as np
+import pytest
+
+from tinymae.ops import (
+    activation,
+    attention,
+    dropout,
+    embedding,
+    layernorm,
+    linear,
+    losses,
+    patches,
+    positional,
+    softmax,
+)
+from tinymae.ops.activation import gelu_backward, gelu_forward, relu_backward, relu_forward
+from tinymae.ops.attention import scaled_dot_product_attention_backward, scaled_dot_product_attention_forward
+from tinymae.ops.dropout import dropout_backward, dropout_forward
+from tinymae.ops.embedding import embedding_backward, embedding_forward
+from tinymae.ops.layernorm import layernorm_forward
+from tinymae.ops.linear import linear_backward, linear_forward
+from tinymae.ops.losses import (
+    cross_entropy_backward,
+    cross_entropy_forward,
+    masked_mse_backward,
+    masked_mse_forward,
+    normalise_patches,
+)
+from tinymae.ops.patches import (
+    gather_backward,
+    gather_forward,
+    patchify_backward,
+    patchify_forward,
+    unpatchify,
+    unshuffle_backward,
+    unshuffle_forward,
+)
+from tinymae.ops.positional import (
+    get_positional_encoding,
+    positional_backward,
+    positional_forward,
+    sincos_2d,
+    sinusoidal_halves,
+    sinusoidal_interleaved,
+)
+from tinymae.ops.softmax import softmax_backward, softmax_forward
+
+B, H, TQ, TK, DK, DV = 2, 3, 4, 5, 6, 7
+
+
+@pytest.fixture(autouse=True)
+def arithmetic_errors_raise():
+    """NaN, infinity and division by zero are failures, not warnings."""
+    before = np.seterr(invalid="raise", divide="raise", over="raise")
+    yield
+    np.seterr(**before)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(11)
+
+
+def close(a, b, tolerance=1e-13):
+    np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+# ---- softmax -----------------------------------------------------------------------------------------------------------
+
+def softmax_row(scores, allowed):
+    """One row, number by number."""
+    top = max((s for s, a in zip(scores, allowed, strict=True) if a), default=0.0)
+    e = [math.exp(s - top) if a else 0.0 for s, a in zip(scores, allowed, strict=True)]
+    return [number / (sum(e) or 1.0) for number in e]
+
+
+def test_softmax_row_by_row(rng):
+    scores, mask = rng.normal(size=(B, TQ, TK)), rng.random((B, TQ, TK)) < 0.6
+    mask[1, 2] = False
+    p, _ = softmax_forward(scores, mask)
+    for index in np.ndindex(B, TQ):
+        close(p[index], softmax_row(scores[index], mask[index]))
+
+
+def test_softmax_backward_is_the_jacobian(rng):
+    scores, dp = rng.normal(size=TK), rng.normal(size=TK)
+    p, cache = softmax_forward(scores)
+    jacobian = [[p[j] * ((j == k) - p[k]) for k in range(TK)] for j in range(TK)]       # equation (2)
+    close(softmax_backward(dp, cache), dp @ np.array(jacobian))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softmax_of_nothing_is_zero(dtype):
+    scores, mask = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]], dtype), np.array([[False] * 3, [True, False, True]])
+    p, cache = softmax_forward(scores, mask)
+    assert not p[0].any()
+    close(p[1], softmax_row([1, 2, 3], mask[1]), 1e-6)
+    dscores = softmax_backward(np.ones_like(p) * np.array([1, 5, 2], dtype), cache)
+    assert not dscores[0].any()
+    assert dscores[1, 1] == 0 and dscores[1, 0] != 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1e4, 1e30])
+def test_softmax_of_huge_scores(dtype, size):
+    p, cache = softmax_forward(np.array([[size, size, -size], [-size, -size, -size], [0, 1, size]], dtype))
+    close(p, [[0.5, 0.5, 0], [1 / 3] * 3, [0, 0, 1]], 1e-6)
+    assert np.isfinite(softmax_backward(np.array([[1, 2, 3]] * 3, dtype), cache)).all()
+
+
+def test_softmax_with_a_huge_score_under_the_mask():
+    p, _ = softmax_forward(np.array([0.0, 1e30, 0.0]), np.array([True, False, True]))
+    np.testing.assert_array_equal(p, [0.5, 0, 0.5])
+
+
+# ---- attention ---------------------------------------------------------------------------------------------------------
+
+def attention_loops(q, k, v, mask):
+    """Equations (1) to (4), one query at a time."""
+    y, weights = np.zeros((*q.shape[:3], v.shape[3])), np.zeros((*q.shape[:3], k.shape[2]))
+    for b, h, i in np.ndindex(q.shape[:3]):
+        scores = [sum(q[b, h, i, c] * k[b, h, j, c] for c in range(q.shape[3])) / math.sqrt(q.shape[3])
+                  for j in range(k.shape[2])]
+        weights[b, h, i] = softmax_row(scores, mask[b, h, i])
+        for j in range(k.shape[2]):
+            y[b, h, i] += weights[b, h, i, j] * v[b, h, j]
+    return y, weights
+
+
+@pytest.fixture
+def qkv(rng):
+    return rng.normal(size=(B, H, TQ, DK)), rng.normal(size=(B, H, TK, DK)), rng.normal(size=(B, H, TK, DV))
+
+
+MASKS = {
+    "none": None,
+    "one for each key": np.array([True, False, True, True, False]),
+    "padding": np.array([[True, True, True, False, False], [True] * 5])[:, None, None],
+    "one for each pair": np.arange(TQ)[:, None] >= np.arange(TK) - 1,
+    "one for each head": (np.arange(H)[:, None, None] + np.arange(TK)) % 2 == 0,
+    "a query without keys": np.arange(TQ)[:, None] != np.full(TK, 2),
+    "everything": np.random.default_rng(0).random((B, H, TQ, TK)) < 0.5,
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_attention_query_by_query(name, qkv):
+    mask = MASKS[name]
+    y, cache = scaled_dot_product_attention_forward(*qkv, mask)
+    expected, weights = attention_loops(*qkv, np.broadcast_to(True if mask is None else mask, (B, H, TQ, TK)))
+    close(y, expected)
+    close(cache[3], weights)
+
+
+def test_a_query_that_may_attend_to_nothing(qkv, rng):
+    y, cache = scaled_dot_product_attention_forward(*qkv, MASKS["a query without keys"])
+    assert not y[:, :, 2].any() and y[:, :, 1].all()
+    dq, dk, dv = scaled_dot_product_attention_backward(rng.normal(size=y.shape), cache)
+    assert not dq[:, :, 2].any() and dq[:, :, 1].all()
+    only = np.zeros(y.shape)
+    only[:, :, 2] = 1                                           # a gradient for that query alone goes nowhere
+    assert not any(gradient.any() for gradient in scaled_dot_product_attention_backward(only, cache))
+    assert np.isfinite(dk).all() and np.isfinite(dv).all()
+
+
+def test_a_hidden_key_gets_no_gradient(qkv, rng):
+    y, cache = scaled_dot_product_attention_forward(*qkv, MASKS["one for each key"])
+    _, dk, dv = scaled_dot_product_attention_backward(rng.normal(size=y.shape), cache)
+    hidden = ~MASKS["one for each key"]
+    assert not dk[:, :, hidden].any() and not dv[:, :, hidden].any()
+    assert dk[:, :, ~hidden].all() and dv[:, :, ~hidden].all()
+
+
+def test_one_key_takes_everything(qkv):
+    q, k, v = qkv
+    y, cache = scaled_dot_product_attention_forward(q, k[:, :, :1], v[:, :, :1])
+    assert (cache[3] == 1).all()
+    np.testing.assert_array_equal(y, np.broadcast_to(v[:, :, :1], y.shape))
+
+
+def test_dropout_acts_on_the_weights(qkv):
+    y, (_, _, v, weights, dropped, _) = scaled_dot_product_attention_forward(*qkv, None, 0.5, np.random.default_rng(0))
+    close(weights.sum(axis=-1), 1)
+    assert 0 < np.count_nonzero(dropped) < dropped.size
+    kept = dropped != 0
+    close(dropped[kept], 2 * weights[kept])
+    close(y, dropped @ v)
+
+
+# ---- layer normalisation -----------------------------------------------------------------------------------------------
+
+def layernorm_row(x, gamma, beta, eps):
+    x = [float(number) for number in x]
+    mean = math.fsum(x) / len(x)
+    var = math.fsum((number - mean) ** 2 for number in x) / len(x)
+    return [g * (number - mean) / math.sqrt(var + eps) + b for number, g, b in zip(x, gamma, beta, strict=True)]
+
+
+@pytest.mark.parametrize(("dtype", "offset", "tolerance"), [
+    (np.float64, 0, 1e-13), (np.float64, 5000, 1e-11), (np.float32, 0, 1e-5), (np.float32, 5000, 2e-3),
+])  # fmt: skip
+def test_layernorm_row_by_row(dtype, offset, tolerance, rng):
+    x = (offset + rng.normal(size=(B, TQ, 64))).astype(dtype)
+    gamma, beta = rng.normal(size=64).astype(dtype), rng.normal(size=64).astype(dtype)
+    y, _ = layernorm_forward(x, gamma, beta)
+    assert y.dtype == dtype
+    for index in np.ndindex(B, TQ):
+        np.testing.assert_allclose(y[index], layernorm_row(x[index], gamma, beta, 1e-5), rtol=0, atol=tolerance)
+
+
+def test_layernorm_of_equal_numbers_is_beta(rng):
+    beta = rng.normal(size=8)
+    y, cache = layernorm_forward(np.full((2, 8), 3.0), np.ones(8), beta)
+    np.testing.assert_array_equal(y, [beta, beta])
+    assert np.isfinite(layernorm.layernorm_backward(rng.normal(size=(2, 8)), cache)[0]).all()
+
+
+def test_layernorm_keeps_eps_inside_the_root():
+    y, _ = layernorm_forward(np.array([-1.0, 1.0]), np.ones(2), np.zeros(2), eps=3.0)
+    np.testing.assert_allclose(y, [-0.5, 0.5], rtol=1e-15)      # 1 / sqrt(1 + 3); outside it would be 1 / 4
+    # biased: var of (0, 0, 3) is 2, not 3
+    y, _ = layernorm_forward(np.array([0.0, 0.0, 3.0]), np.ones(3), np.zeros(3), eps=0.0)
+    close(y, np.array([-1, -1, 2]) / math.sqrt(2))
+
+
+def test_layernorm_gradient_has_no_part_along_1_and_xhat(rng):
+    _, cache = layernorm_forward(rng.normal(size=(B, TQ, 16)), rng.normal(size=16), rng.normal(size=16), eps=0.0)
+    dx, _, _ = layernorm.layernorm_backward(rng.normal(size=(B, TQ, 16)), cache)
+    close(dx.sum(axis=-1), 0)
+    close((dx * cache[0]).sum(axis=-1), 0)
+
+
+# ---- activations -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_relu(dtype):
+    x = np.array([-2, -1e-30, -0.0, 0.0, 1e-30, 3], dtype)
+    y, cache = relu_forward(x)
+    np.testing.assert_array_equal(y, np.array([0, 0, 0, 0, 1e-30, 3], dtype))
+    np.testing.assert_array_equal(relu_backward(np.full(6, 7, dtype), cache), [0, 0, 0, 0, 7, 7])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gelu_number_by_number(dtype):
+    x = np.linspace(-12, 12, 4801).astype(dtype)
+    y, cache = gelu_forward(x)
+    slope = gelu_backward(np.ones_like(x), cache)
+    assert y.dtype == slope.dtype == dtype
+    numbers = [float(number) for number in x]
+    # erfc is exact in the left tail, where 1 + erf is not
+    expected = np.array([a * math.erfc(-a / math.sqrt(2)) / 2 for a in numbers])
+    slopes = np.array([math.erfc(-a / math.sqrt(2)) / 2 + a * math.exp(-a * a / 2) / math.sqrt(2 * math.pi) for a in numbers])
+    tolerance = 1e-6 if dtype == np.float32 else 1e-14
+    assert (np.abs(y - expected) <= tolerance * np.maximum(1, np.abs(x))).all()
+    assert (np.abs(slope - slopes) <= tolerance).all()
+
+
+def test_gelu_tanh_number_by_number():
+    x = np.linspace(-6, 6, 241)
+    expected = [a * (1 + math.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a**3))) / 2 for a in x]
+    close(gelu_forward(x, "tanh")[0], expected, 1e-14)
+    # an approximation indeed, and no more: 5e-4 away
+    assert 1e-4 < np.abs(gelu_forward(x, "tanh")[0] - gelu_forward(x)[0]).max() < 5e-4
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gelu_at_the_edges(dtype, approximate):
+    x = np.array([-1e4, -50, -0.0, 0.0, 50, 1e4], dtype)
+    y, cache = gelu_forward(x, approximate)
+    np.testing.assert_array_equal(y, np.array([0, 0, 0, 0, 50, 1e4], dtype))
+    np.testing.assert_array_equal(gelu_backward(np.ones_like(x), cache), np.array([0, 0, 0.5, 0.5, 1, 1], dtype))
+
+
+# ---- linear and dropout ------------------------------------------------------------------------------------------------
+
+def test_linear_number_by_number(rng):
+    x, w, b = rng.normal(size=(B, TQ, 3)), rng.normal(size=(3, 2)), rng.normal(size=2)
+    y, cache = linear_forward(x, w, b)
+    dy = rng.normal(size=y.shape)
+    dx, dw, db = linear_backward(dy, cache)
+    expected, wanted = np.zeros_like(y), [np.zeros_like(a) for a in (x, w, b)]
+    for s, t, j in np.ndindex(y.shape):
+        expected[s, t, j] = b[j] + sum(x[s, t, i] * w[i, j] for i in range(3))
+        wanted[2][j] += dy[s, t, j]
+        for i in range(3):
+            wanted[0][s, t, i] += dy[s, t, j] * w[i, j]
+            wanted[1][i, j] += dy[s, t, j] * x[s, t, i]
+    close(y, expected)
+    for ours, loops in zip((dx, dw, db), wanted, strict=True):
+        close(ours, loops)
+
+
+def test_linear_without_bias(rng):
+    x, w = rng.normal(size=(B, 3)), rng.normal(size=(3, 2))
+    y, cache = linear_forward(x, w)
+    close(y, x @ w)
+    assert linear_backward(y, cache)[2] is None
+
+
+def test_linear_on_a_single_vector(rng):
+    x, w, b = rng.normal(size=3), rng.normal(size=(3, 2)), rng.normal(size=2)
+    y, cache = linear_forward(x, w, b)
+    close(y, x @ w + b)
+    dx, dw, db = linear_backward(np.ones(2), cache)
+    close(dx, w.sum(axis=1))
+    close(dw, np.stack([x, x], axis=1))
+    close(db, [1, 1])
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dropout_keeps_the_mean(rate, dtype):
+    number = 100_000
+    x = np.full(number, 3, dtype)
+    y, cache = dropout_forward(x, rate, np.random.default_rng(0))
+    kept = y != 0
+    assert abs(kept.mean() - (1 - rate)) < 5 * math.sqrt(rate * (1 - rate) / number)
+    np.testing.assert_allclose(y[kept], 3 / (1 - rate), rtol=1e-6)
+    dx = dropout_backward(np.full(number, 2, dtype), cache)
+    np.testing.assert_array_equal(dx != 0, kept)                # the same draw on the way down
+    np.testing.assert_allclose(dx[kept], 2 / (1 - rate), rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"rate": 0.0, "rng": 1}, {"rate": 0.5, "rng": None}])
+def test_dropout_off_hands_through(options):
+    options["rng"] = options["rng"] and np.random.default_rng(options["rng"])
+    x, dy = np.ones(3), np.ones(3)
+    y, cache = dropout_forward(x, **options)
+    assert y is x
+    assert cache is None
+    assert dropout_backward(dy, cache) is dy
+
+
+def test_dropout_draws_what_the_rng_says():
+    x = np.ones((4, 5))
+    first, second, other = (dropout_forward(x, 0.5, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+
+
+# ---- embedding ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("ids", [np.array([[3, 1, 3], [0, 3, 4]]), np.array([2, 2]), np.array([[1]], np.uint8)])
+def test_embedding_word_by_word(ids, rng):
+    table = rng.normal(size=(5, 2))
+    y, cache = embedding_forward(ids, table)
+    dy = rng.normal(size=(*ids.shape, 2))
+    dtable = np.zeros_like(table)
+    for index in np.ndindex(ids.shape):
+        np.testing.assert_array_equal(y[index], table[ids[index]])
+        dtable[ids[index]] += dy[index]
+    close(embedding_backward(dy, cache), dtable)
+
+
+def test_embedding_of_no_words():
+    y, cache = embedding_forward(np.zeros((0, 3), int), np.ones((5, 2)))
+    assert y.shape == (0, 3, 2)
+    np.testing.assert_array_equal(embedding_backward(y, cache), np.zeros((5, 2)))
+
+
+# ---- losses ------------------------------------------------------------------------------------------------------------
+
+def test_masked_mse_patch_by_patch(rng):
+    pred, target = rng.normal(size=(2, B, 5, 3))
+    mask = np.array([[1, 0, 1, 1, 0], [0, 0, 0, 1, 0]])
+    loss, cache = masked_mse_forward(pred, target, mask)
+    expected, dpred = 0.0, np.zeros_like(pred)
+    for b, n in zip(*np.nonzero(mask), strict=True):
+        for p in range(3):
+            expected += (pred[b, n, p] - target[b, n, p]) ** 2 / (3 * 4)
+            dpred[b, n, p] = 1.7 * 2 * (pred[b, n, p] - target[b, n, p]) / (3 * 4)
+    close(loss, expected)
+    close(masked_mse_backward(1.7, cache), dpred)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mask_dtype", [bool, np.int8, np.float64])
+def test_masked_mse_with_nothing_removed(dtype, mask_dtype):
+    loss, cache = masked_mse_forward(np.ones((2, 3, 4), dtype), np.zeros((2, 3, 4), dtype), np.zeros((2, 3), mask_dtype))
+    assert loss == 0
+    assert loss.dtype == dtype
+    dpred = masked_mse_backward(1.0, cache)
+    assert not dpred.any()
+    assert dpred.dtype == dtype
+
+
+def test_normalise_patches_number_by_number(rng):
+    x = 4 + 3 * rng.normal(size=(B, 3, 6))
+    normalised, mean, std = normalise_patches(x)
+    for index in np.ndindex(B, 3):
+        m = sum(x[index]) / 6
+        s = math.sqrt(sum((number - m) ** 2 for number in x[index]) / 5 + 1e-6)         # unbiased: 5, not 6
+        close(mean[index], m)
+        close(std[index], s)
+        close(normalised[index], [(number - m) / s for number in x[index]])
+    close(normalised * std + mean, x)
+
+
+def test_normalise_patches_of_one_colour():
+    normalised, mean, std = normalise_patches(np.full((1, 1, 4), 0.25))
+    assert not normalised.any()
+    np.testing.assert_array_equal(mean, [[[0.25]]])
+    close(std, 1e-3)                                            # sqrt(eps): nothing to divide by
+
+
+def cross_entropy_loops(logits, targets, ignore_index, e):
+    """Equations (3) to (5), number by number; the loss and its gradient."""
+    loss, dlogits, vocabulary = 0.0, np.zeros_like(logits), logits.shape[-1]
+    count = sum(targets[index] != ignore_index for index in np.ndindex(targets.shape))
+    for index in np.ndindex(targets.shape):
+        if targets[index] == ignore_index:
+            continue
+        p = softmax_row(logits[index], [True] * vocabulary)
+        for v in range(vocabulary):
+            q = (1 - e) * (v == targets[index]) + e / vocabulary
+            loss -= q * math.log(p[v]) / count
+            dlogits[(*index, v)] = (p[v] - q) / count
+    return loss, dlogits
+
+
+@pytest.mark.parametrize("e", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("ignore_index", [None, 0, -100])
+def test_cross_entropy_word_by_word(e, ignore_index, rng):
+    logits, targets = 3 * rng.normal(size=(B, 4, 5)), rng.integers(0, 5, (B, 4))
+    targets[0, :2] = 0
+    if ignore_index is not None:
+        targets[1, 1] = ignore_index
+    loss, cache = cross_entropy_forward(logits, targets, ignore_index, e)
+    expected, dlogits = cross_entropy_loops(logits, targets, ignore_index, e)
+    close(loss, expected)
+    close(cross_entropy_backward(1.0, cache), dlogits)
+    close(cross_entropy_backward(-2.5, cache), -2.5 * dlogits)
+
+
+@pytest.mark.parametrize("e", [0.0, 0.1])
+def test_a_model_that_knows_nothing_starts_at_ln_v(e):
+    loss, _ = cross_entropy_forward(np.zeros((B, 3, 7)), np.ones((B, 3), int), label_smoothing=e)
+    close(loss, math.log(7))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("e", [0.0, 0.1])
+def test_cross_entropy_where_nothing_counts(dtype, e, rng):
+    logits = rng.normal(size=(B, 3, 7)).astype(dtype)
+    loss, cache = cross_entropy_forward(logits, np.full((B, 3), -1), ignore_index=-1, label_smoothing=e)
+    assert loss == 0
+    assert loss.dtype == dtype
+    assert not cross_entropy_backward(1.0, cache).any()
+
+
+def test_cross_entropy_of_huge_logits():
+    logits = np.array([[1e30, 0, -1e30], [0, 1e30, 0]])
+    loss, cache = cross_entropy_forward(logits, np.array([0, 0]))
+    np.testing.assert_allclose(loss, 0.5e30, rtol=1e-15)
+    np.testing.assert_array_equal(cross_entropy_backward(1.0, cache), [[0, 0, 0], [-0.5, 0.5, 0]])
+
+
+# ---- patches -----------------------------------------------------------------------------------------------------------
+
+def patchify_loops(images, p):
+    """Patch by patch, row by row, in the order (row, column, channel)."""
+    return np.array([
+        [
+            [image[r + i, c + j, channel] for i in range(p) for j in range(p) for channel in range(image.shape[2])]
+            for r in range(0, image.shape[0], p)
+            for c in range(0, image.shape[1], p)
+        ]
+        for image in images
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "p"), [((2, 4, 6, 3), 2), ((1, 6, 3, 1), 3), ((3, 5, 5, 2), 5), ((2, 2, 3, 4), 1)])
+def test_patchify_pixel_by_pixel(shape, p, rng):
+    images = rng.normal(size=shape)
+    cut, cache = patchify_forward(images, p)
+    np.testing.assert_array_equal(cut, patchify_loops(images, p))
+    np.testing.assert_array_equal(unpatchify(cut, p, (shape[1] // p, shape[2] // p)), images)
+    dpatches = rng.normal(size=cut.shape)
+    dimages = patchify_backward(dpatches, cache)
+    np.testing.assert_array_equal(patchify_loops(dimages, p), dpatches)
+    # fresh, even where nothing has to move (p = 1, or a single patch)
+    assert not np.shares_memory(cut, images)
+    assert not np.shares_memory(dimages, dpatches)
+
+
+def test_unpatchify_knows_upright_from_lying(rng):
+    cut = rng.normal(size=(1, 6, 4))
+    upright, lying = unpatchify(cut, 2, (3, 2)), unpatchify(cut, 2, (2, 3))
+    assert upright.shape == (1, 6, 4, 1)
+    assert lying.shape == (1, 4, 6, 1)
+    np.testing.assert_array_equal(patchify_loops(upright, 2), cut)
+    np.testing.assert_array_equal(patchify_loops(lying, 2), cut)
+
+
+def test_gather_with_repeats(rng):
+    x, ids = rng.normal(size=(2, 4, 3)), np.array([[2, 0, 2, 2, 1], [3, 3, 0, 1, 2]])
+    y, cache = gather_forward(x, ids)
+    dy = rng.normal(size=y.shape)
+    dx = np.zeros_like(x)
+    for b, k in np.ndindex(ids.shape):
+        np.testing.assert_array_equal(y[b, k], x[b, ids[b, k]])
+        dx[b, ids[b, k]] += dy[b, k]
+    close(gather_backward(dy, cache), dx)
+    assert not gather_backward(dy, cache)[0, 3].any()           # nobody asked for it
+
+
+def test_gather_nothing(rng):
+    y, cache = gather_forward(rng.normal(size=(2, 4, 3)), np.zeros((2, 0), int))
+    assert y.shape == (2, 0, 3)
+    np.testing.assert_array_equal(gather_backward(y, cache), np.zeros((2, 4, 3)))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 5])
+def test_unshuffle_patch_by_patch(kept, rng):
+    x, token = rng.normal(size=(B, kept, 3)), rng.normal(size=(1, 1, 3))
+    ids_restore = np.stack([rng.permutation(5) for _ in range(B)])
+    y, cache = unshuffle_forward(x, token, ids_restore)
+    dy = rng.normal(size=(B, 5, 3))
+    dx, dtoken = np.zeros_like(x), np.zeros_like(token)
+    for b, n in np.ndindex(B, 5):
+        j = ids_restore[b, n]
+        np.testing.assert_array_equal(y[b, n], x[b, j] if j < kept else token[0, 0])
+        if j < kept:
+            dx[b, j] += dy[b, n]
+        else:
+            dtoken[0, 0] += dy[b, n]
+    ours = unshuffle_backward(dy, cache)
+    close(ours[0], dx)
+    close(ours[1], dtoken)
+
+
+# ---- positions ---------------------------------------------------------------------------------------------------------
+
+def frequency(i, width):
+    return 10000 ** (-2 * i / width)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8])
+def test_interleaved_number_by_number(width):
+    table = sinusoidal_interleaved(11, width)
+    for pos, column in np.ndindex(11, width):
+        wave = math.cos if column % 2 else math.sin
+        assert table[pos, column] == pytest.approx(wave(pos * frequency(column // 2, width)), abs=1e-14)
+
+
+def test_halves_number_by_number():
+    table = sinusoidal_halves(11, 8)
+    for pos, i in np.ndindex(11, 4):
+        assert table[pos, i] == pytest.approx(math.sin(pos * frequency(i, 8)), abs=1e-14)
+        assert table[pos, 4 + i] == pytest.approx(math.cos(pos * frequency(i, 8)), abs=1e-14)
+
+
+def test_row_0():
+    np.testing.assert_array_equal(sinusoidal_interleaved(1, 5), [[0, 1, 0, 1, 0]])
+    np.testing.assert_array_equal(sinusoidal_halves(1, 4), [[0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize("make", [sinusoidal_interleaved, sinusoidal_halves, get_positional_encoding])
+def test_a_longer_table_begins_with_the_shorter(make):
+    np.testing.assert_array_equal(make(5000, 12)[:7], make(7, 12))
+
+
+@pytest.mark.parametrize("k", [1, 5, 100])
+def test_an_offset_is_a_rotation(k):
+    """PE(pos + k) = R(k) PE(pos), one turn for each pair, whatever pos is."""
+    table = sinusoidal_interleaved(50 + k, 8)
+    turn = np.zeros((8, 8))
+    for i in range(4):
+        angle = k * frequency(i, 8)
+        turn[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = [
+            [math.cos(angle), math.sin(angle)],
+            [-math.sin(angle), math.cos(angle)],
+        ]
+    close(table[k:], table[:50] @ turn.T)
+
+
+def test_article_a_and_its_quirks():
+    table = get_positional_encoding(11, 6)
+    for pos, column in np.ndindex(11, 6):
+        wave = math.cos if column % 2 else math.sin
+        # quirk 1: the exponent counts columns, not pairs; quirk 2: row 0 stays zero, cosines too
+        expected = wave(pos / 10000 ** (2 * column / 6)) if pos else 0.0
+        assert table[pos, column] == pytest.approx(expected, abs=1e-14)
+    difference = np.abs(table - sinusoidal_interleaved(11, 6))
+    assert difference[1:, 1].max() > 1                          # the first cosine turns at another pace than its sine
+    np.testing.assert_array_equal(difference[0], [0, 1, 0, 1, 0, 1])
+    normalised = get_positional_encoding(11, 6, normalise=True)
+    assert not normalised[0].any()
+    close(np.linalg.norm(normalised[1:], axis=1), 1)
+    close(normalised[1:] * np.linalg.norm(table[1:], axis=1, keepdims=True), table[1:])
+
+
+def test_sincos_2d_number_by_number():
+    rows, cols, width = 3, 4, 8
+    table = sincos_2d((rows, cols), width)
+    assert table.shape == (12, 8)
+    for r, c, i in np.ndindex(rows, cols, 2):                   # [sin col, cos col, sin row, cos row], each width / 4
+        entry = table[r * cols + c]
+        angles = c * frequency(i, 4), r * frequency(i, 4)
+        expected = [f(angle) for angle in angles for f in (math.sin, math.cos)]
+        close([entry[i], entry[2 + i], entry[4 + i], entry[6 + i]], expected)
+
+
+def test_every_patch_has_a_place_of_its_own():
+    table = sincos_2d((14, 14), 32)
+    distance = np.linalg.norm(table[:, None] - table, axis=-1) + np.eye(196)
+    assert distance.min() > 0.1
+
+
+def test_learned_positions_get_the_sum_over_the_batch(rng):
+    x, table = rng.normal(size=(B, 3, 4)), rng.normal(size=(5, 4))
+    y, cache = positional_forward(x, table)
+    for b, t in np.ndindex(B, 3):
+        np.testing.assert_array_equal(y[b, t], x[b, t] + table[t])
+    dy = rng.normal(size=y.shape)
+    dx, dtable = positional_backward(dy, cache)
+    np.testing.assert_array_equal(dx, dy)
+    close(dtable[:3], dy[0] + dy[1])
+    np.testing.assert_array_equal(dtable[3:], np.zeros((2, 4)))      # nobody stood there
+
+
+# ---- errors that teach -------------------------------------------------------------------------------------------------
+
+def z(*shape):
+    return np.zeros(shape)
+
+
+def attend(q=(B, H, TQ, DK), k=(B, H, TK, DK), v=(B, H, TK, DV), mask=None):
+    return lambda: scaled_dot_product_attention_forward(z(*q), z(*k), z(*v), mask)
+
+
+def yes(*shape):
+    return np.ones(shape, bool)
+
+
+def entropy(logits=(2, 5), targets=(0, 1), **options):
+    return lambda: cross_entropy_forward(z(*logits), np.array(targets), **options)
+
+
+# what is called, what it raises, and what the message says: the offending value, what was expected, the likely cause
+ERRORS = {
+    "gelu, unknown form": (lambda: gelu_forward(z(1), "erf"), ValueError, "expected approximate 'none' or 'tanh', got 'erf'"),
+    "dropout of everything": (
+        lambda: dropout_forward(z(1), 1.0), ValueError, r"a rate in \[0, 1\), got 1\.0: it is the share to drop, not to keep"
+    ),
+    "dropout, negative": (lambda: dropout_forward(z(1), -0.1), ValueError, r"got -0\.1: .*to drop"),
+    "dropout in percent": (lambda: dropout_forward(z(1), 10, np.random.default_rng(0)), ValueError, "got 10: .*to drop"),
+    "dropout, NaN": (lambda: dropout_forward(z(1), float("nan")), ValueError, "got nan"),
+    "linear, PyTorch's orientation": (
+        lambda: linear_forward(z(2, 3, 4), z(5, 4)), ValueError,
+        r"expected x \(\.\.\., 5\) for w \(5, 4\), got \(2, 3, 4\): is w stored as \(out, in\), the PyTorch way",
+    ),
+    "embedding, floats": (
+        lambda: embedding_forward(z(2), z(5, 3)), TypeError, "integer ids, got float64: are ids and table in the right order"
+    ),
+    "embedding, arguments swapped": (lambda: embedding_forward(z(5, 3), np.array([1])), TypeError, "in the right order"),
+    "embedding, negative": (
+        lambda: embedding_forward(np.array([2, -1]), z(5, 3)), IndexError, r"ids in \[0, 5\), got \[-1, 2\]: .*vocabulary"
+    ),
+    "embedding, one too many": (
+        lambda: embedding_forward(np.array([[0, 5]]), z(5, 3)), IndexError, r"\[0, 5\), got \[0, 5\]: .*another vocabulary"
+    ),
+    "attention without heads": (
+        attend(q=(B, TQ, DK)), ValueError, r"q, k, v \(B, H, T, d\), got \(2, 4, 6\), \(2, 3, 5, 6\), \(2, 3, 5, 7\)"
+    ),
+    "attention, other batch": (attend(q=(1, H, TQ, DK)), ValueError, r"got \(1, 3, 4, 6\), \(2, 3, 5, 6\)"),
+    "attention, other heads": (attend(q=(B, 1, TQ, DK)), ValueError, r"got \(2, 1, 4, 6\), \(2, 3, 5, 6\)"),
+    "attention, more values than keys": (
+        attend(v=(B, H, TQ, DV)), ValueError, r"\(2, 3, 4, 7\): keys and values come from the same tokens"
+    ),
+    "attention, other width": (
+        attend(q=(B, H, TQ, DV)), ValueError, r"got \(2, 3, 4, 7\).*queries and keys have the same width"
+    ),
+    "mask of numbers": (attend(mask=z(TQ, TK)), TypeError, "boolean mask, True = may attend, got float64: write mask != 0"),
+    "mask of integers": (attend(mask=np.ones(TK, int)), TypeError, "got int64: write mask != 0"),
+    "mask on the query axis": (
+        attend(mask=yes(B, 1, TQ, 1)), ValueError,
+        r"\(B, H, Tq, Tk\) = \(2, 3, 4, 5\) with a last axis of Tk = 5, got \(2, 1, 4, 1\): is the mask on the query axis\? "
+        r"A padding mask \(B, Tk\) becomes mask\[:, None, None, :\]",
+    ),
+    "mask of the other sentence": (attend(mask=yes(B, 1, 1, TQ)), ValueError, r"Tk = 5, got \(2, 1, 1, 4\)"),
+    "padding mask as it is": (attend(mask=yes(B, TK)), ValueError, r"got \(2, 5\): .*becomes mask\[:, None, None, :\]"),
+    "mask of another batch": (attend(mask=yes(3, 1, 1, TK)), ValueError, r"got \(3, 1, 1, 5\)"),
+    "mask with an axis too many": (attend(mask=yes(1, B, H, TQ, TK)), ValueError, r"got \(1, 2, 3, 4, 5\)"),
+    "mask without an axis": (attend(mask=np.array(True)), ValueError, r"Tk = 5, got \(\)"),
+    "masked_mse, class token": (
+        lambda: masked_mse_forward(z(2, 5, 3), z(2, 4, 3), z(2, 4)), ValueError,
+        r"got \(2, 5, 3\), \(2, 4, 3\), \(2, 4\): is the class token still in pred",
+    ),
+    "masked_mse, mask of pixels": (lambda: masked_mse_forward(z(2, 4, 3), z(2, 4, 3), z(2, 4, 3)), ValueError, "mask"),
+    "normalise_patches, one pixel": (
+        lambda: normalise_patches(z(2, 4, 1)), ValueError, r"at least 2 values in a patch, got \(2, 4, 1\)"
+    ),
+    "cross_entropy, one-hot": (
+        entropy(targets=np.eye(2)), TypeError, "integer targets, got float64: class numbers, not one-hot rows"
+    ),
+    "cross_entropy, shapes": (
+        entropy(targets=[1, 2, 3]), ValueError, r"expected targets \(2,\) for logits \(2, 5\), got \(3,\)"
+    ),
+    "cross_entropy, smoothing": (
+        entropy(label_smoothing=1.0), ValueError, r"label_smoothing in \[0, 1\), got 1\.0"
+    ),
+    "cross_entropy, not in the vocabulary": (
+        entropy(targets=[0, 5]), IndexError, r"targets in \[0, 5\), got \[0, 5\]: is the padding not the ignore_index"
+    ),
+    "cross_entropy, padding": (entropy(targets=[-100, 1]), IndexError, r"got \[-100, 1\]: is the padding not"),
+    "patchify, one picture": (
+        lambda: patchify_forward(z(4, 4, 3), 2), ValueError, r"\(B, rows, cols, C\), got \(4, 4, 3\): is the batch axis missing"
+    ),
+    "patchify, rows": (
+        lambda: patchify_forward(z(1, 5, 4, 3), 2), ValueError, "multiples of patch_size 2, got 5 x 4: resize or crop"
+    ),
+    "patchify, columns": (lambda: patchify_forward(z(1, 4, 5, 3), 2), ValueError, "patch_size 2, got 4 x 5: resize or crop"),
+    "unpatchify, class token": (
+        lambda: unpatchify(z(1, 7, 4), 2, (3, 2)), ValueError, r"got \(1, 7, 4\): is the class token still there"
+    ),
+    "unpatchify, other values": (lambda: unpatchify(z(1, 6, 5), 2, (3, 2)), ValueError, r"a multiple of 4.*got \(1, 6, 5\)"),
+    "gather, ids of one picture": (
+        lambda: gather_forward(z(2, 4, 3), np.array([0, 1])), ValueError, r"got \(2, 4, 3\) and \(2,\): a row a picture"
+    ),
+    "gather, ids of other pictures": (
+        lambda: gather_forward(z(2, 4, 3), np.array([[0, 1]])), ValueError, r"got \(2, 4, 3\) and \(1, 2\): a row"
+    ),
+    "gather, too large": (
+        lambda: gather_forward(z(2, 4, 3), np.array([[0], [4]])), IndexError, r"ids in \[0, 4\), got \[0, 4\]"
+    ),
+    "gather, negative": (lambda: gather_forward(z(2, 4, 3), np.array([[0], [-1]])), IndexError, r"got \[-1, 0\]"),
+    "gather, floats": (lambda: gather_forward(z(2, 4, 3), z(2, 1)), TypeError, "integer ids, got float64"),
+    "unshuffle, more kept than patches": (
+        lambda: unshuffle_forward(z(2, 5, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError,
+        r"\(B, N\) with N >= K = 5, got \(2, 4\)",
+    ),
+    "unshuffle, no permutation": (
+        lambda: unshuffle_forward(z(2, 1, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError, "once each: is it ids_keep"
+    ),
+    "patchify, no size": (lambda: patchify_forward(z(1, 4, 4, 3), 0), ValueError, "patch_size of at least 1, got 0"),
+    "softmax, a mask to add": (lambda: softmax_forward(z(3), np.array([0, 0, -np.inf])), TypeError, "got float64: write mask"),
+    "layernorm, gamma of other axes": (
+        lambda: layernorm_forward(z(2, 3, 3), z(3, 1), z(3)), ValueError, r"for x \(2, 3, 3\), got \(3, 1\) and \(3,\)"
+    ),
+    "positions, no batch": (lambda: positional_forward(z(5, 4), z(5, 4)), ValueError, r"got \(5, 4\) and \(5, 4\)"),
+    "halves of an odd width": (lambda: sinusoidal_halves(3, 7), ValueError, "an even width, got 7: use sinusoidal_interleaved"),
+    "sincos_2d, width": (lambda: sincos_2d((2, 2), 6), ValueError, "multiple of 4 .*, got 6"),
+    "sincos_2d, no patches": (lambda: sincos_2d((0, 2), 8), ValueError, "at least 1, got 0 and 8"),
+    "no positions": (lambda: sinusoidal_interleaved(0, 8), ValueError, "at least 1, got 0 and 8"),
+    "no width": (lambda: get_positional_encoding(8, 0), ValueError, "at least 1, got 8 and 0"),
+    "positions, too short": (
+        lambda: positional_forward(z(1, 5, 4), z(3, 4)), ValueError,
+        r"\(at least 5, 4\) for x \(1, 5, 4\), got \(3, 4\): a learned table ends where training ended",
+    ),
+    "positions, other width": (
+        lambda: positional_forward(z(1, 2, 4), z(3, 8)), ValueError, r"\(at least 2, 4\) .*got \(3, 8\)"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_say_what_is_wrong(name):
+    call, kind, message = ERRORS[name]
+    with pytest.raises(kind, match=message) as caught:
+        call()
+    assert type(caught.value) is kind
+
+
+MODULES = [activation, attention, dropout, embedding, layernorm, linear, losses, patches, positional, softmax]
+
+
+def test_every_error_of_every_op_is_tested():
+    """Each `raise` in tinymae/ops is the end of some call in ERRORS."""
+    raised = set()
+    for call, kind, _ in ERRORS.values():
+        with pytest.raises(kind) as caught:
+            call()
+        last = traceback.extract_tb(caught.value.__traceback__)[-1]
+        raised.add((last.filename, last.lineno))
+    untested = [
+        f"{module.__name__}, line {node.lineno}: {re.sub(' +', ' ', ast.unparse(node))}"
+        for module in MODULES
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Raise)
+        and not any(file == module.__file__ and node.lineno <= line <= node.end_lineno for file, line in raised)
+    ]
+    assert untested == []
