@@ -599,7 +599,7 @@ def test_a_failing_save_leaves_the_old_picture_and_no_temporary_file(tmp_path, m
     figure = plot.attention(softmax_rows(3, 3))
 
     def breaks(part, **options):
-        part.write_bytes(b"half a picture")
+        part.write(b"half a picture")
         raise OSError("disk full")
 
     monkeypatch.setattr(figure, "savefig", breaks)

@@ -8,9 +8,8 @@ A file is written under another name, flushed to the disk and renamed: whatever 
 new one. Resumed from it, a run goes on as if it had never stopped, to the last bit.
 """
 import json
-import os
-import tempfile
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +17,15 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymae import tree
+from tinymae.files import whole_file
 
 FORMAT = "tinymae checkpoint 1"
+
+
+# what zipfile, zlib and NumPy raise for a file that is cut short, damaged, or something else
+_DAMAGES = (
+    zipfile.BadZipFile, zlib.error, ValueError, TypeError, EOFError, OSError, KeyError, RuntimeError, AttributeError,
+)  # fmt: skip
 
 
 class Checkpoint(NamedTuple):
@@ -62,17 +68,8 @@ def save(path, model, config, params, step=0, optimizer=None, rng=None, extra=No
             arrays |= {f"{moment}.{name}": leaf for name, leaf in tree.leaves(getattr(optimizer, moment))}
     if rng is not None:
         meta["rng"] = _rng_state(rng)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, allow_pickle=False, meta=np.array(json.dumps(meta)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with whole_file(path) as file:
+        np.savez(file, allow_pickle=False, meta=np.array(json.dumps(meta)), **arrays)
     return path
 
 
@@ -101,24 +98,28 @@ def load(path, model, config_class, init):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint: give the folder or file that a training run wrote")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, because np.load leaves a file that it cannot read open
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}  # reading everything checks every CRC
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError, NotImplementedError, AttributeError) as error:
+    except _DAMAGES as error:
         raise ValueError(f"{path}: damaged, or no .npz file ({error})") from error
     meta = _meta(path, arrays, model)
     try:
         config = config_class(**meta["config"])
+        rng = _rng(meta["rng"]) if "rng" in meta else None
+        step, extra = meta["step"], meta["extra"]
         like = init(config, None)
         params = _subtree(arrays, "params", like)
         moments = None
         if "t" in meta:
             moments = {"m": _subtree(arrays, "m", like), "v": _subtree(arrays, "v", like), "t": meta["t"]}
+    except KeyError as error:
+        raise ValueError(f"{path}: its meta lacks {error}") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: does not fit its own config: {error}") from error
     if arrays:
         raise ValueError(f"{path}: holds {len(arrays)} arrays that the model does not have, the first is {min(arrays)!r}")
-    rng = _rng(meta["rng"]) if "rng" in meta else None
-    return Checkpoint(config, params, meta["step"], moments, rng, meta["extra"])
+    return Checkpoint(config, params, step, moments, rng, extra)
 
 
 def restore_optimizer(optimizer, moments):
@@ -134,8 +135,8 @@ def _meta(path, arrays, model):
         raise ValueError(f"{path}: an .npz file, but no tinymae checkpoint: it has no readable `meta`") from error
     if known != FORMAT:
         raise ValueError(f"{path}: expected the format {FORMAT!r}, got {known!r}: written by another version?")
-    if meta["model"] != model:
-        raise ValueError(f"{path}: expected a {model!r} model, got {meta['model']!r}")
+    if meta.get("model") != model:
+        raise ValueError(f"{path}: expected a {model!r} model, got {meta.get('model')!r}")
     return meta
 
 

@@ -8,28 +8,28 @@ photograph of the user's own.
 import json
 import math
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tinymae import checkpoint
 from tinymae.data.crops import picture_bank, random_crops, random_pictures
 from tinymae.data.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
 from tinymae.data.images import load_images, load_picture, resize_picture, to_picture, to_pixels, unseen_photo
-from tinymae.models.mae import MAEConfig, mae_attention, mae_decays, mae_forward, mae_init, mae_reconstruct
+from tinymae.files import whole_file
+from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_attention, mae_decays, mae_forward, mae_init, mae_reconstruct
 from tinymae.ops.patches import unpatchify
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers
 from tinymae.training import Run, mae_gradient, train
 
-BATCH, MICRO_BATCH = 64, 16
+BATCH, MICRO_BATCH = 32, 16
 CROP, CROP_PATCH = 48, 6        # of photographs, in pixels
 TILES = 4                       # crops along the shorter side of a photograph that is restored whole
-LEARNING_RATE = 1.5e-3
+LEARNING_RATE = 2e-3
 
 
 class Task(NamedTuple):
@@ -59,6 +59,7 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False):
     'photos' nothing: there matplotlib's `grace_hopper.jpg` is the unseen one. Small pictures of one size are used whole,
     the last tenth kept apart.
     """
+    check_mask_ratio(mask_ratio)
     pictures = load_images(data)
     channels = {picture.shape[2] for picture in pictures}
     if len(channels) > 1:
@@ -77,8 +78,10 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False):
         size, patch = _whole_size(pictures[0].shape)
         config = MAEConfig(size, patch, **_SIZES, **common)
         pictures, kept = (np.stack([_whole(picture, size) for picture in part]) for part in (pictures, kept[:256]))
+        _check_hidden(config)
         return Task(config, lambda rng, count: random_pictures(pictures, rng, count), to_pixels(kept), None)
     config = MAEConfig(CROP, CROP_PATCH, **_SIZES, **common)
+    _check_hidden(config)
     bank = picture_bank(pictures, CROP)
     unseen = np.concatenate([unseen_crops(picture, CROP, max(1, 64 // len(kept))) for picture in kept[:64]])
     return Task(config, lambda rng, count: random_crops(bank, CROP, rng, count), to_pixels(unseen), kept[0])
@@ -86,8 +89,18 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False):
 
 _SIZES = {
     "embed_dim": 128, "depth": 4, "num_heads": 4,
-    "decoder_embed_dim": 96, "decoder_depth": 2, "decoder_num_heads": 4,
+    "decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4,
 }  # fmt: skip
+
+
+def _check_hidden(config):
+    number = config.grid[0] * config.grid[1]
+    kept = int(number * (1 - config.mask_ratio))
+    if not 0 < kept < number:
+        raise ValueError(
+            f"expected a mask ratio that hides some of the {number} patches and shows some, got {config.mask_ratio}, "
+            f"which shows {kept}"
+        )
 
 
 def _whole_size(shape):
@@ -164,7 +177,7 @@ def train_mae(task, out, steps=None, minutes=None, seed=0, threads=None, resume=
     def evaluate(params):
         return mae_forward(task.unseen, params, task.config, noise)[0]
 
-    with Workers(threads or os.cpu_count()) as workers:
+    with Workers(os.cpu_count() if threads is None else threads) as workers:
         gradient = mae_gradient(task.config, task.sample, BATCH, MICRO_BATCH, workers)
         return train(run, gradient, LEARNING_RATE, BATCH, steps, minutes, evaluate=evaluate, save=save, bar=bar)
 
@@ -179,6 +192,8 @@ def _resumed(path, task):
         raise ValueError(f"{path}: expected a model of {task.config}, got {saved.config}: resume with the same options")
     if saved.moments is None or saved.rng is None:
         raise ValueError(f"{path}: holds a model, but no optimiser and rng to go on with")
+    if not {"seconds", "losses", "evaluations"} <= saved.extra.keys():
+        raise ValueError(f"{path}: holds a model, but not the history of its training")
     run = Run(saved.params, _optimizer(saved.params), saved.rng, saved.step, saved.extra["seconds"], saved.extra["losses"])
     run.evaluations = [tuple(pair) for pair in saved.extra["evaluations"]]
     checkpoint.restore_optimizer(run.optimizer, saved.moments)
@@ -229,6 +244,9 @@ def demo(data, out, steps=None, minutes=None, mask_ratio=0.75, norm_pix_loss=Fal
     """
     out = Path(out)
     task = prepare(data, mask_ratio, norm_pix_loss)
+    if task.config.in_chans not in (1, 3):
+        raise ValueError(f"{data}: expected 1 or 3 channels to draw, got {task.config.in_chans}: `train mae` takes any number")
+    out.mkdir(parents=True, exist_ok=True)                      # better now than after the training
     run = train_mae(task, out, steps, minutes, seed, threads, extra={"data": str(data)})
     if not run.losses:
         raise ValueError("interrupted before the first step: there is nothing to show")
@@ -239,7 +257,8 @@ def demo(data, out, steps=None, minutes=None, mask_ratio=0.75, norm_pix_loss=Fal
     for name, label in _LABELS.items():
         print(f"  {results[name]:.3f}  {label}")
     print(f"after {run.step} steps, {run.seconds:.0f} s of training\n")
-    _write(out / "demo.json", json.dumps(results, indent=2) + "\n")
+    with whole_file(out / "demo.json") as file:
+        file.write((json.dumps(results, indent=2) + "\n").encode())
     print(f"{'model':24}{out / 'mae.npz'}\n{'table':24}{out / 'demo.json'}")
     for label, path in draw(task, run, results, out):
         print(f"{label:24}{path}")
@@ -265,7 +284,7 @@ def draw(task, run, results, out):
         pictures, original, mode = restore(few, params, config, ratio)
         title = f"{ratio:.0%} of the patches hidden, never seen before"
         figure = plot.reconstructions(*pictures, original, title=title, mode=mode)
-        yield f"{ratio:.0%} hidden", plot.save(figure, out / f"restored_{100 * ratio:.0f}.png")
+        yield f"{ratio:.0%} hidden", plot.save(figure, out / f"restored_{100 * ratio:g}.png")
     if task.photo is not None:
         pictures, original, mode = restore_photo(task.photo, params, config, config.mask_ratio)
         figure = plot.reconstructions(
@@ -312,14 +331,17 @@ def restore(images, params, config, mask_ratio, seed=1):
 
 
 def restore_photo(photo, params, config, mask_ratio, seed=1):
-    """As `restore`, for one photograph of any size, tile by tile; the pictures come back as (1, rows, cols, C)."""
+    """As `restore`, for one photograph of any size, tile by tile; the pictures come back as (1, rows, cols, C).
+
+    A photograph more than four times as long as wide is cut down to its middle.
+    """
     size = config.img_size
     rows, cols, channels = photo.shape
-    scale = TILES * size / min(rows, cols)
-    down, across = (max(TILES, round(side * scale / size)) for side in (rows, cols))
+    shorter = min(rows, cols)
+    down, across = (min(4 * TILES, max(TILES, round(TILES * side / shorter))) for side in (rows, cols))
     image = Image.fromarray(photo[..., 0] if channels == 1 else photo)
-    small = np.asarray(image.resize((across * size, down * size), Image.Resampling.LANCZOS))
-    small = small.reshape(1, down * size, across * size, channels)
+    image = ImageOps.fit(image, (across * size, down * size), Image.Resampling.LANCZOS)
+    small = np.asarray(image).reshape(1, down * size, across * size, channels)
     tiles = small.reshape(down, size, across, size, channels).swapaxes(1, 2).reshape(-1, size, size, channels)
     pictures, _, mode = restore(to_pixels(tiles), params, config, mask_ratio, seed)
     whole = [unpatchify(picture.reshape(1, down * across, -1), size, (down, across)) for picture in pictures]
@@ -361,11 +383,3 @@ def reconstruct(picture, model, out, mask_ratio=None, seed=1):
         caption = None
     title = f"{Path(picture).name}, {ratio:.0%} hidden"
     return plot.save(plot.reconstructions(*pictures, original, title=title, mode=mode, caption=caption), out)
-
-
-def _write(path, text):
-    """Write a text file in one piece."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)

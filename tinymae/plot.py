@@ -11,9 +11,7 @@ from 0, as in the arrays.
 """
 import contextlib
 import math
-import os
 import textwrap
-import uuid
 import warnings
 from pathlib import Path
 
@@ -26,6 +24,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.ndimage import median_filter
+
+from tinymae.files import whole_file
 
 STYLE = Path(__file__).with_name("tinymae.mplstyle")
 WIDTH = 7.5                                     # inches; 1050 pixels at the 140 dpi of the style file
@@ -642,9 +642,6 @@ def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=N
 def save(figure, path):
     """Write the figure as a PNG, whole or not at all, and return the path.
 
-    The picture is written beside its place under another name and then moved there, so nobody ever meets half a file.
-    The folder is made where it is missing.
-
     Parameters
     ----------
     figure : matplotlib.figure.Figure
@@ -670,12 +667,7 @@ def save(figure, path):
         raise IsADirectoryError(f"{path} is a folder: add a file name, such as {path / 'picture.png'}")
     if path.suffix.lower() != ".png":
         raise ValueError(f"the path must end in .png, got {str(path)!r}: pictures are written as PNG only")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.part")
-    try:
+    with whole_file(path) as file:
         # Without Matplotlib's version inside, the same figure gives the same bytes and git sees no change.
-        figure.savefig(part, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        figure.savefig(file, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
     return path

@@ -90,7 +90,7 @@ def train(
     FloatingPointError
         where the loss is no longer finite; params are those before that step, and nothing is saved over the last checkpoint
     """
-    if (steps is None) == (minutes is None) or (steps or minutes) <= 0:
+    if (steps is None) == (minutes is None) or not 0 < (minutes if steps is None else steps) < math.inf:
         raise ValueError(f"expected steps or minutes, one of them and positive, got steps={steps}, minutes={minutes}")
     run.interrupted = False
     before, started = run.seconds, time.perf_counter()
@@ -126,10 +126,10 @@ def train(
                 save(run)
                 saved = time.perf_counter()
         run.interrupted = stop.is_set()
-    if evaluate and (not run.evaluations or run.evaluations[-1][0] != run.step):
-        run.evaluations.append((run.step, float(evaluate(run.params))))
-    if save:
-        save(run)
+        if evaluate and (not run.evaluations or run.evaluations[-1][0] != run.step):
+            run.evaluations.append((run.step, float(evaluate(run.params))))
+        if save:
+            save(run)
     return run
 
 

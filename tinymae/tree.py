@@ -5,6 +5,7 @@ the keys and list positions joined by dots: ``encoder.blocks.0.attn.qkv.w``.
 
 Differs: ``jax.tree`` knows more containers and lets anybody register theirs; here a dict, a list and an array are all.
 """
+import numpy as np
 
 
 def map(function, first, *rest):
@@ -79,8 +80,7 @@ def add(a, b):
 
 def add_to(total, part):
     """Leafwise total += part, in place, and return total."""
-    for (_, x), (_, y) in zip(leaves(total), leaves(part), strict=True):
-        x += y
+    map(lambda x, y: np.add(x, y, out=x), total, part)
     return total
 
 

@@ -1,41 +1,55 @@
 """Fresh training pictures: from few photographs, crops that never repeat; from many small pictures, a random few.
 
 Two photographs are little to learn from: a network soon knows them by heart. What it should learn instead is what all
-pictures share, so everything else is made random: where a crop lies and how large it is, its shape, the eight ways to turn
-and mirror it, its colours, its contrast, which side is light, and what it borders on.
+pictures share, so everything else is made random: where a crop lies, how large it is and how it is turned, its shape, the eight
+ways to lay a square on a square, its colours, its contrast, which side is light, and what it borders on.
 """
+import math
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from PIL import Image
 
 from tinymae.data.images import to_pixels
 
 
-def picture_bank(pictures, size, sides=(44, 220), steps=14, shapes=(0.8, 1.0, 1.25)):
-    """Photographs at many scales, so that a crop is a slice.
+def picture_bank(pictures, size, sides=(44, 220), scales=12, shapes=(0.8, 1.0, 1.25)):
+    """Photographs at many scales, upright and turned, so that a crop is a slice.
 
     Parameters
     ----------
     pictures : list of ndarray uint8, (rows, cols, C), C 1 or 3
     size : int, side of the crops to come
     sides : (int, int), the smallest and the largest side of the original that a crop may cover
-    steps : int, scales in between, evenly in their logarithm
-    shapes : widths to heights to squeeze to
+    scales : int, steps from one to the other, even in their logarithm
+    shapes : widths to heights to squeeze to; each scale and shape comes upright and once turned by 10 to 80 degrees
 
     Returns
     -------
     list of ndarray uint8 (rows, cols, C), no side below `size`
     """
-    bank = []
+    jobs = []
     for picture in pictures:
-        rows, cols, channels = picture.shape
-        image = Image.fromarray(picture[..., 0] if channels == 1 else picture)
-        for side in np.geomspace(sides[0], min(sides[1], rows, cols), steps):
-            for shape in shapes:
-                width = max(size, round(cols * size / side * shape**0.5))
-                height = max(size, round(rows * size / side / shape**0.5))
-                resized = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
-                bank.append(resized.reshape(height, width, channels))
-    return bank
+        image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+        largest = max(sides[0], min(sides[1], *picture.shape[:2]))
+        for i, side in enumerate(np.geomspace(sides[0], largest, scales)):
+            for j, shape in enumerate(shapes):
+                spread = 10 + 70 * (0.618 * (len(shapes) * i + j) % 1)      # golden section: never twice the same angle
+                jobs += [(image, size / side, shape, angle, size) for angle in (0, spread)]
+    with ThreadPoolExecutor() as pool:                                      # Pillow lets go of the interpreter lock
+        return list(pool.map(lambda job: _variant(*job), jobs))
+
+
+def _variant(image, scale, shape, angle, size):
+    """The picture turned, its corners cut off, scaled and squeezed: uint8 (rows, cols, C)."""
+    if angle:
+        wide, high = image.size
+        side = min(wide, high) / (math.cos(math.radians(angle)) + math.sin(math.radians(angle)))    # fits in the turned one
+        box = ((wide - side) / 2, (high - side) / 2, (wide + side) / 2, (high + side) / 2)
+        image = image.rotate(angle, Image.Resampling.BICUBIC).crop([round(edge) for edge in box])
+    wide, high = (max(size, round(image.size[i] * scale * shape**power)) for i, power in ((0, 0.5), (1, -0.5)))
+    variant = np.asarray(image.resize((wide, high), Image.Resampling.LANCZOS))
+    return variant.reshape(high, wide, -1)
 
 
 def random_crops(bank, size, rng, count):
@@ -56,8 +70,9 @@ def random_crops(bank, size, rng, count):
     crops = np.empty((count, size, size, bank[0].shape[2]), np.uint8)
     for crop, which in zip(crops, rng.choice(len(bank), count, p=weights / weights.sum()), strict=True):
         picture = bank[which]
-        top, left = (rng.integers(side - size + 1) for side in picture.shape[:2])
-        crop[:] = _turn(picture[top : top + size, left : left + size], rng.integers(8))
+        places = [[rng.integers(side - size + 1) for side in picture.shape[:2]] for _ in range(2)]
+        tries = [picture[top : top + size, left : left + size] for top, left in places]
+        crop[:] = _turn(max(tries, key=np.var), rng.integers(8))            # of two, the one with more to see: skies are flat
     return _recolour(_paste(to_pixels(crops), rng), rng)
 
 
@@ -96,7 +111,7 @@ def _recolour(pixels, rng):
     mix += (1 / channels - mix) * fade
     contrast = np.exp(rng.normal(0, 0.3, count)) * rng.choice([1, 1, -1], count)            # every third a negative
     mix *= contrast[:, None, None]
-    middle = rng.normal(0, 1, (count, 1)) + rng.normal(0, 0.4, (count, channels))
+    middle = rng.uniform(-1, 1, (count, 1)) + rng.normal(0, 0.4, (count, channels))
     mean = pixels.mean(axis=(1, 2), dtype=np.float64)                                       # (B, C)
     shift = middle - np.einsum("bc,bcd->bd", mean, mix)
     flat = pixels.reshape(count, -1, channels)

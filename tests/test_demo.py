@@ -1,0 +1,724 @@
+"""The main job from the command line: what it writes and prints, that it can be resumed, and how it fails."""
+import gzip
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinymae import __version__, checkpoint, demo, plot, training
+from tinymae.__main__ import main
+from tinymae.data.fills import linear_fill, nearest_fill
+from tinymae.data.images import to_picture, to_pixels
+from tinymae.models.mae import MAEConfig, mae_forward, mae_init, mae_reconstruct, random_masking
+
+TINY = {
+    "img_size": 12, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2, "decoder_embed_dim": 8, "decoder_depth": 1,
+    "decoder_num_heads": 2,
+}  # fmt: skip
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def small_pictures(folder, count=12, channels=3, side=8):
+    """An .npz of pictures that are small enough to train on whole."""
+    path = folder / "small.npz"
+    np.savez(path, images=numbers(count, side, side, channels))
+    return str(path)
+
+
+def files(folder):
+    """Everything in a folder, with what is in it."""
+    return {str(path.relative_to(folder)): path.is_file() and path.read_bytes() for path in sorted(folder.rglob("*"))}
+
+
+def arrays(path):
+    """(arrays, meta without the time it took) of a model file."""
+    with np.load(path) as file:
+        found = dict(file)
+    meta = json.loads(str(found.pop("meta")))
+    assert meta["extra"].pop("seconds") > 0
+    return found, meta
+
+
+def assert_same_model(a, b):
+    (ours, meta), (theirs, expected) = arrays(a), arrays(b)
+    assert ours.keys() == theirs.keys() and meta == expected
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+def assert_picture(path, least=200):
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        picture.load()
+        assert min(picture.size) > least and len(np.unique(picture.convert("L"))) > 10, path
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is handed to plot.reconstructions: a list of dicts."""
+    calls = []
+    real = plot.reconstructions
+
+    def recorded(masked, reconstruction, pasted, original, **options):
+        calls.append({"masked": masked, "reconstruction": reconstruction, "pasted": pasted, "original": original, **options})
+        return real(masked, reconstruction, pasted, original, **options)
+
+    monkeypatch.setattr(plot, "reconstructions", recorded)
+    return calls
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """interrupt(n): somebody presses Ctrl-C, once, in step n (from 1) of the training that follows."""
+    def at(step):
+        real, calls = demo.mae_gradient, []
+
+        def mae_gradient(*arguments):
+            gradient = real(*arguments)
+
+            def interrupted(params, rng):
+                calls.append(None)
+                if len(calls) == step:
+                    signal.raise_signal(signal.SIGINT)
+                return gradient(params, rng)
+
+            return interrupted
+
+        monkeypatch.setattr(demo, "mae_gradient", mae_gradient)
+
+    return at
+
+
+# The demo, once on digits and once on photographs
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """(folder, what was printed) of three steps on digits."""
+    return run_demo(tmp_path_factory.mktemp("digits"), "demo", "--data", "digits", "--steps", "3")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """(folder, what was printed) of two steps on the photographs: no command, no data, as a newcomer would."""
+    return run_demo(tmp_path_factory.mktemp("photos"), "--steps", "2")
+
+
+def run_demo(folder, *arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        printed = []
+        patch.setattr("builtins.print", lambda *values, **options: printed.append(" ".join(map(str, values))))
+        assert main([*arguments, "--out", str(folder / "made" / "here")]) == 0
+    return folder / "made" / "here", "\n".join(printed)
+
+
+DIGITS_FILES = {"mae.npz", "demo.json", "restored_75.png", "restored_95.png", "loss.png", "attention.png"}
+
+
+@pytest.mark.parametrize(("name", "expected", "steps"), [
+    ("digits", DIGITS_FILES, 3), ("photos", DIGITS_FILES | {"photo.png"}, 2),
+])
+def test_demo_writes_what_it_promises_and_says_where(name, expected, steps, request):
+    folder, printed = request.getfixturevalue(name)
+    assert {path.name for path in folder.iterdir()} == expected
+    lines = printed.splitlines()
+    for file in expected:
+        assert sum(line.endswith(str(folder / file)) for line in lines) == 1, file
+        if file.endswith(".png"):
+            assert_picture(folder / file)
+    results = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
+    assert list(results) == ["mae", "mean", "nearest", "linear", "seconds", "steps"]
+    assert results["steps"] == steps and all(np.isfinite(value) and value > 0 for value in results.values())
+    for key in ("mae", "mean", "nearest", "linear"):            # the table, for people
+        assert any(line.strip().startswith(f"{results[key]:.3f} ") for line in lines), key
+
+
+def test_the_model_of_the_demo_is_the_one_in_the_table(digits):
+    folder, _ = digits
+    saved = checkpoint.load(folder / "mae.npz", "mae", MAEConfig, mae_init)
+    task = demo.prepare("digits")
+    results = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
+    assert saved.config == task.config and saved.step == results["steps"] == len(saved.extra["losses"])
+    assert demo.table(task, saved.params) == {key: results[key] for key in ("mae", "mean", "nearest", "linear")}
+    assert saved.extra["evaluations"][-1][0] == saved.step and saved.extra["data"] == "digits"
+
+
+def test_demo_names_normalised_pixels_in_its_pictures(tmp_path, drawn, capsys):
+    data = small_pictures(tmp_path)
+    options = ["--norm-pix-loss", "--mask-ratio", "0.5", "--out", str(tmp_path / "out")]
+    assert main(["demo", "--data", data, "--steps", "2", *options]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == DIGITS_FILES | {"restored_50.png"}
+    assert len(drawn) == 3 and all("visible patches" in call["mode"] and "TRUE" not in call["mode"] for call in drawn)
+    saved = checkpoint.load(tmp_path / "out" / "mae.npz", "mae", MAEConfig, mae_init)
+    task = demo.prepare(data, mask_ratio=0.5, norm_pix_loss=True)
+    assert saved.config == task.config and saved.config.norm_pix_loss and saved.config.mask_ratio == 0.5
+    pictures, original, mode = demo.restore(task.unseen[:2], saved.params, saved.config, 0.5)
+    assert mode == drawn[0]["mode"]
+    np.testing.assert_array_equal(original, to_picture(task.unseen[:2]))
+    assert all(picture.shape == original.shape and picture.dtype == np.uint8 for picture in pictures)
+
+
+def test_demo_that_is_interrupted_still_shows_how_far_it_got(tmp_path, interrupt, capsys):
+    interrupt(2)
+    assert main(["demo", "--data", small_pictures(tmp_path), "--steps", "50", "--out", str(tmp_path / "out")]) == 0
+    assert "stopped after 2 steps" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == DIGITS_FILES
+    assert json.loads((tmp_path / "out" / "demo.json").read_text(encoding="utf-8"))["steps"] == 2
+
+
+@pytest.mark.parametrize("options", [
+    ["--mask-ratio", "0"], ["--mask-ratio", "0.97"], ["--data", "two channels"], ["--out", "a file"],
+])
+def test_a_demo_that_cannot_be_finished_does_not_start(tmp_path, capsys, options):
+    """Nobody should wait for minutes of training to read that there will be no table, or no picture."""
+    (tmp_path / "a file").write_text("in the way")
+    channels = 2 if "two channels" in options else 1
+    data, out = small_pictures(tmp_path, channels=channels), tmp_path / ("a file" if "a file" in options else "out")
+    before = files(tmp_path)
+    ratio = options if options[0] == "--mask-ratio" else []
+    status = main(["demo", "--data", data, "--steps", "2", "--out", str(out), *ratio])
+    err = capsys.readouterr().err
+    if status:
+        assert err.count("\n") == 1 and err.startswith("tinymae: ")      # no progress bar: it did not train
+        assert files(tmp_path) == before
+    else:
+        results = json.loads((out / "demo.json").read_text(encoding="utf-8"))
+        assert all(np.isfinite(value) for value in results.values())
+        assert {"mae.npz", "demo.json", "loss.png"} <= {path.name for path in out.iterdir()}
+
+
+def test_a_table_that_cannot_be_written_leaves_nothing_half_written(tmp_path, monkeypatch, capsys):
+    data, replace = small_pictures(tmp_path), os.replace
+
+    def fails(source, target):
+        if str(target).endswith("demo.json"):
+            raise OSError("no room for demo.json")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    assert main(["demo", "--data", data, "--steps", "1", "--out", str(tmp_path / "out")]) == 1
+    assert "no room for demo.json" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mae.npz"]
+
+
+# The table
+
+
+@pytest.mark.parametrize("norm_pix_loss", [False, True])
+def test_table_is_measured_on_the_same_hidden_pixels(norm_pix_loss):
+    config = MAEConfig(**TINY, norm_pix_loss=norm_pix_loss)
+    params = mae_init(config, np.random.default_rng(0))
+    unseen = to_pixels(numbers(5, 12, 12, 3))
+    task = demo.Task(config, None, unseen, None)
+    noise = demo.unseen_noise(task)
+    assert noise.shape == (5, 9) and np.array_equal(noise, demo.unseen_noise(task))
+    *_, mask = random_masking(noise, config.mask_ratio)
+    removed = np.array([np.kron(row.reshape(3, 3), np.ones((4, 4))) for row in mask]) == 1
+    constant = []
+    for picture, gone in zip(unseen.astype(np.float64), removed, strict=True):
+        constant.append(((picture[gone] - picture[~gone].mean(axis=0)) ** 2).mean())
+    table = demo.table(task, params)
+    assert list(table) == ["mae", "mean", "nearest", "linear"] and all(type(value) is float for value in table.values())
+    assert table["mean"] == pytest.approx(np.mean(constant), rel=1e-5)
+    for name, fill in (("nearest", nearest_fill), ("linear", linear_fill)):
+        error = (fill(unseen, removed) - unseen)[removed].astype(np.float64)
+        assert table[name] == pytest.approx((error**2).mean(), rel=1e-5), name
+    if norm_pix_loss:                                           # as a user would see it: nothing from the true picture
+        shown = mae_reconstruct(unseen, params, config, noise, "visible").pasted.astype(np.float64)
+        assert table["mae"] == pytest.approx(((shown - unseen)[removed] ** 2).mean(), rel=1e-5)
+    else:
+        assert table["mae"] == pytest.approx(float(mae_forward(unseen, params, config, noise)[0]), rel=1e-5)
+
+
+# What to learn from
+
+
+def test_small_pictures_are_used_whole_and_the_last_tenth_is_kept_apart(tmp_path):
+    task = demo.prepare(small_pictures(tmp_path, count=25))
+    pictures = numbers(25, 8, 8, 3)
+    assert task.config.img_size == 8 and task.config.in_chans == 3 and task.photo is None
+    np.testing.assert_array_equal(to_picture(task.unseen), pictures[-3:])
+    sample = task.sample(np.random.default_rng(0), 200)
+    assert sample.shape == (200, 8, 8, 3) and sample.dtype == np.float32
+    seen = {picture.tobytes() for picture in to_picture(sample)}
+    assert len(seen) > 15 and not seen & {picture.tobytes() for picture in pictures[-3:]}
+    np.testing.assert_array_equal(sample, task.sample(np.random.default_rng(0), 200))
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (2, 2), (7, 7), (28, 28), (31, 31), (61, 61), (64, 64), (20, 13)])
+def test_small_pictures_of_any_size(tmp_path, rows, cols):
+    np.savez(tmp_path / "small.npz", images=numbers(3, rows, cols))
+    task = demo.prepare(str(tmp_path / "small.npz"))
+    config = task.config
+    assert config.img_size % config.patch_size == 0 and config.patch_size >= 2 and config.grid[0] >= 4
+    assert task.unseen.shape == (1, config.img_size, config.img_size, 1)
+    assert task.sample(np.random.default_rng(0), 2).shape == (2, config.img_size, config.img_size, 1)
+
+
+def test_photographs_become_crops(tmp_path):
+    """Of several sizes: the last one of three is kept apart, whole and in crops."""
+    for i, (rows, cols) in enumerate([(70, 90), (100, 66), (80, 120)]):
+        Image.fromarray(numbers(rows, cols, 3, seed=i)).save(tmp_path / f"{i}.png")
+    task = demo.prepare(str(tmp_path))
+    size = task.config.img_size
+    assert task.config.in_chans == 3
+    np.testing.assert_array_equal(task.photo, numbers(80, 120, 3, seed=2))
+    assert len(task.unseen) >= 1 and task.unseen.shape[1:] == (size, size, 3) and task.unseen.dtype == np.float32
+    np.testing.assert_array_equal(task.unseen, demo.prepare(str(tmp_path)).unseen)      # always the same ones
+    sample = task.sample(np.random.default_rng(0), 7)
+    assert sample.shape == (7, size, size, 3) and sample.dtype == np.float32 and np.isfinite(sample).all()
+    assert len({picture.tobytes() for picture in sample}) == 7
+    np.testing.assert_array_equal(sample, task.sample(np.random.default_rng(0), 7))
+
+
+def test_grey_photographs_become_crops(tmp_path):
+    np.savez(tmp_path / "grey.npz", images=numbers(3, 70, 90))
+    task = demo.prepare(str(tmp_path / "grey.npz"))
+    assert task.config.in_chans == 1 and task.photo.shape == (70, 90, 1)
+    assert task.sample(np.random.default_rng(0), 2).shape == (2, task.config.img_size, task.config.img_size, 1)
+
+
+@pytest.mark.parametrize(("rows", "cols", "channels"), [(60, 90, 3), (90, 60, 1), (1, 1, 3), (3, 200, 3)])
+def test_unseen_crops(rows, cols, channels):
+    """Parts of the photograph; of one colour where it has one colour."""
+    photo = numbers(rows, cols, channels)
+    crops = demo.unseen_crops(photo, 12, 5)
+    assert crops.shape == (5, 12, 12, channels) and crops.dtype == np.uint8
+    np.testing.assert_array_equal(crops, demo.unseen_crops(photo, 12, 5))
+    flat = demo.unseen_crops(np.full_like(photo, 77), 12, 5)
+    assert (flat == 77).all()
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz", "idx", "idx.gz"])
+def test_every_source_trains(tmp_path, kind, capsys):
+    pictures = numbers(5, 8, 8)
+    path = tmp_path / kind
+    if kind == "folder":
+        path.mkdir()
+        for i, picture in enumerate(pictures):
+            Image.fromarray(picture).save(path / f"{i}.png")
+    elif kind == "npz":
+        path = tmp_path / "data.npz"
+        np.savez(path, images=pictures)
+    else:
+        data = bytes([0, 0, 8, 3]) + struct.pack(">3I", *pictures.shape) + pictures.tobytes()
+        path.write_bytes(gzip.compress(data) if kind == "idx.gz" else data)
+    assert main(["train", "mae", "--data", str(path), "--steps", "1", "--out", str(tmp_path / "out")]) == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("1 steps, loss on unseen pictures ") and out.strip().endswith(str(tmp_path / "out" / "mae.npz"))
+    saved = checkpoint.load(tmp_path / "out" / "mae.npz", "mae", MAEConfig, mae_init)
+    assert saved.config.in_chans == (3 if kind == "folder" else 1) and saved.extra["data"] == str(path)
+
+
+def test_any_number_of_channels_trains(tmp_path, capsys):
+    for channels in (2, 5):
+        data = small_pictures(tmp_path, channels=channels)
+        assert main(["train", "mae", "--data", data, "--steps", "1", "--out", str(tmp_path)]) == 0
+        assert checkpoint.load(tmp_path / "mae.npz", "mae", MAEConfig, mae_init).config.in_chans == channels
+
+
+# Training, and going on with it
+
+
+def train_small(out, *options, status=0):
+    """Train on a few small pictures; returns the path of the model."""
+    data = small_pictures(out.parent)
+    assert main(["train", "mae", "--data", data, "--out", str(out), *options]) == status
+    return out / "mae.npz"
+
+
+def test_interrupted_and_resumed_equals_straight(tmp_path, interrupt, capsys):
+    straight = train_small(tmp_path / "straight", "--steps", "8")
+    interrupt(4)
+    parts = train_small(tmp_path / "parts", "--steps", "8")
+    assert "interrupted; the same command with --resume goes on" in capsys.readouterr().out
+    assert arrays(parts)[1]["step"] == 4
+    train_small(tmp_path / "parts", "--steps", "8", "--resume")
+    assert arrays(parts)[1]["step"] == 8 == len(arrays(parts)[1]["extra"]["losses"])
+    assert_same_model(parts, straight)
+
+
+def test_a_finished_run_can_be_trained_on(tmp_path, capsys):
+    path = train_small(tmp_path / "out", "--steps", "4")
+    _, before = arrays(path)
+    train_small(tmp_path / "out", "--steps", "6", "--resume")
+    _, after = arrays(path)
+    assert after["step"] == after["t"] == 6 and after["extra"]["losses"][:4] == before["extra"]["losses"]
+    train_small(tmp_path / "out", "--steps", "6", "--resume")          # nothing left to do
+    assert arrays(path)[1] == after
+    out, _ = capsys.readouterr()
+    assert out.splitlines()[-1] == out.splitlines()[-2]
+
+
+def test_threads_do_not_change_the_result(tmp_path, capsys):
+    paths = [train_small(tmp_path / str(threads), "--steps", "3", "--threads", str(threads)) for threads in (1, 2, 3)]
+    for path in paths[1:]:
+        assert_same_model(path, paths[0])
+
+
+def test_the_seed_changes_the_result(tmp_path, capsys):
+    first, same, other = (train_small(tmp_path / str(i), "--steps", "1", "--seed", s) for i, s in enumerate("001"))
+    assert_same_model(first, same)
+    assert arrays(first)[1]["extra"]["losses"] != arrays(other)[1]["extra"]["losses"]
+
+
+def test_minutes_end(tmp_path, capsys):
+    path = train_small(tmp_path / "out", "--minutes", "0.005")
+    assert arrays(path)[1]["step"] >= 1
+
+
+@pytest.mark.parametrize("options", [["--mask-ratio", "0.5"], ["--norm-pix-loss"], ["--data", "small"]])
+def test_resume_with_other_options(tmp_path, capsys, options):
+    path = train_small(tmp_path / "out", "--steps", "1")
+    before = path.read_bytes()
+    capsys.readouterr()
+    if options[0] == "--data":
+        (tmp_path / "other").mkdir()
+        options = ["--data", small_pictures(tmp_path / "other", channels=1)]
+    train_small(tmp_path / "out", "--steps", "2", "--resume", *options, status=1)
+    assert_one_line(capsys, str(path), "resume with the same options")
+    assert path.read_bytes() == before
+
+
+def test_resume_with_nothing_there(tmp_path, capsys):
+    train_small(tmp_path / "out", "--steps", "2", "--resume", status=1)
+    assert_one_line(capsys, str(tmp_path / "out" / "mae.npz"), "no such checkpoint")
+    assert files(tmp_path).keys() == {"small.npz"}
+
+
+@pytest.mark.parametrize("with_optimizer", [False, True])
+def test_resume_from_a_model_that_was_saved_otherwise(tmp_path, capsys, with_optimizer):
+    """Without an optimiser, or without the history that training keeps."""
+    config = demo.prepare(small_pictures(tmp_path)).config
+    params, rng = mae_init(config, np.random.default_rng(0)), np.random.default_rng(0)
+    optimizer = training.AdamW(params) if with_optimizer else None
+    path = checkpoint.save(tmp_path / "out" / "mae.npz", "mae", config, params, 1, optimizer, rng)
+    before = path.read_bytes()
+    train_small(tmp_path / "out", "--steps", "2", "--resume", status=1)
+    assert_one_line(capsys, str(path))
+    assert path.read_bytes() == before
+
+
+# A photograph of one's own
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders of tiny models: for crops of photographs, for whole grey pictures, for crops of normalised grey ones."""
+    folder = tmp_path_factory.mktemp("models")
+    made = {
+        "crops": ({"in_chans": 3}, {"crops": True}),
+        "grey": ({"in_chans": 1}, {"crops": False}),
+        "grey crops": ({"in_chans": 1, "norm_pix_loss": True}, {"crops": True}),
+        "two channels": ({"in_chans": 2}, {}),
+    }
+    for name, (changed, extra) in made.items():
+        config = MAEConfig(**TINY, **changed)
+        params = mae_init(config, np.random.default_rng(0))
+        checkpoint.save(folder / name / "mae.npz", "mae", config, params, extra=extra)
+    return folder
+
+
+def hidden_pixels(call, p=4):
+    """bool (1, rows, cols): where the patches are that differ between masked and original."""
+    changed = call["masked"] != call["original"]
+    _, rows, cols, channels = changed.shape
+    patches = changed.reshape(1, rows // p, p, cols // p, p, channels).any(axis=(2, 4, 5))
+    return patches.repeat(p, axis=1).repeat(p, axis=2)
+
+
+def write_picture(folder, kind):
+    """A picture of some kind, and what it is: (path, mode, pixels (rows, cols, 3))."""
+    path = folder / f"{kind}.png"
+    rgb = numbers(40, 60, 3)
+    if kind == "rgba":                                          # transparent all over: white paper
+        Image.fromarray(np.dstack([rgb, np.zeros((40, 60), np.uint8)])).save(path)
+        rgb = np.full_like(rgb, 255)
+    elif kind == "grey":
+        Image.fromarray(rgb[..., 0]).save(path)
+        rgb = np.repeat(rgb[..., :1], 3, axis=2)
+    elif kind == "sideways":                                    # bright on the left, and the camera turned by 90 degrees
+        path = path.with_suffix(".jpg")
+        rgb = np.zeros((40, 160, 3), np.uint8)
+        rgb[:, :80] = 255
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(rgb).save(path, exif=exif, quality=95)
+        rgb = np.rot90(rgb, -1)
+    elif kind == "one":
+        rgb = rgb[:1, :1]
+        Image.fromarray(rgb).save(path)
+    elif kind == "wide":
+        rgb = numbers(5, 300, 3)
+        Image.fromarray(rgb).save(path)
+    elif kind == "tall":
+        rgb = numbers(72, 6, 3)
+        Image.fromarray(rgb).save(path)
+    else:
+        Image.fromarray(rgb).save(path)
+    return path, rgb
+
+
+@pytest.mark.parametrize(("model", "kind"), [
+    *(("crops", kind) for kind in ("rgb", "rgba", "grey", "sideways", "one", "wide", "tall")),
+    *(("grey", kind) for kind in ("rgb", "rgba", "sideways", "one", "wide")),
+    ("grey crops", "rgb"), ("grey crops", "grey"),
+])
+def test_reconstruct(tmp_path, models, drawn, capsys, model, kind):
+    picture, rgb = write_picture(tmp_path, kind)
+    out = tmp_path / "new" / "restored.png"
+    assert main(["reconstruct", str(picture), "--model", str(models / model), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert_picture(out, least=100)
+    assert [path.name for path in out.parent.iterdir()] == ["restored.png"]
+    (call,) = drawn
+    original = call["original"]
+    assert original.dtype == np.uint8 and original.shape[3] == (3 if model == "crops" else 1)
+    assert picture.name in call["title"] and "75%" in call["title"]
+    assert ("visible" in call["mode"]) == (model == "grey crops")
+    rows, cols = original.shape[1:3]
+    if model == "grey":                                         # the central square
+        assert (rows, cols) == (12, 12)
+    else:                                                       # in whole tiles: all of it, or the middle if it is very long
+        assert min(rows, cols) == demo.TILES * 12 and rows % 12 == cols % 12 == 0
+        assert rows / cols == pytest.approx(np.clip(rgb.shape[0] / rgb.shape[1], 1 / 4, 4), rel=0.15)
+    if kind == "rgba":
+        assert (original == 255).all()
+    if kind == "one":
+        assert len(np.unique(original.reshape(-1, original.shape[3]), axis=0)) == 1
+    if kind == "sideways":                                      # bright on top once it stands upright
+        assert original[0, 0].mean() > 200 and original[0, -1].mean() < 50
+    hidden = hidden_pixels(call)
+    np.testing.assert_array_equal(call["pasted"][~hidden], original[~hidden])
+    if kind == "rgb":
+        assert hidden.mean() == 7 / 9                           # of nine patches int(9 / 4) = 2 stay
+
+
+@pytest.mark.parametrize(("fixture", "kind"), [("digits", "rgb"), ("photos", "sideways")])
+def test_reconstruct_with_a_model_of_the_demo(tmp_path, request, drawn, capsys, fixture, kind):
+    folder, _ = request.getfixturevalue(fixture)
+    picture, _ = write_picture(tmp_path, kind)
+    model = folder if fixture == "digits" else folder / "mae.npz"       # a folder, or the file in it
+    assert main(["reconstruct", str(picture), "--model", str(model), "--out", str(tmp_path / "r.png")]) == 0
+    assert_picture(tmp_path / "r.png")
+    assert drawn[0]["original"].shape[3] == (1 if fixture == "digits" else 3)
+
+
+def test_reconstruct_writes_to_figures_unless_told(tmp_path, models, capsys, monkeypatch):
+    picture, _ = write_picture(tmp_path, "rgb")
+    monkeypatch.chdir(tmp_path)
+    assert main(["reconstruct", str(picture), "--model", str(models / "grey")]) == 0
+    assert Path(capsys.readouterr().out.strip()) == Path("figures", "rgb_restored.png")
+    assert_picture(tmp_path / "figures" / "rgb_restored.png", least=100)
+
+
+def test_reconstruct_hides_what_it_is_told(tmp_path, models, drawn, capsys):
+    picture, _ = write_picture(tmp_path, "rgb")
+    for options in (["--mask-ratio", "0"], ["--mask-ratio", "0.5"], ["--seed", "2"], ["--seed", "3"], ["--seed", "3"]):
+        arguments = ["reconstruct", str(picture), "--model", str(models / "crops"), "--out", str(tmp_path / "r.png"), *options]
+        assert main(arguments) == 0
+    nothing, half, second, third, again = drawn
+    np.testing.assert_array_equal(nothing["pasted"], nothing["original"])
+    np.testing.assert_array_equal(nothing["masked"], nothing["original"])
+    assert hidden_pixels(half).mean() == 5 / 9
+    assert not np.array_equal(second["masked"], third["masked"])
+    np.testing.assert_array_equal(third["masked"], again["masked"])
+
+
+@pytest.mark.parametrize(("rows", "cols", "channels"), [(40, 60, 3), (60, 40, 1), (48, 48, 3), (7, 100, 1)])
+def test_the_tiles_of_a_photograph_come_back_in_their_places(rows, cols, channels):
+    """With nothing hidden, the pasted tiles are the photograph."""
+    config = MAEConfig(**TINY, in_chans=channels)
+    photo = numbers(rows, cols, channels)
+    (masked, reconstruction, pasted), original, _ = demo.restore_photo(photo, mae_init(config, None), config, 0.0)
+    assert masked.shape == reconstruction.shape == pasted.shape == original.shape
+    np.testing.assert_array_equal(pasted, original)
+    if (rows, cols) == (48, 48):                                # four tiles of 12: as it was
+        np.testing.assert_array_equal(original[0], photo)
+
+
+# How it fails: status 1, one line that names the file, and nothing is written
+
+
+def assert_one_line(capsys, *expected):
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("tinymae: ") and err.endswith("\n") and err.count("\n") == 1, err
+    for text in expected:
+        assert text in err
+
+
+def damaged_files(folder):
+    good = folder / "good.png"
+    Image.fromarray(numbers(40, 60, 3)).save(good)
+    (folder / "cut.png").write_bytes(good.read_bytes()[:3000])
+    (folder / "text.png").write_text("no picture")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "folder.png").mkdir()
+    return good
+
+
+@pytest.mark.parametrize("name", ["missing.png", "cut.png", "text.png", "empty.png", "folder.png"])
+def test_reconstruct_of_what_is_no_picture(tmp_path, models, capsys, name):
+    damaged_files(tmp_path)
+    before = files(tmp_path)
+    arguments = ["reconstruct", str(tmp_path / name), "--model", str(models / "crops"), "--out", str(tmp_path / "r.png")]
+    assert main(arguments) == 1
+    assert_one_line(capsys, str(tmp_path / name))
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("model", ["missing", "folder.png", "empty.npz", "cut.npz", "text.png", "other.npz", "channels.npz"])
+def test_reconstruct_with_what_is_no_model(tmp_path, models, capsys, model):
+    good = damaged_files(tmp_path)
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "cut.npz").write_bytes((models / "crops" / "mae.npz").read_bytes()[:5000])
+    np.savez(tmp_path / "other.npz", images=numbers(2, 8, 8))
+    (tmp_path / "channels.npz").write_bytes((models / "two channels" / "mae.npz").read_bytes())
+    before = files(tmp_path)
+    assert main(["reconstruct", str(good), "--model", str(tmp_path / model), "--out", str(tmp_path / "r.png")]) == 1
+    assert_one_line(capsys, str(tmp_path / model))
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("options", [
+    ["--mask-ratio", "1.0"], ["--mask-ratio", "-0.1"], ["--mask-ratio", "nan"], ["--seed", "-1"],
+    ["--out", "r.jpg"], ["--out", "."],
+])
+def test_reconstruct_with_options_that_do_not_fit(tmp_path, models, capsys, monkeypatch, options):
+    picture, _ = write_picture(tmp_path, "rgb")
+    monkeypatch.chdir(tmp_path)
+    before = files(tmp_path)
+    assert main(["reconstruct", str(picture), "--model", str(models / "grey"), *options]) == 1
+    assert_one_line(capsys)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", [["demo"], ["train", "mae"]])
+@pytest.mark.parametrize("name", ["missing", "empty", "lonely", "cut.gz", "cut.idx", "text.txt", "broken", "nothing.npz"])
+def test_data_that_is_none(tmp_path, capsys, command, name):
+    for folder in ("empty", "lonely", "broken"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(numbers(8, 8)).save(tmp_path / "lonely" / "1.png")
+    for file in ("1.png", "2.png"):
+        (tmp_path / "broken" / file).write_bytes((tmp_path / "lonely" / "1.png").read_bytes()[:50])
+    idx = bytes([0, 0, 8, 3]) + struct.pack(">3I", 4, 8, 8) + bytes(4 * 64)
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(idx, mtime=0)[:-12])
+    (tmp_path / "cut.idx").write_bytes(idx[:-1])
+    (tmp_path / "text.txt").write_text("no pictures")
+    np.savez(tmp_path / "nothing.npz", pictures=np.zeros(3))
+    before = files(tmp_path)
+    assert main([*command, "--data", str(tmp_path / name), "--steps", "1", "--out", str(tmp_path / "out")]) == 1
+    assert_one_line(capsys, str(tmp_path / name))
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(("options", "reason"), [
+    (["--mask-ratio", "1.0"], "mask ratio in [0, 1), got 1.0"),
+    (["--mask-ratio", "nan"], "mask ratio in [0, 1), got nan"),
+    (["--steps", "0"], "steps or minutes, one of them and positive"),
+    (["--steps", "-3"], "steps or minutes, one of them and positive"),
+    (["--minutes", "0"], "steps or minutes, one of them and positive"),
+    (["--minutes", "nan"], "steps or minutes, one of them and positive"),
+    (["--minutes", "inf"], "steps or minutes, one of them and positive"),
+    (["--threads", "0"], "at least 1 thread, got 0"),
+    (["--threads", "-1"], "at least 1 thread, got -1"),
+    (["--seed", "-1"], "non-negative"),
+])
+def test_options_that_do_not_fit(tmp_path, capsys, options, reason):
+    length = [] if options[0] in ("--steps", "--minutes") else ["--steps", "1"]
+    assert main(["train", "mae", "--data", "digits", "--out", str(tmp_path / "out"), *length, *options]) == 1
+    assert_one_line(capsys, reason)
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")        # overflow, on the way to a loss that is not finite
+def test_training_that_diverges_keeps_the_last_model(tmp_path, capsys, monkeypatch):
+    path = train_small(tmp_path / "out", "--steps", "2")
+    before = path.read_bytes()
+    capsys.readouterr()
+    monkeypatch.setattr(demo, "LEARNING_RATE", 1e30)
+    train_small(tmp_path / "out", "--steps", "40", "--resume", status=1)
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1].startswith("tinymae: step ") and "lower learning rate" in err
+    assert path.read_bytes() == before
+
+
+# The command line
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the command line asks of demo.demo: a list of (data, out, options)."""
+    calls = []
+    monkeypatch.setattr(demo, "demo", lambda data, out, **options: calls.append((data, out, options)))
+    return calls
+
+
+def test_no_command_is_the_demo(asked, monkeypatch):
+    assert main([]) == main(["demo"]) == 0
+    monkeypatch.setattr(sys, "argv", ["tinymae"])
+    assert main() == 0
+    assert asked[0] == asked[1] == asked[2]
+    data, out, options = asked[0]
+    assert data == "photos" and out == Path("figures") and options["mask_ratio"] == 0.75 and options["threads"] is None
+    assert options["steps"] is None and options["minutes"] > 0
+    assert main(["--steps", "3", "--norm-pix-loss"]) == main(["demo", "--steps", "3", "--norm-pix-loss"]) == 0
+    assert asked[3] == asked[4] and asked[3][2]["steps"] == 3 and asked[3][2]["minutes"] is None
+    assert asked[3][2]["norm_pix_loss"] is True
+
+
+def test_digits_take_less_time(asked):
+    for arguments in ([], ["--data", "digits"], ["--data", "digits", "--minutes", "7"]):
+        main(arguments)
+    photos, digits, told = (options["minutes"] for _, _, options in asked)
+    assert 0 < digits < photos and told == 7
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["demo", "--help"], ["train", "mae", "-h"], ["reconstruct", "-h"]])
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert leaving.value.code == 0 and out.startswith("usage: python -m tinymae") and err == ""
+    if len(arguments) == 1:
+        assert all(command in out for command in ("demo", "train", "reconstruct", "gradcheck"))
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0 and capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [
+    ["paint"], ["train"], ["train", "gpt"], ["train", "mae"], ["reconstruct"], ["reconstruct", "a.png"],
+    ["--steps", "three"], ["--steps", "3", "--minutes", "1"], ["--mask-ratio"], ["--unknown"],
+])
+def test_a_command_line_that_is_wrong(arguments, capsys, asked):
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2 and "usage: python -m tinymae" in capsys.readouterr().err and asked == []
+
+
+def test_as_a_program(tmp_path):
+    """python -m tinymae: the exit status counts, and nobody waits for matplotlib who asks for no picture."""
+    failing = [sys.executable, "-m", "tinymae", "--data", str(tmp_path / "none")]
+    done = subprocess.run(failing, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.startswith("tinymae: ")
+    training = (
+        "import sys; from tinymae.__main__ import main; "
+        f"main(['train', 'mae', '--data', {small_pictures(tmp_path)!r}, '--steps', '1', '--out', {str(tmp_path)!r}]); "
+        "print({'matplotlib', 'seaborn', 'torch'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", training], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "set()", done.stderr

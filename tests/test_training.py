@@ -1,0 +1,322 @@
+"""The loop: how long it runs, how it stops, what it calls and when, and that the gradient it is given trains."""
+import math
+import signal
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tinymae import training, tree
+from tinymae.models.mae import MAEConfig, mae_backward, mae_decays, mae_forward, mae_init
+from tinymae.optim import AdamW, warmup_cosine
+from tinymae.parallel import Workers
+from tinymae.training import Run, mae_gradient, stop_between_steps, train
+
+CONFIG = MAEConfig(
+    img_size=12, patch_size=4, in_chans=1, embed_dim=8, depth=1, num_heads=2, decoder_embed_dim=8, decoder_depth=1,
+    decoder_num_heads=2,
+)  # fmt: skip
+
+
+class Recorder:
+    """An optimiser that moves nothing and keeps what it is given."""
+
+    def __init__(self):
+        self.rates, self.gradients = [], []
+
+    def step(self, params, grads, lr):
+        self.rates.append(lr)
+        self.gradients.append(tree.map(np.copy, grads))
+
+
+def simple_run(optimizer=None):
+    """A run on five numbers in three leaves."""
+    params = {"w": np.ones(3), "b": [np.zeros(1), np.zeros(1)]}
+    return Run(params, optimizer or Recorder(), np.random.default_rng(0))
+
+
+def ones(params, rng):
+    return 1.0, tree.map(np.ones_like, params)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until somebody moves it."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    return clock
+
+
+def slow(clock, seconds):
+    def gradient(params, rng):
+        clock.now += seconds
+        return ones(params, rng)
+
+    return gradient
+
+
+# How long
+
+
+@pytest.mark.parametrize("length", [
+    {}, {"steps": 3, "minutes": 1.0}, {"steps": 0}, {"steps": -1}, {"minutes": 0.0}, {"minutes": -1.0},
+    {"steps": 0, "minutes": 1.0}, {"minutes": math.nan}, {"minutes": math.inf},
+])
+def test_steps_or_minutes_one_of_them_and_positive(length):
+    run = simple_run()
+    with pytest.raises(ValueError, match="steps or minutes, one of them and positive"):
+        train(run, ones, 1e-3, 4, **length, bar=False)
+    assert run.step == 0 and run.losses == []
+
+
+def test_steps():
+    run = simple_run()
+    assert train(run, ones, 1e-3, 4, steps=7, bar=False) is run
+    assert run.step == 7 and run.losses == [1.0] * 7 and not run.interrupted
+    train(run, ones, 1e-3, 4, steps=10, bar=False)              # in all, not once more
+    assert run.step == len(run.losses) == 10
+    train(run, ones, 1e-3, 4, steps=10, bar=False)
+    assert run.step == len(run.losses) == 10
+
+
+def test_minutes(clock):
+    run = train(simple_run(), slow(clock, 7), 1e-3, 4, minutes=1, bar=False)
+    assert run.step == 9 and run.seconds == 63                  # 56 s are not yet a minute
+    clock.now += 1000                                           # a pause between two sessions does not count
+    train(run, slow(clock, 7), 1e-3, 4, minutes=2, bar=False)
+    assert run.step == 18 and run.seconds == 126
+
+
+def test_minutes_with_a_real_clock():
+    run = train(simple_run(), ones, 1e-3, 4, minutes=0.02, bar=False)
+    assert run.step > 0 and run.seconds >= 1.2
+
+
+def test_seconds_add_up(clock):
+    run = simple_run()
+    for total in (3, 5):
+        train(run, slow(clock, 2), 1e-3, 4, steps=total, bar=False)
+    assert run.seconds == 10
+
+
+# What is called, and when
+
+
+def test_one_learning_rate_for_each_step():
+    run = train(simple_run(), ones, 0.5, 4, steps=40, warmup=0.1, bar=False)
+    rates = run.optimizer.rates
+    assert rates == [warmup_cosine(step / 40, 1.0, 0.1, 0.5) for step in range(40)]
+    assert rates[0] == 0 and max(rates) == rates[4] == 0.5 and 0 < rates[-1] < 0.02
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_with_minutes_the_learning_rate_follows_the_clock(clock):
+    run = train(simple_run(), slow(clock, 6), 0.5, 4, minutes=1, bar=False)
+    assert run.optimizer.rates == [warmup_cosine(step / 10, 1.0, 0.05, 0.5) for step in range(10)]
+
+
+def test_a_resumed_run_goes_on_in_its_schedule():
+    straight = train(simple_run(), ones, 0.5, 4, steps=12, bar=False)
+    run = train(simple_run(), interrupts_at(5), 0.5, 4, steps=12, bar=False)
+    assert run.interrupted and run.step == 5
+    train(run, ones, 0.5, 4, steps=12, bar=False)
+    assert run.optimizer.rates == straight.optimizer.rates
+
+
+@pytest.mark.parametrize(("steps", "count"), [(100, 20), (1000, 20), (30, 20), (7, 7), (1, 1)])
+def test_twenty_evaluations_and_one_at_the_end(steps, count):
+    seen = []
+
+    def evaluate(params):
+        seen.append(params)
+        return np.float32(len(seen))
+
+    run = train(simple_run(), ones, 1e-3, 4, steps=steps, evaluate=evaluate, bar=False)
+    at = [step for step, _ in run.evaluations]
+    assert len(at) == count and at[-1] == steps
+    assert max(np.diff([0, *at])) <= math.ceil(steps / 20) + 1  # evenly
+    assert [value for _, value in run.evaluations] == list(range(1, count + 1))
+    assert all(type(value) is float for _, value in run.evaluations)
+    assert all(params is run.params for params in seen)
+
+
+def test_evaluation_at_the_end_of_an_interrupted_run():
+    run = train(simple_run(), interrupts_at(3), 1e-3, 4, steps=1000, evaluate=lambda params: 2.0, bar=False)
+    assert run.evaluations == [(3, 2.0)]
+
+
+def test_no_step_to_do_means_no_second_evaluation():
+    run = train(simple_run(), ones, 1e-3, 4, steps=5, evaluate=lambda params: 2.0, bar=False)
+    before = list(run.evaluations)
+    train(run, ones, 1e-3, 4, steps=5, evaluate=lambda params: 3.0, bar=False)
+    assert run.evaluations == before
+
+
+def test_saved_every_half_minute_and_at_the_end(clock):
+    saved = []
+    train(simple_run(), slow(clock, 7), 1e-3, 4, steps=12, save=lambda run: saved.append(run.step), bar=False)
+    assert saved == [5, 10, 12]                                 # after 35, 70 and 84 seconds
+    train(simple_run(), slow(clock, 7), 1e-3, 4, steps=3, save=lambda run: saved.append(run.step), bar=False)
+    assert saved[3:] == [3]
+
+
+def test_what_is_saved_is_whole(clock):
+    """When save is called, losses, steps and the optimiser agree."""
+    def save(run):
+        assert run.step == len(run.losses) == len(run.optimizer.rates)
+        assert run.evaluations and run.evaluations[-1][0] <= run.step
+
+    train(simple_run(), slow(clock, 40), 1e-3, 4, steps=3, save=save, evaluate=lambda params: 1.0, bar=False)
+
+
+@pytest.mark.parametrize(("max_norm", "norm"), [(None, math.sqrt(5)), (0.5, 0.5), (100.0, math.sqrt(5))])
+def test_clip(max_norm, norm):
+    run = train(simple_run(), ones, 1e-3, 4, steps=2, max_norm=max_norm, bar=False)
+    for gradients in run.optimizer.gradients:
+        assert math.sqrt(sum((leaf**2).sum() for _, leaf in tree.leaves(gradients))) == pytest.approx(norm, rel=1e-5)
+
+
+def test_bar(capfd):
+    train(simple_run(), ones, 1e-3, 4, steps=3, bar=False, evaluate=lambda params: 1.0)
+    train(simple_run(), ones, 1e-3, 4, minutes=1e-4, bar=False)
+    out, err = capfd.readouterr()
+    assert out == err == ""
+    train(simple_run(), ones, 1e-3, 4, steps=3)
+    out, err = capfd.readouterr()
+    assert out == "" and "100 %" in err and "3/3 steps" in err and "loss 1.0000" in err and "images/s" in err
+
+
+# How it stops
+
+
+def interrupts_at(step, times=1):
+    """A gradient during whose call number `step` (from 1) somebody presses Ctrl-C."""
+    calls = []
+
+    def gradient(params, rng):
+        calls.append(None)
+        if len(calls) == step:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return ones(params, rng)
+
+    return gradient
+
+
+def test_ctrl_c_finishes_the_step_and_saves():
+    before = signal.getsignal(signal.SIGINT)
+    saved = []
+    run = train(simple_run(), interrupts_at(4), 1e-3, 4, steps=9, save=lambda run: saved.append(run.step), bar=False)
+    assert run.interrupted and run.step == len(run.losses) == len(run.optimizer.rates) == 4 and saved == [4]
+    assert signal.getsignal(signal.SIGINT) is before
+    train(run, ones, 1e-3, 4, steps=9, bar=False)
+    assert not run.interrupted and run.step == 9
+
+
+def test_the_second_ctrl_c_does_not_wait():
+    before = signal.getsignal(signal.SIGINT)
+    run, saved = simple_run(), []
+    with pytest.raises(KeyboardInterrupt):
+        train(run, interrupts_at(3, times=2), 1e-3, 4, steps=9, save=saved.append, bar=False)
+    assert run.step == 2 and saved == []
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_gives_ctrl_c_back():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ZeroDivisionError):
+        train(simple_run(), lambda params, rng: 1 / 0, 1e-3, 4, steps=9, bar=False)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_stop_between_steps():
+    with stop_between_steps() as stop:
+        assert not stop.is_set()
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_outside_the_main_thread_it_trains_too():
+    before = signal.getsignal(signal.SIGINT)
+    run = simple_run()
+    thread = threading.Thread(target=train, args=(run, ones, 1e-3, 4, 3), kwargs={"bar": False})
+    thread.start()
+    thread.join(timeout=60)
+    assert run.step == 3 and not run.interrupted and signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_stops_before_it_does_harm(bad):
+    params = {"w": np.array([1.0, 2.0])}
+    run = Run(params, AdamW(params), np.random.default_rng(0))
+    states, saved = [], []
+
+    def gradient(params, rng):
+        states.append((params["w"].copy(), run.optimizer.m["w"].copy(), run.optimizer.t))
+        return (bad if len(states) == 4 else 1.0), {"w": np.array([1.0, bad if len(states) == 4 else 1.0])}
+
+    with pytest.raises(FloatingPointError, match=rf"step 3: the loss is {bad}: try a lower learning rate than 0\.1"):
+        train(run, gradient, 0.1, 4, steps=9, save=saved.append, evaluate=lambda params: 1.0, max_norm=1.0, bar=False)
+    w, m, t = states[-1]
+    np.testing.assert_array_equal(run.params["w"], w)
+    np.testing.assert_array_equal(run.optimizer.m["w"], m)
+    assert run.optimizer.t == t == run.step == len(run.losses) == 3
+    assert not np.array_equal(w, [1, 2])                        # it had trained before
+    assert saved == [] and [step for step, _ in run.evaluations] == [1, 2, 3]
+
+
+# The gradient of a masked autoencoder
+
+
+def pictures(rng, count):
+    """The same waves, in a brightness that the visible patches tell."""
+    brightness = rng.normal(size=(count, 1, 1, 1))
+    return (np.sin(np.arange(12)[:, None, None] + np.arange(12)[:, None]) + brightness).astype(np.float32)
+
+
+def mae_run(seed=0):
+    rng = np.random.default_rng(seed)
+    params = mae_init(CONFIG, rng)
+    return Run(params, AdamW(params, betas=(0.9, 0.95), weight_decay=0.05, decays=mae_decays(params)), rng)
+
+
+def trained(steps, seed=0, threads=1, batch=10, micro_batch=4, lr=1e-2):
+    with Workers(threads) as workers:
+        gradient = mae_gradient(CONFIG, pictures, batch, micro_batch, workers)
+        return train(mae_run(seed), gradient, lr, batch, steps=steps, bar=False)
+
+
+def test_the_loss_falls():
+    losses = trained(250, batch=16).losses
+    assert losses[0] > 1.5                                      # the variance of the pictures: 1 / 2 + 1
+    assert np.mean(losses[-20:]) < 0.2                          # so it knows the waves, and the brightness
+
+
+def test_the_same_seed_gives_the_same_run():
+    first, again, other = trained(5), trained(5, threads=2), trained(5, seed=1)
+    assert first.losses == again.losses and first.losses != other.losses
+    for (path, a), (_, b) in zip(tree.leaves(first.params), tree.leaves(again.params), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=path)
+    assert len(set(first.losses)) == 5                          # fresh pictures in every step
+
+
+def test_the_gradient_is_that_of_the_whole_batch():
+    """Every micro-batch has a child of the rng of its own, and counts by its share."""
+    params = mae_init(CONFIG, np.random.default_rng(0), np.float64)
+
+    def sample(rng, count):
+        return rng.normal(size=(count, 12, 12, 1))
+
+    with Workers(2) as workers:
+        loss, dparams = mae_gradient(CONFIG, sample, 10, 4, workers)(params, np.random.default_rng(7))
+    children = np.random.default_rng(7).spawn(3)
+    drawn = [(sample(child, count), child.random((count, 9))) for child, count in zip(children, (4, 4, 2), strict=True)]
+    images, noise = (np.concatenate(arrays) for arrays in zip(*drawn, strict=True))
+    assert len(np.unique(images)) == images.size                # no two micro-batches see the same
+    whole, cache = mae_forward(images, params, CONFIG, noise)
+    assert loss == pytest.approx(float(whole), rel=1e-12)
+    for (path, ours), (_, expected) in zip(tree.leaves(dparams), tree.leaves(mae_backward(1.0, cache)), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12, err_msg=path)
