@@ -28,7 +28,7 @@ from tinymae.training import Run, mae_gradient, train
 
 BATCH, MICRO_BATCH = 32, 16
 CROP, CROP_PATCH = 48, 6        # of photographs, in pixels
-TILES = 4                       # crops along the shorter side of a photograph that is restored whole
+TILES = 6                       # crops along the shorter side of a photograph that is restored whole
 LEARNING_RATE = 2e-3
 
 
@@ -55,9 +55,8 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False):
 
     Notes
     -----
-    Photographs (sides over 64, or of several sizes) become random crops; of more than two the last tenth is kept apart, and of
-    'photos' nothing: there matplotlib's `grace_hopper.jpg` is the unseen one. Small pictures of one size are used whole,
-    the last tenth kept apart.
+    Photographs (sides over 64, or of several sizes) become random crops, small pictures of one size are used whole. The last
+    tenth is kept apart as unseen; with 'photos' that is matplotlib's `grace_hopper.jpg`.
     """
     check_mask_ratio(mask_ratio)
     pictures = load_images(data)
@@ -71,10 +70,9 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False):
     else:
         apart = math.ceil(len(pictures) / 10)
         pictures, kept = pictures[:-apart], pictures[-apart:]
-    shapes = {picture.shape for picture in (*pictures, *kept)}
     channels = pictures[0].shape[2]
     common = {"in_chans": channels, "mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
-    if len(shapes) == 1 and max(pictures[0].shape[:2]) <= 64:
+    if len({picture.shape for picture in (*pictures, *kept)}) == 1 and max(pictures[0].shape[:2]) <= 64:
         size, patch = _whole_size(pictures[0].shape)
         config = MAEConfig(size, patch, **_SIZES, **common)
         pictures, kept = (np.stack([_whole(picture, size) for picture in part]) for part in (pictures, kept[:256]))

@@ -13,29 +13,31 @@ from PIL import Image
 from tinymae.data.images import to_pixels
 
 
-def picture_bank(pictures, size, sides=(44, 220), scales=12, shapes=(0.8, 1.0, 1.25)):
-    """Photographs at many scales, upright and turned, so that a crop is a slice.
+def picture_bank(pictures, size, sides=(0.1, 0.5), most=144):
+    """Photographs at many scales, squeezed and stretched, upright and turned, so that a crop is a slice.
 
     Parameters
     ----------
     pictures : list of ndarray uint8, (rows, cols, C), C 1 or 3
     size : int, side of the crops to come
-    sides : (int, int), the smallest and the largest side of the original that a crop may cover
-    scales : int, steps from one to the other, even in their logarithm
-    shapes : widths to heights to squeeze to; each scale and shape comes upright and once turned by 10 to 80 degrees
+    sides : (float, float), the smallest and the largest crop, as a share of the photograph's shorter side
+    most : int, variants in all, shared out among the photographs: at most 72 of each, at least 2
 
     Returns
     -------
     list of ndarray uint8 (rows, cols, C), no side below `size`
     """
+    count = min(72, max(2, most // len(pictures)))
     jobs = []
     for picture in pictures:
         image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
-        largest = max(sides[0], min(sides[1], *picture.shape[:2]))
-        for i, side in enumerate(np.geomspace(sides[0], largest, scales)):
-            for j, shape in enumerate(shapes):
-                spread = 10 + 70 * (0.618 * (len(shapes) * i + j) % 1)      # golden section: never twice the same angle
-                jobs += [(image, size / side, shape, angle, size) for angle in (0, spread)]
+        smallest = max(sides[0] * min(image.size), 0.9 * size)              # hardly ever larger than life
+        largest = max(sides[1] * min(image.size), smallest)
+        for i in range(count):
+            side = smallest * (largest / smallest) ** (i / (count - 1))
+            shape = (0.8, 1.0, 1.25)[i % 3]
+            angle = 10 + 70 * (0.618 * i % 1) if i % 2 else 0               # golden section: never twice the same angle
+            jobs.append((image, size / side, shape, angle, size))
     with ThreadPoolExecutor() as pool:                                      # Pillow lets go of the interpreter lock
         return list(pool.map(lambda job: _variant(*job), jobs))
 

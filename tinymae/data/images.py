@@ -28,6 +28,7 @@ from PIL import Image, ImageOps
 MEAN = 0.45                     # the average over the three ImageNet channel means is 0.449
 STD = 0.25                      # ... and over their deviations 0.226; a power of two is exact in floating point
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+LARGEST = 800                   # pixels along the longer side of a picture from a folder
 SOURCES = ("'photos', 'digits', 'openml:NAME', a folder of pictures, an IDX file (also .gz) "
            "or an .npz file with the key 'images'")
 
@@ -41,9 +42,9 @@ def load_images(source):
         'photos': scikit-learn's two sample photos, a Chinese temple and a flower.  'digits': scikit-learn's 1797
         handwritten digits, 8 x 8.  'openml:NAME': a data set of square pictures from openml.org, such as
         'openml:mnist_784' or 'openml:CIFAR_10'; it is downloaded once, then kept by scikit-learn.  Anything else is a
-        path: a folder of pictures (in the order of their names, without its subfolders), an IDX file as MNIST has
-        them, or an .npz file with `images` (N, rows, cols) or (N, rows, cols, C), uint8.  A folder that is called
-        digits is './digits'.
+        path: a folder of pictures (in the order of their names, without its subfolders; reduced to at most 800 pixels
+        along the longer side, so that a thousand fit into memory), an IDX file as MNIST has them, or an .npz file with
+        `images` (N, rows, cols) or (N, rows, cols, C), uint8.  A folder that is called digits is './digits'.
 
     Returns
     -------
@@ -124,7 +125,14 @@ def _folder(path):
     if not files:
         raise ValueError(f"{path}: no pictures in this folder; looked for {' '.join(PICTURE_SUFFIXES)}, "
                          "not in subfolders")
-    return [load_picture(file) for file in files]
+    return [_reduced(load_picture(file)) for file in files]
+
+
+def _reduced(picture):
+    """The picture, no side above LARGEST: a thousand of them fit into memory."""
+    image = Image.fromarray(picture)
+    image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return np.array(image)
 
 
 def _idx(path):
