@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from tinymae import checkpoint
+from tinymae import checkpoint, tree
 from tinymae.data.crops import picture_bank, random_crops, random_pictures
 from tinymae.data.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
 from tinymae.data.images import load_images, load_picture, resize_picture, to_picture, to_pixels, unseen_photo
 from tinymae.files import whole_file
 from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_attention, mae_decays, mae_forward, mae_init, mae_reconstruct
-from tinymae.ops.patches import unpatchify
+from tinymae.ops.patches import patchify_forward, unpatchify
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers
 from tinymae.training import Run, mae_gradient, train
@@ -245,6 +245,9 @@ def demo(data, out, steps=None, minutes=None, mask_ratio=0.75, norm_pix_loss=Fal
     if task.config.in_chans not in (1, 3):
         raise ValueError(f"{data}: expected 1 or 3 channels to draw, got {task.config.in_chans}: `train mae` takes any number")
     out.mkdir(parents=True, exist_ok=True)                      # better now than after the training
+    size, number = task.config.img_size, tree.count(mae_init(task.config, None))
+    print(f"A masked autoencoder of {number:,} parameters learns from {data!r}, on pictures of {size} x {size} pixels.")
+    print("Ctrl-C ends early and still draws what it has.")
     run = train_mae(task, out, steps, minutes, seed, threads, extra={"data": str(data)})
     if not run.losses:
         raise ValueError("interrupted before the first step: there is nothing to show")
@@ -295,10 +298,9 @@ def draw(task, run, results, out):
     figure = plot.loss_curve(range(1, run.step + 1), run.losses, evaluations=evaluations, baselines=baselines)
     yield "loss curve", plot.save(figure, out / "loss.png")
     last = mae_attention(few[:1], params, config)[-1][0]        # (H, 1 + N, 1 + N)
-    patch = int(np.argmax(few[0].reshape(*_blocks(config)).std(axis=(1, 3, 4)).reshape(-1)))
-    figure = plot.attention_over_picture(
-        to_picture(few[0]), last[:, 0, 1:], last[:, 1 + patch, 1:], patch, config.grid
-    )
+    patches, _ = patchify_forward(few[:1], config.patch_size)
+    patch = int(np.argmax(patches[0].std(axis=-1)))             # the one with the most to see
+    figure = plot.attention_over_picture(to_picture(few[0]), last[:, 0, 1:], last[:, 1 + patch, 1:], patch, config.grid)
     yield "attention", plot.save(figure, out / "attention.png")
 
 
@@ -306,11 +308,6 @@ _TILED = (
     "The photograph is cut into tiles of {crop} x {crop} pixels, {tiles} along its shorter side; the model restores each tile "
     "by itself, from what is left when {ratio:.0%} of its patches are hidden. The error table is measured on other crops."
 )
-
-
-def _blocks(config):
-    """Shape that splits one picture (rows, cols, C) into (grid rows, p, grid cols, p, C)."""
-    return config.grid[0], config.patch_size, config.grid[1], config.patch_size, config.in_chans
 
 
 def restore(images, params, config, mask_ratio, seed=1):
