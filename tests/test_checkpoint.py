@@ -58,7 +58,7 @@ def rewritten(path, **changed):
     """The file with some arrays replaced, added, or with None removed."""
     with np.load(path) as file:
         arrays = dict(file) | changed
-    np.savez(path, allow_pickle=True, **{name: array for name, array in arrays.items() if array is not None})
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
 
 
 def meta_rewritten(path, **changed):

@@ -69,7 +69,7 @@ def save(path, model, config, params, step=0, optimizer=None, rng=None, extra=No
     if rng is not None:
         meta["rng"] = _rng_state(rng)
     with whole_file(path) as file:
-        np.savez(file, allow_pickle=False, meta=np.array(json.dumps(meta)), **arrays)
+        np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
     return path
 
 
