@@ -2,18 +2,13 @@
 
     python benchmarks/mae_step.py [--rounds 5] [--threads 2] [--json FILE]
 
-Each side runs in a process of its own, the sides take turns, and a round's figure is the median of its steps; printed is the
-median of the rounds and the ratio round by round, so that a machine that slows down in between slows all sides.
+The sides take turns, and a round's figure is the median of its steps; printed is the median of the rounds and of the ratios
+round by round, so that a machine that slows down in between slows all sides.
 """
-import argparse
-import json
-import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
+from side_by_side import compare
 
 from tinymae import tree
 from tinymae.blocks import encoder_backward, encoder_forward
@@ -39,7 +34,6 @@ CONFIG = MAEConfig(
     decoder_num_heads=3, mask_ratio=0.75, norm_pix_loss=True,
 )  # fmt: skip
 BATCH, MICRO_BATCH, STEPS = 64, 16, 15
-SIDES = ("tinymae", "torch", "products", "mask tokens")
 
 
 def tinymae_steps(gradient, params, threads):
@@ -202,45 +196,9 @@ def run_torch(threads):
     return seconds
 
 
-def measure(side, threads):
-    """Median seconds of a step, from a process of its own; the first three steps are warm-up."""
-    command = [sys.executable, __file__, "--side", side, "--threads", str(threads)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return statistics.median(json.loads(output)[3:])
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.side:
-        run = {"tinymae": run_tinymae, "torch": run_torch, "products": run_products, "mask tokens": run_mask_tokens}
-        print(json.dumps(run[options.side](options.threads)))
-        return
-    rounds = [{side: measure(side, options.threads) for side in SIDES} for _ in range(options.rounds)]
-    median = {side: statistics.median(r[side] for r in rounds) for side in SIDES}
-
-    def ratio(a, b):
-        return statistics.median(r[a] / r[b] for r in rounds)
-
-    report = {
-        "seconds": median,
-        "tinymae / torch": ratio("tinymae", "torch"),
-        "tinymae / products": ratio("tinymae", "products"),
-        "mask tokens / tinymae": ratio("mask tokens", "tinymae"),
-        "rounds": rounds,
-        "threads": options.threads,
-    }
-    for side in SIDES:
-        print(f"{side:12} {median[side]:.4f} s a step")
-    for name in ("tinymae / torch", "tinymae / products", "mask tokens / tinymae"):
-        print(f"{name:24} {report[name]:.2f}")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    compare(
+        __file__,
+        {"tinymae": run_tinymae, "torch": run_torch, "products": run_products, "mask tokens": run_mask_tokens},
+        [("tinymae", "torch"), ("tinymae", "products"), ("mask tokens", "tinymae")],
+    )

@@ -160,6 +160,7 @@ LAYERS = [
     "tinymae.ops",
     "tinymae.invariants",
     "tinymae.init",
+    "tinymae.masks",
     "tinymae.blocks",
     "tinymae.models.vit",
     "tinymae.models.transformer",
@@ -169,6 +170,7 @@ LAYERS = [
     "tinymae.parallel",
     "tinymae.data",
     "tinymae.plot",
+    "tinymae.plot_text",
     "tinymae.trace",
     "tinymae.checks",
     "tinymae.checkpoint",
@@ -176,10 +178,13 @@ LAYERS = [
     "tinymae.pretrained",
     "tinymae.training",
     "tinymae.estimator",
+    "tinymae.translation",
     "tinymae.demo",
     "tinymae",                      # the public names: nobody below may import them back
     "tinymae.__main__",
 ]
+
+PICTURES = ("tinymae.plot", "tinymae.plot_text")               # matplotlib and seaborn are slow to import: nobody else does
 
 
 def imports(source, modules):
@@ -223,8 +228,8 @@ def wrong_arrows(module, source, modules=SOURCES):
                 complaints.append(f"{module} imports {name}.{item}, which is private")
         elif top in ("torch", "torchvision"):
             complaints.append(f"{module} imports {top}")
-        elif top in ("matplotlib", "seaborn", "mpl_toolkits") and module != "tinymae.plot":
-            complaints.append(f"{module} imports {top}: pictures are drawn in tinymae.plot")
+        elif top in ("matplotlib", "seaborn", "mpl_toolkits") and module not in PICTURES:
+            complaints.append(f"{module} imports {top}: pictures are drawn in {' and '.join(PICTURES)}")
         elif module.startswith("tinymae.ops") and top not in ("math", "numpy", "scipy"):
             complaints.append(f"{module} imports {top}: an op needs math, numpy and scipy only")
     return complaints

@@ -3,12 +3,13 @@
     ops         one concept a file: linear, embedding, positional, softmax, attention, layernorm, activation, dropout,
                 patches, losses
     blocks      multi-head attention, feed forward, encoder layer, decoder layer
-    models      vit (the encoder), mae (the masked autoencoder)
+    models      vit (the encoder), mae (the masked autoencoder), transformer (the encoder-decoder that translates)
+    masks       padding and causal;  decode: greedy, beam search, sampling
     init        parameters from an rng;  tree: what to do with them
     optim       AdamW, clipping, schedules;  parallel: one gradient from many threads;  training: the loop;  checkpoint
     gradcheck   is a backward right? For these functions and for yours;  invariants: what a gradient check cannot see
-    plot        arrays in, a Figure out
-    demo        the main job, python -m tinymae
+    plot        arrays in, a Figure out;  plot_text: the same for words
+    demo        the main job, python -m tinymae;  translation: sentence pairs in, translations out
 
 Start with `ops.layernorm`, then `blocks`, then `models.mae`. The contract that all of them keep is in NOTATION.md.
 """

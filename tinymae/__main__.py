@@ -2,6 +2,7 @@
 import argparse
 import math
 import sys
+import warnings
 from pathlib import Path
 
 
@@ -13,8 +14,10 @@ def main(arguments=None):
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
-        return command(**options)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        with warnings.catch_warnings():                         # a warning is one line, without the code that gave it
+            warnings.showwarning = lambda message, *where: print(f"tinymae: {message}", file=sys.stderr)
+            return command(**options)
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"tinymae: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -42,6 +45,35 @@ def _parser():
     mae.add_argument("--out", type=Path, required=True, help="folder for the model, mae.npz")
     mae.add_argument("--resume", action="store_true", help="go on with the model in the folder")
     mae.set_defaults(command=_train_mae)
+
+    translate = train.add_parser("translate", help="an encoder-decoder Transformer")
+    translate.add_argument(
+        "--data", nargs="+", default=["phrasebook"], metavar="DATA",
+        help="phrasebook, dates, a tab-separated file, or a source and a target file (.gz too)",
+    )  # fmt: skip
+    length = translate.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="train for so many steps: the same result every time")
+    length.add_argument("--minutes", type=float, help="train for so long (default: 3)")
+    translate.add_argument("--seed", type=int, default=0)
+    translate.add_argument("--threads", type=int, help="default: one for each core")
+    translate.add_argument("--min-count", type=int, default=1, help="rarer words become <unk> (default: 1)")
+    translate.add_argument("--out", type=Path, required=True, help="folder for model and vocabularies")
+    translate.add_argument("--resume", action="store_true", help="go on with the model in the folder")
+    translate.set_defaults(command=_train_translate)
+
+    use = commands.add_parser("translate", help="translate with a model of your own")
+    use.add_argument("text", nargs="*", metavar="TEXT", help="sentences; without any, lines from standard input")
+    use.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
+    use.add_argument("--beam", type=int, default=1, help="beginnings to keep; 1 is greedy (default)")
+    use.add_argument("--attention", type=Path, metavar="FILE.png", help="draw where each word looked (one TEXT)")
+    use.set_defaults(command=_translate)
+
+    judge = commands.add_parser("evaluate", help="measure a model").add_subparsers(required=True, metavar="MODEL")
+    judge = judge.add_parser("translate", help="BLEU, exact match and perplexity of translations")
+    judge.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
+    judge.add_argument("--data", nargs="+", required=True, metavar="DATA", help="phrasebook, dates, or files")
+    judge.add_argument("--beam", type=int, default=1, help="beginnings to keep; 1 is greedy (default)")
+    judge.set_defaults(command=_evaluate_translate)
 
     reconstruct = commands.add_parser("reconstruct", help="hide patches of your own photograph and restore them")
     reconstruct.add_argument("picture", metavar="PICTURE", type=Path)
@@ -92,6 +124,51 @@ def _train_mae(data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threa
     print(f"{run.step} steps, loss on unseen pictures {run.evaluations[-1][1]:.4f}: {out / 'mae.npz'}")
     if run.interrupted:
         print("interrupted; the same command with --resume goes on from here")
+    return 0
+
+
+def _train_translate(data, out, steps, minutes, seed, threads, min_count, resume):
+    from tqdm import tqdm
+
+    from tinymae.translation import Translator, load_corpus, train_translator
+
+    corpus = load_corpus(data, seed)
+    print(f"{len(corpus.train)} sentence pairs to learn from, {len(corpus.held_out)} held out")
+    minutes = 3 if steps is None and minutes is None else minutes
+    run = train_translator(
+        corpus, out, None, steps, minutes, seed, threads, resume, min_count, say=tqdm.write
+    )
+    sources, references = zip(*corpus.held_out, strict=True)
+    translator = Translator.load(out)
+    exact = sum(map(translator.exact, translator.translate(sources), references)) / len(references)
+    print(f"{run.step} steps, {run.seconds:.0f} s; exact match on {len(references)} held-out pairs: {exact:.2%}")
+    print(out)
+    return 0
+
+
+def _translate(text, model, beam, attention):
+    from tinymae.translation import Translator
+
+    translator = Translator.load(model)
+    if attention:
+        from tinymae import plot
+
+        if len(text) != 1:
+            raise ValueError(f"--attention draws one sentence, got {len(text)}")
+        sources, words, decoded = translator.decode(text[0], beam)
+        weights = decoded.cross[0].mean(axis=0)                 # (H, T, Tk), the mean over layers
+        print(plot.save(plot.attention(weights[:, : len(words)], words, sources), attention), file=sys.stderr)
+    for line in text or (line.rstrip("\n") for line in sys.stdin):
+        print(translator.translate([line], beam)[0], flush=True)
+    return 0
+
+
+def _evaluate_translate(model, data, beam):
+    from tinymae.translation import Translator, evaluate, load_corpus, read_pairs
+
+    pairs = load_corpus(data).held_out if data in (["phrasebook"], ["dates"]) else read_pairs(data)
+    for name, value in evaluate(Translator.load(model), pairs, beam).items():
+        print(f"{name:12}{value if isinstance(value, str) else format(value, '.4f')}")
     return 0
 
 

@@ -315,3 +315,44 @@ def encoder_backward(dy, cache):
         dx, dblock = encoder_layer_backward(dx, cache["blocks"].pop())
         dp["blocks"].insert(0, dblock)
     return dx, dp
+
+
+def decoder_forward(
+    x, memory, p, heads, mask=None, memory_mask=None, norm_first=False, activation="relu", dropout=0.0, rng=None, eps=1e-5
+):
+    """A stack of decoder layers, all looking at the same memory, then a layer norm where p has one.
+
+    Parameters
+    ----------
+    x : ndarray of shape (B, Tq, D)
+    memory : ndarray of shape (B, Tk, D)
+    p : {"blocks": list of L layers, "norm": layer norm}; "norm" may be missing
+    heads, mask, memory_mask, norm_first, activation, dropout, rng, eps : as `decoder_layer_forward`
+
+    Returns
+    -------
+    y : ndarray of shape (B, Tq, D)
+    cache : {"blocks": list of L caches, "norm"}; the backward empties the list
+    """
+    blocks = []
+    for layer in p["blocks"]:
+        x, block = decoder_layer_forward(
+            x, memory, layer, heads, mask, memory_mask, norm_first, activation, dropout, rng, eps
+        )
+        blocks.append(block)
+    norm = None
+    if "norm" in p:
+        x, norm = layernorm_forward(x, **p["norm"], eps=eps)
+    return x, {"blocks": blocks, "norm": norm}
+
+
+def decoder_backward(dy, cache):
+    """Gradients (dx, dmemory, dp) of `decoder_forward`, from dy (B, Tq, D)."""
+    dx, dp, dmemory = dy, {"blocks": []}, 0
+    if cache["norm"] is not None:
+        dx, dp["norm"] = _norm_backward(dx, cache["norm"])
+    while cache["blocks"]:
+        dx, dlayer_memory, dblock = decoder_layer_backward(dx, cache["blocks"].pop())
+        dmemory = dmemory + dlayer_memory                       # every layer looked at the same memory
+        dp["blocks"].insert(0, dblock)
+    return dx, dmemory, dp

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinymae import blocks, init, tree
 from tinymae.gradcheck import gradcheck
-from tinymae.models import mae, vit
+from tinymae.models import mae, transformer, vit
 from tinymae.ops import (
     activation,
     attention,
@@ -52,7 +52,7 @@ def checks(seed=0):
     list of Check, arrays in float64
     """
     rng = np.random.default_rng(seed)
-    return [*_op_checks(rng), *_block_checks(rng), *_model_checks(rng)]
+    return [*_op_checks(rng), *_block_checks(rng), *_model_checks(rng), *_transformer_checks(rng)]
 
 
 def run_checks(seed=0):
@@ -134,6 +134,8 @@ def _block_checks(rng):
     encoder = perturbed(init.encoder_layer(D, H, F, fused=True, **f64), rng)
     decoder = perturbed(init.decoder_layer(D, H, F, **f64), rng)
     stack = perturbed({"blocks": [init.encoder_layer(D, H, F, **f64) for _ in range(2)], "norm": init.layernorm(D)}, rng)
+    decoders = {"blocks": [init.decoder_layer(D, H, F, d_k=DK, d_v=DV, **f64) for _ in range(2)], "norm": init.layernorm(D)}
+    decoders = perturbed(decoders, rng)
     feed = perturbed(init.feed_forward(D, F, **f64), rng)
 
     def mha(name, p, *xs, **options):
@@ -166,6 +168,8 @@ def _block_checks(rng):
                 activation=a, dropout=0.2, rng=1) for a in ("relu", "gelu", "gelu_tanh")),
         *layers,
         block("encoder", blocks.encoder_forward, blocks.encoder_backward, y, stack, heads=H, mask=padding, samples=20),
+        block("decoder", blocks.decoder_forward, blocks.decoder_backward, x, y, decoders, heads=H, mask=causal,
+              memory_mask=padding, dropout=0.2, rng=4, samples=10),
     ]  # fmt: skip
 
 
@@ -215,3 +219,28 @@ def _model_checks(rng):
 
 def _vit_forward(patches, p, positions, **options):
     return vit.vit_encoder_forward(patches, p, positions=positions, **options)
+
+
+def _transformer_checks(rng):
+    base = transformer.TransformerConfig(
+        src_vocab=V, tgt_vocab=V, d_model=D, encoder_layers=1, decoder_layers=2, heads=H, d_ff=F, dropout=0.2, max_len=8,
+    )  # fmt: skip
+    configs = {
+        "post-norm, relu, one matrix": base,
+        "pre-norm, gelu, two matrices, learned positions": replace(
+            base, src_vocab=9, tie="output", norm_first=True, activation="gelu", positions="learned"
+        ),
+        "post-norm, three matrices, no biases, d_k, d_v": replace(
+            base, src_vocab=9, tie="none", final_norm=True, bias=False, d_k=DK, d_v=DV, positions="halves"
+        ),
+    }
+    src = rng.integers(3, 9, (B, TK)) * np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])        # padded with 0
+    targets = rng.integers(3, V, (B, TQ)) * np.array([[1, 1, 0], [1, 1, 1]])
+    return [
+        Check(
+            f"transformer, {name}", transformer.transformer_forward,
+            lambda params, src, targets, **options: transformer.transformer_forward(src, targets, params, **options),
+            transformer.transformer_backward, (perturbed(transformer.transformer_init(config, rng, np.float64), rng),),
+            {"src": src, "targets": targets, "config": config, "label_smoothing": 0.1, "rng": 5}, 4,
+        ) for name, config in configs.items()
+    ]  # fmt: skip

@@ -66,6 +66,88 @@ def assert_batch_independent(function, *arrays):
         _assert_same(together[i : i + 1], alone, f"example {i} comes out otherwise alone than in its batch", tolerance)
 
 
+def assert_causal(function, ids, seed=0):
+    """No word can see a later one: what a decoder says at place t depends on the words 0..t only.
+
+    Parameters
+    ----------
+    function : callable; function(ids) -> ndarray of shape (B, T, ...), a row for each word
+    ids : integer ndarray of shape (B, T), or floats (B, T, ...), T at least 2
+    seed : int
+
+    Raises
+    ------
+    AssertionError
+        naming the place whose word changes an earlier output, or does not change any from its own on
+    ValueError
+        where there is nothing later, ids hold one word only, or function does not return a row for each
+    """
+    if ids.shape[1] < 2:
+        raise ValueError(f"assert_causal: expected at least two words, got ids {ids.shape}")
+    other = _other(ids, seed)
+    before = function(ids)
+    if before.shape[:2] != ids.shape[:2]:
+        raise ValueError(f"assert_causal: expected {ids.shape[:2]} rows, one for each word, got {before.shape}")
+    for t in range(1, ids.shape[1]):
+        changed = ids.copy()
+        changed[:, t:] = other[:, t:]
+        after = function(changed)
+        _assert_same(before[:, :t], after[:, :t], f"the words from place {t} on reach an earlier output: is the mask causal?")
+        if np.array_equal(before[:, t:], after[:, t:]):
+            raise AssertionError(f"the words from place {t} on reach no output at all: is the function constant?")
+
+
+def assert_pad_invariant(function, ids, mask, seed=0):
+    """Padding is not there: what stands under it, and how long it is, changes nothing.
+
+    Parameters
+    ----------
+    function : callable; function(ids, mask) -> ndarray: what the words say, and nothing of what padding says
+    ids : integer ndarray of shape (B, T), or floats (B, T, ...)
+    mask : boolean ndarray of shape (B, T), True = a word, False = padding
+    seed : int
+
+    Raises
+    ------
+    AssertionError
+        where padding changes the output, or words do not
+    ValueError
+        where the mask hides nothing or everything, ids hold one word only, or function returns more for more padding
+
+    Notes
+    -----
+    Other content must give the very same output. A longer array may be summed in another order, so there equality is up to
+    100 roundings of the largest number.
+    """
+    if mask.all() or not mask.any():
+        raise ValueError("assert_pad_invariant: expected a mask with some words and some padding")
+    before, other = function(ids, mask), _other(ids, seed)
+    shown = mask.reshape(*mask.shape, *[1] * (ids.ndim - 2))
+    _assert_same(before, function(np.where(shown, ids, other), mask), "what stands under the padding reaches the output")
+    longer = np.concatenate([ids, other[:, -1:], other[:, :1]], axis=1)
+    after = function(longer, np.pad(mask, ((0, 0), (0, 2))))
+    if after.shape != before.shape:
+        raise ValueError(
+            f"assert_pad_invariant: expected what the words say only, got {before.shape}, and {after.shape} for two more "
+            "places: return output[mask]"
+        )
+    tolerance = 100 * np.finfo(before.dtype).eps * np.abs(before).max()
+    _assert_same(before, after, "two more places of padding reach the output", tolerance)
+    if np.array_equal(before, function(np.where(shown, other, ids), mask)):
+        raise AssertionError("the words do not reach the output: is the mask the wrong way round? True = a word")
+
+
+def _other(x, seed):
+    """An array like x that is different everywhere; integers become others of the integers in x."""
+    rng = np.random.default_rng(seed)
+    if not np.issubdtype(x.dtype, np.integer):
+        return x + rng.uniform(1, 2, x.shape).astype(x.dtype)
+    words, place = np.unique(x, return_inverse=True)
+    if len(words) < 2:
+        raise ValueError(f"expected at least two different ids, got {words} only: there is nothing to change them to")
+    return words[(place.reshape(x.shape) + rng.integers(1, len(words), x.shape)) % len(words)]
+
+
 def _assert_same(a, b, complaint, tolerance=0.0):
     difference = np.abs(a - b)
     if not difference.max() <= tolerance:

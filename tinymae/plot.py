@@ -8,6 +8,8 @@ leaves something out (values beyond the range, a spike beyond the axis), its cap
 Figures are returned, not shown, and pyplot is never asked for one: no display is needed, nothing stays open, and the
 settings of Matplotlib are the same before and after.  `save` writes a PNG.  Heads, positions and patches are counted
 from 0, as in the arrays.
+
+Pictures for text are in `plot_text`.  The two share the helpers at the top whose names have no underscore.
 """
 import contextlib
 import math
@@ -40,13 +42,13 @@ CJK_FAMILIES = (
 
 
 @contextlib.contextmanager
-def _styled():
+def styled():
     """Draw with Matplotlib's defaults and our style on top, whatever the reader has set; then put everything back."""
     with matplotlib.style.context(["default", STYLE]):
         yield
 
 
-def _figure(height, caption):
+def page(height, caption):
     """An empty figure with room for `height` inches of picture and the caption under it."""
     lines = textwrap.wrap(caption, 102)
     figure = Figure(figsize=(WIDTH, height + 0.17 * len(lines) + 0.1))
@@ -54,7 +56,7 @@ def _figure(height, caption):
     return figure
 
 
-def _numbers(name, value, ranks, shape, hint=""):
+def check_numbers(name, value, ranks, shape, hint=""):
     """value as a finite array of real numbers, not empty and of one of the ranks."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
@@ -70,9 +72,9 @@ def _numbers(name, value, ranks, shape, hint=""):
     return array
 
 
-def _weights(name, value, ranks, shape, hint=""):
+def check_weights(name, value, ranks, shape, hint=""):
     """Attention weights: numbers in 0..1."""
-    weights = _numbers(name, value, ranks, shape, hint)
+    weights = check_numbers(name, value, ranks, shape, hint)
     if weights.min() < 0 or weights.max() > 1.001:                     # 1.001: half precision may round a sum upwards
         raise ValueError(
             f"{name} must lie in 0..1, got {weights.min():.4g}..{weights.max():.4g}: "
@@ -94,7 +96,7 @@ def _grid(name, count, grid):
 
 def _pictures(name, value, ranks, shape):
     """uint8 pictures with 1 or 3 channels."""
-    pictures = _numbers(name, value, ranks, shape)
+    pictures = check_numbers(name, value, ranks, shape)
     if pictures.dtype != np.uint8:
         raise TypeError(
             f"{name} must be uint8 (0..255), got {pictures.dtype}: undo the normalisation of the input first, then "
@@ -108,7 +110,7 @@ def _pictures(name, value, ranks, shape):
     return pictures
 
 
-def _beyond(array, low, high):
+def beyond(array, low, high):
     """Where the colour bar gets an arrow, and what the caption says, when values lie outside the fixed range."""
     below, above = array.min() < low, array.max() > high
     if not (below or above):
@@ -126,14 +128,14 @@ def _ticks(count, steps=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), most=16):
 POWERS = tuple(2**k for k in range(12))                                # steps that suit widths: 64, 512, 768
 
 
-def _heatmap(ax, array, low, high, colours):
+def heatmap(ax, array, low, high, colours):
     """A heatmap on ax with a fixed range; returns what a colour bar needs."""
     sns.heatmap(array, ax=ax, vmin=low, vmax=high, cmap=colours, cbar=False, xticklabels=False, yticklabels=False)
     ax.spines[:].set_visible(True)
     return ax.collections[0]
 
 
-def _colour_bar(figure, mesh, axes, ticks, label, extend="neither"):
+def colour_bar(figure, mesh, axes, ticks, label, extend="neither"):
     """One colour bar for all axes, right of them and equally wide in figures of any height."""
     aspect = 6 * (figure.get_figheight() - 1)
     figure.colorbar(mesh, ax=axes, ticks=ticks, format="%.3g", label=label, extend=extend, pad=0.02, aspect=aspect)
@@ -153,24 +155,47 @@ def _families(text):
     return None
 
 
-def _labels(name, labels, count):
-    """The tokens of one axis as strings, or None."""
-    if labels is None:
+def check_tokens(name, tokens, count, array="weights", most=LABELLED):
+    """The tokens of one axis of `array` as strings, at most `most`, or None."""
+    if tokens is None:
         return None
-    labels = [str(label) for label in labels]
-    if len(labels) != count:
+    tokens = [str(token) for token in tokens]
+    if len(tokens) != count:
         raise ValueError(
-            f"{name} has {len(labels)} tokens, but the weights have {count}: is a start, end or padding token missing?"
+            f"{name} has {len(tokens)} tokens, but the {array} have {count}: is a start, end or padding token missing?"
         )
-    if count > LABELLED:
+    if count > most:
         raise ValueError(
-            f"{name} has {count} tokens; more than {LABELLED} cannot be read. Cut the weights and the tokens, as in "
-            f"weights[..., :{LABELLED}, :{LABELLED}], or leave the tokens out"
+            f"{name} has {count} tokens; more than {most} cannot be read. Cut the {array} and the tokens, as in "
+            f"{array}[..., :{most}, :{most}], or leave the tokens out"
         )
-    return labels
+    return tokens
 
 
-@_styled()
+def drawable(*sides):
+    """What of some lists of tokens (or None) this machine can draw.
+
+    Returns
+    -------
+    sides : the lists; None for a list with Chinese, Japanese or Korean that no font here has: number its tokens
+    fonts : dict, options for what writes them
+    note : str, for the caption; "" where nothing is missing, else there is a warning too
+    """
+    written = "".join(token for tokens in sides for token in tokens or ())
+    if not _is_cjk(written):
+        return sides, {}, ""
+    if families := _families(written):
+        return sides, {"fontfamily": families}, ""
+    warnings.warn(
+        "no font on this machine has the Chinese, Japanese or Korean characters of the tokens, so they are "
+        "numbered; install 'Noto Sans CJK SC' (Debian, Ubuntu: fonts-noto-cjk), delete Matplotlib's font cache",
+        stacklevel=4,                                                  # past the picture and its @styled, to the caller
+    )
+    sides = [None if tokens and _is_cjk("".join(tokens)) else tokens for tokens in sides]
+    return sides, {}, " Numbered tokens: no font here has these characters, so the tokens are counted from 0."
+
+
+@styled()
 def positional_encoding(table, caption=None):
     """A table of positional encodings as a heatmap: positions down, hidden dimensions across, colours from -1 to 1.
 
@@ -194,27 +219,27 @@ def positional_encoding(table, caption=None):
     Differs: the articles let the colours span the values of the table; here white is always 0.
     """
     hint = "; drop the batch axis with table[0]" if np.ndim(table) == 3 else ""
-    table = _numbers("table", table, (2,), "(T, D), positions and hidden dimensions", hint)
+    table = check_numbers("table", table, (2,), "(T, D), positions and hidden dimensions", hint)
     positions, width = table.shape
-    extend, note = _beyond(table, -1, 1)
+    extend, note = beyond(table, -1, 1)
     if caption is None:
         caption = (
             "How to read it: a row is the encoding of one position, a column is one hidden dimension. Red is +1, "
             "white is 0, blue is -1. A column, read downwards, is a wave: short stripes are a short wave, "
             "an even colour is a long one."
         )
-    figure = _figure(min(max(1.2 + 0.2 * positions, 3.0), 4.4), caption + note)
+    figure = page(min(max(1.2 + 0.2 * positions, 3.0), 4.4), caption + note)
     ax = figure.subplots()
-    mesh = _heatmap(ax, table, -1, 1, SIGNED)
+    mesh = heatmap(ax, table, -1, 1, SIGNED)
     across, down = _ticks(width, POWERS), _ticks(positions, most=12)
     ax.set_xticks(across + 0.5, across)
     ax.set_yticks(down + 0.5, down)
     ax.set(xlabel="hidden dimension", ylabel="position")
-    _colour_bar(figure, mesh, ax, [-1, -0.5, 0, 0.5, 1], "value", extend)
+    colour_bar(figure, mesh, ax, [-1, -0.5, 0, 0.5, 1], "value", extend)
     return figure
 
 
-@_styled()
+@styled()
 def position_grid(table, grid, caption=None):
     """How alike the positions of patches are: the cosine of nine of them (fewer on a small grid) with all others.
 
@@ -238,7 +263,7 @@ def position_grid(table, grid, caption=None):
 
     Differs: the figure of Dosovitskiy et al. shows every patch; nine show the pattern and can be read.
     """
-    table = _numbers("table", table, (2,), "(N, D), patches and hidden dimensions")
+    table = check_numbers("table", table, (2,), "(N, D), patches and hidden dimensions")
     rows, cols = _grid("the table", len(table), grid)
     length = np.linalg.norm(table.astype(np.float64), axis=1)
     if not length.all():
@@ -258,11 +283,11 @@ def position_grid(table, grid, caption=None):
         )
     side = min(5.5 / len(chosen_cols), 2.6)
     height = min(max(side * rows / cols, 0.6), 2.6)
-    figure = _figure(len(chosen_rows) * (height + 0.3) + 0.4, caption)
+    figure = page(len(chosen_rows) * (height + 0.3) + 0.4, caption)
     axes = figure.subplots(len(chosen_rows), len(chosen_cols), squeeze=False)
     for line, row, maps in zip(axes, chosen_rows, cosines, strict=True):
         for ax, col, cosine in zip(line, chosen_cols, maps, strict=True):
-            mesh = _heatmap(ax, cosine, -1, 1, SIGNED)
+            mesh = heatmap(ax, cosine, -1, 1, SIGNED)
             ax.add_patch(Rectangle((col, row), 1, 1, fill=False, edgecolor="#ffe600", linewidth=2, clip_on=False))
             ax.set_title(f"patch in row {row}, column {col}", fontsize=9)
             if row == chosen_rows[-1]:
@@ -271,11 +296,11 @@ def position_grid(table, grid, caption=None):
             if col == chosen_cols[0]:
                 ax.set_yticks(_ticks(rows, most=8) + 0.5, _ticks(rows, most=8))
                 ax.set_ylabel("row of the grid")
-    _colour_bar(figure, mesh, axes, [-1, -0.5, 0, 0.5, 1], "cosine")
+    colour_bar(figure, mesh, axes, [-1, -0.5, 0, 0.5, 1], "cosine")
     return figure
 
 
-@_styled()
+@styled()
 def attention(weights, queries=None, keys=None, caption=None, vmax=1.0):
     """Attention weights as one heatmap per head: a row is a query, a column a key, all heads in one colour scale.
 
@@ -304,12 +329,12 @@ def attention(weights, queries=None, keys=None, caption=None, vmax=1.0):
     """
     rank = np.ndim(weights)
     hint = "; take one sequence of the batch, as in weights[0]" if rank == 4 else ""
-    weights = _weights("weights", weights, (2, 3), "(H, Tq, Tk) or (Tq, Tk)", hint)
+    weights = check_weights("weights", weights, (2, 3), "(H, Tq, Tk) or (Tq, Tk)", hint)
     if not 0 < vmax < math.inf:
         raise ValueError(f"vmax must be a number above 0, got {vmax!r}: it is the weight with the brightest colour")
     weights = weights.reshape(-1, *weights.shape[-2:])
     heads, count_q, count_k = weights.shape
-    queries, keys = _labels("queries", queries, count_q), _labels("keys", keys, count_k)
+    queries, keys = check_tokens("queries", queries, count_q), check_tokens("keys", keys, count_k)
     if caption is None:
         each = "map is one head, each row" if rank == 3 else "row"
         caption = (
@@ -317,21 +342,9 @@ def attention(weights, queries=None, keys=None, caption=None, vmax=1.0):
             f"The colours run from 0 to {vmax:.3g}{'' if vmax == 1 else ' (not to 1)'}"
             f"{', the same for all heads' if rank == 3 else ''}."
         )
-    extend, note = _beyond(np.minimum(weights, 1), 0, vmax)
+    extend, note = beyond(np.minimum(weights, 1), 0, vmax)
 
-    fonts = {}
-    if _is_cjk(written := "".join([*(queries or ()), *(keys or ())])):
-        if families := _families(written):
-            fonts = {"fontfamily": families}
-        else:
-            queries, keys = (None if tokens and _is_cjk("".join(tokens)) else tokens for tokens in (queries, keys))
-            note += " Numbered tokens: no font here has these characters, so the tokens are counted from 0."
-            warnings.warn(
-                "no font on this machine has the Chinese, Japanese or Korean characters of the tokens, so they are "
-                "numbered; install 'Noto Sans CJK SC' (Debian, Ubuntu: fonts-noto-cjk), delete Matplotlib's font cache",
-                stacklevel=3,                                          # past the wrapper of @_styled, to the caller
-            )
-
+    (queries, keys), fonts, missing = drawable(queries, keys)
     across = max([1.0, *(sum(1.7 if _is_cjk(c) else 1 for c in token) for token in keys or ())]) * 0.085     # inches
     most = 4 if keys is None else max(1, min(4, int(5.8 / (0.16 * count_k))))      # 0.16 inches: a line of 9 points
     full = [n for n in range(1, most + 1) if heads % n == 0 and 2 * n >= most]     # columns that leave no place empty
@@ -340,13 +353,13 @@ def attention(weights, queries=None, keys=None, caption=None, vmax=1.0):
     side = 6.0 / columns
     height = max(min(side * count_q / count_k, 4.0, 7.0 / lines), 0.8, 0.16 * count_q if queries else 0)
     upright = keys is not None and across > 0.9 * side / count_k
-    figure = _figure(lines * (height + 0.25) + 0.5 + (across if upright else 0.1), caption + note)
+    figure = page(lines * (height + 0.25) + 0.5 + (across if upright else 0.1), caption + note + missing)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for head, ax in enumerate(axes):
         if head >= heads:
             ax.set_axis_off()
             continue
-        mesh = _heatmap(ax, weights[head], 0, vmax, AMOUNT)
+        mesh = heatmap(ax, weights[head], 0, vmax, AMOUNT)
         if rank == 3:
             ax.set_title(f"head {head}")
         if head + columns >= heads:                                    # nothing below this map: it carries the labels
@@ -357,11 +370,11 @@ def attention(weights, queries=None, keys=None, caption=None, vmax=1.0):
             at = _ticks(count_q, most=max(3, int(4 * height))) if queries is None else np.arange(count_q)
             ax.set_yticks(at + 0.5, at if queries is None else queries, rotation=0, **fonts)
             ax.set_ylabel("query (looks)")
-    _colour_bar(figure, mesh, axes, np.linspace(0, vmax, 5), "attention weight", extend)
+    colour_bar(figure, mesh, axes, np.linspace(0, vmax, 5), "attention weight", extend)
     return figure
 
 
-@_styled()
+@styled()
 def attention_over_picture(picture, class_attention, patch_attention, patch, grid, caption=None):
     """Where a vision Transformer looks: attention to the patches, laid over the picture, per head and for their mean.
 
@@ -390,8 +403,8 @@ def attention_over_picture(picture, class_attention, patch_attention, patch, gri
     """
     picture = _pictures("picture", picture, (3,), "(rows, cols, C)")
     rank_hint = "; take one picture of the batch and one query, as in weights[0, :, 0, 1:]"
-    from_class = _weights("class_attention", class_attention, (2,), "(H, N)", rank_hint)
-    from_patch = _weights("patch_attention", patch_attention, (2,), "(H, N)", rank_hint)
+    from_class = check_weights("class_attention", class_attention, (2,), "(H, N)", rank_hint)
+    from_patch = check_weights("patch_attention", patch_attention, (2,), "(H, N)", rank_hint)
     if from_class.shape != from_patch.shape:
         raise ValueError(
             f"class_attention has the shape {from_class.shape} and patch_attention {from_patch.shape}: both are "
@@ -416,7 +429,7 @@ def attention_over_picture(picture, class_attention, patch_attention, patch, gri
     left = 2.0                                                         # inches
     side = min((WIDTH - left - 0.5) / columns, 2.0) - 0.1
     tall = max(2 * (lines * (side * height / width + 0.3) + 0.25), left * height / width + 1.0)
-    figure = _figure(tall, caption)
+    figure = page(tall, caption)
     left_part, right_part = figure.subfigures(1, 2, width_ratios=(left, WIDTH - left))
     dimmed = 10 + 0.3 * picture.mean(axis=2)                           # (rows, cols), dark: light means attention
     ramp = np.linspace(0, 1, 256)
@@ -457,7 +470,7 @@ def attention_over_picture(picture, class_attention, patch_attention, patch, gri
     return figure
 
 
-@_styled()
+@styled()
 def reconstructions(masked, reconstruction, pasted, original, title="", caption=None, mode=""):
     """What a masked autoencoder makes of pictures: one row each, masked | reconstruction | + visible | original.
 
@@ -506,7 +519,7 @@ def reconstructions(masked, reconstruction, pasted, original, title="", caption=
     banner = textwrap.wrap(mode, 80)
     strip = 0.2 * len(banner) + 0.14 if banner else 0.0
     top = (0.32 if title else gap) + (strip + gap if banner else 0) + 0.22
-    figure = _figure(top + count * (high + gap), caption)
+    figure = page(top + count * (high + gap), caption)
     figure.set_layout_engine("none")
     total = figure.get_figheight()
     if title:
@@ -529,7 +542,7 @@ def reconstructions(masked, reconstruction, pasted, original, title="", caption=
     return figure
 
 
-@_styled()
+@styled()
 def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=None, caption=None):
     """The loss of a training run, step by step, with what it should be compared with.
 
@@ -558,8 +571,8 @@ def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=N
     Differs: many tools smooth with an exponential mean, which drags a spike along, or use a logarithmic axis, which
     hides how little the last steps gain.
     """
-    steps = _numbers("steps", steps, (1,), "(n,)").astype(np.float64)     # unsigned integers have no -1
-    losses = _numbers("losses", losses, (1,), "(n,)").astype(np.float64)
+    steps = check_numbers("steps", steps, (1,), "(n,)").astype(np.float64)     # unsigned integers have no -1
+    losses = check_numbers("losses", losses, (1,), "(n,)").astype(np.float64)
     if len(steps) != len(losses):
         raise ValueError(f"there are {len(steps)} steps and {len(losses)} losses: one loss for each step")
     if (np.diff(steps) <= 0).any():
@@ -573,11 +586,11 @@ def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=N
             raise TypeError(f"{name} must be a dict with losses as its values, or None, got {type(value).__name__}")
     dots = np.empty((2, 0))                                            # steps, losses
     if evaluations:
-        dots = _numbers("evaluations", sorted(evaluations.items()), (2,), "{step: loss}").T
+        dots = check_numbers("evaluations", sorted(evaluations.items()), (2,), "{step: loss}").T
     marks = dict(sorted((baselines or {}).items(), key=lambda item: item[1]))
-    levels = _numbers("baselines", list(marks.values()), (1,), "{name: loss}") if marks else np.empty(0)
+    levels = check_numbers("baselines", list(marks.values()), (1,), "{name: loss}") if marks else np.empty(0)
     if learning_rates is not None:
-        learning_rates = _numbers("learning_rates", learning_rates, (1,), "(n,)")
+        learning_rates = check_numbers("learning_rates", learning_rates, (1,), "(n,)")
         if len(learning_rates) != len(steps):
             raise ValueError(
                 f"there are {len(steps)} steps and {len(learning_rates)} learning rates: one rate for each step"
@@ -611,7 +624,7 @@ def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=N
         caption += " Dashed lines are what the run should beat." if marks else ""
 
     panels = [1] if learning_rates is None else [3, 1]
-    figure = _figure(3.3 if learning_rates is None else 4.5, " ".join([caption, *notes]))
+    figure = page(3.3 if learning_rates is None else 4.5, " ".join([caption, *notes]))
     axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=panels)[:, 0]
     ax = axes[0]
     ax.plot(steps, losses, color="#9ecae1", linewidth=0.7, label="training, each step")
@@ -638,7 +651,7 @@ def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=N
     return figure
 
 
-@_styled()
+@styled()
 def save(figure, path):
     """Write the figure as a PNG, whole or not at all, and return the path.
 

@@ -61,7 +61,8 @@ def mae_gradient(config, sample, batch, micro_batch, workers):
 
 
 def train(
-    run, gradient, lr, batch, steps=None, minutes=None, warmup=0.05, max_norm=None, evaluate=None, save=None, bar=True
+    run, gradient, lr, batch, steps=None, minutes=None, warmup=0.05, max_norm=None, evaluate=None, save=None, bar=True,
+    unit="images",
 ):
     """Go on with a run until it has done its steps, its minutes are over, or somebody presses Ctrl-C.
 
@@ -78,6 +79,7 @@ def train(
     evaluate : callable; evaluate(params) -> float, called twenty times in a run and at its end; or None
     save : callable; save(run), called every half minute and at the end; or None
     bar : bool, show progress
+    unit : str, what a batch is made of
 
     Returns
     -------
@@ -116,7 +118,7 @@ def train(
             run.seconds = before + now - started
             recent = run.losses[-50:]
             shown.set_postfix_str(
-                f"loss {sum(recent) / len(recent):.4f}, {batch * run.step / run.seconds:.0f} images/s", refresh=False
+                f"loss {sum(recent) / len(recent):.4f}, {batch * run.step / run.seconds:.0f} {unit}/s", refresh=False
             )
             shown.update(1 if steps else min(run.seconds, total) - shown.n)
             if evaluate and math.floor(20 * progress()) > evaluated:

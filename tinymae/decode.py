@@ -1,0 +1,282 @@
+"""Decoding: one word at a time, greedily, with a beam, or by chance.
+
+In training the decoder sees the true sentence at once, behind a causal mask. In use there is no sentence yet: it says a word,
+is fed it, and says the next (article A, worked example; article C, section 5). What earlier words gave as keys and values does
+not change, so it is kept: a step computes one query, and looks at all keys so far. The numbers are those of
+`models.transformer.decode`. <pad> and <bos> are never said.
+
+Beam search keeps the W best beginnings. A longer sentence is always less likely than its beginning, so finished ones compare by
+
+    score = log p / ((5 + length) / 6)^alpha                    Wu et al. 2016, equation 14; alpha = 0: no penalty
+
+Differs: length counts <eos>, as in Tensor2Tensor. A finished sentence keeps its place in the beam, which so gets narrower until
+all are finished: with W = 1 this is greedy decoding.
+"""
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from tinymae.blocks import feed_forward_forward
+from tinymae.masks import padding_mask
+from tinymae.models.transformer import POSITIONS, encode, to_vocabulary
+from tinymae.ops.attention import scaled_dot_product_attention_forward
+from tinymae.ops.layernorm import layernorm_forward
+from tinymae.ops.linear import linear_forward
+
+
+class Decoded(NamedTuple):
+    """What the decoders return, for a batch of B sources."""
+
+    ids: np.ndarray             # (B, T) integers: words, <eos>, padding
+    log_probs: np.ndarray       # (B,) natural logarithm of each sentence's probability
+    cross: np.ndarray           # (B, L, H, T, Tk): where each word looked in the source
+    self_attention: np.ndarray  # (B, L, H, T, T): where it looked among the words before it
+
+
+class State:
+    """Keys and values of all that was said, for every layer; rows are sentences in progress, `beam` for each source."""
+
+    def __init__(self, src, params, config, length, beam=1):
+        memory, _ = encode(src, params, config)
+        self.params, self.config, self.t = params, config, 0
+        self.memory_mask = padding_mask(src, config.pad).repeat(beam, axis=0)
+        self.table = params["embed"] if config.tie == "all" else params["tgt_embed"]
+        if config.positions == "learned":
+            self.positions = params["tgt_positions"]
+        else:
+            self.positions = POSITIONS[config.positions](length, config.d_model).astype(self.table.dtype)
+        if length > len(self.positions):
+            raise ValueError(f"expected at most {len(self.positions)} words, the learned positions, got max_len {length}")
+        self.memory, self.past = [], []
+        for p in params["decoder"]["blocks"]:
+            kv = [_heads(linear_forward(memory, **p["cross_attn"][name])[0], config.heads) for name in "kv"]
+            self.memory.append([x.repeat(beam, axis=0) for x in kv])                    # (rows, H, Tk, d)
+            widths = [p["self_attn"][name]["w"].shape[1] // config.heads for name in "kv"]
+            shape = beam * len(src), config.heads, length
+            self.past.append([np.zeros((*shape, width), self.table.dtype) for width in widths])
+
+    def step(self, ids):
+        """Feed one word to each sentence, the t-th.
+
+        Parameters
+        ----------
+        ids : integer ndarray of shape (rows,)
+
+        Returns
+        -------
+        logits : ndarray of shape (rows, V), for the next word
+        looked : list of (self-attention (rows, H, t), cross-attention (rows, H, Tk)), one for each layer
+        """
+        config, looked = self.config, []
+        x = self.table[ids][:, None]                                                    # (rows, 1, D)
+        if config.scale_embedding:
+            x = x * math.sqrt(config.d_model)
+        x = x + self.positions[self.t]
+        self.t += 1
+        for p, past, memory in zip(self.params["decoder"]["blocks"], self.past, self.memory, strict=True):
+            h = self._before(x, p["ln1"])
+            for kept, name in zip(past, "kv", strict=True):
+                kept[:, :, self.t - 1 : self.t] = _heads(linear_forward(h, **p["self_attn"][name])[0], config.heads)
+            a, back = self._attention(h, p["self_attn"], *(kept[:, :, : self.t] for kept in past), None)
+            x = self._after(x + a, p["ln1"])
+            a, across = self._attention(self._before(x, p["ln2"]), p["cross_attn"], *memory, self.memory_mask)
+            x = self._after(x + a, p["ln2"])
+            f, _ = feed_forward_forward(self._before(x, p["ln3"]), p["ffn"], config.activation)
+            x = self._after(x + f, p["ln3"])
+            looked.append((back, across))
+        if "norm" in self.params["decoder"]:
+            x, _ = layernorm_forward(x, **self.params["decoder"]["norm"], eps=config.eps)
+        return to_vocabulary(x[:, 0], self.params, config)[0], looked
+
+    def choose(self, rows):
+        """Go on with these sentences, in this order; one may be kept twice, each in the place of one of the same source."""
+        for pair in self.past:
+            for kept in pair:
+                kept[:, :, : self.t] = kept[rows, :, : self.t]
+
+    def _before(self, x, norm):
+        return layernorm_forward(x, **norm, eps=self.config.eps)[0] if self.config.norm_first else x
+
+    def _after(self, x, norm):
+        return x if self.config.norm_first else layernorm_forward(x, **norm, eps=self.config.eps)[0]
+
+    def _attention(self, h, p, k, v, mask):
+        q = _heads(linear_forward(h, **p["q"])[0], self.config.heads)
+        z, cache = scaled_dot_product_attention_forward(q, k, v, mask)
+        y, _ = linear_forward(z.swapaxes(1, 2).reshape(len(h), 1, -1), **p["out"])
+        return y, cache[3][:, :, 0]
+
+
+def _heads(x, heads):
+    """(rows, T, H d) -> (rows, H, T, d)."""
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def _log_probs(logits, config):
+    """Log-probabilities (rows, V) of the next word; -inf for <pad> and <bos>, which nobody says."""
+    if not np.isfinite(logits).all():
+        raise ValueError("expected finite logits, got inf or NaN: look at the parameters, did training diverge?")
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    log_probs[:, [config.pad, config.bos]] = -np.inf
+    return log_probs
+
+
+def _length(src, params, config, max_len):
+    """How many words may be said."""
+    if src.ndim != 2 or not src.size:
+        raise ValueError(f"expected src (B, Tk), not empty, got {src.shape}: one sentence alone is src[None]")
+    if max_len is None:
+        max_len = 2 * src.shape[1] + 10
+        return min(max_len, len(params["tgt_positions"])) if config.positions == "learned" else max_len
+    if max_len < 1:
+        raise ValueError(f"expected max_len of at least 1, got {max_len}")
+    return max_len
+
+
+def greedy(src, params, config, max_len=None):
+    """The likeliest next word, again and again.
+
+    Parameters
+    ----------
+    src : integer ndarray of shape (B, Tk), padded
+    params, config : as `models.transformer.transformer_forward`
+    max_len : int, words at most, <eos> included; None for twice the source and ten (or all learned positions, if fewer)
+
+    Returns
+    -------
+    Decoded
+
+    Raises
+    ------
+    TypeError
+        where src does not hold integers
+    ValueError
+        where src is not a batch of sentences, max_len does not fit, or the parameters give no finite logits
+    """
+    return _one_by_one(src, params, config, max_len, lambda log_probs: log_probs.argmax(axis=-1))
+
+
+def sample(src, params, config, rng, temperature=1.0, top_k=None, max_len=None):
+    """A word drawn by its probability, again and again.
+
+    Parameters
+    ----------
+    src, params, config, max_len : as `greedy`
+    rng : numpy.random.Generator
+    temperature : float, positive: below 1 bolder, towards `greedy`; above 1 wilder
+    top_k : int, draw among the k likeliest only; or None
+
+    Returns
+    -------
+    Decoded; its log_probs are those of the model, without temperature and top_k
+
+    Raises
+    ------
+    TypeError, ValueError
+        as `greedy`, and where temperature or top_k are not positive
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"expected a positive, finite temperature, got {temperature}: greedy() is what 0 would be")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"expected top_k of at least 1, got {top_k}: None draws among all words")
+
+    def draw(log_probs):
+        # From the likeliest word down, in float64: no temperature is too small for that.
+        scores = np.subtract(log_probs, log_probs.max(axis=1, keepdims=True), dtype=np.float64) / temperature
+        if top_k is not None and top_k < scores.shape[1]:
+            least = np.partition(scores, -top_k, axis=1)[:, -top_k, None]
+            scores = np.where(scores >= least, scores, -np.inf)
+        return (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)      # Gumbel noise: argmax is then a draw from softmax
+
+    return _one_by_one(src, params, config, max_len, draw)
+
+
+def _one_by_one(src, params, config, max_len, choose):
+    """Decoded, with choose: log-probabilities (B, V) -> words (B,)."""
+    max_len, rows = _length(src, params, config, max_len), np.arange(len(src))
+    state = State(src, params, config, max_len)
+    said, looked = [], []
+    total, running, word = np.zeros(len(src)), np.ones(len(src), bool), np.full(len(src), config.bos)
+    while running.any() and state.t < max_len:
+        logits, weights = state.step(word)
+        log_probs = _log_probs(logits, config)
+        word = np.where(running, choose(log_probs), config.pad)
+        total[running] += log_probs[rows, word][running]
+        running &= word != config.eos
+        said.append(word)
+        looked.append(weights)
+    ids = np.stack(said, axis=1)
+    layers = len(looked[0])
+    cross = np.zeros((len(src), layers, config.heads, state.t, src.shape[1]), logits.dtype)
+    self_attention = np.zeros((*cross.shape[:4], state.t), logits.dtype)
+    for t, i in np.ndindex(state.t, layers):
+        self_attention[:, i, :, t, : t + 1], cross[:, i, :, t] = looked[t][i]
+    silent = (ids == config.pad)[:, None, None, :, None]        # behind <eos> nothing was said, and nobody looked
+    np.copyto(cross, 0, where=silent)
+    np.copyto(self_attention, 0, where=silent)
+    return Decoded(ids, total, cross, self_attention)
+
+
+def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None):
+    """The best sentence among those that `beam` beginnings lead to.
+
+    Parameters
+    ----------
+    src, params, config, max_len : as `greedy`
+    beam : int, W; 1 is `greedy`
+    alpha : float, length penalty, see the top of this file
+
+    Returns
+    -------
+    Decoded; its log_probs are those of the model, without length penalty
+
+    Raises
+    ------
+    TypeError, ValueError
+        as `greedy`, and where beam is not positive
+    """
+    if beam < 1:
+        raise ValueError(f"expected a beam of at least 1, got {beam}")
+    max_len, batch = _length(src, params, config, max_len), len(src)
+    state = State(src, params, config, max_len, beam)                   # row b * W + w is beginning w of sentence b
+    ids = np.full((batch, beam, max_len), config.pad)
+    total = np.full((batch, beam), -np.inf)                             # -inf: no beginning in this place
+    total[:, 0] = 0                                                     # all begin alike: one is enough
+    finished = [[] for _ in range(batch)]                               # (score, words) of each sentence
+    word = np.full(batch * beam, config.bos)
+    while state.t < max_len and (total > -np.inf).any():
+        log_probs = _log_probs(state.step(word)[0], config).reshape(batch, beam, -1)
+        scores, t = total[..., None] + log_probs, state.t               # (B, W, V)
+        origin, chosen = np.zeros((batch, beam), int), np.full((batch, beam), config.pad)
+        total = np.full((batch, beam), -np.inf)
+        for b in range(batch):
+            free = beam - len(finished[b])                              # a finished sentence keeps its place in the beam
+            for place, candidate in enumerate(_largest(scores[b].ravel(), free)):
+                row, new = divmod(candidate, scores.shape[2])
+                if new == config.eos or t == max_len:
+                    sentence = np.append(ids[b, row, : t - 1], new)
+                    finished[b].append((scores[b, row, new] / ((5 + t) / 6) ** alpha, sentence))
+                else:
+                    origin[b, place], chosen[b, place], total[b, place] = row, new, scores[b, row, new]
+        ids = np.take_along_axis(ids, origin[..., None], axis=1)
+        ids[..., t - 1] = chosen
+        word = chosen.ravel()
+        state.choose((origin + beam * np.arange(batch)[:, None]).ravel())
+    best = [max(sentences, key=lambda found: found[0])[1] for sentences in finished]
+    ids = np.full((max(map(len, best)), batch), config.pad)             # (T, B)
+    for b, sentence in enumerate(best):
+        ids[: len(sentence), b] = sentence
+    # The winners are said once more, alone, to see where they look: cheaper than to carry that along for all beginnings.
+    words = iter(ids)
+    return _one_by_one(src, params, config, len(ids), lambda log_probs: next(words))
+
+
+def _largest(scores, count):
+    """Indices of the `count` largest scores (n,) above -inf, best first, of equals the first first."""
+    if count < 1:
+        return []
+    least = np.partition(scores, -count)[-count] if count < len(scores) else -np.inf
+    found = np.flatnonzero((scores >= least) & (scores > -np.inf))
+    return found[np.argsort(-scores[found], kind="stable")][:count]
