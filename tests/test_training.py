@@ -83,7 +83,7 @@ def test_steps():
 def test_minutes(clock):
     run = train(simple_run(), slow(clock, 7), 1e-3, 4, minutes=1, bar=False)
     assert run.step == 9 and run.seconds == 63                  # 56 s are not yet a minute
-    clock.now += 1000                                           # a pause between two sessions does not count
+    clock.now += 1000                                           # a pause between two parts does not count
     train(run, slow(clock, 7), 1e-3, 4, minutes=2, bar=False)
     assert run.step == 18 and run.seconds == 126
 
