@@ -177,3 +177,16 @@ def test_batches_are_the_same_for_the_same_seed():
     taken = [np.concatenate([next(batches) for _ in range(16)]) for batches in (first, again, other)]
     np.testing.assert_array_equal(taken[0], taken[1])
     assert not np.array_equal(taken[0], taken[2])
+
+
+def test_a_model_without_history_cannot_be_resumed(tmp_path):
+    run_it(tmp_path, steps=1)
+    saved, _ = translation.load_translator(tmp_path)
+    path = tmp_path / "transformer.npz"
+    translation.checkpoint.save(path, "transformer", saved.config, saved.params)
+    with pytest.raises(ValueError, match="no optimiser and rng"):
+        run_it(tmp_path, resume=True)
+    run = translation.Run(saved.params, translation._optimizer(saved.params), np.random.default_rng(0))
+    translation.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng)
+    with pytest.raises(ValueError, match="not the history"):
+        run_it(tmp_path, resume=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
+from tinymae.checkpoint import restore_optimizer
 from tinymae.models.mae import mae_backward, mae_forward
 from tinymae.optim import AdamW, clip_grad_norm, warmup_cosine
 from tinymae.parallel import micro_batches, value_and_grad
@@ -31,6 +32,40 @@ class Run:
     losses: list = field(default_factory=list)          # one for each step
     evaluations: list = field(default_factory=list)     # (step, value)
     interrupted: bool = False
+
+    @property
+    def history(self):
+        """dict that goes into a checkpoint's `extra`, for `resumed`."""
+        return {"losses": self.losses, "evaluations": self.evaluations, "seconds": self.seconds}
+
+
+def resumed(saved, optimizer, path):
+    """The run that a checkpoint holds, to go on with.
+
+    Parameters
+    ----------
+    saved : checkpoint.Checkpoint, with `Run.history` in its extra
+    optimizer : optim.AdamW, fresh, made for saved.params
+    path : where the checkpoint came from, for the messages
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        where the checkpoint holds a model only
+    """
+    if saved.moments is None or saved.rng is None:
+        raise ValueError(f"{path}: holds a model, but no optimiser and rng to go on with")
+    if not {"seconds", "losses", "evaluations"} <= saved.extra.keys():
+        raise ValueError(f"{path}: holds a model, but not the history of its training")
+    restore_optimizer(optimizer, saved.moments)
+    evaluations = [tuple(pair) for pair in saved.extra["evaluations"]]
+    return Run(
+        saved.params, optimizer, saved.rng, saved.step, saved.extra["seconds"], saved.extra["losses"], evaluations
+    )
 
 
 def mae_gradient(config, sample, batch, micro_batch, workers):

@@ -28,7 +28,7 @@ from tinymae.decode import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers, value_and_grad
-from tinymae.training import Run, train
+from tinymae.training import Run, resumed, train
 
 TOKENISERS = {"words": tokenize_words, "characters": tokenize_characters, "letters": list}
 
@@ -233,8 +233,7 @@ def train_translator(
             say(f"the first loss is {first:.2f}, far from ln V = {expected:.2f} of knowing nothing: look at the initial values")
 
     def save(run):
-        history = {"losses": run.losses, "evaluations": run.evaluations, "seconds": run.seconds}
-        meta = {**history, "source": corpus.source, "target": corpus.target}
+        meta = {**run.history, "source": corpus.source, "target": corpus.target}
         checkpoint.save(out / "transformer.npz", "transformer", config, run.params, run.step, run.optimizer, run.rng, meta)
 
     translator = Translator(run.params, config, vocabularies, corpus.source, corpus.target)
@@ -267,12 +266,7 @@ def _optimizer(params):
 
 def _resumed(out):
     saved, vocabularies = load_translator(out)
-    if saved.moments is None or saved.rng is None:
-        raise ValueError(f"{out}: holds a model, but no optimiser and rng to go on with")
-    run = Run(saved.params, _optimizer(saved.params), saved.rng, saved.step, saved.extra["seconds"], saved.extra["losses"])
-    run.evaluations = [tuple(pair) for pair in saved.extra["evaluations"]]
-    checkpoint.restore_optimizer(run.optimizer, saved.moments)
-    return run, saved.config, vocabularies
+    return resumed(saved, _optimizer(saved.params), out), saved.config, vocabularies
 
 
 def load_translator(folder):
