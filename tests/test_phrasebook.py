@@ -6,7 +6,18 @@ import re
 import numpy as np
 import pytest
 
-from tinymae.data.phrasebook import FIXED, MONATE, MONTHS, WEEKDAYS, dates, french, phrasebook, split, written
+from tinymae.data.phrasebook import (
+    FIXED,
+    FRENCH_FIXED,
+    MONATE,
+    MONTHS,
+    WEEKDAYS,
+    dates,
+    french,
+    phrasebook,
+    split,
+    written,
+)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +149,21 @@ def test_split_leaves_five_sentences_of_each_word():
         split(many, 4)
 
 
+def test_split_leaves_at_least():
+    pairs = [(f"a {'b ' * n}c", "一") for n in range(1, 9)]
+    train, held = split(pairs, 6, fixed=pairs[2:4], least=2)
+    assert set(pairs[2:4]) <= set(train) and (len(train), len(held)) == (2, 6)
+    with pytest.raises(ValueError, match=r"held_out is 7, .* only 6 can be spared: .* must be in 2 others"):
+        split(pairs, 7, least=2)
+
+
+def test_split_counts_each_side_alone():
+    """x stands in three sentences on the right and in one on the left: that one cannot be held out."""
+    pairs = [("x", "u v"), ("u v", "x"), ("v u", "x"), ("u u v", "x")]
+    with pytest.raises(ValueError, match="only 2 can be spared"):
+        split(pairs, 3, words=(str.split, str.split), least=1)
+
+
 @pytest.mark.parametrize("held_out", [0, -1])
 def test_split_needs_a_number(held_out):
     with pytest.raises(ValueError, match=f"held_out is {held_out}"):
@@ -158,6 +184,18 @@ def test_french():
     assert ("elle est étudiante", "she is a student") in pairs
     assert 30 <= len(pairs) <= 60
     assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_french_held_out(seed):
+    pairs = french()
+    train, held = split(pairs, 4, seed, words=(str.split, str.split), fixed=FRENCH_FIXED, least=2)
+    assert len(held) == 4 and sorted(train + held) == sorted(pairs)
+    assert FRENCH_FIXED == [("je suis étudiant", "i am a student")] and FRENCH_FIXED[0] in train
+    for pair in held:
+        for side in (0, 1):
+            for word in pair[side].split():
+                assert sum(word in trained[side].split() for trained in train) >= 2, (pair, word)
 
 
 # Dates

@@ -1,6 +1,4 @@
-"""Text to batches and back, and what is said about files that are broken."""
-import builtins
-import gzip
+"""Text to batches and back."""
 import json
 
 import numpy as np
@@ -11,17 +9,13 @@ from tinymae.data.text import (
     EOS,
     PAD,
     UNK,
-    Bpe,
     Vocabulary,
     detokenize,
-    load_word_vectors,
+    nfc,
     pad_batch,
-    read_parallel,
-    read_tsv,
     token_batches,
     tokenize_characters,
     tokenize_words,
-    train_bpe,
 )
 
 # Tokens
@@ -59,6 +53,8 @@ def test_tokenize_characters(text, tokens):
 
 @pytest.mark.parametrize(("text", "characters"), [
     ("why do we work?", False), ("i have a cat (and a dog), he said: yes; 50%!", False), ("", False),
+    ("a t-shirt and a mother-in-law.", False), ("a 1990-style (1-2) coat", False),
+    ('he said, "go home", and ("why?")', False), ('"a" "b", "(c)"!', False),
     ("我有一只猫", True), ("我住在New York很久", True), ("我有2024年的T恤。", True), ("a 1 b", True),
 ])
 def test_detokenize_undoes_it(text, characters):
@@ -66,7 +62,26 @@ def test_detokenize_undoes_it(text, characters):
     assert detokenize(tokens, characters=characters) == text
 
 
-@pytest.mark.parametrize("function", [tokenize_words, tokenize_characters])
+@pytest.mark.parametrize(("tokens", "text"), [
+    ("- a", "- a"), ("a -", "a -"), ("-", "-"),                                 # a hyphen with a word on one side at most
+    ("a - ( b ) - c", "a - (b) - c"), ("a - , b", "a -, b"), ("a - - b", "a - - b"), ("a . - b", "a. - b"),
+    ('a - " b "', 'a - "b"'), ("<unk> - free", "<unk>-free"),
+    ("5 - 3", "5-3"), ("and / or the dogs ' bones", "and / or the dogs ' bones"),    # what the docstring admits
+    ('" a', '"a'), ('a "', 'a "'), ('" "', '""'), ('" a " b " c', '"a" b "c'),  # quotes that do not all come in pairs
+])
+def test_detokenize_signs(tokens, text):
+    assert detokenize(iter(tokens.split())) == text
+
+
+def test_signs_between_characters_take_no_spaces():
+    assert detokenize(["猫", "-", "狗", '"', "猫", '"'], characters=True) == '猫-狗"猫"'
+
+
+def test_nfc():
+    assert nfc("e\u0301te\u0301") == "\u00e9t\u00e9" and nfc("\u00e9t\u00e9") == "\u00e9t\u00e9"
+
+
+@pytest.mark.parametrize("function", [tokenize_words, tokenize_characters, nfc])
 @pytest.mark.parametrize("text", [["a", "b"], b"a", None])
 def test_tokenizers_want_text(function, text):
     with pytest.raises(TypeError, match="expected one sentence, a str"):
@@ -224,196 +239,3 @@ def test_token_batches_are_by_their_rng():
 def test_token_batches_errors(source, target, message):
     with pytest.raises(ValueError, match=message):
         token_batches(source, target, 8, np.random.default_rng(0))
-
-
-# Files of pairs
-
-
-def put(path, data):
-    if isinstance(data, str):
-        data = data.encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
-
-
-@pytest.mark.parametrize("names", [("a.de", "a.en"), ("a.de.gz", "a.en.gz"), ("a.de", "a.en.gz")])
-def test_read_parallel(tmp_path, names):
-    source = put(tmp_path / names[0], "\ufeffein Hund \r\nzwei\u2028Hunde\r\n")     # U+2028 is no line's end here
-    target = put(tmp_path / names[1], "a dog\n two dogs")
-    assert read_parallel(source, str(target)) == [("ein Hund", "a dog"), ("zwei\u2028Hunde", "two dogs")]
-
-
-def test_gzip_is_known_by_its_first_bytes(tmp_path):
-    path = tmp_path / "packed.txt"
-    path.write_bytes(gzip.compress("猫\tcat\n".encode()))
-    assert read_tsv(path) == [("猫", "cat")]
-
-
-@pytest.mark.parametrize(("source", "target", "message"), [
-    ("a\nb\nc\n", "a\nb\n", r"a\.txt has 3 lines and .*b\.txt has 2.*line 3 has none"),
-    ("a\nb\n", "a\n\n", r"b\.txt, line 2: is empty"),
-    ("a\n \t\nc\n", "a\nb\nc\n", r"a\.txt, line 2: is empty"),
-    ("a\nb\n", "a\nb\n\n", r"has 2 lines and .* has 3"),
-    ("", "a\n", r"a\.txt is empty"),
-    ("a\n", b"caf\xe9\n", r"b\.txt, line 1: is not UTF-8.*0xe9 at 3"),
-    ("a\nb\n", b"a\n\xb0\xa1\n", r"b\.txt, line 2: is not UTF-8.*GB18030"),
-    ("a\n", "a\n".encode("utf-16"), r"b\.txt, line 1: is UTF-16"),
-])
-def test_read_parallel_errors(tmp_path, source, target, message):
-    with pytest.raises(ValueError, match=message):
-        read_parallel(put(tmp_path / "a.txt", source), put(tmp_path / "b.txt", target))
-
-
-def test_broken_gzip(tmp_path):
-    good = put(tmp_path / "good.txt", "line\n" * 1000)
-    random = np.random.default_rng(0).integers(97, 122, 20_000).astype(np.uint8).tobytes()
-    packed = gzip.compress(random)
-    cut, damaged, plain = (tmp_path / name for name in ("cut.gz", "damaged.gz", "plain.gz"))
-    cut.write_bytes(packed[: len(packed) // 2])
-    damaged.write_bytes(packed[:-6] + b"\0\0" + packed[-4:])                    # its check sum
-    plain.write_bytes(b"a\nb\n")
-    for path in (cut, damaged):
-        with pytest.raises(ValueError, match=rf"{path.name}.*gzip file is broken"):
-            read_parallel(good, path)
-        with pytest.raises(ValueError, match=rf"{path.name}.*gzip file is broken"):
-            read_tsv(path)
-    with pytest.raises(ValueError, match=r"plain\.gz is named \.gz"):
-        read_tsv(plain)
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
-        read_tsv(tmp_path / "none.txt")
-
-
-@pytest.mark.parametrize("name", ["cmn.txt", "cmn.tsv.gz"])
-def test_read_tsv(tmp_path, name):
-    path = put(tmp_path / name, "\ufeffHi.\t嗨。\tCC-BY\r\nI run. \t 我跑。\r\n")
-    assert read_tsv(path) == [("Hi.", "嗨。"), ("I run.", "我跑。")]
-    assert read_tsv(path, columns=(1, 0)) == [("嗨。", "Hi."), ("我跑。", "I run.")]
-
-
-@pytest.mark.parametrize(("content", "columns", "message"), [
-    ("a\tb\n\nc\td\n", (0, 1), r"t\.tsv, line 2: is empty"),
-    ("a\tb\nc d\n", (0, 1), r"t\.tsv, line 2: has 1 column\(s\), and column 1 .*'c d'"),
-    ("a\tb\n", (0, 2), r"t\.tsv, line 1: has 2 column"),
-    ("a\tb\nc\t \n", (0, 1), r"t\.tsv, line 2: column 1 .* is empty"),
-    ("a\tb\n\td\n", (0, 1), r"t\.tsv, line 2: column 0 .* is empty"),
-    (b"a\tb\nc\t\xff\n", (0, 1), r"t\.tsv, line 2: is not UTF-8"),
-    ("", (0, 1), r"t\.tsv is empty"),
-    ("a\tb\n", (1, 1), r"columns are \(1, 1\)"),
-    ("a\tb\n", (0, -1), r"columns are \(0, -1\)"),
-    ("a\tb\n", (0,), r"columns are \(0,\)"),
-])
-def test_read_tsv_errors(tmp_path, content, columns, message):
-    with pytest.raises(ValueError, match=message):
-        read_tsv(put(tmp_path / "t.tsv", content), columns)
-
-
-# Word vectors
-
-VECTORS = "cat 1 2 -3e-1\ndog 0.5 0.25 8\n. . . 1 1 1\ncat 9 9 9\nfish 3 2 1\n"
-
-
-@pytest.mark.parametrize("name", ["v.txt", "v.txt.gz"])
-@pytest.mark.parametrize("head", ["", "5 3\n"])
-def test_load_word_vectors(tmp_path, name, head):
-    vocabulary = Vocabulary(["dog", "horse", "cat", "cow"])
-    path = put(tmp_path / name, head + VECTORS)
-    table, share, missing = load_word_vectors(path, vocabulary, np.random.default_rng(0), width=3)
-    assert table.shape == (8, 3) and table.dtype == np.float32
-    assert share == 0.5 and missing == ["horse", "cow"]
-    assert table[4].tolist() == [0.5, 0.25, 8]
-    assert np.array_equal(table[6], np.array([1, 2, -0.3], np.float32))         # the first cat, not the second
-    assert not table[PAD].any() and all(table[i].any() for i in (BOS, EOS, UNK, 5, 7))
-    again = load_word_vectors(path, vocabulary, np.random.default_rng(0))
-    assert np.array_equal(again.table, table)
-
-
-def test_missing_words_look_like_the_others(tmp_path):
-    rng = np.random.default_rng(0)
-    values = rng.normal([5, -5], [0.1, 2.0], (500, 2))
-    path = put(tmp_path / "v.txt", "".join(f"w{i} {a} {b}\n" for i, (a, b) in enumerate(values)))
-    vocabulary = Vocabulary([f"w{i}" for i in range(500)] + [f"x{i}" for i in range(500)])
-    found = load_word_vectors(path, vocabulary, rng)
-    assert found.share == 0.5
-    drawn = found.table[-500:]
-    assert np.allclose(drawn.mean(axis=0), [5, -5], atol=0.5) and np.allclose(drawn.std(axis=0), [0.1, 2], rtol=0.2)
-
-
-@pytest.mark.parametrize(("content", "width", "message"), [
-    (VECTORS, 4, r"v\.txt, line 1: the vectors have width 3, and the model's is 4"),
-    ("5 3\n" + VECTORS, 2, r"v\.txt, line 1: the vectors have width 3"),
-    ("cat 1 2 3\ndog 1 2\n", None, r"v\.txt, line 2: has 2 numbers; expected a word and 3"),
-    ("cat 1 2 3\ndog 1 2 3 4\n", None, r"v\.txt, line 2: has more than 3 numbers"),
-    ("cat 1 2 3\ncow 1 x 3\n", None, r"v\.txt, line 2: is broken .*'x'"),
-    ("cat 1 2 3\n\ncow 1 2 3\n", None, r"v\.txt, line 2: has 0 numbers"),
-    ("cat 1 2 3\ncow 1 nan 3\n", None, r"v\.txt, line 2: .*not finite"),
-    ("2 3\ncat 1 2 3\ncow 1 2\n", None, r"v\.txt, line 3: has 2 numbers"),
-    ("9 3\ncat 1 2 3\n", None, r"v\.txt, line 1: promises 9 vectors, and 1 lines follow"),
-    ("9 3\n", None, r"v\.txt, line 1: .*no vectors follow"),
-    ("9 0\ncat\n", None, r"v\.txt, line 1: has no numbers"),
-    ("cat\n", None, r"v\.txt, line 1: has no numbers"),
-    (b"cat 1 2 3\n\xff 1 2 3\n", None, r"v\.txt, line 2: is not UTF-8"),
-    ("COW 1 2 3\n", None, r"has none of the 1 words, such as \['cat'\]"),
-    ("", None, "is empty"),
-])
-def test_load_word_vectors_errors(tmp_path, content, width, message):
-    with pytest.raises(ValueError, match=message):
-        load_word_vectors(put(tmp_path / "v.txt", content), Vocabulary(["cat"]), np.random.default_rng(0), width)
-
-
-# Byte pair encoding
-
-SENTENCES = ["the lowest of the low", "the newest and the widest", "lower and lower and newer", "je suis étudiant"] * 5
-
-
-def test_bpe(tmp_path):
-    pytest.importorskip("tokenizers")
-    bpe = train_bpe(SENTENCES, 60)
-    assert 30 < len(bpe) <= 60
-    for text in (*SENTENCES, "the slowest water"):
-        ids = bpe.encode(text)
-        assert all(i > UNK for i in ids), text                                  # no word is unknown, even a new one
-        assert bpe.decode([BOS, *ids, EOS, PAD, 5]) == text
-        assert len(bpe.tokens(text)) == len(ids) < len(text)
-    assert bpe.encode("the 猫").count(UNK) == 1
-    bpe.save(tmp_path / "bpe.json")
-    again = Bpe.load(tmp_path / "bpe.json")
-    assert len(again) == len(bpe) and again.encode("the newest") == bpe.encode("the newest")
-    assert again.encode("e\u0301tudiant") == bpe.encode("\u00e9tudiant")
-
-
-def test_bpe_errors(tmp_path):
-    pytest.importorskip("tokenizers")
-    bpe = train_bpe(SENTENCES, 60)
-    with pytest.raises(ValueError, match="id 900 is not in this vocabulary"):
-        bpe.decode([900])
-    path = put(tmp_path / "bpe.json", '{"words": []}')
-    with pytest.raises(ValueError, match=r"bpe\.json is not a file that Bpe\.save wrote"):
-        Bpe.load(path)
-    with pytest.raises(FileNotFoundError):
-        Bpe.load(tmp_path / "none.json")
-
-
-@pytest.mark.parametrize(("sentences", "size", "error", "message"), [
-    (["a"], 4, ValueError, "size is 4"), ([], 60, ValueError, "no sentences"), ("a cat", 60, TypeError, "one str"),
-])
-def test_train_bpe_errors(sentences, size, error, message):
-    with pytest.raises(error, match=message):
-        train_bpe(sentences, size)
-
-
-def test_bpe_without_its_library(monkeypatch, tmp_path):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.split(".")[0] == "tokenizers":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"pip install 'tinymae\[text\]'"):
-        train_bpe(SENTENCES, 60)
-    with pytest.raises(ImportError, match=r"pip install 'tinymae\[text\]'"):
-        Bpe.load(tmp_path / "bpe.json")

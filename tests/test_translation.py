@@ -7,9 +7,20 @@ import pytest
 
 from tinymae import translation, tree
 from tinymae.__main__ import main
-from tinymae.data.text import tokenize_words
+from tinymae.data.corpus import Corpus, load_corpus
+from tinymae.data.text import pad_batch, tokenize_words
 from tinymae.models.transformer import transformer_forward
-from tinymae.translation import Corpus, Encoded, Settings, Translator, evaluate, load_corpus, score, train_translator
+from tinymae.translation import (
+    Encoded,
+    Settings,
+    Translator,
+    average,
+    drop_long,
+    evaluate,
+    score,
+    settings_for,
+    train_translator,
+)
 
 TINY = Settings(
     {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "d_ff": 24, "dropout": 0.1, "norm_first": True,
@@ -21,8 +32,8 @@ PAIRS = [(f"{who} see {what}", f"{what} {who}") for who in WHO for what in WHAT]
 CORPUS = Corpus(PAIRS, PAIRS[:4], "words", "words")
 
 
-def run_it(out, steps=12, **options):
-    return train_translator(CORPUS, out, TINY, steps=steps, bar=False, say=lambda line: None, **options)
+def run_it(out, steps=12, settings=TINY, corpus=CORPUS, say=lambda line: None, **options):
+    return train_translator(corpus, out, settings, steps=steps, bar=False, say=say, **options)
 
 
 def leaves(run):
@@ -68,9 +79,9 @@ def test_interrupted_and_resumed_is_never_interrupted(tmp_path, monkeypatch):
 def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(tmp_path):
     """Words, not sentences, are what the mean is over."""
     run = run_it(tmp_path, steps=2)
-    saved, vocabularies = translation.load_translator(tmp_path)
+    saved, languages = translation.load_translator(tmp_path)
     config = saved.config.__class__(**{**vars(saved.config), "dropout": 0.0})
-    pairs = translation.encode_pairs([*PAIRS, ("i", "i i i i i i")], CORPUS, vocabularies)
+    pairs = translation.encode_pairs([*PAIRS, ("i", "i i i i i i")], languages)
     params = tree.map(lambda leaf: leaf.astype(np.float64), run.params)
     results = []
     for micro_batch in (1000, 12):
@@ -85,12 +96,12 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(tmp_path):
 
 def test_score_is_the_loss_over_all_words(tmp_path):
     run = run_it(tmp_path, steps=2)
-    saved, vocabularies = translation.load_translator(tmp_path)
-    pairs = translation.encode_pairs(PAIRS, CORPUS, vocabularies)
+    saved, languages = translation.load_translator(tmp_path)
+    pairs = translation.encode_pairs(PAIRS, languages)
     small, large = score(run.params, saved.config, pairs, rows=5), score(run.params, saved.config, pairs, rows=50)
     assert small.loss == pytest.approx(large.loss, rel=1e-5) and small.accuracy == large.accuracy
     assert small.perplexity == pytest.approx(np.exp(small.loss))
-    src, targets = (translation.pad_batch(side) for side in pairs)
+    src, targets = (pad_batch(side) for side in pairs)
     assert small.loss == pytest.approx(float(transformer_forward(src, targets, run.params, saved.config)[0]), rel=1e-5)
 
 
@@ -100,22 +111,6 @@ def test_it_says_what_looks_wrong(tmp_path, monkeypatch):
     train_translator(CORPUS, tmp_path, TINY, steps=1, bar=False, say=lines.append)
     text = "\n".join(lines)
     assert "far from ln V" in text and "does the future leak?" in text and "i see cats -> " in text
-
-
-def test_load_corpus(tmp_path):
-    phrasebook = load_corpus(["phrasebook"])
-    assert (phrasebook.source, phrasebook.target) == ("characters", "words") and len(phrasebook.held_out) == 2000
-    assert ("我有一只猫", "i have a cat") in phrasebook.train
-    assert not set(phrasebook.train) & set(phrasebook.held_out)
-    dates = load_corpus(["dates"])
-    assert (dates.source, dates.target) == ("letters", "letters") and len(dates.held_out) > 1000
-    assert not {iso for _, iso in dates.train} & {iso for _, iso in dates.held_out}
-    path = tmp_path / "pairs.tsv"
-    path.write_text("".join(f"Hello {i} .\t你好{i}。\n" for i in range(100)), encoding="utf-8")
-    corpus = load_corpus([str(path)])
-    assert (corpus.source, corpus.target, len(corpus.train), len(corpus.held_out)) == ("words", "characters", 98, 2)
-    with pytest.raises(ValueError, match="a source and a target file, got 3"):
-        load_corpus(["a", "b", "c"])
 
 
 def test_the_commands(tmp_path, capsys, monkeypatch):
@@ -183,10 +178,154 @@ def test_a_model_without_history_cannot_be_resumed(tmp_path):
     run_it(tmp_path, steps=1)
     saved, _ = translation.load_translator(tmp_path)
     path = tmp_path / "transformer.npz"
-    translation.checkpoint.save(path, "transformer", saved.config, saved.params)
+    said = {name: saved.extra[name] for name in ("source", "target", "seed", "settings", "frozen")}
+    translation.checkpoint.save(path, "transformer", saved.config, saved.params, extra=said)
     with pytest.raises(ValueError, match="no optimiser and rng"):
         run_it(tmp_path, resume=True)
     run = translation.Run(saved.params, translation._optimizer(saved.params), np.random.default_rng(0))
-    translation.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng)
+    translation.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng, said)
     with pytest.raises(ValueError, match="not the history"):
         run_it(tmp_path, resume=True)
+    translation.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng)
+    with pytest.raises(ValueError, match="does not say its frozen, seed"):
+        run_it(tmp_path, resume=True)
+
+
+def test_a_run_is_resumed_with_the_options_it_was_begun_with(tmp_path):
+    run_it(tmp_path, steps=1)
+    with pytest.raises(ValueError, match=r"begun with lr 0\.005 \(now 0\.1\), d_ff 24 \(now 32\): resume with the same"):
+        run_it(tmp_path, resume=True, settings=TINY._replace(lr=0.1, config=TINY.config | {"d_ff": 32}))
+    with pytest.raises(ValueError, match=r"begun with seed 0 \(now 1\)"):
+        run_it(tmp_path, resume=True, seed=1)
+
+
+def test_epochs(tmp_path):
+    lines = []
+    run = run_it(tmp_path, steps=None, epochs=3, say=lines.append)
+    per_epoch = [len(translation.epoch_batches(encoded(tmp_path), TINY.tokens, 0, epoch)) for epoch in range(3)]
+    assert [step for step, _ in run.evaluations] == list(np.cumsum(per_epoch))
+    text = "\n".join(lines)
+    for epoch, (step, loss) in enumerate(run.evaluations, 1):
+        assert f"epoch {epoch}, step {step}: held-out loss {loss:.4f}" in text
+    assert [path.name for path in sorted((tmp_path / "last").iterdir())] == [f"step-{n:08d}.npz" for n in np.cumsum(per_epoch)]
+
+
+def encoded(folder, pairs=PAIRS):
+    return translation.encode_pairs(pairs, Translator.load(folder).languages)
+
+
+@pytest.mark.parametrize("length", [{}, {"steps": 2, "epochs": 2}, {"steps": None, "epochs": 0}])
+def test_one_length(tmp_path, length):
+    with pytest.raises(ValueError, match=r"one of them|at least one epoch"):
+        train_translator(CORPUS, tmp_path, TINY, **length, bar=False)
+
+
+def test_average_is_the_mean_of_the_last_parameters(tmp_path):
+    run_it(tmp_path / "run", steps=9)
+    steps = average(tmp_path / "run", tmp_path / "mean", last=3)
+    assert steps == [7, 8, 9]
+    paths = [tmp_path / "run" / "last" / f"step-{step:08d}.npz" for step in steps]
+    config, init = translation.TransformerConfig, translation.transformer_init
+    kept = [dict(tree.leaves(translation.checkpoint.load(path, "transformer", config, init).params)) for path in paths]
+    mean = Translator.load(tmp_path / "mean")
+    for path, leaf in tree.leaves(mean.params):
+        assert leaf.dtype == np.float32
+        np.testing.assert_allclose(leaf, np.mean([one[path] for one in kept], axis=0), rtol=1e-5, atol=1e-7)
+    assert len(mean.translate(["i see cats"])) == 1
+    with pytest.raises(ValueError, match="no optimiser"):
+        run_it(tmp_path / "mean", resume=True)
+    with pytest.raises(ValueError, match="from 1 to 5"):
+        average(tmp_path / "run", tmp_path / "mean", last=6)
+    with pytest.raises(ValueError, match="another folder"):
+        average(tmp_path / "run", tmp_path / "run")
+
+
+def test_a_fresh_run_leaves_nothing_of_an_old_one_to_average(tmp_path):
+    run_it(tmp_path, steps=9)
+    run_it(tmp_path, steps=2)
+    assert average(tmp_path, tmp_path / "mean", last=2) == [1, 2]
+    with pytest.raises(ValueError, match="from 1 to 2"):
+        average(tmp_path, tmp_path / "mean", last=3)
+
+
+def write_vectors(path, words, width=16):
+    rng = np.random.default_rng(3)
+    path.write_text("".join(f"{word} {' '.join(f'{x:.4f}' for x in rng.normal(size=width))}\n" for word in words))
+    return path
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_word_vectors(tmp_path, freeze):
+    path, lines = write_vectors(tmp_path / "vectors.txt", ["i", "you", "cats"]), []
+    run_it(tmp_path / "run", steps=6, vectors={"source": path, "target": path}, freeze=freeze, say=lines.append)
+    assert any(line.startswith("source: vectors for 37.5% of 12 words, not for ") for line in lines)
+    run = run_it(tmp_path / "run", steps=12, resume=True)               # resumed, they stay frozen
+    translator = Translator.load(tmp_path / "run")
+    for name, language in zip(("src_embed", "tgt_embed"), translator.languages, strict=True):
+        ids = language.vocabulary.encode(["i", "you", "cats"])
+        expected = np.loadtxt(path, usecols=range(1, 17))
+        ratio = run.params[name][ids] / expected
+        assert (np.ptp(ratio) < 1e-4) == freeze                         # scaled by one number, or trained on
+        others = np.setdiff1d(np.arange(len(language.vocabulary)), ids)
+        assert np.ptp(run.params[name][others]) > 0.1
+
+
+def test_word_vectors_of_another_width(tmp_path):
+    path = write_vectors(tmp_path / "vectors.txt", ["i"], width=7)
+    with pytest.raises(ValueError, match="width 7, and the model's is 16"):
+        run_it(tmp_path / "run", vectors={"source": path})
+    assert not (tmp_path / "run").exists()
+
+
+def test_pieces_of_words(tmp_path):
+    pytest.importorskip("tokenizers")
+    run_it(tmp_path, steps=150, settings=TINY._replace(pieces=30))
+    translator = Translator.load(tmp_path)
+    assert [language.kind for language in translator.languages] == ["bpe", "bpe"]
+    sources, references = zip(*PAIRS, strict=True)
+    hypotheses = translator.translate(sources)
+    assert sum(map(translator.exact, hypotheses, references)) > 6
+    pieces, words, decoded = translator.decode("we see dogs")
+    assert pieces[-1] == words[-1] == "<eos>" and decoded.cross.shape[-2:] == (len(words), len(pieces))
+    with pytest.raises(ValueError, match="word vectors are for words"):
+        run_it(tmp_path, settings=TINY._replace(pieces=30), vectors={"source": "nothing.txt"})
+
+
+def test_noam(tmp_path):
+    rate = TINY._replace(schedule="noam", warmup=10).rate()
+    rates = [rate(step, 0.0) for step in range(40)]
+    assert np.argmax(rates) == 9 and rates[9] == pytest.approx(TINY.lr) and rates[39] == pytest.approx(TINY.lr / 2)
+    run = run_it(tmp_path, steps=60, settings=TINY._replace(schedule="noam", warmup=10))
+    assert run.losses[-1] < run.losses[0]
+    with pytest.raises(ValueError, match="'cosine' or 'noam', got 'linear'"):
+        run_it(tmp_path, settings=TINY._replace(schedule="linear"))
+
+
+def test_long_pairs_are_left_out_and_counted(tmp_path):
+    pairs = Encoded([[5, 2], [5] * 9, [5]], [[6], [6], [7] * 8])
+    assert drop_long(pairs, 7) == (Encoded([[5, 2]], [[6]]), 2)
+    with pytest.raises(ValueError, match="all 3 are longer"):
+        drop_long(pairs, 0)
+    lines = []
+    long = Corpus([*PAIRS, ("i " * 70, "you")], PAIRS[:4], "words", "words")
+    run_it(tmp_path, steps=2, corpus=long, say=lines.append)
+    assert any(line.startswith("1 pairs are longer than a batch of 60 words") for line in lines)
+
+
+def test_unknown_words_are_reported_and_never_said(tmp_path, capsys):
+    lines = []
+    corpus = Corpus(PAIRS, [("i see mice", "mice i")], "words", "words")
+    run = run_it(tmp_path, steps=2, corpus=corpus, say=lines.append)
+    assert "source: 12 words; unknown on the held-out side: 33.33%, such as mice" in lines
+    assert main(["translate", "--model", str(tmp_path), "you see mice"]) == 0
+    assert "unknown to the model: mice" in capsys.readouterr().err
+    translator = Translator.load(tmp_path)
+    translator.params["tgt_embed"][translation.UNK] = 30 * np.sign(run.params["decoder"]["norm"]["beta"] + 1e-9)
+    for beam in (1, 2):
+        assert "<unk>" not in translator.translate(["you see mice"], beam)[0]
+
+
+def test_settings_fit_the_corpus():
+    assert settings_for(load_corpus(["dates"])) is settings_for(load_corpus(["french"])) is translation.SMALL
+    many = [(f"word{i} word{i + 1}", "target") for i in range(1000)]
+    assert settings_for(Corpus(many, many[:3], "words", "words")) is translation.LARGE

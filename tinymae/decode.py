@@ -3,7 +3,7 @@
 In training the decoder sees the true sentence at once, behind a causal mask. In use there is no sentence yet: it says a word,
 is fed it, and says the next (article A, worked example; article C, section 5). What earlier words gave as keys and values does
 not change, so it is kept: a step computes one query, and looks at all keys so far. The numbers are those of
-`models.transformer.decode`. <pad> and <bos> are never said.
+`models.transformer.decode`. <pad> and <bos> are never said, nor what is in `never`: a translator may rule out <unk>.
 
 Beam search keeps the W best beginnings. A longer sentence is always less likely than its beginning, so finished ones compare by
 
@@ -113,13 +113,13 @@ def _heads(x, heads):
     return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
 
 
-def _log_probs(logits, config):
-    """Log-probabilities (rows, V) of the next word; -inf for <pad> and <bos>, which nobody says."""
+def _log_probs(logits, config, never):
+    """Log-probabilities (rows, V) of the next word; -inf for <pad>, <bos> and what is in never, which nobody says."""
     if not np.isfinite(logits).all():
         raise ValueError("expected finite logits, got inf or NaN: look at the parameters, did training diverge?")
     logits = logits - logits.max(axis=-1, keepdims=True)
     log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    log_probs[:, [config.pad, config.bos]] = -np.inf
+    log_probs[:, [config.pad, config.bos, *never]] = -np.inf
     return log_probs
 
 
@@ -135,7 +135,7 @@ def _length(src, params, config, max_len):
     return max_len
 
 
-def greedy(src, params, config, max_len=None):
+def greedy(src, params, config, max_len=None, never=()):
     """The likeliest next word, again and again.
 
     Parameters
@@ -143,6 +143,7 @@ def greedy(src, params, config, max_len=None):
     src : integer ndarray of shape (B, Tk), padded
     params, config : as `models.transformer.transformer_forward`
     max_len : int, words at most, <eos> included; None for twice the source and ten (or all learned positions, if fewer)
+    never : sequence of int, words that are not said; their probability is nobody's
 
     Returns
     -------
@@ -155,15 +156,15 @@ def greedy(src, params, config, max_len=None):
     ValueError
         where src is not a batch of sentences, max_len does not fit, or the parameters give no finite logits
     """
-    return _one_by_one(src, params, config, max_len, lambda log_probs: log_probs.argmax(axis=-1))
+    return _one_by_one(src, params, config, max_len, never, lambda log_probs: log_probs.argmax(axis=-1))
 
 
-def sample(src, params, config, rng, temperature=1.0, top_k=None, max_len=None):
+def sample(src, params, config, rng, temperature=1.0, top_k=None, max_len=None, never=()):
     """A word drawn by its probability, again and again.
 
     Parameters
     ----------
-    src, params, config, max_len : as `greedy`
+    src, params, config, max_len, never : as `greedy`
     rng : numpy.random.Generator
     temperature : float, positive: below 1 bolder, towards `greedy`; above 1 wilder
     top_k : int, draw among the k likeliest only; or None
@@ -190,10 +191,10 @@ def sample(src, params, config, rng, temperature=1.0, top_k=None, max_len=None):
             scores = np.where(scores >= least, scores, -np.inf)
         return (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)      # Gumbel noise: argmax is then a draw from softmax
 
-    return _one_by_one(src, params, config, max_len, draw)
+    return _one_by_one(src, params, config, max_len, never, draw)
 
 
-def _one_by_one(src, params, config, max_len, choose):
+def _one_by_one(src, params, config, max_len, never, choose):
     """Decoded, with choose: log-probabilities (B, V) -> words (B,)."""
     max_len, rows = _length(src, params, config, max_len), np.arange(len(src))
     state = State(src, params, config, max_len)
@@ -201,7 +202,7 @@ def _one_by_one(src, params, config, max_len, choose):
     total, running, word = np.zeros(len(src)), np.ones(len(src), bool), np.full(len(src), config.bos)
     while running.any() and state.t < max_len:
         logits, weights = state.step(word)
-        log_probs = _log_probs(logits, config)
+        log_probs = _log_probs(logits, config, never)
         word = np.where(running, choose(log_probs), config.pad)
         total[running] += log_probs[rows, word][running]
         running &= word != config.eos
@@ -219,12 +220,12 @@ def _one_by_one(src, params, config, max_len, choose):
     return Decoded(ids, total, cross, self_attention)
 
 
-def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None):
+def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None, never=()):
     """The best sentence among those that `beam` beginnings lead to.
 
     Parameters
     ----------
-    src, params, config, max_len : as `greedy`
+    src, params, config, max_len, never : as `greedy`
     beam : int, W; 1 is `greedy`
     alpha : float, length penalty, see the top of this file
 
@@ -247,7 +248,7 @@ def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None):
     finished = [[] for _ in range(batch)]                               # (score, words) of each sentence
     word = np.full(batch * beam, config.bos)
     while state.t < max_len and (total > -np.inf).any():
-        log_probs = _log_probs(state.step(word)[0], config).reshape(batch, beam, -1)
+        log_probs = _log_probs(state.step(word)[0], config, never).reshape(batch, beam, -1)
         scores, t = total[..., None] + log_probs, state.t               # (B, W, V)
         origin, chosen = np.zeros((batch, beam), int), np.full((batch, beam), config.pad)
         total = np.full((batch, beam), -np.inf)
@@ -270,7 +271,7 @@ def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None):
         ids[: len(sentence), b] = sentence
     # The winners are said once more, alone, to see where they look: cheaper than to carry that along for all beginnings.
     words = iter(ids)
-    return _one_by_one(src, params, config, len(ids), lambda log_probs: next(words))
+    return _one_by_one(src, params, config, len(ids), never, lambda log_probs: next(words))
 
 
 def _largest(scores, count):

@@ -24,7 +24,7 @@ from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_attention, mae_d
 from tinymae.ops.patches import patchify_forward, unpatchify
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers
-from tinymae.training import Run, mae_gradient, resumed, train
+from tinymae.training import Run, cosine, mae_gradient, resumed, train
 
 BATCH, MICRO_BATCH = 32, 16
 CROP, CROP_PATCH = 48, 6        # of photographs, in pixels
@@ -178,7 +178,7 @@ def train_mae(task, out, steps=None, minutes=None, seed=0, threads=None, resume=
 
     with Workers(os.cpu_count() if threads is None else threads) as workers:
         gradient = mae_gradient(task.config, task.sample, BATCH, MICRO_BATCH, workers)
-        return train(run, gradient, LEARNING_RATE, BATCH, steps, minutes, evaluate=evaluate, save=save, bar=bar)
+        return train(run, gradient, cosine(LEARNING_RATE), BATCH, steps, minutes, evaluate=evaluate, save=save, bar=bar)
 
 
 def _optimizer(params):

@@ -1,10 +1,11 @@
 """The training loop, in sight: gradient -> clip -> step, with progress, evaluation, checkpoints, and a clean way to stop.
 
-    for each step:   lr = schedule;  loss, dparams = gradient;  clip;  AdamW;  now and then: evaluate, save
+    for each step:   rate = schedule;  loss, dparams = gradient;  clip;  AdamW;  now and then: evaluate, save
 
 Ctrl-C is heard between two steps, never inside one, so that what is saved is a state the run was really in. A second
 Ctrl-C does not wait.
 """
+import bisect
 import math
 import signal
 import threading
@@ -95,9 +96,17 @@ def mae_gradient(config, sample, batch, micro_batch, workers):
     return gradient
 
 
+def cosine(lr, warmup=0.05):
+    """`optim.warmup_cosine` as a schedule for `train`: up to lr over the first share `warmup` of the run, then down to zero."""
+    return lambda step, progress: warmup_cosine(progress, 1.0, warmup, lr)
+
+
+TWENTIETHS = tuple(i / 20 for i in range(1, 21))
+
+
 def train(
-    run, gradient, lr, batch, steps=None, minutes=None, warmup=0.05, max_norm=None, evaluate=None, save=None, bar=True,
-    unit="images",
+    run, gradient, schedule, batch, steps=None, minutes=None, max_norm=None, evaluate=None, evaluate_at=TWENTIETHS, save=None,
+    bar=True, unit="images",
 ):
     """Go on with a run until it has done its steps, its minutes are over, or somebody presses Ctrl-C.
 
@@ -105,13 +114,13 @@ def train(
     ----------
     run : Run, changed in place
     gradient : callable; gradient(params, rng) -> (loss, dparams)
-    lr : float, the highest learning rate; warm-up over the first share `warmup`, then a cosine to zero
+    schedule : callable; schedule(step, progress) -> learning rate, with the steps done, from 0, and the share of the run, 0..1
     batch : int, examples in a step, to show a rate
-    steps, minutes : how long to train in all, one of them. With steps a run is the same every time; with minutes the learning
-        rate follows the clock
-    warmup : float, share of the run
+    steps, minutes : how long to train in all, one of them. With steps a run is the same every time; with minutes
+        `progress` follows the clock
     max_norm : float, clip gradients to this norm; or None
-    evaluate : callable; evaluate(params) -> float, called twenty times in a run and at its end; or None
+    evaluate : callable; evaluate(params) -> float, or None
+    evaluate_at : increasing shares of the run, 0..1, at which to call it; it is called at the end in any case
     save : callable; save(run), called every half minute and at the end; or None
     bar : bool, show progress
     unit : str, what a batch is made of
@@ -136,14 +145,14 @@ def train(
     def progress():
         return run.step / steps if steps else run.seconds / (60 * minutes)
 
-    evaluated = math.floor(20 * progress())
+    evaluated = bisect.bisect_right(evaluate_at, progress())
     total = steps if steps else round(60 * minutes)
     with stop_between_steps() as stop, _progress_bar(run, steps, total, bar) as shown:
         while progress() < 1 and not stop.is_set():
-            rate = warmup_cosine(progress(), 1.0, warmup, lr)
+            rate = schedule(run.step, progress())
             loss, dparams = gradient(run.params, run.rng)
             if not math.isfinite(loss):
-                raise FloatingPointError(f"step {run.step}: the loss is {loss}: try a lower learning rate than {lr}")
+                raise FloatingPointError(f"step {run.step}: the loss is {loss}: try a lower learning rate than {rate:.2g}")
             if max_norm is not None:
                 clip_grad_norm(dparams, max_norm)
             run.optimizer.step(run.params, dparams, rate)
@@ -156,8 +165,8 @@ def train(
                 f"loss {sum(recent) / len(recent):.4f}, {batch * run.step / run.seconds:.0f} {unit}/s", refresh=False
             )
             shown.update(1 if steps else min(run.seconds, total) - shown.n)
-            if evaluate and math.floor(20 * progress()) > evaluated:
-                evaluated = math.floor(20 * progress())
+            if evaluate and bisect.bisect_right(evaluate_at, progress()) > evaluated:
+                evaluated = bisect.bisect_right(evaluate_at, progress())
                 run.evaluations.append((run.step, float(evaluate(run.params))))
             if save and now - saved > 30:
                 save(run)

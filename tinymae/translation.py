@@ -4,6 +4,7 @@
 
 `train_translator` trains and keeps, `Translator` loads and translates, `evaluate` compares with what people wrote.
 """
+import bisect
 import itertools
 import math
 import os
@@ -12,75 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymae import checkpoint
-from tinymae.data import phrasebook
-from tinymae.data.text import (
-    Vocabulary,
-    detokenize,
-    pad_batch,
-    read_parallel,
-    read_tsv,
-    token_batches,
-    tokenize_characters,
-    tokenize_words,
-)
+from tinymae import checkpoint, tree
+from tinymae.data.language import TOKENISERS, Language
+from tinymae.data.text import UNK, pad_batch, token_batches
+from tinymae.data.vectors import load_word_vectors
 from tinymae.decode import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
-from tinymae.optim import AdamW
+from tinymae.optim import AdamW, noam
 from tinymae.parallel import Workers, value_and_grad
-from tinymae.training import Run, resumed, train
+from tinymae.training import TWENTIETHS, Run, cosine, resumed, train
 
-TOKENISERS = {"words": tokenize_words, "characters": tokenize_characters, "letters": list}
-
-
-class Corpus(NamedTuple):
-    """Sentence pairs, and how they are cut into tokens."""
-
-    train: list                 # of (source, target) strings
-    held_out: list
-    source: str                 # a key of TOKENISERS
-    target: str
-
-
-def load_corpus(data, seed=0):
-    """Sentence pairs by name or from files.
-
-    Parameters
-    ----------
-    data : list of str: ["phrasebook"] (Chinese -> English), ["dates"], a tab-separated file, or a source and a target file
-    seed : int, for what is held out: of files, one pair in fifty, at most 2000
-
-    Returns
-    -------
-    Corpus
-    """
-    if data == ["phrasebook"]:
-        known, held_out = phrasebook.split(phrasebook.phrasebook(), held_out=2000, seed=seed)
-        known = known + 20 * list(phrasebook.FIXED)             # the articles' own sentences, each alone of its kind
-        sides = ([(chinese, english) for english, chinese in part] for part in (known, held_out))
-        return Corpus(*sides, "characters", "words")
-    if data == ["dates"]:
-        pairs = phrasebook.dates(44000, np.random.default_rng(seed))
-        days = list(dict.fromkeys(iso for _, iso in pairs))
-        apart = set(days[: len(days) // 20])                    # days that are never seen, in no format
-        return Corpus([p for p in pairs if p[1] not in apart], [p for p in pairs if p[1] in apart], "letters", "letters")
-    pairs = read_pairs(data)
-    pairs = [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))]
-    apart = min(2000, math.ceil(len(pairs) / 50))
-    kinds = ("characters" if _is_chinese(side) else "words" for side in zip(*pairs[:1000], strict=True))
-    return Corpus(pairs[apart:], pairs[:apart], *kinds)
-
-
-def read_pairs(files):
-    """The (source, target) pairs of one tab-separated file, or of a source and a target file."""
-    if len(files) > 2:
-        raise ValueError(f"expected one tab-separated file, or a source and a target file, got {len(files)}: {files}")
-    return read_parallel(*files) if len(files) == 2 else read_tsv(*files)
-
-
-def _is_chinese(sentences):
-    """Whether more than half of the sentences hold a Chinese character."""
-    return sum(any("一" <= c <= "鿿" for c in sentence) for sentence in sentences) > len(sentences) / 2
+KEPT = 5        # parameters of so many evaluations stay in the folder, for `average`
 
 
 class Encoded(NamedTuple):
@@ -90,23 +33,25 @@ class Encoded(NamedTuple):
     target: list
 
 
-def encode_pairs(pairs, corpus, vocabularies):
+def encode_pairs(pairs, languages):
     """Pairs of strings -> Encoded."""
     sides = zip(*pairs, strict=True)
-    return Encoded(*(
-        [[*vocabulary.encode(TOKENISERS[kind](text)), 2] for text in texts]
-        for texts, kind, vocabulary in zip(sides, (corpus.source, corpus.target), vocabularies, strict=True)
-    ))  # fmt: skip
+    return Encoded(*([language.encode(text) for text in side] for language, side in zip(languages, sides, strict=True)))
+
+
+def epoch_batches(pairs, tokens, seed, epoch):
+    """Index arrays of the batches of one epoch, with about `tokens` words on the longer side, the same for the same seed."""
+    source, target = ([len(sentence) for sentence in side] for side in pairs)
+    return token_batches(source, target, tokens, np.random.default_rng([seed, epoch]))
 
 
 def endless_batches(pairs, tokens, seed):
-    """Index arrays of batches with about `tokens` words on the longer side, epoch after epoch, the same for the same seed."""
-    source, target = ([len(sentence) for sentence in side] for side in pairs)
+    """The batches of one epoch after the other."""
     for epoch in itertools.count():
-        yield from token_batches(source, target, tokens, np.random.default_rng([seed, epoch]))
+        yield from epoch_batches(pairs, tokens, seed, epoch)
 
 
-def transformer_gradient(config, pairs, batches, micro_batch, workers, label_smoothing=0.0):
+def transformer_gradient(config, pairs, batches, micro_batch, workers, label_smoothing=0.0, frozen=None):
     """The gradient of a Transformer on the next batch, as a function(params, rng) -> (loss, dparams) for `training.train`.
 
     Parameters
@@ -114,9 +59,10 @@ def transformer_gradient(config, pairs, batches, micro_batch, workers, label_smo
     config : TransformerConfig
     pairs : Encoded
     batches : iterator of index arrays
-    micro_batch : int, words in a part, roughly
+    micro_batch : int, words in a part, roughly: gradients of parts are accumulated, so a batch may be larger than the memory
     workers : parallel.Workers
     label_smoothing : float
+    frozen : dict {name of a parameter: boolean ndarray of its rows that stay as they are}, or None
     """
 
     def gradient(params, rng):
@@ -133,7 +79,10 @@ def transformer_gradient(config, pairs, batches, micro_batch, workers, label_smo
             loss, cache = transformer_forward(src, targets, params, config, label_smoothing, child)
             return loss * share, transformer_backward(share, cache)
 
-        return value_and_grad(part, list(zip(rng.spawn(len(parts)), parts, strict=True)), workers)
+        loss, dparams = value_and_grad(part, list(zip(rng.spawn(len(parts)), parts, strict=True)), workers)
+        for name, rows in (frozen or {}).items():
+            dparams[name][rows] = 0
+        return loss, dparams
 
     return gradient
 
@@ -165,10 +114,24 @@ class Settings(NamedTuple):
     """What to train, and how."""
 
     config: dict                # of TransformerConfig, without the vocabularies
-    lr: float
+    lr: float                   # the highest learning rate
     tokens: int                 # words in a batch
     micro_batch: int            # words in a part of it
     label_smoothing: float
+    schedule: str = "cosine"    # or "noam"
+    warmup: int = 4000          # steps, of "noam"; "cosine" warms up over a twentieth of the run
+    min_count: int = 1          # rarer words become <unk>
+    pieces: int = None          # a vocabulary of so many pieces (BPE) in place of words
+
+    def rate(self):
+        """The schedule as `training.train` takes it."""
+        if self.schedule == "cosine":
+            return cosine(self.lr)
+        if self.schedule != "noam":
+            raise ValueError(f"expected schedule 'cosine' or 'noam', got {self.schedule!r}")
+        width = self.config["d_model"]
+        factor = self.lr * math.sqrt(width * self.warmup)       # so that its highest rate is lr; the paper's factor is 1
+        return lambda step, progress: noam(step + 1, width, self.warmup, factor)
 
 
 SMALL = Settings(
@@ -179,70 +142,98 @@ SMALL = Settings(
 LARGE = Settings(
     {"d_model": 256, "encoder_layers": 3, "decoder_layers": 3, "heads": 8, "d_ff": 512, "dropout": 0.1, "norm_first": True,
      "activation": "gelu", "tie": "output"},
-    lr=1e-3, tokens=2048, micro_batch=512, label_smoothing=0.1,
+    lr=1e-3, tokens=1024, micro_batch=512, label_smoothing=0.1, min_count=2,
 )  # fmt: skip
 
 
 def settings_for(corpus):
-    """SMALL for what is made of few words or letters, LARGE for files of real sentences."""
-    return SMALL if corpus.source != "words" and len({w for s, _ in corpus.train[:5000] for w in s}) < 1000 else LARGE
+    """SMALL for sentences that are made of fewer than 1,000 different words, characters or letters, LARGE for all others."""
+    tokens = {token for text, _ in corpus.train[:5000] for token in TOKENISERS[corpus.source](text)}
+    return SMALL if len(tokens) < 1000 else LARGE
 
 
 def train_translator(
-    corpus, out, settings=None, steps=None, minutes=None, seed=0, threads=None, resume=False, min_count=1, bar=True, say=print
+    corpus, out, settings=None, steps=None, minutes=None, epochs=None, seed=0, threads=None, resume=False, vectors=None,
+    freeze=False, bar=True, say=print,
 ):
-    """Train a Transformer on sentence pairs and keep it in a folder: transformer.npz, source.json, target.json.
+    """Train a Transformer on sentence pairs and keep it in a folder.
+
+    transformer.npz is the model with all that is needed to go on; source.json and target.json are the vocabularies;
+    last/ has the parameters of the last five evaluations, for `average`.
 
     Parameters
     ----------
-    corpus : Corpus
+    corpus : data.corpus.Corpus
     out : str or Path, a folder
     settings : Settings, or None for those that fit the corpus
-    steps, minutes : how long in all, one of them
+    steps, minutes, epochs : how long in all, one of them. The model is evaluated after each epoch, or else twenty times
     seed : int
     threads : int, or None for one per core
     resume : bool, go on with the model in the folder
-    min_count : int, rarer words become <unk>
+    vectors : dict {"source" or "target": file of word vectors to start the embedding from}, or None
+    freeze : bool, whether the words that are in those files keep their vectors
     bar : bool, show progress
-    say : callable(str), for what is worth a line: translations at each evaluation, warnings
+    say : callable(str), for what is worth a line: losses and translations at each evaluation, warnings
 
     Returns
     -------
     Run
+
+    Raises
+    ------
+    ValueError
+        where not one length is given, or a run is resumed with other settings than it was begun with
     """
+    if [steps, minutes, epochs].count(None) != 2:
+        raise ValueError(f"expected steps, minutes or epochs, one of them, got {steps}, {minutes} and {epochs}")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"expected at least one epoch, got {epochs}")
     out, settings = Path(out), settings or settings_for(corpus)
-    if resume:
-        run, config, vocabularies = _resumed(out)
-    else:
-        vocabularies = [
-            Vocabulary.build([TOKENISERS[kind](text) for text in side], min_count)
-            for side, kind in zip(zip(*corpus.train, strict=True), (corpus.source, corpus.target), strict=True)
-        ]
-        config = TransformerConfig(src_vocab=len(vocabularies[0]), tgt_vocab=len(vocabularies[1]), **settings.config)
-        rng = np.random.default_rng(seed)
-        params = transformer_init(config, rng)
-        run = Run(params, _optimizer(params), rng)
-        for vocabulary, name in zip(vocabularies, ("source.json", "target.json"), strict=True):
-            vocabulary.save(out / name)
-    pairs, held_out = (encode_pairs(part, corpus, vocabularies) for part in (corpus.train, corpus.held_out))
-    few = Encoded(held_out.source[:512], held_out.target[:512])
+    schedule = settings.rate()                                  # a wrong setting is heard of before the work begins
+    begin = _resumed if resume else _begun
+    run, translator, frozen = begin(corpus, out, settings, seed, **({} if resume else {"vectors": vectors, "say": say}))
+    if not (freeze or resume):
+        frozen = {}
+    config, languages = translator.config, translator.languages
+    pairs, left_out = drop_long(encode_pairs(corpus.train, languages), settings.tokens)
+    if left_out:
+        say(f"{left_out} pairs are longer than a batch of {settings.tokens} words, and left out")
+    held_out, _ = drop_long(encode_pairs(corpus.held_out[:1024], languages), settings.tokens)
+    _say_unknown(corpus, languages, say)
     if not run.step:
-        first = score(run.params, config, Encoded(few.source[:64], few.target[:64])).loss
-        expected = math.log(len(vocabularies[1]))
+        first = score(run.params, config, Encoded(held_out.source[:64], held_out.target[:64])).loss
+        expected = math.log(config.tgt_vocab)
         if abs(first - expected) > 1:
-            say(f"the first loss is {first:.2f}, far from ln V = {expected:.2f} of knowing nothing: look at the initial values")
+            why = "" if config.tie == "none" else " (a fresh model with tied embeddings tends to repeat the word it was fed)"
+            say(f"the first loss is {first:.2f}, far from ln V = {expected:.2f} of knowing nothing{why}")
+    evaluate_at = TWENTIETHS
+    if epochs:
+        ends = list(itertools.accumulate(len(epoch_batches(pairs, settings.tokens, seed, epoch)) for epoch in range(epochs)))
+        steps, evaluate_at = ends[-1], [end / ends[-1] for end in ends]
+    kinds = {"source": languages[0].kind, "target": languages[1].kind}
+    meta = {
+        **kinds, "seed": seed, "settings": settings._asdict(),
+        "frozen": {name: np.flatnonzero(rows).tolist() for name, rows in frozen.items()},
+    }  # fmt: skip
 
     def save(run):
-        meta = {**run.history, "source": corpus.source, "target": corpus.target}
-        checkpoint.save(out / "transformer.npz", "transformer", config, run.params, run.step, run.optimizer, run.rng, meta)
-
-    translator = Translator(run.params, config, vocabularies, corpus.source, corpus.target)
+        path, extra = out / "transformer.npz", {**run.history, **meta}
+        checkpoint.save(path, "transformer", config, run.params, run.step, run.optimizer, run.rng, extra)
 
     def evaluate(params):
-        measured = score(params, config, few)
+        checkpoint.save(_last(out, run.step), "transformer", config, params, run.step, extra=meta)
+        for path in sorted(_last(out).glob("*.npz"))[:-KEPT]:
+            path.unlink()
+        measured = score(params, config, held_out)
+        when = f"step {run.step}"
+        if epochs:
+            done = bisect.bisect_right(ends, run.step)
+            when = f"epoch {done}, {when}" if run.step in ends else f"in epoch {done + 1}, {when}"
+        say(
+            f"{when}: held-out loss {measured.loss:.4f}, perplexity {measured.perplexity:.3f}, accuracy {measured.accuracy:.2%}"
+        )
         sources, references = zip(*corpus.held_out[:4], strict=True)
         hypotheses = translator.translate(sources)
-        say(f"step {run.step}: perplexity {measured.perplexity:.3f}, accuracy {measured.accuracy:.2%} on held-out words")
         for source, reference, hypothesis in zip(sources, references, hypotheses, strict=True):
             right = translator.exact(hypothesis, reference)
             say(f"    {source} -> {hypothesis}" + ("" if right else f"   (expected: {reference})"))
@@ -252,70 +243,175 @@ def train_translator(
 
     batches = itertools.islice(endless_batches(pairs, settings.tokens, seed), run.step, None)   # where it was interrupted
     with Workers(os.cpu_count() if threads is None else threads) as workers:
-        gradient = transformer_gradient(config, pairs, batches, settings.micro_batch, workers, settings.label_smoothing)
-        rows = round(settings.tokens / np.mean([len(target) for target in pairs.target]))
+        gradient = transformer_gradient(
+            config, pairs, batches, settings.micro_batch, workers, settings.label_smoothing, frozen
+        )
+        rows = round(len(pairs.target) / len(epoch_batches(pairs, settings.tokens, seed, 0)))
         return train(
-            run, gradient, settings.lr, rows, steps, minutes, max_norm=1.0, evaluate=evaluate, save=save, bar=bar,
-            unit="sentences",
+            run, gradient, schedule, rows, steps, minutes, max_norm=1.0, evaluate=evaluate, evaluate_at=evaluate_at, save=save,
+            bar=bar, unit="sentences",
         )  # fmt: skip
+
+
+def _begun(corpus, out, settings, seed, vectors, say):
+    """A fresh run: (Run, Translator, frozen rows)."""
+    languages = [
+        Language.learn("bpe" if settings.pieces else kind, side, settings.min_count, settings.pieces)
+        for kind, side in zip((corpus.source, corpus.target), zip(*corpus.train, strict=True), strict=True)
+    ]
+    config = TransformerConfig(
+        src_vocab=len(languages[0].vocabulary), tgt_vocab=len(languages[1].vocabulary), **settings.config
+    )
+    rng = np.random.default_rng(seed)
+    params = transformer_init(config, rng)
+    frozen = {}
+    for side, path in (vectors or {}).items():
+        name, language = {"source": ("src_embed", languages[0]), "target": ("tgt_embed", languages[1])}[side]
+        if language.kind == "bpe" or name not in params:
+            raise ValueError(f"{path}: word vectors are for words, and the {side} is made of {language}")
+        found = load_word_vectors(path, language.vocabulary, rng, config.d_model)
+        # as large as fresh embeddings are, or the first logits would be far too sure of themselves
+        params[name] = found.table * np.float32(config.d_model**-0.5 / found.table.std())
+        frozen[name] = found.found
+        missing = f", not for {', '.join(found.missing[:5])} ..." if found.missing else ""
+        say(f"{side}: vectors for {found.share:.1%} of {language}{missing}")
+    for old in _last(out).glob("*.npz"):                        # of an earlier run: an average must not mix the two
+        old.unlink()
+    for language, name in zip(languages, ("source.json", "target.json"), strict=True):
+        language.vocabulary.save(out / name)
+    return Run(params, _optimizer(params), rng), Translator(params, config, languages, seed), frozen
+
+
+def _resumed(corpus, out, settings, seed):
+    """The run in the folder, to go on with: (Run, Translator, frozen rows)."""
+    saved, languages = load_translator(out)
+    run = resumed(saved, _optimizer(saved.params), out)
+    begun, now = saved.extra, {"settings": settings._asdict(), "seed": seed}
+    if begun["settings"] != now["settings"] or begun["seed"] != seed:
+        was, now = ({"seed": it["seed"], **it["settings"], **it["settings"]["config"]} for it in (begun, now))
+        other = ", ".join(f"{k} {was.get(k)!r} (now {v!r})" for k, v in now.items() if k != "config" and was.get(k) != v)
+        raise ValueError(f"{out}: the run was begun with {other}: resume with the same options")
+    frozen = {}
+    for name, rows in begun["frozen"].items():
+        frozen[name] = np.zeros(len(saved.params[name]), bool)
+        frozen[name][rows] = True
+    return run, Translator(saved.params, saved.config, languages, seed), frozen
+
+
+def drop_long(pairs, most):
+    """(Encoded without the pairs that have more than `most` words on one side, how many those were)."""
+    kept = [(a, b) for a, b in zip(*pairs, strict=True) if max(len(a), len(b)) <= most]
+    if not kept:
+        raise ValueError(f"expected pairs of at most {most} words, all {len(pairs.source)} are longer: allow larger batches")
+    return Encoded(*map(list, zip(*kept, strict=True))), len(pairs.source) - len(kept)
+
+
+def _say_unknown(corpus, languages, say):
+    """One line for each language: how large it is, and which of the held-out words it does not know."""
+    sides = zip(*corpus.held_out[:1024], strict=True)
+    for name, language, side in zip(("source", "target"), languages, sides, strict=True):
+        total = sum(len(language.tokens(text)) for text in side)
+        unknown = [word for text in side for word in language.unknown(text)]
+        such = f", such as {', '.join(list(dict.fromkeys(unknown))[:5])}" if unknown else ""
+        say(f"{name}: {language}; unknown on the held-out side: {len(unknown) / total:.2%}{such}")
+
+
+def _last(out, step=None):
+    return out / "last" if step is None else out / "last" / f"step-{step:08d}.npz"
 
 
 def _optimizer(params):
     return AdamW(params, betas=(0.9, 0.98), eps=1e-9)
 
 
-def _resumed(out):
-    saved, vocabularies = load_translator(out)
-    return resumed(saved, _optimizer(saved.params), out), saved.config, vocabularies
-
-
 def load_translator(folder):
-    """(checkpoint.Checkpoint, [source vocabulary, target vocabulary]) of a folder that `train_translator` wrote."""
+    """(checkpoint.Checkpoint, [source Language, target Language]) of a folder that `train_translator` wrote."""
     folder = Path(folder)
     saved = checkpoint.load(folder / "transformer.npz", "transformer", TransformerConfig, transformer_init)
-    return saved, [Vocabulary.load(folder / name) for name in ("source.json", "target.json")]
+    lacking = {"source", "target", "seed", "settings", "frozen"} - saved.extra.keys()
+    if lacking:
+        raise ValueError(f"{folder}: the model does not say its {', '.join(sorted(lacking))}: is it of another version?")
+    return saved, [Language.load(saved.extra[side], folder / f"{side}.json") for side in ("source", "target")]
+
+
+def average(folder, out, last=KEPT):
+    """Write the mean of the parameters of a run's last evaluations as a model of its own (Vaswani et al. 2017, section 6.1).
+
+    Parameters
+    ----------
+    folder : str or Path, that `train_translator` wrote to
+    out : str or Path, another folder
+    last : int, how many, at most 5
+
+    Returns
+    -------
+    list of int, the steps that were averaged
+
+    Raises
+    ------
+    ValueError
+        where folder and out are the same, or the run has not so many evaluations
+    """
+    folder, out = Path(folder), Path(out)
+    if folder.resolve() == out.resolve():
+        raise ValueError(f"expected another folder to write to than {folder}: the model there can still be trained on")
+    saved, languages = load_translator(folder)
+    paths = sorted(_last(folder).glob("*.npz"))
+    if not 1 <= last <= len(paths):
+        raise ValueError(f"{folder}: expected a number from 1 to {len(paths)}, the evaluations kept, got {last}")
+    models = [checkpoint.load(path, "transformer", TransformerConfig, transformer_init) for path in paths[-last:]]
+    mean = tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(leaves[0].dtype), *(
+        model.params for model in models
+    ))  # fmt: skip
+    extra = {name: saved.extra[name] for name in ("source", "target", "seed", "settings", "frozen")}
+    for language, name in zip(languages, ("source.json", "target.json"), strict=True):
+        language.vocabulary.save(out / name)
+    checkpoint.save(out / "transformer.npz", "transformer", saved.config, mean, models[-1].step, extra=extra)
+    return [model.step for model in models]
 
 
 class Translator(NamedTuple):
-    """A trained model with its vocabularies."""
+    """A trained model with its two languages. It never says <unk>: the likeliest word that it knows stands there."""
 
     params: dict
     config: TransformerConfig
-    vocabularies: list
-    source: str                 # a key of TOKENISERS
-    target: str
+    languages: list             # of data.language.Language: source, target
+    seed: int                   # with which held-out pairs were drawn
 
     @classmethod
     def load(cls, folder):
-        """From a folder that `train_translator` wrote."""
-        saved, vocabularies = load_translator(folder)
-        return cls(saved.params, saved.config, vocabularies, saved.extra["source"], saved.extra["target"])
+        """From a folder that `train_translator` or `average` wrote."""
+        saved, languages = load_translator(folder)
+        return cls(saved.params, saved.config, languages, saved.extra["seed"])
 
     def exact(self, hypothesis, reference):
         """Whether two translations have the same tokens; spaces do not count."""
-        return TOKENISERS[self.target](hypothesis) == TOKENISERS[self.target](reference)
+        return self.languages[1].tokens(hypothesis) == self.languages[1].tokens(reference)
 
     def decode(self, text, beam=1):
         """(source tokens, target tokens, decode.Decoded) of one sentence, for its attention."""
-        tokens = TOKENISERS[self.source](text)
-        src = np.array([[*self.vocabularies[0].encode(tokens), self.config.eos]])
-        decoded = greedy(src, self.params, self.config) if beam == 1 else beam_search(src, self.params, self.config, beam)
-        words = self.vocabularies[1].decode(decoded.ids[0].tolist())
-        return [*tokens, "<eos>"], [*words, "<eos>"][: decoded.ids.shape[1]], decoded
+        source, target = self.languages
+        decoded = self._decode(np.array([source.encode(text)]), beam)
+        words = [*target.words(decoded.ids[0].tolist()), "<eos>"][: decoded.ids.shape[1]]
+        return [*source.tokens(text), "<eos>"], words, decoded
 
     def translate(self, texts, beam=1, rows=64):
         """Translations of a list of sentences, as strings; sentences of like length go through the model together."""
-        sources = [[*self.vocabularies[0].encode(TOKENISERS[self.source](text)), self.config.eos] for text in texts]
+        source, target = self.languages
+        sources = [source.encode(text) for text in texts]
         order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
         results = [None] * len(sources)
         for start in range(0, len(order), rows):
             piece = order[start : start + rows]
-            src = pad_batch([sources[i] for i in piece], self.config.pad)
-            decoded = greedy(src, self.params, self.config) if beam == 1 else beam_search(src, self.params, self.config, beam)
+            decoded = self._decode(pad_batch([sources[i] for i in piece], self.config.pad), beam)
             for i, ids in zip(piece, decoded.ids.tolist(), strict=True):
-                words = self.vocabularies[1].decode(ids)
-                results[i] = "".join(words) if self.target == "letters" else detokenize(words, self.target == "characters")
+                results[i] = target.text(ids)
         return results
+
+    def _decode(self, src, beam):
+        if beam == 1:
+            return greedy(src, self.params, self.config, never=(UNK,))
+        return beam_search(src, self.params, self.config, beam, never=(UNK,))
 
 
 def evaluate(translator, pairs, beam=1):
@@ -348,10 +444,10 @@ def evaluate(translator, pairs, beam=1):
         raise ImportError('BLEU needs sacrebleu: python -m pip install -e ".[text]"') from error
     sources, references = zip(*pairs, strict=True)
     hypotheses = translator.translate(sources, beam)
-    metric = BLEU(lowercase=True, tokenize="zh" if translator.target == "characters" else "13a")
+    chinese = any("一" <= c <= "鿿" for reference in references for c in reference)
+    metric = BLEU(lowercase=True, tokenize="zh" if chinese else "13a")
     bleu = metric.corpus_score(hypotheses, [list(references)])
-    corpus = Corpus([], list(pairs), translator.source, translator.target)
-    measured = score(translator.params, translator.config, encode_pairs(pairs, corpus, translator.vocabularies))
+    measured = score(translator.params, translator.config, encode_pairs(pairs, translator.languages))
     exact = sum(map(translator.exact, hypotheses, references)) / len(pairs)
     return {
         "bleu": bleu.score, "signature": str(metric.get_signature()), "exact": exact,

@@ -25,6 +25,7 @@ beijing, never i lived. Where Chinese drops the subject (为什么要工作, 没
 we, i.
 """
 import datetime
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -300,6 +301,7 @@ FIXED = [
     ("thank you", "谢谢"),
     ("goodbye", "再见"),
 ]
+FRENCH_FIXED = [("je suis étudiant", "i am a student")]              # article D, training
 
 
 WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
@@ -653,22 +655,29 @@ def _weather():
             yield f"is it {adjective} in {city} today ?", f"{zh}今天{zh_adjective}吗"
 
 
-def split(pairs, held_out=1000, seed=0):
+def split(pairs, held_out=1000, seed=0, *, words=(str.split, list), fixed=FIXED, least=LEAST_SEEN):
     """Keep sentences apart, to ask a trained model what it never saw.
 
     A held-out sentence is a new combination of known words: each of its English words and Chinese characters is in at
     least five training sentences. The articles' own sentences (`FIXED`) are always trained on.
 
+    For the 45 pairs of `french` both sides are words, and fewer sentences can be asked for:
+
+        split(french(), 4, words=(str.split, str.split), fixed=FRENCH_FIXED, least=2)
+
     Parameters
     ----------
-    pairs : list of (english, chinese), from `phrasebook`, in this direction
+    pairs : list of (str, str); the defaults are for those of `phrasebook`, (english, chinese) in this direction
     held_out : int, how many to keep apart
     seed : int, which ones
+    words : (function, function), how each side is cut into words; the same word on both sides counts as two
+    fixed : list of pairs, never held out
+    least : int, how many training sentences each word of a held-out one must be in
 
     Returns
     -------
-    train, held : lists of (english, chinese); train in the order of pairs, held in random order, so that its first
-        hundred are a fair sample too
+    train, held : lists of pairs; train in the order of pairs, held in random order, so that its first hundred are a
+        fair sample too
 
     Raises
     ------
@@ -679,22 +688,18 @@ def split(pairs, held_out=1000, seed=0):
         raise ValueError(f"{len(pairs) - len(set(pairs))} pairs come twice: one could be trained on and tested on")
     if held_out < 1:
         raise ValueError(f"held_out is {held_out}; expected at least 1")
-    words = [{*english.split(), *chinese} for english, chinese in pairs]
-    left = {}
-    for sentence in words:
-        for word in sentence:
-            left[word] = left.get(word, 0) + 1
-    fixed, held = set(FIXED), []
+    known = [{(side, word) for side in (0, 1) for word in words[side](pair[side])} for pair in pairs]
+    left = Counter(word for sentence in known for word in sentence)
+    fixed, held = set(fixed), []
     for i in np.random.default_rng(seed).permutation(len(pairs)).tolist():
         if len(held) == held_out:
             break
-        if pairs[i] not in fixed and all(left[word] > LEAST_SEEN for word in words[i]):
+        if pairs[i] not in fixed and all(left[word] > least for word in known[i]):
             held.append(i)
-            for word in words[i]:
-                left[word] -= 1
+            left.subtract(known[i])
     if len(held) < held_out:
         raise ValueError(f"held_out is {held_out}, and of {len(pairs)} pairs only {len(held)} can be spared: the "
-                         f"words of a held-out sentence must be in {LEAST_SEEN} others")
+                         f"words of a held-out sentence must be in {least} others")
     apart = set(held)
     return [pair for i, pair in enumerate(pairs) if i not in apart], [pairs[i] for i in held]
 

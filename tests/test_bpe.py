@@ -1,0 +1,61 @@
+"""Pieces of words: learnt, there and back, and kept in a file."""
+import builtins
+
+import pytest
+
+from tinymae.data.bpe import Bpe, train_bpe
+from tinymae.data.text import BOS, EOS, PAD, UNK
+
+SENTENCES = ["the lowest of the low", "the newest and the widest", "lower and lower and newer", "je suis étudiant"] * 5
+
+
+def test_bpe(tmp_path):
+    pytest.importorskip("tokenizers")
+    bpe = train_bpe(SENTENCES, 60)
+    assert 30 < len(bpe) <= 60
+    for text in (*SENTENCES, "the slowest water"):
+        ids = bpe.encode(text)
+        assert all(i > UNK for i in ids), text                                  # no word is unknown, even a new one
+        assert bpe.decode([BOS, *ids, EOS, PAD, 5]) == text
+        assert len(bpe.tokens(text)) == len(ids) < len(text)
+    assert bpe.encode("the 猫").count(UNK) == 1
+    bpe.save(tmp_path / "bpe.json")
+    again = Bpe.load(tmp_path / "bpe.json")
+    assert len(again) == len(bpe) and again.encode("the newest") == bpe.encode("the newest")
+    assert again.encode("e\u0301tudiant") == bpe.encode("\u00e9tudiant")
+
+
+def test_bpe_errors(tmp_path):
+    pytest.importorskip("tokenizers")
+    bpe = train_bpe(SENTENCES, 60)
+    with pytest.raises(ValueError, match="id 900 is not in this vocabulary"):
+        bpe.decode([900])
+    path = tmp_path / "bpe.json"
+    path.write_text('{"words": []}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bpe\.json is not a file that Bpe\.save wrote"):
+        Bpe.load(path)
+    with pytest.raises(FileNotFoundError):
+        Bpe.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(("sentences", "size", "error", "message"), [
+    (["a"], 4, ValueError, "size is 4"), ([], 60, ValueError, "no sentences"), ("a cat", 60, TypeError, "one str"),
+])
+def test_train_bpe_errors(sentences, size, error, message):
+    with pytest.raises(error, match=message):
+        train_bpe(sentences, size)
+
+
+def test_bpe_without_its_library(monkeypatch, tmp_path):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == "tokenizers":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"pip install 'tinymae\[text\]'"):
+        train_bpe(SENTENCES, 60)
+    with pytest.raises(ImportError, match=r"pip install 'tinymae\[text\]'"):
+        Bpe.load(tmp_path / "bpe.json")

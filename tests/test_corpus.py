@@ -1,0 +1,59 @@
+"""Sentence pairs by name and from files, and what is held out."""
+import pytest
+
+from tinymae.data.corpus import Corpus, load_corpus, read_pairs
+
+
+def write(path, count=100):
+    path.write_text("".join(f"Hello {i} .\t你好{i}。\tsomebody\n" for i in range(count)), encoding="utf-8")
+    return str(path)
+
+
+def test_phrasebook():
+    corpus = load_corpus(["phrasebook"])
+    assert (corpus.source, corpus.target) == ("characters", "words") and len(corpus.held_out) == 2000
+    assert ("我有一只猫", "i have a cat") in corpus.train
+    assert not set(corpus.train) & set(corpus.held_out)
+    other = corpus.reversed()
+    assert (other.source, other.target) == ("words", "characters") and ("i have a cat", "我有一只猫") in other.train
+    assert other.reversed() == corpus
+
+
+def test_dates():
+    corpus = load_corpus(["dates"])
+    assert (corpus.source, corpus.target) == ("letters", "letters") and len(corpus.held_out) > 1000
+    assert not {iso for _, iso in corpus.train} & {iso for _, iso in corpus.held_out}
+
+
+def test_french():
+    corpus = load_corpus(["french"])
+    assert (len(corpus.train), len(corpus.held_out)) == (41, 4) and not set(corpus.train) & set(corpus.held_out)
+    assert ("je suis étudiant", "i am a student") in corpus.train
+    known = {word for pair in corpus.train for side in pair for word in side.split()}
+    assert {word for pair in corpus.held_out for side in pair for word in side.split()} <= known
+
+
+def test_a_file_is_split_by_its_seed(tmp_path):
+    path = write(tmp_path / "pairs.tsv")
+    corpus = load_corpus([path])
+    assert (corpus.source, corpus.target, len(corpus.train), len(corpus.held_out)) == ("words", "characters", 98, 2)
+    assert load_corpus([path]) == corpus != load_corpus([path], seed=1)
+    assert sorted(corpus.train + corpus.held_out) == sorted(read_pairs([path]))
+
+
+def test_pairs_to_be_judged_by_may_be_given(tmp_path):
+    path, valid = write(tmp_path / "pairs.tsv"), write(tmp_path / "valid.tsv", 7)
+    corpus = load_corpus([path], valid=[valid])
+    assert isinstance(corpus, Corpus) and corpus.train == read_pairs([path]) and corpus.held_out == read_pairs([valid])
+
+
+def test_errors(tmp_path):
+    path = write(tmp_path / "pairs.tsv", 1)
+    with pytest.raises(ValueError, match="at least two pairs"):
+        load_corpus([path])
+    with pytest.raises(ValueError, match="a source and a target file, got 3"):
+        load_corpus(["a", "b", "c"])
+    with pytest.raises(ValueError, match="stands alone"):
+        load_corpus(["dates"], valid=[path])
+    with pytest.raises(ValueError, match="stands alone"):
+        load_corpus(["phrasebook", path])

@@ -1,0 +1,39 @@
+"""Text to numbers and back, for each kind of language."""
+import pytest
+
+from tinymae.data.language import Language
+
+SENTENCES = ["Why do we work?", "We work.", "Do we?"]
+
+
+@pytest.mark.parametrize(("kind", "sentences", "shown"), [
+    ("words", SENTENCES, "why do we work?"), ("letters", ["3 May"], "3 May"), ("characters", ["我有一只猫"], "我有一只猫"),
+])  # fmt: skip
+def test_there_and_back(tmp_path, kind, sentences, shown):
+    language = Language.learn(kind, sentences)
+    ids = language.encode(sentences[0])
+    assert ids[-1] == 2 and len(ids) == len(language.tokens(sentences[0])) + 1
+    assert language.text(ids) == shown and language.words(ids) == language.tokens(sentences[0])
+    language.vocabulary.save(tmp_path / "language.json")
+    again = Language.load(kind, tmp_path / "language.json")
+    assert again.encode(sentences[0]) == ids
+    assert str(language) == f"{len(language.vocabulary)} {kind}"
+
+
+def test_unknown():
+    language = Language.learn("words", SENTENCES, min_count=2)
+    assert language.unknown("Why do cats work, why?") == ["why", "cats", ","]
+    assert language.encode("cats do")[0] == 3
+
+
+def test_pieces(tmp_path):
+    pytest.importorskip("tokenizers")
+    language = Language.learn("bpe", SENTENCES, pieces=40)
+    ids = language.encode("We do work?")
+    assert ids[-1] == 2 and language.text(ids) == "we do work?"
+    assert "".join(language.words(ids)).replace("\u2581", " ").strip() == "we do work?"
+    assert language.tokens("We do")[0] == "\u2581we"
+    assert language.words(ids) == language.tokens("We do work?")
+    assert language.unknown("we 猫") == ["猫"] and language.unknown("we do") == []
+    language.vocabulary.save(tmp_path / "language.json")
+    assert Language.load("bpe", tmp_path / "language.json").encode("We do work?") == ids

@@ -1,0 +1,100 @@
+"""Files of sentence pairs, and what is said about those that are broken."""
+import gzip
+
+import numpy as np
+import pytest
+
+from tinymae.data.pairs import read_lines, read_parallel, read_tsv
+
+
+def put(path, data):
+    if isinstance(data, str):
+        data = data.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+@pytest.mark.parametrize("names", [("a.de", "a.en"), ("a.de.gz", "a.en.gz"), ("a.de", "a.en.gz")])
+def test_read_parallel(tmp_path, names):
+    source = put(tmp_path / names[0], "\ufeffein Hund \r\nzwei\u2028Hunde\r\n")     # U+2028 is no line's end here
+    target = put(tmp_path / names[1], "a dog\n two dogs")
+    assert read_parallel(source, str(target)) == [("ein Hund", "a dog"), ("zwei\u2028Hunde", "two dogs")]
+
+
+def test_read_lines(tmp_path):
+    path = put(tmp_path / "a.txt", "\ufeff one \r\n\ntwo\u2028three\n")
+    assert list(read_lines(path)) == [" one ", "", "two\u2028three"]
+
+
+def test_read_lines_reads_as_it_goes(tmp_path):
+    lines = read_lines(put(tmp_path / "a.txt", b"good\n\xff\n"))
+    assert next(lines) == "good"
+    with pytest.raises(ValueError, match=r"a\.txt, line 2: is not UTF-8"):
+        next(lines)
+
+
+def test_gzip_is_known_by_its_first_bytes(tmp_path):
+    path = tmp_path / "packed.txt"
+    path.write_bytes(gzip.compress("猫\tcat\n".encode()))
+    assert read_tsv(path) == [("猫", "cat")]
+
+
+@pytest.mark.parametrize(("source", "target", "message"), [
+    ("a\nb\nc\n", "a\nb\n", r"a\.txt has 3 lines and .*b\.txt has 2.*line 3 has none"),
+    ("a\nb\n", "a\n\n", r"b\.txt, line 2: is empty"),
+    ("a\n \t\nc\n", "a\nb\nc\n", r"a\.txt, line 2: is empty"),
+    ("a\nb\n", "a\nb\n\n", r"has 2 lines and .* has 3"),
+    ("", "a\n", r"a\.txt is empty"),
+    ("a\n", b"caf\xe9\n", r"b\.txt, line 1: is not UTF-8.*0xe9 at 3"),
+    ("a\nb\n", b"a\n\xb0\xa1\n", r"b\.txt, line 2: is not UTF-8.*GB18030"),
+    ("a\n", "a\n".encode("utf-16"), r"b\.txt, line 1: is UTF-16"),
+])
+def test_read_parallel_errors(tmp_path, source, target, message):
+    with pytest.raises(ValueError, match=message):
+        read_parallel(put(tmp_path / "a.txt", source), put(tmp_path / "b.txt", target))
+
+
+def test_broken_gzip(tmp_path):
+    good = put(tmp_path / "good.txt", "line\n" * 1000)
+    random = np.random.default_rng(0).integers(97, 122, 20_000).astype(np.uint8).tobytes()
+    packed = gzip.compress(random)
+    cut, damaged, plain = (tmp_path / name for name in ("cut.gz", "damaged.gz", "plain.gz"))
+    cut.write_bytes(packed[: len(packed) // 2])
+    damaged.write_bytes(packed[:-6] + b"\0\0" + packed[-4:])                    # its check sum
+    plain.write_bytes(b"a\nb\n")
+    for path in (cut, damaged):
+        with pytest.raises(ValueError, match=rf"{path.name}.*gzip file is broken"):
+            read_parallel(good, path)
+        with pytest.raises(ValueError, match=rf"{path.name}.*gzip file is broken"):
+            read_tsv(path)
+    with pytest.raises(ValueError, match=r"plain\.gz is named \.gz"):
+        read_tsv(plain)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
+        read_tsv(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("name", ["cmn.txt", "cmn.tsv.gz"])
+def test_read_tsv(tmp_path, name):
+    path = put(tmp_path / name, "\ufeffHi.\t嗨。\tCC-BY\r\nI run. \t 我跑。\r\n")
+    assert read_tsv(path) == [("Hi.", "嗨。"), ("I run.", "我跑。")]
+    assert read_tsv(path, columns=(1, 0)) == [("嗨。", "Hi."), ("我跑。", "I run.")]
+
+
+@pytest.mark.parametrize(("content", "columns", "message"), [
+    ("a\tb\n\nc\td\n", (0, 1), r"t\.tsv, line 2: is empty"),
+    ("a\tb\nc d\n", (0, 1), r"t\.tsv, line 2: has 1 column\(s\), and column 1 .*'c d'"),
+    ("a\tb\n", (0, 2), r"t\.tsv, line 1: has 2 column"),
+    ("a\tb\nc\t \n", (0, 1), r"t\.tsv, line 2: column 1 .* is empty"),
+    ("a\tb\n\td\n", (0, 1), r"t\.tsv, line 2: column 0 .* is empty"),
+    (b"a\tb\nc\t\xff\n", (0, 1), r"t\.tsv, line 2: is not UTF-8"),
+    ("", (0, 1), r"t\.tsv is empty"),
+    ("a\tb\n", (1, 1), r"columns are \(1, 1\)"),
+    ("a\tb\n", (0, -1), r"columns are \(0, -1\)"),
+    ("a\tb\n", (0,), r"columns are \(0,\)"),
+])
+def test_read_tsv_errors(tmp_path, content, columns, message):
+    with pytest.raises(ValueError, match=message):
+        read_tsv(put(tmp_path / "t.tsv", content), columns)

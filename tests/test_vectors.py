@@ -1,0 +1,73 @@
+"""Word vectors of others as the start of an embedding, and what is said about files that are broken."""
+import gzip
+
+import numpy as np
+import pytest
+
+from tinymae.data.text import BOS, EOS, PAD, UNK, Vocabulary
+from tinymae.data.vectors import load_word_vectors
+
+VECTORS = b"cat 1 2 -3e-1\ndog 0.5 0.25 8\n. . . 1 1 1\ncat 9 9 9\nfish 3 2 1\n"
+
+
+@pytest.mark.parametrize("name", ["v.txt", "v.txt.gz"])
+@pytest.mark.parametrize("head", [b"", b"5 3\n"])
+def test_load_word_vectors(tmp_path, name, head):
+    vocabulary = Vocabulary(["dog", "horse", "cat", "cow"])
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(head + VECTORS) if name.endswith(".gz") else head + VECTORS)
+    table, found, share, missing = load_word_vectors(path, vocabulary, np.random.default_rng(0), width=3)
+    assert table.shape == (8, 3) and table.dtype == np.float32
+    assert found.dtype == bool and found.tolist() == [False] * 4 + [True, False, True, False]
+    assert share == 0.5 and missing == ["horse", "cow"]
+    assert table[4].tolist() == [0.5, 0.25, 8]
+    assert np.array_equal(table[6], np.array([1, 2, -0.3], np.float32))         # the first cat, not the second
+    assert not table[PAD].any() and all(table[i].any() for i in (BOS, EOS, UNK, 5, 7))
+    again = load_word_vectors(path, vocabulary, np.random.default_rng(0))
+    assert np.array_equal(again.table, table)
+
+
+def test_missing_words_look_like_the_others(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.normal([5, -5], [0.1, 2.0], (500, 2))
+    path = tmp_path / "v.txt"
+    path.write_text("".join(f"w{i} {a} {b}\n" for i, (a, b) in enumerate(values)), encoding="utf-8")
+    vocabulary = Vocabulary([f"w{i}" for i in range(500)] + [f"x{i}" for i in range(500)])
+    found = load_word_vectors(path, vocabulary, rng)
+    assert found.share == 0.5 and found.found.nonzero()[0].tolist() == list(range(4, 504))
+    drawn = found.table[-500:]
+    assert np.allclose(drawn.mean(axis=0), [5, -5], atol=0.5) and np.allclose(drawn.std(axis=0), [0.1, 2], rtol=0.2)
+
+
+def test_specials_that_stand_in_the_file(tmp_path):
+    path = tmp_path / "v.txt"
+    path.write_bytes(b"<pad> 9 9\ncat 1 2\n<unk> 3 4\n")
+    vectors = load_word_vectors(path, Vocabulary(["cat", "dog"]), np.random.default_rng(0))
+    assert vectors.found.tolist() == [False, False, False, True, True, False]   # the row of <pad> is not the file's
+    assert vectors.table[[PAD, UNK, 4]].tolist() == [[0, 0], [3, 4], [1, 2]]
+    assert vectors.share == 0.5 and vectors.missing == ["dog"]                  # of words; specials are not counted
+    assert (vectors.table[[BOS, EOS, 5]] < 5).all()                             # drawn like those found, without <pad>
+
+
+@pytest.mark.parametrize(("content", "width", "message"), [
+    (VECTORS, 4, r"v\.txt, line 1: the vectors have width 3, and the model's is 4"),
+    (b"5 3\n" + VECTORS, 2, r"v\.txt, line 1: the vectors have width 3"),
+    (b"cat 1 2 3\ndog 1 2\n", None, r"v\.txt, line 2: has 2 numbers; expected a word and 3"),
+    (b"cat 1 2 3\ndog 1 2 3 4\n", None, r"v\.txt, line 2: has more than 3 numbers"),
+    (b"cat 1 2 3\ncow 1 x 3\n", None, r"v\.txt, line 2: is broken .*'x'"),
+    (b"cat 1 2 3\n\ncow 1 2 3\n", None, r"v\.txt, line 2: has 0 numbers"),
+    (b"cat 1 2 3\ncow 1 nan 3\n", None, r"v\.txt, line 2: .*not finite"),
+    (b"2 3\ncat 1 2 3\ncow 1 2\n", None, r"v\.txt, line 3: has 2 numbers"),
+    (b"9 3\ncat 1 2 3\n", None, r"v\.txt, line 1: promises 9 vectors, and 1 lines follow"),
+    (b"9 3\n", None, r"v\.txt, line 1: .*no vectors follow"),
+    (b"9 0\ncat\n", None, r"v\.txt, line 1: has no numbers"),
+    (b"cat\n", None, r"v\.txt, line 1: has no numbers"),
+    (b"cat 1 2 3\n\xff 1 2 3\n", None, r"v\.txt, line 2: is not UTF-8"),
+    (b"COW 1 2 3\n", None, r"has none of the 1 words, such as \['cat'\]"),
+    (b"", None, "is empty"),
+])
+def test_load_word_vectors_errors(tmp_path, content, width, message):
+    path = tmp_path / "v.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_word_vectors(path, Vocabulary(["cat"]), np.random.default_rng(0), width)
