@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymae import plot
+from tinymae import plot, plot_text
 from tinymae.ops.positional import get_positional_encoding, sincos_2d, sinusoidal_halves, sinusoidal_interleaved
 
 figures = Path("figures")
@@ -65,3 +65,4 @@ for pair in range(4):
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     clock = table[:, 2 * pair : 2 * pair + 2]
     np.testing.assert_allclose(clock[:-k] @ rotation.T, clock[k:], atol=1e-12)
+print(plot.save(plot_text.position_rotation(table, k), figures / "positional_rotation.png"))

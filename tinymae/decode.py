@@ -38,9 +38,10 @@ class State:
     """Keys and values of all that was said, for every layer; rows are sentences in progress, `beam` for each source."""
 
     def __init__(self, src, params, config, length, beam=1):
-        memory, _ = encode(src, params, config)
+        pieces = [encode(src[start : start + 16], params, config)[0] for start in range(0, len(src), 16)]  # little memory
+        memory = np.concatenate(pieces)
         self.params, self.config, self.t = params, config, 0
-        self.memory_mask = padding_mask(src, config.pad).repeat(beam, axis=0)
+        self.memory_mask = _repeat(padding_mask(src, config.pad), beam)
         self.table = params["embed"] if config.tie == "all" else params["tgt_embed"]
         if config.positions == "learned":
             self.positions = params["tgt_positions"]
@@ -48,11 +49,14 @@ class State:
             self.positions = POSITIONS[config.positions](length, config.d_model).astype(self.table.dtype)
         if length > len(self.positions):
             raise ValueError(f"expected at most {len(self.positions)} words, the learned positions, got max_len {length}")
-        self.memory, self.past = [], []
+        self.joined, self.memory, self.past = [], [], []
         for p in params["decoder"]["blocks"]:
-            kv = [_heads(linear_forward(memory, **p["cross_attn"][name])[0], config.heads) for name in "kv"]
-            self.memory.append([x.repeat(beam, axis=0) for x in kv])                    # (rows, H, Tk, d)
-            widths = [p["self_attn"][name]["w"].shape[1] // config.heads for name in "kv"]
+            projections = [p["self_attn"][name] for name in "qkv"]                      # one product is faster than three
+            self.joined.append({name: np.concatenate([each[name] for each in projections], -1) for name in projections[0]})
+            kv = [linear_forward(memory, **p["cross_attn"][name])[0] for name in "kv"]
+            heads = [x.reshape(*x.shape[:2], config.heads, -1).swapaxes(1, 2) for x in kv]
+            self.memory.append([_repeat(x, beam) for x in heads])                       # (rows, H, Tk, d)
+            widths = [each["w"].shape[1] // config.heads for each in projections[1:]]
             shape = beam * len(src), config.heads, length
             self.past.append([np.zeros((*shape, width), self.table.dtype) for width in widths])
 
@@ -68,32 +72,39 @@ class State:
         logits : ndarray of shape (rows, V), for the next word
         looked : list of (self-attention (rows, H, t), cross-attention (rows, H, Tk)), one for each layer
         """
-        config, looked = self.config, []
-        x = self.table[ids][:, None]                                                    # (rows, 1, D)
+        config, looked, layers = self.config, [], self.params["decoder"]["blocks"]
+        x = self.table[ids]                                                             # (rows, D)
         if config.scale_embedding:
-            x = x * math.sqrt(config.d_model)
-        x = x + self.positions[self.t]
+            x *= math.sqrt(config.d_model)
+        x += self.positions[self.t]
         self.t += 1
-        for p, past, memory in zip(self.params["decoder"]["blocks"], self.past, self.memory, strict=True):
-            h = self._before(x, p["ln1"])
-            for kept, name in zip(past, "kv", strict=True):
-                kept[:, :, self.t - 1 : self.t] = _heads(linear_forward(h, **p["self_attn"][name])[0], config.heads)
-            a, back = self._attention(h, p["self_attn"], *(kept[:, :, : self.t] for kept in past), None)
+        for p, joined, past, memory in zip(layers, self.joined, self.past, self.memory, strict=True):
+            qkv, _ = linear_forward(self._before(x, p["ln1"]), **joined)
+            width = p["self_attn"]["q"]["w"].shape[1]
+            q, k, v = np.split(qkv, [width, 2 * width], axis=1)
+            for kept, new in zip(past, (k, v), strict=True):
+                kept[:, :, self.t - 1] = new.reshape(len(new), config.heads, -1)
+            a, back = self._attention(q, p["self_attn"], *(kept[:, :, : self.t] for kept in past), None)
             x = self._after(x + a, p["ln1"])
-            a, across = self._attention(self._before(x, p["ln2"]), p["cross_attn"], *memory, self.memory_mask)
+            q, _ = linear_forward(self._before(x, p["ln2"]), **p["cross_attn"]["q"])
+            a, across = self._attention(q, p["cross_attn"], *memory, self.memory_mask)
             x = self._after(x + a, p["ln2"])
             f, _ = feed_forward_forward(self._before(x, p["ln3"]), p["ffn"], config.activation)
             x = self._after(x + f, p["ln3"])
             looked.append((back, across))
         if "norm" in self.params["decoder"]:
             x, _ = layernorm_forward(x, **self.params["decoder"]["norm"], eps=config.eps)
-        return to_vocabulary(x[:, 0], self.params, config)[0], looked
+        return to_vocabulary(x, self.params, config)[0], looked
 
     def choose(self, rows):
-        """Go on with these sentences, in this order; one may be kept twice, each in the place of one of the same source."""
+        """Go on with these sentences, in this order: each in the place of one of the same source, or else fewer than before."""
         for pair in self.past:
-            for kept in pair:
-                kept[:, :, : self.t] = kept[rows, :, : self.t]
+            for i, kept in enumerate(pair):
+                kept[: len(rows), :, : self.t] = kept[rows, :, : self.t]
+                pair[i] = kept[: len(rows)]
+        if len(rows) < len(self.memory_mask):
+            self.memory_mask = self.memory_mask[rows]
+            self.memory = [[x[rows] for x in pair] for pair in self.memory]
 
     def _before(self, x, norm):
         return layernorm_forward(x, **norm, eps=self.config.eps)[0] if self.config.norm_first else x
@@ -101,26 +112,33 @@ class State:
     def _after(self, x, norm):
         return x if self.config.norm_first else layernorm_forward(x, **norm, eps=self.config.eps)[0]
 
-    def _attention(self, h, p, k, v, mask):
-        q = _heads(linear_forward(h, **p["q"])[0], self.config.heads)
-        z, cache = scaled_dot_product_attention_forward(q, k, v, mask)
-        y, _ = linear_forward(z.swapaxes(1, 2).reshape(len(h), 1, -1), **p["out"])
+    def _attention(self, q, p, k, v, mask):
+        z, cache = scaled_dot_product_attention_forward(q.reshape(len(q), self.config.heads, 1, -1), k, v, mask)
+        y, _ = linear_forward(z.reshape(len(z), -1), **p["out"])
         return y, cache[3][:, :, 0]
 
 
-def _heads(x, heads):
-    """(rows, T, H d) -> (rows, H, T, d)."""
-    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+def _repeat(x, times):
+    return x.repeat(times, axis=0) if times > 1 else x
 
 
-def _log_probs(logits, config, never):
-    """Log-probabilities (rows, V) of the next word; -inf for <pad>, <bos> and what is in never, which nobody says."""
-    if not np.isfinite(logits).all():
+def _log_sum(logits):
+    """log sum exp over the vocabulary (rows,): a word's logit less this is its log-probability."""
+    top = logits.max(axis=-1)
+    if not (math.isfinite(top.max()) and math.isfinite(logits.min())):                  # NaN comes through both
         raise ValueError("expected finite logits, got inf or NaN: look at the parameters, did training diverge?")
-    logits = logits - logits.max(axis=-1, keepdims=True)
-    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    log_probs[:, [config.pad, config.bos, *never]] = -np.inf
-    return log_probs
+    shifted = logits - top[:, None]
+    return top + np.log(np.exp(shifted, out=shifted).sum(axis=-1))
+
+
+def _rule_out(logits, config, never):
+    """Nobody says <pad>, <bos> and what is in never."""
+    logits[:, [config.pad, config.bos, *never]] = -np.inf
+
+
+def _worth_keeping(running):
+    """Rows to go on with: all, until a quarter has come to its end; then those that are running."""
+    return np.flatnonzero(running) if running.mean() < 0.75 else np.arange(len(running))
 
 
 def _length(src, params, config, max_len):
@@ -156,7 +174,7 @@ def greedy(src, params, config, max_len=None, never=()):
     ValueError
         where src is not a batch of sentences, max_len does not fit, or the parameters give no finite logits
     """
-    return _one_by_one(src, params, config, max_len, never, lambda log_probs: log_probs.argmax(axis=-1))
+    return _one_by_one(src, params, config, max_len, never, lambda logits, rows: logits.argmax(axis=-1))
 
 
 def sample(src, params, config, rng, temperature=1.0, top_k=None, max_len=None, never=()):
@@ -183,9 +201,9 @@ def sample(src, params, config, rng, temperature=1.0, top_k=None, max_len=None, 
     if top_k is not None and top_k < 1:
         raise ValueError(f"expected top_k of at least 1, got {top_k}: None draws among all words")
 
-    def draw(log_probs):
+    def draw(logits, rows):
         # From the likeliest word down, in float64: no temperature is too small for that.
-        scores = np.subtract(log_probs, log_probs.max(axis=1, keepdims=True), dtype=np.float64) / temperature
+        scores = np.subtract(logits, logits.max(axis=1, keepdims=True), dtype=np.float64) / temperature
         if top_k is not None and top_k < scores.shape[1]:
             least = np.partition(scores, -top_k, axis=1)[:, -top_k, None]
             scores = np.where(scores >= least, scores, -np.inf)
@@ -195,25 +213,32 @@ def sample(src, params, config, rng, temperature=1.0, top_k=None, max_len=None, 
 
 
 def _one_by_one(src, params, config, max_len, never, choose):
-    """Decoded, with choose: log-probabilities (B, V) -> words (B,)."""
-    max_len, rows = _length(src, params, config, max_len), np.arange(len(src))
+    """Decoded, with choose: logits (rows, V), rows (of the batch) -> words (rows,)."""
+    max_len, batch = _length(src, params, config, max_len), len(src)
     state = State(src, params, config, max_len)
-    said, looked = [], []
-    total, running, word = np.zeros(len(src)), np.ones(len(src), bool), np.full(len(src), config.bos)
+    rows, running = np.arange(batch), np.ones(batch, bool)      # sentences in `state`, and which of them have not ended
+    ids, total, looked = np.full((batch, max_len), config.pad), np.zeros(batch), []
+    word = np.full(batch, config.bos)
     while running.any() and state.t < max_len:
         logits, weights = state.step(word)
-        log_probs = _log_probs(logits, config, never)
-        word = np.where(running, choose(log_probs), config.pad)
-        total[running] += log_probs[rows, word][running]
+        log_sum = _log_sum(logits)
+        _rule_out(logits, config, never)
+        word = np.where(running, choose(logits, rows), config.pad)
+        total[rows[running]] += (logits[np.arange(len(rows)), word] - log_sum)[running]
+        ids[rows, state.t - 1] = word
+        looked.append((rows, weights))
         running &= word != config.eos
-        said.append(word)
-        looked.append(weights)
-    ids = np.stack(said, axis=1)
-    layers = len(looked[0])
-    cross = np.zeros((len(src), layers, config.heads, state.t, src.shape[1]), logits.dtype)
+        kept = _worth_keeping(running)
+        if len(kept) < len(rows):
+            state.choose(kept)
+            rows, word, running = rows[kept], word[kept], running[kept]
+    ids = ids[:, : state.t]
+    layers = config.decoder_layers
+    cross = np.zeros((batch, layers, config.heads, state.t, src.shape[1]), logits.dtype)
     self_attention = np.zeros((*cross.shape[:4], state.t), logits.dtype)
-    for t, i in np.ndindex(state.t, layers):
-        self_attention[:, i, :, t, : t + 1], cross[:, i, :, t] = looked[t][i]
+    for t, (rows, weights) in enumerate(looked):
+        for i, (back, across) in enumerate(weights):
+            self_attention[rows, i, :, t, : t + 1], cross[rows, i, :, t] = back, across
     silent = (ids == config.pad)[:, None, None, :, None]        # behind <eos> nothing was said, and nobody looked
     np.copyto(cross, 0, where=silent)
     np.copyto(self_attention, 0, where=silent)
@@ -246,32 +271,36 @@ def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None, never=()):
     total = np.full((batch, beam), -np.inf)                             # -inf: no beginning in this place
     total[:, 0] = 0                                                     # all begin alike: one is enough
     finished = [[] for _ in range(batch)]                               # (score, words) of each sentence
+    searched = finished                                                 # those of the sentences in `state`
     word = np.full(batch * beam, config.bos)
     while state.t < max_len and (total > -np.inf).any():
-        log_probs = _log_probs(state.step(word)[0], config, never).reshape(batch, beam, -1)
-        scores, t = total[..., None] + log_probs, state.t               # (B, W, V)
-        origin, chosen = np.zeros((batch, beam), int), np.full((batch, beam), config.pad)
-        total = np.full((batch, beam), -np.inf)
-        for b in range(batch):
-            free = beam - len(finished[b])                              # a finished sentence keeps its place in the beam
+        logits, _ = state.step(word)
+        log_probs = logits - _log_sum(logits)[:, None]
+        _rule_out(log_probs, config, never)
+        scores, t = total[..., None] + log_probs.reshape(*total.shape, -1), state.t     # (B, W, V)
+        origin, chosen = np.zeros(total.shape, int), np.full(total.shape, config.pad)
+        total = np.full(total.shape, -np.inf)
+        for b, done in enumerate(searched):
+            free = beam - len(done)                                     # a finished sentence keeps its place in the beam
             for place, candidate in enumerate(_largest(scores[b].ravel(), free)):
                 row, new = divmod(candidate, scores.shape[2])
                 if new == config.eos or t == max_len:
                     sentence = np.append(ids[b, row, : t - 1], new)
-                    finished[b].append((scores[b, row, new] / ((5 + t) / 6) ** alpha, sentence))
+                    done.append((scores[b, row, new] / ((5 + t) / 6) ** alpha, sentence))
                 else:
                     origin[b, place], chosen[b, place], total[b, place] = row, new, scores[b, row, new]
         ids = np.take_along_axis(ids, origin[..., None], axis=1)
         ids[..., t - 1] = chosen
-        word = chosen.ravel()
-        state.choose((origin + beam * np.arange(batch)[:, None]).ravel())
+        kept = _worth_keeping((total > -np.inf).any(axis=1))
+        state.choose((origin + beam * np.arange(len(searched))[:, None])[kept].ravel())
+        ids, total, word, searched = ids[kept], total[kept], chosen[kept].ravel(), [searched[b] for b in kept]
     best = [max(sentences, key=lambda found: found[0])[1] for sentences in finished]
     ids = np.full((max(map(len, best)), batch), config.pad)             # (T, B)
     for b, sentence in enumerate(best):
         ids[: len(sentence), b] = sentence
     # The winners are said once more, alone, to see where they look: cheaper than to carry that along for all beginnings.
     words = iter(ids)
-    return _one_by_one(src, params, config, len(ids), never, lambda log_probs: next(words))
+    return _one_by_one(src, params, config, len(ids), never, lambda logits, rows: next(words)[rows])
 
 
 def _largest(scores, count):

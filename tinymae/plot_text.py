@@ -378,7 +378,7 @@ def learning_rates(curves, caption=None):
             "How to read it: the learning rate of each training step, counted from 1; the dot is the highest. Where it rises "
             "at first (warm-up), the steps stay small until the optimiser has seen enough gradients to judge their size."
         )
-    figure = page(2.9 + 0.2 * math.ceil(len(curves) / 2), caption)
+    figure = page(2.9 + 0.2 * len(curves), caption)
     ax = figure.subplots()
     for colour, (name, rates) in zip(COLOURS, curves.items(), strict=False):
         top = int(rates.argmax())
@@ -388,5 +388,5 @@ def learning_rates(curves, caption=None):
     ax.set(xlim=(0, max(map(len, curves.values()))), ylim=(0, 1.08 * highest or 1), xlabel="step", ylabel="learning rate")
     ax.yaxis.set_major_formatter("{x:.3g}")
     ax.grid(axis="y")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderaxespad=0.2)
     return figure
