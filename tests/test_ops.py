@@ -20,7 +20,14 @@ from tinymae.ops import (
     positional,
     softmax,
 )
-from tinymae.ops.activation import gelu_backward, gelu_forward, relu_backward, relu_forward
+from tinymae.ops.activation import (
+    gelu_backward,
+    gelu_forward,
+    relu_backward,
+    relu_forward,
+    swish_backward,
+    swish_forward,
+)
 from tinymae.ops.attention import scaled_dot_product_attention_backward, scaled_dot_product_attention_forward
 from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.embedding import embedding_backward, embedding_forward
@@ -32,6 +39,8 @@ from tinymae.ops.losses import (
     masked_mse_backward,
     masked_mse_forward,
     normalise_patches,
+    soft_cross_entropy_backward,
+    soft_cross_entropy_forward,
 )
 from tinymae.ops.patches import (
     gather_backward,
@@ -279,6 +288,28 @@ def test_gelu_at_the_edges(dtype, approximate):
     np.testing.assert_array_equal(gelu_backward(np.ones_like(x), cache), np.array([0, 0, 0.5, 0.5, 1, 1], dtype))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_swish_number_by_number(dtype):
+    x = np.linspace(-12, 12, 481).astype(dtype)
+    y, cache = swish_forward(x)
+    slope = swish_backward(np.ones_like(x), cache)
+    assert y.dtype == slope.dtype == dtype
+    numbers = [float(number) for number in x]
+    expected = np.array([a / (1 + math.exp(-a)) for a in numbers])
+    slopes = np.array([1 / (1 + math.exp(-a)) + a * math.exp(-a) / (1 + math.exp(-a)) ** 2 for a in numbers])
+    tolerance = 2e-7 if dtype == np.float32 else 1e-15
+    assert (np.abs(y - expected) <= tolerance * np.maximum(1, np.abs(x))).all()
+    assert (np.abs(slope - slopes) <= 4 * tolerance).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_swish_at_the_edges(dtype):
+    x = np.array([-1e30, -1e4, -50, -0.0, 0.0, 50, 1e4, 1e30], dtype)
+    y, cache = swish_forward(x)
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    np.testing.assert_array_equal(swish_backward(np.ones_like(x), cache), np.array([0, 0, 0, 0.5, 0.5, 1, 1, 1], dtype))
+
+
 # ---- linear and dropout ------------------------------------------------------------------------------------------------
 
 def test_linear_number_by_number(rng):
@@ -424,6 +455,33 @@ def cross_entropy_loops(logits, targets, ignore_index, e):
             loss -= q * math.log(p[v]) / count
             dlogits[(*index, v)] = (p[v] - q) / count
     return loss, dlogits
+
+
+@pytest.mark.parametrize("e", [0.0, 0.1])
+def test_soft_cross_entropy_is_linear_in_its_targets(e, rng):
+    """Shares s and 1 - s of two words: s times the loss of one and 1 - s times that of the other, and so the gradient."""
+    logits, (one, other) = 3 * rng.normal(size=(6, 5)), rng.integers(0, 5, (2, 6))
+    share = rng.random(6)
+    targets = share[:, None] * np.eye(5)[one] + (1 - share)[:, None] * np.eye(5)[other]
+    loss, cache = soft_cross_entropy_forward(logits, targets, e)
+    expected, dlogits = 0.0, np.zeros((6, 5))
+    for i in range(6):
+        for word, weight in ((one[i], share[i]), (other[i], 1 - share[i])):
+            hard, d = cross_entropy_loops(logits[i : i + 1], np.array([word]), None, e)
+            expected += weight * hard / 6
+            dlogits[i] += weight * d[0] / 6
+    close(loss, expected)
+    close(soft_cross_entropy_backward(1.0, cache), dlogits)
+    close(soft_cross_entropy_backward(-2.5, cache), -2.5 * dlogits)
+
+
+def test_soft_cross_entropy_of_one_hot_rows_and_huge_logits():
+    logits = np.array([[1e4, 0, -1e4], [0, 1e4, 0]])
+    targets = np.array([0, 0])
+    soft = soft_cross_entropy_forward(logits, np.eye(3)[targets])
+    hard = cross_entropy_forward(logits, targets)
+    assert soft[0] == hard[0] == 5000
+    np.testing.assert_array_equal(soft_cross_entropy_backward(1.0, soft[1]), cross_entropy_backward(1.0, hard[1]))
 
 
 @pytest.mark.parametrize("e", [0.0, 0.1, 0.9])
@@ -641,6 +699,10 @@ def yes(*shape):
     return np.ones(shape, bool)
 
 
+def shares(*targets, **options):
+    return lambda: soft_cross_entropy_forward(z(2, 3), np.array(targets), **options)
+
+
 def entropy(logits=(2, 5), targets=(0, 1), **options):
     return lambda: cross_entropy_forward(z(*logits), np.array(targets), **options)
 
@@ -712,6 +774,13 @@ ERRORS = {
         entropy(targets=[0, 5]), IndexError, r"targets in \[0, 5\), got \[0, 5\]: is the padding not the ignore_index"
     ),
     "cross_entropy, padding": (entropy(targets=[-100, 1]), IndexError, r"got \[-100, 1\]: is the padding not"),
+    "soft_cross_entropy, class numbers": (
+        shares(0, 1), ValueError, r"expected targets \(2, 3\) like the logits, got \(2,\)"
+    ),
+    "soft_cross_entropy, smoothing": (shares([1, 0, 0], [0, 1, 0], label_smoothing=1), ValueError, r"in \[0, 1\), got 1"),
+    "soft_cross_entropy, no shares": (shares([1, 1, 0], [0, 1, 0]), ValueError, "with the sum 1, got sums from 1 to 2"),
+    "soft_cross_entropy, negative": (shares([2, -1, 0], [0, 1, 0]), ValueError, "entries from -1"),
+    "soft_cross_entropy, NaN": (shares([np.nan, 1, 0], [0, 1, 0]), ValueError, "got sums from nan"),
     "patchify, one picture": (
         lambda: patchify_forward(z(4, 4, 3), 2), ValueError, r"\(B, rows, cols, C\), got \(4, 4, 3\): is the batch axis missing"
     ),

@@ -56,6 +56,7 @@ def examples():
         "position_grid": plot.position_grid(sines(12, 8), (3, 4)),
         "attention": plot.attention(softmax_rows(2, 3, 5)),
         "attention_over_picture": overlay(),
+        "rollout_over_pictures": plot.rollout_over_pictures(pictures(2, 8, 12), softmax_rows(2, 6), (2, 3)),
         "reconstructions": plot.reconstructions(*four),
         "loss_curve": plot.loss_curve(np.arange(60), rng().random(60) + 1),
     }
@@ -103,6 +104,7 @@ def test_a_caption_of_ones_own_replaces_the_text():
         plot.position_grid(sines(4, 4), (2, 2), caption="mine"),
         plot.attention(softmax_rows(3, 3), caption="mine"),
         overlay(caption="mine"),
+        plot.rollout_over_pictures(pictures(1), softmax_rows(1, 4), (2, 2), caption="mine"),
         plot.reconstructions(*four, caption="mine"),
         plot.loss_curve([0, 1, 2], [3.0, 2.0, 1.0], caption="mine"),
     ):
@@ -391,6 +393,25 @@ def test_overlay_takes_grey_pictures_and_attention_that_is_all_zero():
 
 # --------------------------------------------------------------------------------------------------- reconstructions
 
+@pytest.mark.parametrize(("count", "lines", "columns"), [(1, 1, 1), (4, 1, 4), (8, 2, 6)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_rollout_lies_below_its_picture_each_in_its_own_scale(count, lines, columns, channels):
+    shown, rollout = pictures(count, 8, 12, channels), 0.5 * softmax_rows(count, 6)
+    figure = plot.rollout_over_pictures(shown, rollout, (2, 3))
+    assert len(figure.axes) == 2 * lines * columns
+    for i in range(count):
+        line, column = divmod(i, columns)
+        above, below = (figure.axes[(2 * line + k) * columns + column] for k in (0, 1))
+        np.testing.assert_array_equal(above.images[0].get_array(), shown[i] if channels == 3 else shown[i, ..., 0])
+        overlay = below.images[1]
+        np.testing.assert_array_equal(overlay.get_array(), rollout[i].reshape(2, 3))
+        assert overlay.get_clim() == (0, rollout[i].max())
+        assert overlay.get_extent() == [-0.5, 11.5, 7.5, -0.5]
+        assert below.get_title() == f"up to {rollout[i].max():.2g}"
+    assert sum(bool(ax.images) for ax in figure.axes) == 2 * count
+    assert "each of the 6 patches would hold 0.17" in caption(figure)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_reconstructions_stand_in_rows_and_columns(channels):
     four = [rng().integers(0, 256, (3, 8, 6, channels), dtype=np.uint8) for _ in range(4)]
@@ -555,6 +576,10 @@ NAN = np.array([[0.5, np.nan]])
         (lambda: overlay(patch=6), ValueError, r"0\.\.5, got 6"),
         (lambda: overlay(patch=-1), ValueError, "got -1"),
         (lambda: overlay(patch=1.0), ValueError, r"whole number.*1\.0"),
+        (lambda: plot.rollout_over_pictures(pictures(), softmax_rows(3, 6), (2, 3)), ValueError, "3 rows for 2 pictures"),
+        (lambda: plot.rollout_over_pictures(pictures(), softmax_rows(2, 5), (2, 2)), ValueError, "class token"),
+        (lambda: plot.rollout_over_pictures(pictures(), softmax_rows(2, 6), (2, 3)), ValueError, "8 x 8 do not divide"),
+        (lambda: plot.rollout_over_pictures(pictures(), softmax_rows(2, 5, 5), (2, 2)), ValueError, r"rollout\[:, 0, 1:\]"),
         (lambda: plot.reconstructions(*[pictures()] * 3, pictures(3)), ValueError, "masked has the shape"),
         (lambda: plot.reconstructions(*[pictures()[0]] * 4), ValueError, r"masked.*\(B, rows, cols, C\)"),
         (lambda: plot.reconstructions(pictures(), *[pictures() / 255] * 3), TypeError, "reconstruction must be uint8"),

@@ -300,6 +300,14 @@ def test_invariants(rule, config):
     rule(noisy(config, dtype=np.float32), config)
 
 
+def one_word_too_far(length):
+    return np.tri(length, k=1, dtype=bool)
+
+
+def no_causal_mask(length):
+    return np.ones((length, length), bool)
+
+
 def no_mask(ids, pad=0):
     return np.ones((len(ids), 1, 1, ids.shape[1]), bool)
 
@@ -309,10 +317,10 @@ def first_mask_for_all(ids, pad=0):
 
 
 @pytest.mark.parametrize(("rule", "leak", "complaint"), [
-    (check_causal, {"causal_padding_mask": masks.padding_mask}, "the words from place 1 on reach an earlier output"),
-    (check_causal, {"causal_padding_mask": lambda ids, pad: np.tri(ids.shape[1], k=1, dtype=bool)}, "reach an earlier output"),
+    (check_causal, {"causal_mask": no_causal_mask}, "the words from place 1 on reach an earlier output"),
+    (check_causal, {"causal_mask": one_word_too_far}, "reach an earlier output"),
     (check_source_padding, {"padding_mask": no_mask}, "what stands under the padding reaches the output"),
-    (check_target_padding, {"causal_padding_mask": no_mask}, "what stands under the padding reaches the output"),
+    (check_target_padding, {"causal_mask": no_causal_mask}, "what stands under the padding reaches the output"),
     (check_batch, {"padding_mask": first_mask_for_all}, "example 1 comes out otherwise alone"),
 ], ids=["no causal mask", "one word too far", "no padding mask", "no mask for the target", "one mask for all"])  # fmt: skip
 def test_invariants_find_a_planted_leak(rule, leak, complaint, config, monkeypatch):
@@ -323,9 +331,15 @@ def test_invariants_find_a_planted_leak(rule, leak, complaint, config, monkeypat
         rule(params, config)
 
 
-def test_the_causal_mask_alone_hides_the_padding_behind_a_sentence(monkeypatch):
-    monkeypatch.setattr(transformer, "causal_padding_mask", lambda ids, pad: masks.causal_mask(ids.shape[1]))
-    check_target_padding(noisy(ARTICLE_A), ARTICLE_A)
+def test_the_causal_mask_hides_the_padding_behind_a_sentence(config, monkeypatch):
+    """With a padding mask on top, the loss and every gradient are the same numbers, bit by bit."""
+    params = noisy(config)
+    loss, cache = transformer_forward(SRC, TARGETS, params, config)
+    gradient = transformer_backward(1.0, cache)
+    monkeypatch.setattr(transformer, "causal_mask", lambda length: masks.causal_padding_mask(INPUTS))
+    again, cache = transformer_forward(SRC, TARGETS, params, config)
+    assert loss == again
+    tree.map(np.testing.assert_array_equal, gradient, transformer_backward(1.0, cache))
 
 
 def test_causal_takes_numbers_too():
@@ -419,6 +433,33 @@ def test_the_scale_of_the_embedding():
     larger = params | {name: params[name] * math.sqrt(8) for name in ("src_embed", "tgt_embed")}
     scaled, plain = say(SRC, INPUTS, params, config), say(SRC, INPUTS, larger, replace(config, scale_embedding=False))
     np.testing.assert_allclose(scaled, plain, rtol=1e-12)
+
+
+def test_a_sentence_may_start_with_the_id_of_the_padding(config):
+    """bos = pad, as in Marian's models: the same as a <bos> of its own with the padding's row, and not hidden."""
+    params = noisy(config)
+    table = "embed" if config.tie == "all" else "tgt_embed"
+    alike = with_row(params, [table], config.bos, params[table][config.pad])
+    fed = replace(config, bos=config.pad)
+    said = say(SRC, masks.shift_right(TARGETS, fed.bos), params, fed)
+    expected = say(SRC, INPUTS, alike, config)
+    keep = np.arange(11) != config.bos                          # a tied output says <bos> with that row
+    np.testing.assert_allclose(said[..., keep], expected[..., keep], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("tie", ["all", "output"])
+def test_a_bias_on_a_tied_output(tie):
+    """Added to every logit; with a tie alone there is none, and an output of its own always has one."""
+    config = replace(CONFIGS[f"pre-{tie}-halves"], output_bias=True, dropout=0.0)
+    params = noisy(config)
+    assert params["out"].keys() == {"b"}
+    without = {key: leaf for key, leaf in params.items() if key != "out"}
+    plain = say(SRC, INPUTS, without, replace(config, output_bias=False))
+    np.testing.assert_allclose(say(SRC, INPUTS, params, config), plain + params["out"]["b"], rtol=1e-12, atol=1e-14)
+    _, cache = transformer_forward(SRC, TARGETS, params, config)
+    softmax = np.exp(cache["logits"]) / np.exp(cache["logits"]).sum(axis=1, keepdims=True)
+    expected = (softmax - np.eye(11)[cache["words"]]).mean(axis=0)
+    np.testing.assert_allclose(transformer_backward(1.0, cache)["out"]["b"], expected, rtol=1e-12, atol=1e-15)
 
 
 def test_padding_costs_nothing_and_counts_nothing(config):

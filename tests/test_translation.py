@@ -126,6 +126,18 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     picture = tmp_path / "attention.png"
     assert main(["translate", "--model", str(model), "i see cats", "--attention", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert main(["translate", "--model", str(model), "i see cats", "--attention", str(picture), "--layer", "1"]) == 0
+    assert main(["translate", "--model", str(model), "i see cats", "--attention", str(picture), "--layer", "3"]) == 1
+    assert "the decoder has the layers 0 to" in capsys.readouterr().err
+    assert main(["translate", "--model", str(model), "i see cats", "--layer", "0"]) == 1
+    assert "--layer is for a picture" in capsys.readouterr().err
+    assert main(["average", "--model", str(model), "--last", "2", "--out", str(tmp_path / "mean")]) == 0
+    assert "after 1, 2 steps" in capsys.readouterr().out
+    assert main(["train", "translate", "--data", str(path), "--valid", str(path), "--reverse", "--epochs", "1", "--lr", "0.01",
+                 "--d-model", "32", "--post-norm", "--schedule", "noam", "--out", str(tmp_path / "other")]) == 0
+    assert "exact match on 12 held-out pairs" in capsys.readouterr().out
+    other = Translator.load(tmp_path / "other")
+    assert (other.config.d_model, other.config.norm_first) == (32, False) and other.languages[0].unknown("cats see") == ["see"]
     assert main(["translate", "--model", str(tmp_path / "nothing"), "i"]) == 1
     assert "nothing" in capsys.readouterr().err
 

@@ -44,6 +44,9 @@ def _parser():
     _training_options(mae)
     mae.add_argument("--out", type=Path, required=True, help="folder for the model, mae.npz")
     mae.add_argument("--resume", action="store_true", help="go on with the model in the folder")
+    sizes = mae.add_argument_group("sizes; the default is a small model that fits the pictures")
+    for name in _MAE_SIZES:
+        sizes.add_argument(f"--{name.replace('_', '-')}", type=int)
     mae.set_defaults(command=_train_mae)
 
     _translate_options(train.add_parser("translate", help="an encoder-decoder Transformer"))
@@ -118,6 +121,11 @@ def _translate_options(parser):
     parser.set_defaults(command=_train_translate)
 
 
+_MAE_SIZES = (
+    "patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads",
+)  # fmt: skip
+
+
 def _training_options(parser):
     parser.add_argument(
         "--data", default="photos", help="photos, digits, openml:NAME, or a path: folder of pictures, IDX file (.gz), .npz"
@@ -144,10 +152,10 @@ def _demo(data, out, steps, minutes, **options):
     return 0
 
 
-def _train_mae(data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume):
+def _train_mae(data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume, **sizes):
     from tinymae.demo import prepare, train_mae
 
-    task = prepare(data, mask_ratio, norm_pix_loss)
+    task = prepare(data, mask_ratio, norm_pix_loss, {name: size for name, size in sizes.items() if size is not None})
     run = train_mae(task, out, **_length(data, steps, minutes), seed=seed, threads=threads, resume=resume, extra={"data": data})
     print(f"{run.step} steps, loss on unseen pictures {run.evaluations[-1][1]:.4f}: {out / 'mae.npz'}")
     if run.interrupted:

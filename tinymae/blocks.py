@@ -15,7 +15,14 @@ feed forward classes; here they are lines of the layer.
 """
 import numpy as np
 
-from tinymae.ops.activation import gelu_backward, gelu_forward, relu_backward, relu_forward
+from tinymae.ops.activation import (
+    gelu_backward,
+    gelu_forward,
+    relu_backward,
+    relu_forward,
+    swish_backward,
+    swish_forward,
+)
 from tinymae.ops.attention import scaled_dot_product_attention_backward, scaled_dot_product_attention_forward
 from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.layernorm import layernorm_backward, layernorm_forward
@@ -32,7 +39,8 @@ def multi_head_attention_forward(xq, xkv, p, heads, mask=None, dropout=0.0, rng=
     xq : ndarray of shape (B, Tq, D)
     xkv : ndarray of shape (B, Tk, D)
     p : {"q": (D, H d_k), "k": (D, H d_k), "v": (D, H d_v), "out": (H d_v, D)}, each {"w", "b"} or {"w"};
-        or fused, {"qkv": (D, 3 H d), "out"}: q, k and v are then the thirds of its columns
+        or fused, {"qkv": (D, 3 H d), "out"}: q, k and v are then the thirds of its columns. Without "out" the heads side by
+        side are y, (B, Tq, H d_v): so article B where heads == 1 and head_dim == dim
     heads : int, H
     mask : boolean ndarray broadcastable to (B, H, Tq, Tk), True = may attend; or None
     dropout : float, on the attention weights
@@ -56,23 +64,24 @@ def multi_head_attention_forward(xq, xkv, p, heads, mask=None, dropout=0.0, rng=
     q, k, v = (_split_heads(x, heads) for x in (q, k, v))       # (B, H, T, d)
     z, attention = scaled_dot_product_attention_forward(q, k, v, mask, dropout, rng)
     z = _merge_heads(z)                                         # (B, Tq, H d_v)
-    y, out = linear_forward(z, **p["out"])                      # (B, Tq, D)
+    y, out = linear_forward(z, **p["out"]) if "out" in p else (z, None)                     # (B, Tq, D)
     return y, {"q": q_cache, "k": k_cache, "v": v_cache, "attention": attention, "out": out, "fused": fused}
 
 
 def multi_head_attention_backward(dy, cache):
     """Gradients (dxq, dxkv, dp) of `multi_head_attention_forward`, from dy (B, Tq, D)."""
     heads = cache["attention"][0].shape[1]
-    dz, *dout = linear_backward(dy, cache["out"])
+    dz, *dout = linear_backward(dy, cache["out"]) if cache["out"] is not None else (dy,)
     dq, dk, dv = scaled_dot_product_attention_backward(_split_heads(dz, heads), cache["attention"])
     dxq, *dq = linear_backward(_merge_heads(dq), cache["q"])
     dxkv, *dk = linear_backward(_merge_heads(dk), cache["k"])
     dxv, *dv = linear_backward(_merge_heads(dv), cache["v"])
     dxkv += dxv                                                 # xkv went to the keys and to the values
+    last = {"out": _tree(dout)} if dout else {}
     if cache["fused"]:
         dqkv = [None if parts[0] is None else np.concatenate(parts, axis=-1) for parts in zip(dq, dk, dv, strict=True)]
-        return dxq, dxkv, {"qkv": _tree(dqkv), "out": _tree(dout)}
-    return dxq, dxkv, {"q": _tree(dq), "k": _tree(dk), "v": _tree(dv), "out": _tree(dout)}
+        return dxq, dxkv, {"qkv": _tree(dqkv)} | last
+    return dxq, dxkv, {"q": _tree(dq), "k": _tree(dk), "v": _tree(dv)} | last
 
 
 def attention_weights(cache):
@@ -113,7 +122,7 @@ def feed_forward_forward(x, p, activation="relu", dropout=0.0, rng=None):
     ----------
     x : ndarray of shape (B, T, D)
     p : {"fc1": (D, F), "fc2": (F, D)}, each {"w", "b"} or {"w"}
-    activation : "relu" (the paper), "gelu" (ViT, MAE) or "gelu_tanh" (GPT-2)
+    activation : "relu" (the paper), "gelu" (ViT, MAE), "gelu_tanh" (GPT-2) or "swish" (Marian)
     dropout : float, after the activation
     rng : numpy.random.Generator, or None for no dropout
 
@@ -132,8 +141,10 @@ def feed_forward_forward(x, p, activation="relu", dropout=0.0, rng=None):
         a, act = relu_forward(h)
     elif activation in ("gelu", "gelu_tanh"):
         a, act = gelu_forward(h, "none" if activation == "gelu" else "tanh")
+    elif activation == "swish":
+        a, act = swish_forward(h)
     else:
-        raise ValueError(f"feed_forward: expected activation 'relu', 'gelu' or 'gelu_tanh', got {activation!r}")
+        raise ValueError(f"feed_forward: expected activation 'relu', 'gelu', 'gelu_tanh' or 'swish', got {activation!r}")
     a, drop = dropout_forward(a, dropout, rng)
     y, fc2 = linear_forward(a, **p["fc2"])                      # (B, T, D)
     return y, {"fc1": fc1, "act": act, "drop": drop, "fc2": fc2, "activation": activation}
@@ -143,7 +154,8 @@ def feed_forward_backward(dy, cache):
     """Gradients (dx, dp) of `feed_forward_forward`, from dy (B, T, D)."""
     da, *dfc2 = linear_backward(dy, cache["fc2"])
     da = dropout_backward(da, cache["drop"])
-    dh = (relu_backward if cache["activation"] == "relu" else gelu_backward)(da, cache["act"])
+    backward = {"relu": relu_backward, "swish": swish_backward}.get(cache["activation"], gelu_backward)
+    dh = backward(da, cache["act"])
     dx, *dfc1 = linear_backward(dh, cache["fc1"])
     return dx, {"fc1": _tree(dfc1), "fc2": _tree(dfc2)}
 

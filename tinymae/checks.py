@@ -52,7 +52,7 @@ def checks(seed=0):
     list of Check, arrays in float64
     """
     rng = np.random.default_rng(seed)
-    return [*_op_checks(rng), *_block_checks(rng), *_model_checks(rng), *_transformer_checks(rng)]
+    return [*_op_checks(rng), *_block_checks(rng), *_model_checks(rng), *_transformer_checks(rng), *_vit_checks(rng)]
 
 
 def run_checks(seed=0):
@@ -104,6 +104,7 @@ def _op_checks(rng):
         pair("layernorm", layernorm, x(B, TQ, D), 1 + x(D), x(D)),
         pair("relu", activation, x(B, TQ, F)),
         *gelus,
+        pair("swish", activation, x(B, TQ, F)),
         pair("patchify", patches, x(B, 4, 6, 3), patch_size=2),
         pair("gather", patches, x(B, TK, D), ids=ids),
         pair("unshuffle", patches, x(B, TQ, D), x(1, 1, D), ids_restore=shuffled),
@@ -113,6 +114,11 @@ def _op_checks(rng):
             (x(B, TK, D),), {"target": x(B, TK, D), "mask": np.array([[1, 0, 1, 1, 0], [0, 1, 1, 0, 1]])},
         ),
         entropy,
+        Check(
+            "soft_cross_entropy, smoothed", losses.soft_cross_entropy_forward, losses.soft_cross_entropy_forward,
+            losses.soft_cross_entropy_backward, (x(B, TK, V),),
+            {"targets": rng.dirichlet(np.ones(V), (B, TK)), "label_smoothing": 0.1},
+        ),
         pair("positional", positional, x(B, TQ, D), x(TK, D)),
     ]  # fmt: skip
 
@@ -131,6 +137,7 @@ def _block_checks(rng):
     separate = perturbed(init.multi_head_attention(D, H, d_k=DK, d_v=DV, **f64), rng)
     no_bias = perturbed(init.multi_head_attention(D, H, bias=False, **f64), rng)
     fused = perturbed(init.multi_head_attention(D, H, fused=True, **f64), rng)
+    no_out = perturbed(init.multi_head_attention(D, H, fused=True, out=False, **f64), rng)
     encoder = perturbed(init.encoder_layer(D, H, F, fused=True, **f64), rng)
     decoder = perturbed(init.decoder_layer(D, H, F, **f64), rng)
     stack = perturbed({"blocks": [init.encoder_layer(D, H, F, **f64) for _ in range(2)], "norm": init.layernorm(D)}, rng)
@@ -164,8 +171,9 @@ def _block_checks(rng):
         mha("multi_head_attention, cross, d_k, d_v, mask, dropout", separate, x, y, mask=padding, dropout=0.3, rng=2),
         mha("multi_head_attention, fused, self", fused, y, mask=padding),
         mha("multi_head_attention, fused, cross", fused, x, y),
+        mha("multi_head_attention, fused, no output projection", no_out, y, mask=padding, dropout=0.3, rng=2),
         *(block(f"feed_forward, {a}", blocks.feed_forward_forward, blocks.feed_forward_backward, x, feed,
-                activation=a, dropout=0.2, rng=1) for a in ("relu", "gelu", "gelu_tanh")),
+                activation=a, dropout=0.2, rng=1) for a in ("relu", "gelu", "gelu_tanh", "swish")),
         *layers,
         block("encoder", blocks.encoder_forward, blocks.encoder_backward, y, stack, heads=H, mask=padding, samples=20),
         block("decoder", blocks.decoder_forward, blocks.decoder_backward, x, y, decoders, heads=H, mask=causal,
@@ -204,6 +212,10 @@ def _model_checks(rng):
             (cut, params["encoder"], positions), {"heads": 3, "ids_keep": ids_keep}, 20,
         ),
         Check(
+            "vit_encoder, dropout", vit.vit_encoder_forward, _vit_forward, vit.vit_encoder_backward,
+            (cut, params["encoder"], positions), {"heads": 3, "dropout": 0.2, "rng": 6}, 20,
+        ),
+        Check(
             "mae_decoder", mae.mae_decoder_forward,
             lambda latent, p, ids_restore, **options: mae.mae_decoder_forward(latent, ids_restore, p, **options),
             mae.mae_decoder_backward, (latent, params["decoder"]),
@@ -233,6 +245,7 @@ def _transformer_checks(rng):
         "post-norm, three matrices, no biases, d_k, d_v": replace(
             base, src_vocab=9, tie="none", final_norm=True, bias=False, d_k=DK, d_v=DV, positions="halves"
         ),
+        "post-norm, one matrix and a bias, starts with padding": replace(base, output_bias=True, bos=0),
     }
     src = rng.integers(3, 9, (B, TK)) * np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])        # padded with 0
     targets = rng.integers(3, V, (B, TQ)) * np.array([[1, 1, 0], [1, 1, 1]])
@@ -243,4 +256,25 @@ def _transformer_checks(rng):
             transformer.transformer_backward, (perturbed(transformer.transformer_init(config, rng, np.float64), rng),),
             {"src": src, "targets": targets, "config": config, "label_smoothing": 0.1, "rng": 5}, 4,
         ) for name, config in configs.items()
+    ]  # fmt: skip
+
+
+def _vit_checks(rng):
+    base = vit.ViTConfig(
+        img_size=12, patch_size=4, in_chans=2, num_classes=V, embed_dim=D, depth=2, num_heads=3, mlp_ratio=1.5, dropout=0.2,
+    )  # fmt: skip
+    numbers, shares = rng.integers(0, V, B), rng.dirichlet(np.ones(V), B)
+    cases = {
+        "class token, learned positions": (base, numbers, 0.1),
+        "mean, fixed positions, shares": (replace(base, pool="mean", positions="fixed", head_dim=5), shares, 0.1),
+        "one head, no output projection": (replace(base, num_heads=1, head_dim=D), numbers, 0.0),
+    }
+    images = rng.normal(size=(B, 12, 12, 2))
+    return [
+        Check(
+            f"vit, {name}", vit.vit_forward,
+            lambda params, images, labels, **options: vit.vit_forward(images, labels, params, **options), vit.vit_backward,
+            (perturbed(vit.vit_init(config, rng, np.float64), rng),),
+            {"images": images, "labels": labels, "config": config, "label_smoothing": smoothing, "rng": 7}, 10,
+        ) for name, (config, labels, smoothing) in cases.items()
     ]  # fmt: skip

@@ -41,13 +41,14 @@ class Task(NamedTuple):
     photo: np.ndarray           # the photograph they are crops of, uint8; None where they are whole pictures
 
 
-def prepare(data, mask_ratio=0.75, norm_pix_loss=False):
+def prepare(data, mask_ratio=0.75, norm_pix_loss=False, sizes=None):
     """Pictures, and a model of a size that fits them.
 
     Parameters
     ----------
     data : str, as `data.images.load_images`
     mask_ratio, norm_pix_loss : as `MAEConfig`
+    sizes : dict of further fields of MAEConfig (embed_dim, depth, patch_size ...), or None for a small model
 
     Returns
     -------
@@ -56,7 +57,7 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False):
     Notes
     -----
     Photographs (sides over 64, or of several sizes) become random crops, small pictures of one size are used whole. The last
-    tenth is kept apart as unseen; with 'photos' that is matplotlib's `grace_hopper.jpg`.
+    fifth is kept apart as unseen, as wherever pictures have labels; with 'photos' that is matplotlib's `grace_hopper.jpg`.
     """
     check_mask_ratio(mask_ratio)
     pictures = load_images(data)
@@ -68,17 +69,17 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False):
     elif len(pictures) < 2:
         raise ValueError(f"{data}: expected at least two pictures, one to learn from and one to be judged by, got one")
     else:
-        apart = math.ceil(len(pictures) / 10)
+        apart = math.ceil(len(pictures) / 5)
         pictures, kept = pictures[:-apart], pictures[-apart:]
     channels = pictures[0].shape[2]
-    common = {"in_chans": channels, "mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
+    common = {"in_chans": channels, "mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss, **_SIZES, **(sizes or {})}
     if len({picture.shape for picture in (*pictures, *kept)}) == 1 and max(pictures[0].shape[:2]) <= 64:
         size, patch = _whole_size(pictures[0].shape)
-        config = MAEConfig(size, patch, **_SIZES, **common)
+        config = MAEConfig(**{"img_size": size, "patch_size": patch, **common})
         pictures, kept = (np.stack([_whole(picture, size) for picture in part]) for part in (pictures, kept[:256]))
         _check_hidden(config)
         return Task(config, lambda rng, count: random_pictures(pictures, rng, count), to_pixels(kept), None)
-    config = MAEConfig(CROP, CROP_PATCH, **_SIZES, **common)
+    config = MAEConfig(**{"img_size": CROP, "patch_size": CROP_PATCH, **common})
     _check_hidden(config)
     bank = picture_bank(pictures, CROP)
     unseen = np.concatenate([unseen_crops(picture, CROP, max(1, 64 // len(kept))) for picture in kept[:64]])

@@ -33,7 +33,7 @@ def layernorm(width, dtype=np.float32):
     return {"gamma": np.ones(width, dtype), "beta": np.zeros(width, dtype)}
 
 
-def multi_head_attention(width, heads, rng, d_k=None, d_v=None, fused=False, bias=True, dtype=np.float32):
+def multi_head_attention(width, heads, rng, d_k=None, d_v=None, fused=False, bias=True, out=True, dtype=np.float32):
     """Parameters of `blocks.multi_head_attention_forward`.
 
     Parameters
@@ -44,6 +44,7 @@ def multi_head_attention(width, heads, rng, d_k=None, d_v=None, fused=False, bia
     d_k, d_v : int, width of one head's queries and keys, and of its values; D / H where not given
     fused : bool, q, k and v as the columns of one matrix; xavier's bound is then that of the whole matrix, as in ViT
     bias : bool; article A's attention has none
+    out : bool, an output projection; article B leaves it out for one head as wide as the model
 
     Raises
     ------
@@ -53,15 +54,14 @@ def multi_head_attention(width, heads, rng, d_k=None, d_v=None, fused=False, bia
     if width % heads and (d_k is None or d_v is None):
         raise ValueError(f"attention: expected a width that is a multiple of {heads} heads, got {width}: or give d_k, d_v")
     d_k, d_v = d_k or width // heads, d_v or width // heads
-    out = linear(heads * d_v, width, rng, bias, dtype)
+    last = {"out": linear(heads * d_v, width, rng, bias, dtype)} if out else {}
     if fused:
-        return {"qkv": linear(width, heads * (2 * d_k + d_v), rng, bias, dtype), "out": out}
+        return {"qkv": linear(width, heads * (2 * d_k + d_v), rng, bias, dtype)} | last
     return {
         "q": linear(width, heads * d_k, rng, bias, dtype),
         "k": linear(width, heads * d_k, rng, bias, dtype),
         "v": linear(width, heads * d_v, rng, bias, dtype),
-        "out": out,
-    }
+    } | last
 
 
 def feed_forward(width, hidden, rng, bias=True, dtype=np.float32):

@@ -20,7 +20,7 @@ BLOCK = 16384  # numbers handled at a time: the five arrays of a block stay in t
 
 
 class AdamW:
-    """Adam with decoupled weight decay; equals torch.optim.AdamW.
+    """Adam with decoupled weight decay; equals torch.optim.AdamW, `rates` its parameter groups with an lr of their own.
 
     Parameters
     ----------
@@ -29,6 +29,7 @@ class AdamW:
     eps : float
     weight_decay : float, wd
     decays : tree of bool like params, what wd acts on; None for everything
+    rates : tree of float like params, each leaf's factor of the learning rate, in wd's term too; None for 1 everywhere
 
     Attributes
     ----------
@@ -36,12 +37,13 @@ class AdamW:
     t : int, steps done
     """
 
-    def __init__(self, params, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decays=None):
+    def __init__(self, params, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decays=None, rates=None):
         for path, leaf in tree.leaves(params):
             if not leaf.flags.c_contiguous or not leaf.flags.writeable:
                 raise ValueError(f"AdamW: expected contiguous, writeable arrays, {path} is not: pass leaf.copy()")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.decays = decays if decays is not None else tree.map(lambda leaf: True, params)
+        self.rates = rates if rates is not None else tree.map(lambda leaf: 1.0, params)
         self.m = tree.map(np.zeros_like, params)
         self.v = tree.map(np.zeros_like, params)
         self.t = 0
@@ -56,11 +58,12 @@ class AdamW:
         lr : float, learning rate of this step
         """
         self.t += 1
-        tree.map(lambda *leaves: self._update(*leaves, lr), params, grads, self.m, self.v, self.decays)
+        tree.map(lambda *leaves: self._update(*leaves, lr), params, grads, self.m, self.v, self.decays, self.rates)
 
-    def _update(self, p, g, m, v, decay, lr):
+    def _update(self, p, g, m, v, decay, factor, lr):
         if g.shape != p.shape:
             raise ValueError(f"AdamW: expected a gradient of shape {p.shape}, got {g.shape}")
+        lr = lr * factor
         (b1, b2), shrink = self.betas, 1 - lr * self.weight_decay
         rate = lr / (1 - b1**self.t)
         root = math.sqrt(1 - b2**self.t)

@@ -431,13 +431,6 @@ def attention_over_picture(picture, class_attention, patch_attention, patch, gri
     tall = max(2 * (lines * (side * height / width + 0.3) + 0.25), left * height / width + 1.0)
     figure = page(tall, caption)
     left_part, right_part = figure.subfigures(1, 2, width_ratios=(left, WIDTH - left))
-    dimmed = 10 + 0.3 * picture.mean(axis=2)                           # (rows, cols), dark: light means attention
-    ramp = np.linspace(0, 1, 256)
-    colours = matplotlib.colormaps["inferno"](0.45 + 0.55 * ramp)
-    colours[:, 3] = 0.95 * ramp**0.6                                  # little attention leaves the picture visible
-    look = {"cmap": ListedColormap(colours), "vmin": 0, "vmax": top, "interpolation": "nearest"}
-    frame = (-0.5, width - 0.5, height - 0.5, -0.5)                    # the patches cover the picture
-
     for part, name, weights in zip(
         right_part.subfigures(2, 1),
         ("from the class token", "from the patch in the frame"),
@@ -450,8 +443,7 @@ def attention_over_picture(picture, class_attention, patch_attention, patch, gri
             ax.set_axis_off()
         maps = {"mean": weights.mean(axis=0), **{f"head {head}": w for head, w in enumerate(weights)}}
         for ax, (title, w) in zip(axes, maps.items(), strict=False):   # the last line may have empty places
-            ax.imshow(dimmed, cmap="gray", vmin=0, vmax=255)
-            overlay = ax.imshow(w.reshape(rows, cols), extent=frame, **look)
+            overlay = _lay_over(ax, picture, w.reshape(rows, cols), top)
             ax.set_title(title, fontsize=9)
 
     tall_picture = left * height / width
@@ -466,7 +458,79 @@ def attention_over_picture(picture, class_attention, patch_attention, patch, gri
     shown.set_axis_off()
     left_part.colorbar(overlay, cax=bar, orientation="horizontal", ticks=[0, top / 2, top], format="%.3g",
                        label="attention weight")
-    bar.set_facecolor(str(dimmed.mean() / 255))                        # the same grey behind the see-through colours
+    bar.set_facecolor(str(_dimmed(picture).mean() / 255))              # the same grey behind the see-through colours
+    return figure
+
+
+def _dimmed(picture):
+    """(rows, cols), grey and dark: in what is laid over it, light means attention."""
+    return 10 + 0.3 * picture.mean(axis=2)
+
+
+def _lay_over(ax, picture, weights, top):
+    """Draw weights (grid rows, grid cols) over a picture, brightest at top; return them as Matplotlib's image."""
+    height, width = picture.shape[:2]
+    ramp = np.linspace(0, 1, 256)
+    colours = matplotlib.colormaps["inferno"](0.45 + 0.55 * ramp)
+    colours[:, 3] = 0.95 * ramp**0.6                                  # little attention leaves the picture visible
+    ax.imshow(_dimmed(picture), cmap="gray", vmin=0, vmax=255)
+    frame = (-0.5, width - 0.5, height - 0.5, -0.5)                    # the patches cover the picture
+    return ax.imshow(weights, extent=frame, cmap=ListedColormap(colours), vmin=0, vmax=top, interpolation="nearest")
+
+
+@styled()
+def rollout_over_pictures(pictures, rollout, grid, caption=None):
+    """What reaches the class token through all layers: each picture, and below it the rollout laid over it.
+
+    Parameters
+    ----------
+    pictures : ndarray of shape (B, rows, cols, C), uint8, C = 1 or 3
+    rollout : array_like of shape (B, N), the class token's row of `models.vit.attention_rollout`, without its own column
+    grid : (rows, cols) of patches, rows * cols = N
+    caption : str, replaces the text under the pictures
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    TypeError, ValueError
+        where the arrays do not fit the grid or each other, or the pictures do not divide into it
+
+    Source: Abnar & Zuidema 2020; Dosovitskiy et al. 2020, figure 6, draw it in this way.
+
+    Differs: they brighten the picture by the rollout; here its colours are laid over the picture, each picture in its own
+    scale, from 0 to its largest value.
+    """
+    pictures = _pictures("pictures", pictures, (4,), "(B, rows, cols, C)")
+    rollout = check_weights("rollout", rollout, (2,), "(B, N)", "; take the class token's row, as in rollout[:, 0, 1:]")
+    if len(rollout) != len(pictures):
+        raise ValueError(f"rollout has {len(rollout)} rows for {len(pictures)} pictures: one for each")
+    rows, cols = _grid("the rollout", rollout.shape[1], grid)
+    count, height, width, _ = pictures.shape
+    if height % rows or width % cols:
+        raise ValueError(f"pictures of {height} x {width} do not divide into {rows} x {cols} equal patches")
+    if caption is None:
+        caption = (
+            "How to read it: the brighter a patch, the more of it reaches the class token through all layers together. Each "
+            f"picture has its own scale, from 0 (dark) to its brightest patch; evenly, each of the {rows * cols} patches "
+            f"would hold {1 / (rows * cols):.2g}."
+        )
+    columns = min(count, 6)
+    lines = math.ceil(count / columns)
+    side = min((WIDTH - 0.2) / columns, 2.4)
+    figure = page(lines * 2 * (side * height / width + 0.25), caption)
+    axes = figure.subplots(2 * lines, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for i, (picture, row) in enumerate(zip(pictures, rollout, strict=True)):
+        line, column = divmod(i, columns)
+        shown, below = axes[2 * line, column], axes[2 * line + 1, column]
+        shown.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+        top = float(row.max()) or 1.0
+        _lay_over(below, picture, row.reshape(rows, cols), top)
+        below.set_title(f"up to {top:.2g}", fontsize=9)
     return figure
 
 

@@ -190,10 +190,11 @@ def train_translator(
         raise ValueError(f"expected at least one epoch, got {epochs}")
     out, settings = Path(out), settings or settings_for(corpus)
     schedule = settings.rate()                                  # a wrong setting is heard of before the work begins
-    begin = _resumed if resume else _begun
-    run, translator, frozen = begin(corpus, out, settings, seed, **({} if resume else {"vectors": vectors, "say": say}))
-    if not (freeze or resume):
-        frozen = {}
+    if resume:
+        run, translator, frozen = _resumed(out, settings, seed)
+    else:
+        run, translator, found = _begun(corpus, out, settings, seed, vectors or {}, say)
+        frozen = found if freeze else {}
     config, languages = translator.config, translator.languages
     pairs, left_out = drop_long(encode_pairs(corpus.train, languages), settings.tokens)
     if left_out:
@@ -254,7 +255,7 @@ def train_translator(
 
 
 def _begun(corpus, out, settings, seed, vectors, say):
-    """A fresh run: (Run, Translator, frozen rows)."""
+    """A fresh run: (Run, Translator, {embedding: rows that have a vector})."""
     languages = [
         Language.learn("bpe" if settings.pieces else kind, side, settings.min_count, settings.pieces)
         for kind, side in zip((corpus.source, corpus.target), zip(*corpus.train, strict=True), strict=True)
@@ -264,25 +265,25 @@ def _begun(corpus, out, settings, seed, vectors, say):
     )
     rng = np.random.default_rng(seed)
     params = transformer_init(config, rng)
-    frozen = {}
-    for side, path in (vectors or {}).items():
+    rows = {}
+    for side, path in vectors.items():
         name, language = {"source": ("src_embed", languages[0]), "target": ("tgt_embed", languages[1])}[side]
         if language.kind == "bpe" or name not in params:
             raise ValueError(f"{path}: word vectors are for words, and the {side} is made of {language}")
         found = load_word_vectors(path, language.vocabulary, rng, config.d_model)
         # as large as fresh embeddings are, or the first logits would be far too sure of themselves
         params[name] = found.table * np.float32(config.d_model**-0.5 / found.table.std())
-        frozen[name] = found.found
+        rows[name] = found.found
         missing = f", not for {', '.join(found.missing[:5])} ..." if found.missing else ""
         say(f"{side}: vectors for {found.share:.1%} of {language}{missing}")
     for old in _last(out).glob("*.npz"):                        # of an earlier run: an average must not mix the two
         old.unlink()
     for language, name in zip(languages, ("source.json", "target.json"), strict=True):
         language.vocabulary.save(out / name)
-    return Run(params, _optimizer(params), rng), Translator(params, config, languages, seed), frozen
+    return Run(params, _optimizer(params), rng), Translator(params, config, languages, seed), rows
 
 
-def _resumed(corpus, out, settings, seed):
+def _resumed(out, settings, seed):
     """The run in the folder, to go on with: (Run, Translator, frozen rows)."""
     saved, languages = load_translator(out)
     run = resumed(saved, _optimizer(saved.params), out)

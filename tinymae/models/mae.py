@@ -22,8 +22,6 @@ from tinymae.ops.losses import masked_mse_backward, masked_mse_forward, normalis
 from tinymae.ops.patches import patchify_forward, unpatchify, unshuffle_backward, unshuffle_forward
 from tinymae.ops.positional import positional_backward, positional_forward, sincos_2d
 
-EPS = 1e-6  # of every layer norm, as in the paper's code (PyTorch's default is 1e-5)
-
 
 @dataclass(frozen=True)
 class MAEConfig:
@@ -47,6 +45,7 @@ class MAEConfig:
     mlp_ratio: float = 4.0          # F / D, in both
     mask_ratio: float = 0.75        # share of the patches to hide
     norm_pix_loss: bool = field(default=False)  # predict each patch with mean 0 and variance 1
+    eps: float = 1e-6               # of every layer norm, as in the paper's code (PyTorch's default is 1e-5)
 
     def __post_init__(self):
         if self.img_size < 1 or self.patch_size < 1 or self.img_size % self.patch_size:
@@ -192,9 +191,9 @@ def mae_forward(images, params, config, noise):
     positions, decoder_positions = config.positions(images.dtype)
     patches, _ = patchify_forward(images, config.patch_size)                            # (B, N, P)
     ids_keep, ids_restore, mask = random_masking(noise, config.mask_ratio)
-    latent, encoder = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, ids_keep, EPS)
+    latent, encoder = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, ids_keep, config.eps)
     pred, decoder = mae_decoder_forward(
-        latent, ids_restore, params["decoder"], config.decoder_num_heads, decoder_positions
+        latent, ids_restore, params["decoder"], config.decoder_num_heads, decoder_positions, config.eps
     )
     target = normalise_patches(patches)[0] if config.norm_pix_loss else patches
     loss, loss_cache = masked_mse_forward(pred, target, mask)
@@ -209,7 +208,7 @@ def mae_backward(dloss, cache):
     return {"encoder": dencoder, "decoder": ddecoder}
 
 
-def mae_decoder_forward(latent, ids_restore, p, heads, positions):
+def mae_decoder_forward(latent, ids_restore, p, heads, positions, eps=1e-6):
     """Predict every patch from the visible ones.
 
     Parameters
@@ -219,6 +218,7 @@ def mae_decoder_forward(latent, ids_restore, p, heads, positions):
     p : {"embed", "mask_token", "blocks", "norm", "pred"}
     heads : int
     positions : ndarray of shape (N, E): without them all mask tokens would be the same
+    eps : float, of the layer norms
 
     Returns
     -------
@@ -229,7 +229,7 @@ def mae_decoder_forward(latent, ids_restore, p, heads, positions):
     patches, unshuffle = unshuffle_forward(x[:, 1:], p["mask_token"], ids_restore)      # (B, N, E)
     patches, positional = positional_forward(patches, positions)
     x = np.concatenate([x[:, :1], patches], axis=1)                                     # (B, 1 + N, E)
-    x, decoder = encoder_forward(x, p, heads, eps=EPS)
+    x, decoder = encoder_forward(x, p, heads, eps=eps)
     pred, pred_cache = linear_forward(x[:, 1:], **p["pred"])                            # (B, N, P), without the class token
     return pred, {"embed": embed, "unshuffle": unshuffle, "positional": positional, "decoder": decoder, "pred": pred_cache}
 
@@ -306,5 +306,5 @@ def mae_attention(images, params, config):
     check_images(images, config)
     patches, _ = patchify_forward(images, config.patch_size)
     positions, _ = config.positions(images.dtype)
-    _, cache = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, eps=EPS)
+    _, cache = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, eps=config.eps)
     return [attention_weights(block["attn"]) for block in cache["encoder"]["blocks"]]

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinymae import init
 from tinymae.blocks import decoder_backward, decoder_forward, encoder_backward, encoder_forward
-from tinymae.masks import causal_padding_mask, padding_mask, shift_right
+from tinymae.masks import causal_mask, padding_mask, shift_right
 from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 from tinymae.ops.linear import linear_backward, linear_forward
@@ -60,15 +60,16 @@ class TransformerConfig:
     dropout: float = 0.1
     norm_first: bool = False            # post-norm is the paper's
     final_norm: bool = None             # a layer norm behind each stack; as norm_first where not given
-    activation: str = "relu"
+    activation: str = "relu"            # or "gelu", "gelu_tanh", "swish"
     bias: bool = True                   # in the projections of attention; article A has none
     eps: float = 1e-5
     tie: str = "all"                    # "all": one matrix for source, target, output; "output": target and output; "none"
+    output_bias: bool = False           # of a tied output; with tie "none" the output has a bias anyway
     scale_embedding: bool = True        # times sqrt(D)
     positions: str = "interleaved"      # or "halves", "article_a", "learned"
     max_len: int = 512                  # of learned positions
     pad: int = 0
-    bos: int = 1
+    bos: int = 1                        # may be pad, as in Marian's models
     eos: int = 2
 
     def __post_init__(self):
@@ -113,7 +114,8 @@ def transformer_init(config, rng, dtype=np.float32):
     Returns
     -------
     {"embed" (V, D) with tie="all", else "src_embed", "tgt_embed"; "encoder": {"blocks", "norm"}, "decoder": likewise;
-     "out": {"w" (D, V), "b"} with tie="none"; "src_positions", "tgt_positions" (max_len, D) with learned positions}
+     "out": {"w" (D, V), "b"} with tie="none", {"b" (V,)} with output_bias and a tie;
+     "src_positions", "tgt_positions" (max_len, D) with learned positions}
     """
     width, std = config.d_model, config.d_model**-0.5
     attention = {"d_k": config.d_k, "d_v": config.d_v, "bias": config.bias}
@@ -132,6 +134,8 @@ def transformer_init(config, rng, dtype=np.float32):
     params["decoder"] = stack(init.decoder_layer, config.decoder_layers)
     if config.tie == "none":
         params["out"] = init.linear(width, config.tgt_vocab, rng, dtype=dtype)
+    elif config.output_bias:
+        params["out"] = {"b": np.zeros(config.tgt_vocab, dtype)}
     if config.positions == "learned":
         params["src_positions"] = init.normal((config.max_len, width), rng, dtype=dtype)
         params["tgt_positions"] = init.normal((config.max_len, width), rng, dtype=dtype)
@@ -199,11 +203,18 @@ def decode(inputs, memory, src, params, config, rng=None):
     -------
     x : ndarray of shape (B, Tq, D)
     cache : dict; in cache["decoder"]["blocks"][i] are "self_attn" (B, H, Tq, Tq) and "cross_attn" (B, H, Tq, Tk)
+
+    Notes
+    -----
+    The causal mask hides the padding of the targets as well: it stands behind the words, and a word looks back only. What the
+    decoder says at the padding's own places is not asked for. So <bos> may be the padding's id: a padding mask would hide it.
+
+    Differs: article A also masks the padding in this place; its loss is the same.
     """
     table = params["embed"] if config.tie == "all" else params["tgt_embed"]
     x, embed = _embed_forward(inputs, table, _positions(params, "tgt", inputs.shape[1], config, table.dtype), config, rng)
     x, decoder = decoder_forward(
-        x, memory, params["decoder"], mask=causal_padding_mask(inputs, config.pad),
+        x, memory, params["decoder"], mask=causal_mask(inputs.shape[1]),
         memory_mask=padding_mask(src, config.pad), rng=rng, **config.layer,
     )  # fmt: skip
     return x, {"embed": embed, "decoder": decoder}
@@ -216,7 +227,8 @@ def to_vocabulary(x, params, config):
     """
     if config.tie == "none":
         return linear_forward(x, **params["out"])
-    return linear_forward(x, (params["embed"] if config.tie == "all" else params["tgt_embed"]).T)
+    table = params["embed"] if config.tie == "all" else params["tgt_embed"]
+    return linear_forward(x, table.T, **params.get("out", {}))
 
 
 def transformer_forward(src, targets, params, config, label_smoothing=0.0, rng=None):
@@ -279,6 +291,8 @@ def transformer_backward(dloss, cache):
     dparams["encoder"], dparams["decoder"] = dencoder, ddecoder
     if config.tie == "none":
         dparams["out"] = {"w": dw, "b": db}
+    elif config.output_bias:
+        dparams["out"] = {"b": db}
     if config.positions == "learned":
         dparams["src_positions"], dparams["tgt_positions"] = dsrc_positions, dtgt_positions
     return dparams

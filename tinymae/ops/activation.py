@@ -1,10 +1,13 @@
-"""Activations of the feed forward: relu (Vaswani et al. 2017, equation 2) and gelu (Hendrycks & Gimpel 2016).
+"""Activations of the feed forward: relu (Vaswani et al. 2017, equation 2), gelu (Hendrycks & Gimpel 2016), swish
+(Ramachandran et al. 2017; also called SiLU).
 
     (1)  relu(x) = max(0, x)                                    drelu/dx = 1 where x > 0, else 0
     (2)  gelu(x) = x cdf(x),  cdf(x) = (1 + erf(x / sqrt 2)) / 2        the standard normal distribution
     (3)  dgelu/dx = cdf(x) + x pdf(x),  pdf(x) = exp(-x^2 / 2) / sqrt(2 pi)
     (4)  gelu(x) ~ x (1 + t) / 2,  t = tanh(u),  u = sqrt(2 / pi) (x + 0.044715 x^3)         the tanh form
     (5)  its slope: (1 + t) / 2 + x (1 - t^2) / 2 * sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
+    (6)  swish(x) = x s,  s = 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2         the logistic curve instead of the normal one
+    (7)  dswish/dx = s + x s (1 - s)
 
 The slope depends on x alone and its parts are at hand in the forward, so that is where it is computed: the cache is the
 slope, one array, and each backward is dx = dy * slope.
@@ -76,6 +79,24 @@ def gelu_forward(x, approximate="none"):
 
 def gelu_backward(dy, cache):
     """Gradient dx of `gelu_forward`, shaped like dy."""
+    (slope,) = cache
+    return dy * slope
+
+
+def swish_forward(x):
+    """x times the logistic function of x.  x of any shape, float32 or float64 -> y like x; cache : (slope,), like x."""
+    s = np.tanh(0.5 * x)
+    s += 1
+    s *= 0.5                                                    # the tanh form: nothing overflows, and tanh is fast
+    y = x * s                                                   # (6)
+    slope = 1 - s
+    slope *= y
+    slope += s                                                  # (7)
+    return y, (slope,)
+
+
+def swish_backward(dy, cache):
+    """Gradient dx of `swish_forward`, shaped like dy."""
     (slope,) = cache
     return dy * slope
 

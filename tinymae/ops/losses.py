@@ -14,6 +14,10 @@ Cross entropy of logits z (..., V) with the target t smoothed by e, over the M p
 (5) is why softmax and logarithm are one op: together they are simpler and safer than apart, and a network that ends in
 logits has no softmax of its own ("where is the softmax?").
 
+A soft target (Zhang et al. 2018, mixup) is a row of shares t instead of one word; all else stays as it is:
+
+    (6)  q = (1 - e) t + e / V,   sum_v t_v = 1
+
 Differs: where nothing counts (no removed patch, only ignored targets) the loss is 0 and so are the gradients; PyTorch
 gives NaN.
 """
@@ -135,4 +139,51 @@ def cross_entropy_backward(dloss, cache):
     hit = np.take_along_axis(dlogits, targets[..., None], axis=-1) - (1 - label_smoothing)
     np.put_along_axis(dlogits, targets[..., None], hit, axis=-1)                    # (5)  softmax(z) - q
     dlogits *= (counts * (dloss / count)).astype(p.dtype)[..., None]
+    return dlogits
+
+
+def soft_cross_entropy_forward(logits, targets, label_smoothing=0.0):
+    """Mean cross entropy between softmax(logits) and shares of several classes, as mixup makes them.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (..., V), float32 or float64
+    targets : float ndarray of shape (..., V), each row at least 0 with the sum 1: data, it gets no gradient
+    label_smoothing : float in [0, 1), share of the target spread evenly over the classes
+
+    Returns
+    -------
+    loss : scalar of the logits' dtype; of one-hot rows, what `cross_entropy_forward` says of their class numbers
+    cache : (probabilities, q), both (..., V)
+
+    Raises
+    ------
+    ValueError
+        where the shapes or the smoothing do not fit, or a row of targets does not hold shares
+    """
+    if targets.shape != logits.shape:
+        raise ValueError(f"soft_cross_entropy: expected targets {logits.shape} like the logits, got {targets.shape}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"soft_cross_entropy: expected label_smoothing in [0, 1), got {label_smoothing}")
+    sums = targets.sum(axis=-1)
+    if not (np.abs(sums - 1) < 1e-5).all() or (targets < 0).any():
+        raise ValueError(
+            f"soft_cross_entropy: expected rows of shares, each at least 0 with the sum 1, got sums from {sums.min():.4g} to "
+            f"{sums.max():.4g} and entries from {targets.min():.4g}"
+        )
+    q = ((1 - label_smoothing) * targets + label_smoothing / targets.shape[-1]).astype(logits.dtype, copy=False)    # (6)
+    p = logits - logits.max(axis=-1, keepdims=True)
+    expected = np.vecdot(q, p)
+    np.exp(p, out=p)
+    total = p.sum(axis=-1, keepdims=True)
+    p /= total
+    loss = (np.log(total[..., 0]) - expected).mean()            # (4)
+    return logits.dtype.type(loss), (p, q)
+
+
+def soft_cross_entropy_backward(dloss, cache):
+    """Gradient dlogits (..., V) of `soft_cross_entropy_forward`, from the scalar dloss."""
+    p, q = cache
+    dlogits = p - q                                             # (5)
+    dlogits *= float(dloss) * p.shape[-1] / p.size
     return dlogits
