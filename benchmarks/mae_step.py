@@ -12,7 +12,6 @@ from side_by_side import compare
 from tinymae import tree
 from tinymae.blocks import encoder_backward, encoder_forward
 from tinymae.models.mae import (
-    EPS,
     MAEConfig,
     mae_backward,
     mae_decoder_backward,
@@ -75,7 +74,7 @@ def run_mask_tokens(threads):
         x = np.where(hidden, p["mask_token"], x)
         x, positional = positional_forward(x, positions)
         x = np.concatenate([np.broadcast_to(p["cls_token"], (len(x), 1, x.shape[2])), x], axis=1)
-        latent, encoder = encoder_forward(x, p, CONFIG.num_heads, eps=EPS)
+        latent, encoder = encoder_forward(x, p, CONFIG.num_heads, eps=CONFIG.eps)
         everything = np.broadcast_to(np.arange(patches.shape[1]), ids_restore.shape)
         pred, decoder = mae_decoder_forward(
             latent, everything, params["decoder"], CONFIG.decoder_num_heads, decoder_positions

@@ -41,3 +41,87 @@ def test_a_wrong_one_is_named_explained_and_status_1(monkeypatch, capsys, tmp_pa
     assert "NaN" not in text and "Infinity" not in text         # JSON knows neither
     (row,) = json.loads(text)
     assert not row["ok"] and cause in row["diagnosis"]
+
+
+# Published weights, end to end: a model trained here goes out and comes back
+
+
+@pytest.fixture(scope="module")
+def mae_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mae")
+    assert main(["train", "mae", "--data", "digits", "--steps", "2", "--embed-dim", "16", "--depth", "1", "--num-heads", "2",
+                 "--decoder-embed-dim", "8", "--decoder-depth", "1", "--decoder-num-heads", "2", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_the_sizes_of_train_mae(mae_folder, capsys):
+    from tinymae.probe import load_encoder
+
+    config = load_encoder(mae_folder).config
+    assert (config.embed_dim, config.depth, config.decoder_embed_dim, config.patch_size) == (16, 1, 8, 2)
+    assert main(["probe", "--model", str(mae_folder), "--data", "digits", "--per-class", "2"]) == 0
+    output = capsys.readouterr().out
+    assert "learned from 20 labels" in output and "logistic regression" in output and "nearest neighbours" in output
+
+
+@pytest.mark.parametrize(("to", "name"), [("mae", "mae.pth"), ("vit-mae", "hugging-face")])
+def test_export_and_inspect(mae_folder, tmp_path, capsys, to, name):
+    target = tmp_path / name
+    assert main(["export", "--model", str(mae_folder), "--to", to, str(target)]) == 0
+    assert capsys.readouterr().out.strip() == str(target)
+    assert main(["inspect", str(target)]) == 0
+    output = capsys.readouterr().out
+    assert "a masked autoencoder" in output and "it can: reconstruct" in output and "numbers" in output
+    assert main(["export", "--model", str(mae_folder), "--to", "vit", str(target)]) == 1
+    assert "expected --to mae or vit-mae" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "nothing.pth")]) == 1
+
+
+def test_a_published_model_restores_a_photograph(tmp_path, capsys):
+    from PIL import Image
+
+    from tinymae.models.mae import MAEConfig, mae_init
+    from tinymae.pretrained import IMAGENET_MEAN, export_mae, normalisation
+    from tinymae.weights import read_weights, write_pth
+
+    sizes = {"embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 16}
+    config = MAEConfig(16, 4, 3, **sizes)
+    ours = export_mae(tmp_path / "ours.pth", config, mae_init(config, np.random.default_rng(0)))
+    assert normalisation(ours)[0] == (0.45,) * 3
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(photo)
+    picture = tmp_path / "restored.png"
+    assert main(["reconstruct", str(photo), "--weights", str(ours), "--out", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG") and "CC-BY-NC" not in capsys.readouterr().err
+    theirs = write_pth(tmp_path / "theirs.pth", read_weights(ours).tensors)         # nothing in it says that it is ours
+    assert normalisation(theirs)[0] == IMAGENET_MEAN
+    assert main(["reconstruct", str(photo), "--weights", str(theirs), "--out", str(picture)]) == 1
+    error = capsys.readouterr().err
+    assert "CC-BY-NC" in error and "heads" in error                                 # of a width that nobody published
+    with pytest.raises(SystemExit):
+        main(["reconstruct", str(photo), "--weights", str(ours), "--model", str(tmp_path)])
+
+
+def test_vit_commands(tmp_path, capsys, mae_folder):
+    folder = str(tmp_path / "vit")
+    small = ["--embed-dim", "16", "--depth", "1", "--num-heads", "2"]
+    assert main(["train", "vit", "--data", "digits", "--steps", "2", *small, "--out", folder]) == 0
+    assert "right on" in capsys.readouterr().out
+    picture = tmp_path / "rollout.png"
+    assert main(["evaluate", "vit", "--model", folder, "--data", "digits", "--rollout", str(picture)]) == 0
+    output = capsys.readouterr().out
+    assert "of 360 pictures" in output and "true class down" in output and picture.stat().st_size > 1000
+    tuned = str(tmp_path / "tuned")
+    assert main(["train", "vit", "--data", "digits", "--steps", "2", "--from", str(mae_folder), "--out", tuned]) == 0
+    assert main(["export", "--model", folder, "--to", "vit", str(tmp_path / "vit.pth")]) == 0
+    assert main(["export", "--model", folder, "--to", "mae", str(tmp_path / "mae.pth")]) == 1
+    assert "expected --to vit" in capsys.readouterr().err
+
+
+def test_published_translators(tmp_path, capsys):
+    assert main(["translate", "--weights", str(tmp_path), "hello"]) == 1
+    assert "config.json" in capsys.readouterr().err
+    assert main(["translate", "--model", str(tmp_path), "--tokens", "3 4"]) == 1
+    assert "--tokens is for published models" in capsys.readouterr().err
+    assert main(["translate", "--weights", str(tmp_path), "--attention", "a.png", "hello"]) == 1
+    assert "--attention is for models trained here" in capsys.readouterr().err

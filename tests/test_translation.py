@@ -7,7 +7,7 @@ import pytest
 
 from tinymae import translation, tree
 from tinymae.__main__ import main
-from tinymae.data.corpus import Corpus, load_corpus
+from tinymae.data.corpus import Corpus, load_corpus, read_pairs
 from tinymae.data.text import pad_batch, tokenize_words
 from tinymae.models.transformer import transformer_forward
 from tinymae.translation import (
@@ -66,7 +66,7 @@ def test_interrupted_and_resumed_is_never_interrupted(tmp_path, monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(translation, "transformer_forward", interrupt)
-    monkeypatch.setattr(translation, "score", lambda *args: translation.Score(1.0, 1.0, 0.0))
+    monkeypatch.setattr(translation, "score", lambda *args, **options: translation.Score(1.0, 1.0, 0.0))
     first = run_it(tmp_path / "parts", threads=1)
     assert first.interrupted and 0 < first.step < 12
     monkeypatch.undo()
@@ -107,7 +107,7 @@ def test_score_is_the_loss_over_all_words(tmp_path):
 
 def test_it_says_what_looks_wrong(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(translation, "score", lambda *args: translation.Score(9.0, 8000.0, 0.99))
+    monkeypatch.setattr(translation, "score", lambda *args, **options: translation.Score(9.0, 8000.0, 0.99))
     train_translator(CORPUS, tmp_path, TINY, steps=1, bar=False, say=lines.append)
     text = "\n".join(lines)
     assert "far from ln V" in text and "does the future leak?" in text and "i see cats -> " in text
@@ -118,6 +118,7 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     path.write_text("".join(f"{source}\t{target}\n" for source, target in PAIRS), encoding="utf-8")
     assert main(["train", "translate", "--data", str(path), "--steps", "2", "--out", str(model)]) == 0
     assert "exact match on 1 held-out pairs" in capsys.readouterr().out
+    assert set(read_pairs([model / "held_out.tsv"])) < set(PAIRS)
     assert main(["translate", "--model", str(model), "i see cats", "you see dogs"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     monkeypatch.setattr(sys, "stdin", iter(["i see cats\n"]))

@@ -51,9 +51,14 @@ def _parser():
 
     _translate_options(train.add_parser("translate", help="an encoder-decoder Transformer"))
 
-    use = commands.add_parser("translate", help="translate with a model of your own")
+    _vit_options(train.add_parser("vit", help="a Vision Transformer that names pictures"))
+
+    use = commands.add_parser("translate", help="translate with a model of your own, or a published one")
     use.add_argument("text", nargs="*", metavar="TEXT", help="sentences; without any, lines from standard input")
-    use.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
+    which = use.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", type=Path, help="folder that train translate wrote to")
+    which.add_argument("--weights", type=Path, metavar="FOLDER", help="a Marian translator in Hugging Face's format")
+    use.add_argument("--tokens", action="store_true", help="with --weights: TEXT and answer are ids; needs no tokenizer")
     use.add_argument("--beam", type=int, default=1, help="beginnings to keep; 1 is greedy (default)")
     use.add_argument("--attention", type=Path, metavar="FILE.png", help="draw where each word looked (one TEXT)")
     use.add_argument("--layer", type=int, help="of the decoder, from 0, for --attention (default: the mean over all layers)")
@@ -65,17 +70,41 @@ def _parser():
     mean.add_argument("--out", type=Path, required=True, help="folder for the averaged model")
     mean.set_defaults(command=_average)
 
-    judge = commands.add_parser("evaluate", help="measure a model").add_subparsers(required=True, metavar="MODEL")
-    judge = judge.add_parser("translate", help="BLEU, exact match and perplexity of translations")
+    judges = commands.add_parser("evaluate", help="measure a model").add_subparsers(required=True, metavar="MODEL")
+    judge = judges.add_parser("vit", help="accuracy and confusions of a classifier")
+    judge.add_argument("--model", type=Path, required=True, help="folder that train vit wrote to")
+    judge.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth of it is looked at")
+    judge.add_argument("--whole", action="store_true", help="all of the data, of which nothing was trained on")
+    judge.add_argument("--rollout", type=Path, metavar="FILE.png", help="draw what the class token sees in six pictures")
+    judge.set_defaults(command=_evaluate_vit)
+    judge = judges.add_parser("translate", help="BLEU, exact match and perplexity of translations")
     judge.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
     judge.add_argument("--data", nargs="+", required=True, metavar="DATA", help=f"{_PAIRS}; by name: its held-out pairs")
     judge.add_argument("--reverse", action="store_true", help="from the second language into the first")
     judge.add_argument("--beam", type=int, default=1, help="beginnings to keep; 1 is greedy (default)")
     judge.set_defaults(command=_evaluate_translate)
 
+    probe = commands.add_parser("probe", help="what an encoder has learned: simple classifiers on its frozen features")
+    probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT")
+    probe.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth is for testing")
+    probe.add_argument("--per-class", type=int, metavar="N", help="learn from N labels a class, drawn ten times (default: all)")
+    probe.set_defaults(command=_probe)
+
+    inspect = commands.add_parser("inspect", help="list the tensors of a file of weights: what model is it?")
+    inspect.add_argument("file", metavar="FILE", type=Path, help=".pth, .bin, .safetensors, or a Hugging Face folder")
+    inspect.set_defaults(command=_inspect)
+
+    export = commands.add_parser("export", help="write a model trained here for the official MAE code or Hugging Face")
+    export.add_argument("--model", type=Path, required=True, help="folder that train mae or train vit wrote to")
+    export.add_argument("--to", required=True, choices=("mae", "vit-mae", "vit"), help="whose format")
+    export.add_argument("file", metavar="FILE", type=Path, help="mae: .pth; vit-mae: Hugging Face folder; vit: either")
+    export.set_defaults(command=_export)
+
     reconstruct = commands.add_parser("reconstruct", help="hide patches of your own photograph and restore them")
     reconstruct.add_argument("picture", metavar="PICTURE", type=Path)
-    reconstruct.add_argument("--model", type=Path, required=True, help="folder that demo or train mae wrote to")
+    which = reconstruct.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", type=Path, help="folder that demo or train mae wrote to")
+    which.add_argument("--weights", type=Path, metavar="FILE", help="a published model: .pth or Hugging Face folder")
     reconstruct.add_argument("--mask-ratio", type=float, help="share of the patches to hide (default: as in training)")
     reconstruct.add_argument("--seed", type=int, default=1, help="which patches are hidden")
     reconstruct.add_argument("--out", type=Path, help="the .png to write (default: figures/PICTURE_restored.png)")
@@ -139,6 +168,31 @@ def _training_options(parser):
     parser.add_argument("--threads", type=int, help="default: one for each core")
 
 
+_LABELLED = "digits, openml:NAME, an IDX file of pictures with its labels beside it, or an .npz with images and labels"
+
+
+def _vit_options(parser):
+    parser.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth is kept apart")
+    parser.add_argument("--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune the encoder of this model")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, help="go through the pictures so many times")
+    length.add_argument("--steps", type=int, help="train for so many steps")
+    length.add_argument("--minutes", type=float, help="train for so long (default: 9, digits 1)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="default: one for each core")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model, vit.npz")
+    parser.add_argument("--resume", action="store_true", help="go on with the model in the folder")
+    model = parser.add_argument_group("model and training; the defaults fit the data")
+    for name in ("img-size", "patch-size", "embed-dim", "depth", "num-heads", "batch", "shift"):
+        model.add_argument(f"--{name}", type=int, help="pixels by which pictures are moved" if name == "shift" else None)
+    model.add_argument("--pool", choices=("token", "mean"), help="class token, or mean of the patches")
+    model.add_argument("--positions", choices=("learned", "fixed"))
+    for name in ("dropout", "lr", "weight-decay", "label-smoothing", "mixup", "layer-decay"):
+        model.add_argument(f"--{name}", type=float)
+    model.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror pictures (default: colour ones)")
+    parser.set_defaults(command=_train_vit)
+
+
 def _length(data, steps, minutes):
     if steps is None and minutes is None:
         minutes = 0.5 if data == "digits" else 2.5
@@ -195,7 +249,131 @@ def _train_translate(
     return 0
 
 
-def _translate(text, model, beam, attention, layer):
+def _train_vit(data, from_folder, epochs, steps, minutes, seed, threads, out, resume, **options):
+    from tqdm import tqdm
+
+    from tinymae.classification import evaluate, settings_for, train_vit
+    from tinymae.data.labelled import load_labelled
+
+    labelled = load_labelled(data)
+    if epochs is None and steps is None and minutes is None:
+        minutes = 1 if data == "digits" else 9
+    settings = None                                             # a resumed run goes on with its own
+    given = {name: value for name, value in options.items() if value is not None}
+    if given or not resume:
+        settings = settings_for(labelled, from_folder is not None)
+        config = settings.config | {name: given.pop(name) for name in list(given) if name not in settings._fields}
+        settings = settings._replace(config=config, **given)
+    run = train_vit(labelled, out, settings, steps, minutes, epochs, from_folder, seed, threads, resume, say=tqdm.write)
+    result = evaluate(out, labelled, threads=threads)
+    right, count = result["accuracy"], result["pictures"]
+    print(f"{run.step} steps, {run.seconds:.0f} s; right on {right:.2%} of {count} pictures kept apart")
+    if run.interrupted:
+        print("interrupted; the same command with --resume goes on from here")
+    print(out / "vit.npz")
+    return 0
+
+
+def _evaluate_vit(model, data, whole, rollout):
+    from tinymae.classification import evaluate
+    from tinymae.data.labelled import load_labelled
+
+    labelled = load_labelled(data)
+    result = evaluate(model, labelled, whole)
+    names, confusion = result["names"], result["confusion"]
+    print(f"right on {result['accuracy']:.2%} of {result['pictures']} pictures")
+    if len(names) <= 20:
+        wide = max(5, *(len(name) + 1 for name in names))
+        print("\ntrue class down, the model's answer across")
+        print(" " * wide + "".join(f"{name:>{wide}}" for name in names))
+        for name, row in zip(names, confusion, strict=True):
+            print(f"{name:>{wide}}" + "".join(f"{count:{wide}}" for count in row))
+    if rollout:
+        _draw_rollout(model, labelled, rollout)
+    return 0
+
+
+def _draw_rollout(model, labelled, path):
+    from tinymae import plot
+    from tinymae.classification import Classifier
+    from tinymae.data.images import to_pixels
+    from tinymae.data.labelled import fit_pictures
+    from tinymae.models.vit import attention_rollout, vit_attention
+
+    classifier = Classifier.load(model)
+    config = classifier.config
+    pictures = fit_pictures(labelled.split()[1].images[:6], config.img_size, config.in_chans)
+    rollout = attention_rollout(vit_attention(to_pixels(pictures), classifier.params, config))
+    print(plot.save(plot.rollout_over_pictures(pictures, rollout[:, 0, 1:], config.grid), path))
+
+
+def _probe(model, data, per_class):
+    from tinymae.data.labelled import load_labelled
+    from tinymae.probe import probe
+
+    report = probe(model, load_labelled(data), per_class)
+    print(f"accuracy on {report['test']} pictures kept apart, learned from {report['train']} labels")
+    print(f"{'':26}{'encoder features':>20}{'raw pixels':>20}")
+    for key, label in (("linear", "logistic regression"), ("knn", "nearest neighbours")):
+        cells = [f"{report[view][key]:.2%} +- {report['deviations'][view][key]:.2%}" for view in ("features", "pixels")]
+        cells = cells if per_class else [cell.partition(" +-")[0] for cell in cells]
+        print(f"{label:26}" + "".join(f"{cell:>20}" for cell in cells))
+    return 0
+
+
+def _inspect(file):
+    from tinymae.pretrained import inspect
+
+    found = inspect(file)
+    for name, shape, dtype in found.tensors:
+        print(f"{name:64} {tuple(shape)!s:20} {dtype}")
+    print(f"\n{len(found.tensors)} tensors, {sum(math.prod(shape) for _, shape, _ in found.tensors):,} numbers")
+    print(f"{found.what}\nit can: {found.can}")
+    if found.licence:
+        print(found.licence)
+    return 0
+
+
+def _export(model, to, file):
+    from tinymae import pretrained
+    from tinymae.probe import load_encoder
+
+    found = load_encoder(model)
+    if (found.model == "vit") != (to == "vit"):
+        raise ValueError(f"{model}: holds a {found.model} model, which --to {to} cannot hold: expected --to " + (
+            "vit" if found.model == "vit" else "mae or vit-mae"))  # fmt: skip
+    write = {"mae": pretrained.export_mae, "vit-mae": pretrained.export_vit_mae, "vit": pretrained.export_vit}[to]
+    print(write(file, found.config, found.params))
+    return 0
+
+
+def _translate(text, model, weights, tokens, beam, attention, layer):
+    if tokens and not weights:
+        raise ValueError("--tokens is for published models: give --weights FOLDER")
+    if weights:
+        if attention or layer is not None:
+            raise ValueError("--attention is for models trained here: give --model DIR")
+        return _translate_published(text, weights, tokens, beam)
+    return _translate_own(text, model, beam, attention, layer)
+
+
+def _translate_published(text, weights, tokens, beam):
+    from tinymae.marian import MarianTokenizer, load_marian, parse_ids, translate_ids
+
+    config, params = load_marian(weights)
+    tokenizer = None if tokens else MarianTokenizer(weights)
+    for line in text or (line.rstrip("\n") for line in sys.stdin):
+        if tokens:
+            print(*translate_ids([parse_ids(line, config)], params, config, beam)[0], flush=True)
+            continue
+        unknown = tokenizer.unknown(line)
+        if unknown:
+            print(f"tinymae: unknown to the model: {', '.join(unknown)}", file=sys.stderr)
+        print(tokenizer.decode(translate_ids([tokenizer.encode(line)], params, config, beam)[0]), flush=True)
+    return 0
+
+
+def _translate_own(text, model, beam, attention, layer):
     from tinymae.translation import Translator
 
     if layer is not None and not attention:
@@ -249,10 +427,14 @@ def _evaluate_translate(model, data, reverse, beam):
     return 0
 
 
-def _reconstruct(picture, model, mask_ratio, seed, out):
-    from tinymae.demo import reconstruct
+def _reconstruct(picture, model, weights, mask_ratio, seed, out):
+    from tinymae.demo import reconstruct, reconstruct_published
 
-    print(reconstruct(picture, model, out or Path("figures", f"{picture.stem}_restored.png"), mask_ratio, seed))
+    out = out or Path("figures", f"{picture.stem}_restored.png")
+    if weights:
+        print(reconstruct_published(picture, weights, out, mask_ratio, seed))
+    else:
+        print(reconstruct(picture, model, out, mask_ratio, seed))
     return 0
 
 

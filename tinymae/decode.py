@@ -38,7 +38,7 @@ class State:
     """Keys and values of all that was said, for every layer; rows are sentences in progress, `beam` for each source."""
 
     def __init__(self, src, params, config, length, beam=1):
-        pieces = [encode(src[start : start + 16], params, config)[0] for start in range(0, len(src), 16)]  # little memory
+        pieces = [encode(src[start : start + 64], params, config)[0] for start in range(0, len(src), 64)]  # less memory
         memory = np.concatenate(pieces)
         self.params, self.config, self.t = params, config, 0
         self.memory_mask = _repeat(padding_mask(src, config.pad), beam)

@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from tinymae import checkpoint, tree
 from tinymae.data.crops import picture_bank, random_crops, random_pictures
 from tinymae.data.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
-from tinymae.data.images import load_images, load_picture, resize_picture, to_picture, to_pixels, unseen_photo
+from tinymae.data.images import MEAN, STD, load_images, load_picture, resize_picture, to_picture, to_pixels, unseen_photo
+from tinymae.data.labelled import model_size
 from tinymae.files import whole_file
 from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_attention, mae_decays, mae_forward, mae_init, mae_reconstruct
 from tinymae.ops.patches import patchify_forward, unpatchify
@@ -74,7 +75,7 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False, sizes=None):
     channels = pictures[0].shape[2]
     common = {"in_chans": channels, "mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss, **_SIZES, **(sizes or {})}
     if len({picture.shape for picture in (*pictures, *kept)}) == 1 and max(pictures[0].shape[:2]) <= 64:
-        size, patch = _whole_size(pictures[0].shape)
+        size, patch = model_size(pictures[0].shape)
         config = MAEConfig(**{"img_size": size, "patch_size": patch, **common})
         pictures, kept = (np.stack([_whole(picture, size) for picture in part]) for part in (pictures, kept[:256]))
         _check_hidden(config)
@@ -100,16 +101,6 @@ def _check_hidden(config):
             f"expected a mask ratio that hides some of the {number} patches and shows some, got {config.mask_ratio}, "
             f"which shows {kept}"
         )
-
-
-def _whole_size(shape):
-    """Side and patch for small pictures: about eight patches along a side, of a size that divides it."""
-    side = min(shape[:2])
-    for patches in (8, 7, 6, 9, 10, 5, 12, 14, 16, 4):
-        if side % patches == 0 and side >= 2 * patches:
-            return side, side // patches
-    side = max(8, side // 8 * 8)
-    return side, max(2, side // 8)
 
 
 def _whole(picture, size):
@@ -305,7 +296,7 @@ _TILED = (
 )
 
 
-def restore(images, params, config, mask_ratio, seed=1):
+def restore(images, params, config, mask_ratio, seed=1, mean=MEAN, std=STD):
     """Hide patches of pixels (B, img_size, img_size, C), restore them, and return pictures to look at.
 
     Returns
@@ -317,7 +308,7 @@ def restore(images, params, config, mask_ratio, seed=1):
     config = replace(config, mask_ratio=mask_ratio)
     noise = np.random.default_rng(seed).random((len(images), config.grid[0] * config.grid[1]))
     restored = mae_reconstruct(images, params, config, noise)
-    return [to_picture(restored[i]) for i in range(3)], to_picture(images), restored.mode
+    return [to_picture(restored[i], mean, std) for i in range(3)], to_picture(images, mean, std), restored.mode
 
 
 def restore_photo(photo, params, config, mask_ratio, seed=1):
@@ -373,3 +364,34 @@ def reconstruct(picture, model, out, mask_ratio=None, seed=1):
         caption = None
     title = f"{Path(picture).name}, {ratio:.0%} hidden"
     return plot.save(plot.reconstructions(*pictures, original, title=title, mode=mode, caption=caption), out)
+
+
+def reconstruct_published(picture, weights, out, mask_ratio=None, seed=1):
+    """Restore a photograph with a published masked autoencoder, as the demo notebook of He et al. 2021 does.
+
+    Parameters
+    ----------
+    picture, out, mask_ratio, seed : as `reconstruct`
+    weights : path of an official .pth, or of a Hugging Face folder
+
+    Returns
+    -------
+    Path
+
+    Differs: the notebook squeezes the photograph into a square, here its central square is taken; which patches are hidden
+    depends on our seed, not PyTorch's. A model of normalised pixels is shown with the contrast of the visible patches: the
+    notebook takes that of the hidden ones, which are part of the answer.
+    """
+    from tinymae import plot
+    from tinymae.pretrained import load_mae, normalisation
+
+    config, params = load_mae(weights)
+    mean, std = (np.array(value, np.float32) for value in normalisation(weights))
+    photo = load_picture(picture)
+    if config.in_chans != 3:
+        raise ValueError(f"{weights}: a model of {config.in_chans} channels cannot restore a photograph: expected 3")
+    ratio = config.mask_ratio if mask_ratio is None else mask_ratio
+    pixels = to_pixels(resize_picture(photo, config.img_size), mean=mean, std=std)[None]
+    pictures, original, mode = restore(pixels, params, config, ratio, seed, mean, std)
+    title = f"{Path(picture).name}, {ratio:.0%} hidden"
+    return plot.save(plot.reconstructions(*pictures, original, title=title, mode=mode), out)

@@ -18,6 +18,7 @@ from tinymae.data.language import TOKENISERS, Language
 from tinymae.data.text import UNK, pad_batch, token_batches
 from tinymae.data.vectors import load_word_vectors
 from tinymae.decode import beam_search, greedy
+from tinymae.files import whole_file
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
 from tinymae.optim import AdamW, noam
 from tinymae.parallel import Workers, value_and_grad
@@ -95,18 +96,19 @@ class Score(NamedTuple):
     accuracy: float             # share of words that are right when all words before are given
 
 
-def score(params, config, pairs, rows=64):
-    """Loss, perplexity and accuracy of `params` on Encoded pairs, without dropout and smoothing."""
-    total = right = words = 0
+def score(params, config, pairs, rows=64, workers=None):
+    """Loss, perplexity and accuracy of `params` on Encoded pairs, without dropout and smoothing; side by side on workers."""
     order = sorted(range(len(pairs.source)), key=lambda i: len(pairs.source[i]))
-    for start in range(0, len(order), rows):
+
+    def part(start):
         piece = order[start : start + rows]
         src, targets = (pad_batch([side[i] for i in piece], config.pad) for side in pairs)
         loss, cache = transformer_forward(src, targets, params, config)
-        count = len(cache["words"])
-        total += float(loss) * count
-        right += np.count_nonzero(cache["logits"].argmax(axis=-1) == cache["words"])
-        words += count
+        words = cache["words"]
+        return float(loss) * len(words), np.count_nonzero(cache["logits"].argmax(axis=-1) == words), len(words)
+
+    parts = (workers.map if workers else map)(part, range(0, len(order), rows))
+    total, right, words = map(sum, zip(*parts, strict=True))
     return Score(total / words, math.exp(total / words), right / words)
 
 
@@ -159,7 +161,7 @@ def train_translator(
     """Train a Transformer on sentence pairs and keep it in a folder.
 
     transformer.npz is the model with all that is needed to go on; source.json and target.json are the vocabularies;
-    last/ has the parameters of the last five evaluations, for `average`.
+    held_out.tsv has the pairs it was not trained on; last/ the parameters of the last five evaluations, for `average`.
 
     Parameters
     ----------
@@ -199,7 +201,8 @@ def train_translator(
     pairs, left_out = drop_long(encode_pairs(corpus.train, languages), settings.tokens)
     if left_out:
         say(f"{left_out} pairs are longer than a batch of {settings.tokens} words, and left out")
-    held_out, _ = drop_long(encode_pairs(corpus.held_out[:1024], languages), settings.tokens)
+    glance = 1024 if epochs else 512                            # evaluated twenty times in minutes, or once in an epoch
+    held_out, _ = drop_long(encode_pairs(corpus.held_out[:glance], languages), settings.tokens)
     _say_unknown(corpus, languages, say)
     if not run.step:
         first = score(run.params, config, Encoded(held_out.source[:64], held_out.target[:64])).loss
@@ -225,7 +228,7 @@ def train_translator(
         checkpoint.save(_last(out, run.step), "transformer", config, params, run.step, extra=meta)
         for path in sorted(_last(out).glob("*.npz"))[:-KEPT]:
             path.unlink()
-        measured = score(params, config, held_out)
+        measured = score(params, config, held_out, workers=workers)
         when = f"step {run.step}"
         if epochs:
             done = bisect.bisect_right(ends, run.step)
@@ -280,6 +283,9 @@ def _begun(corpus, out, settings, seed, vectors, say):
         old.unlink()
     for language, name in zip(languages, ("source.json", "target.json"), strict=True):
         language.vocabulary.save(out / name)
+    with whole_file(out / "held_out.tsv") as file:
+        for pair in corpus.held_out:
+            file.write(("\t".join(" ".join(text.split("\t")) for text in pair) + "\n").encode())
     return Run(params, _optimizer(params), rng), Translator(params, config, languages, seed), rows
 
 

@@ -1,6 +1,6 @@
-"""Files of weights as others publish them, and what their models compute: pretrained.npz beside this file; README.md describes it.
+"""Files of weights as others publish them, and what their models compute: pretrained.npz beside this file; see README.md.
 
-Nothing here imports tinymae. The official code's models are those of make_golden.py and make_vit.py; Hugging Face's are its own.
+Nothing here imports tinymae. Models by the official names are made of make_golden.py's parts, Hugging Face's are its own.
 Every trainable tensor is random. Numbers are computed in float64 from what stands in the file, positions included.
 """
 import argparse
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from make_golden import MAE, Block, Encoder, normal, on_grid, randomise
+from make_golden import MAE, Encoder, normal, on_grid, randomise
 from make_vit import embed_tree, linear_tree, norm_tree, token_tree
+from safetensors.torch import save as safetensors
 from torch import nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
@@ -23,15 +24,11 @@ LABELS = torch.tensor([3, 0])
 TRAINED = {"norm_pix_loss": True, "mask_ratio": 0.5}
 
 
-def value(p):
-    return p.detach()
-
-
 def gradient(p):
     return p.grad
 
 
-# Every parameter by its path in ours, weights (in, out); `of` takes a tensor's value or its gradient.
+# Every parameter by its path in ours, weights (in, out); `of` takes something of a tensor: here, its gradient.
 
 def block_tree(path, of, block):
     found = norm_tree(f"{path}.ln1", of, block.norm1) | norm_tree(f"{path}.ln2", of, block.norm2)
@@ -109,7 +106,7 @@ def of_2021(data):
     new = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(new, "w") as zipped:
         for name in old.namelist():
-            if "/data" in name and not name.startswith(".") or name.endswith("/version"):
+            if "/data" in name or name.endswith("/version"):
                 zipped.writestr(name.replace("mae_visualize_tiny/", "archive/"), old.read(name))
     return new.getvalue()
 
@@ -148,6 +145,25 @@ def classifier_numbers(case, logits, tree):
     }
 
 
+def make_views():
+    """Tensors of every dtype and of every shape, some on one storage: (files, {"views.NAME": as NumPy has it})."""
+    base, count = normal(4, 5).float(), torch.arange(-2, 4)
+    tensors = {
+        "transposed": base.t(), "inner": base[1:3, 1:4], "row": base[2], "strided": base[::2, ::3], "whole": base,
+        "expanded": torch.tensor([1.5, 2.5, 3.5], dtype=torch.float32).expand(2, 3), "empty": torch.zeros(0, 3),
+        "empty_view": base[4:], "scalar": torch.tensor(2.5), "parameter": nn.Parameter(normal(2, 2)),
+        "half": normal(3).half()[1:], "bfloat16": normal(3, 4).bfloat16()[1:, ::2], "double": normal(3), "long": count,
+        "int": count.int(), "short": count.short(), "char": count.char(), "byte": count.abs().byte(), "bool": count > 0,
+    }  # fmt: skip
+    contiguous = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    files = {
+        "views.pth": saved(tensors), "views_4.pth": saved({"state_dict": tensors}, pickle_protocol=4),
+        "views_legacy.pth": saved(tensors, _use_new_zipfile_serialization=False), "views.safetensors": safetensors(contiguous),
+    }  # fmt: skip
+    as_numpy = {name: t.float() if t.dtype == torch.bfloat16 else t for name, t in contiguous.items()}
+    return files, {f"views.{name}": t.numpy() for name, t in as_numpy.items()}
+
+
 def official():
     return MAE(SIDE, PATCH, 3, (D, DEPTH, HEADS), (E, 1, DECODER_HEADS))
 
@@ -170,7 +186,7 @@ def make_official(images, noise):
     model.zero_grad()
     files["training.pth"] = saved({
         "model": state, "optimizer": optimizer.state_dict(), "epoch": 7, "scaler": {"scale": 65536.0},
-        "args": argparse.Namespace(model="mae_vit_tiny", lr=None, distributed=False, data_path=Path("x").name, **TRAINED),
+        "args": argparse.Namespace(model="mae_vit_tiny", lr=None, distributed=False, data_path="pictures", **TRAINED),
     })
     decoder = ("decoder", "mask_token")
     files["encoder.pth"] = saved({"model": {name: t for name, t in state.items() if not name.startswith(decoder)}})
@@ -221,15 +237,16 @@ def main():
     torch.manual_seed(11)
     images, noise = normal(2, SIDE * PATCH, SIDE * PATCH, 3), on_grid(torch.rand(2, SIDE * SIDE), 20)
     out = {"images": images, "noise": noise, "labels": LABELS}
-    assert Block and all(len(row.unique()) == len(row) for row in noise), "equal noise: no defined order"
-    for make in (make_official, make_hugging_face):
-        files, numbers = make(images.permute(0, 3, 1, 2).contiguous(), noise)
+    assert all(len(row.unique()) == len(row) for row in noise), "equal noise: no defined order"
+    pictures = images.permute(0, 3, 1, 2).contiguous()
+    for files, numbers in (make_official(pictures, noise), make_hugging_face(pictures, noise), make_views()):
         out |= numbers
         for name, data in files.items():
             out[f"file.{name}"] = np.frombuffer(data.encode() if isinstance(data, str) else data, np.uint8)
     arrays = {key: v.detach().numpy() if isinstance(v, torch.Tensor) else v for key, v in out.items()}
     for key, array in arrays.items():
-        assert array.dtype in (np.float64, np.int64, np.uint8) and np.isfinite(array).all(), (key, array.dtype)
+        assert key.startswith("views.") or array.dtype in (np.float64, np.int64, np.uint8), (key, array.dtype)
+        assert np.isfinite(array).all(), key
     path = Path(__file__).with_name("pretrained.npz")
     np.savez_compressed(path, **arrays)
     print(f"{path.name} {len(arrays)} arrays {path.stat().st_size / 1000:.1f} kB")

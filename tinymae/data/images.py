@@ -340,13 +340,14 @@ def resize_picture(picture, size):
     return np.array(resized).reshape(size, size, channels)
 
 
-def to_pixels(pictures, dtype=np.float32):
+def to_pixels(pictures, dtype=np.float32, mean=MEAN, std=STD):
     """Bytes to the floats that a model sees: equation (1).
 
     Parameters
     ----------
     pictures : ndarray uint8, any shape
     dtype : float32 or float64
+    mean, std : float, or ndarrays of shape (C,), for models of others
 
     Returns
     -------
@@ -362,17 +363,18 @@ def to_pixels(pictures, dtype=np.float32):
         raise TypeError(f"dtype is {np.dtype(dtype)}; expected float32 or float64")
     pixels = pictures.astype(dtype)         # our own array: in place from here
     pixels /= 255
-    pixels -= MEAN
-    pixels /= STD
+    pixels -= mean
+    pixels /= std
     return pixels
 
 
-def to_picture(pixels):
+def to_picture(pixels, mean=MEAN, std=STD):
     """The inverse of `to_pixels`: floats to bytes, and what lies outside black and white is clipped.
 
     Parameters
     ----------
     pixels : ndarray of floats, any shape
+    mean, std : those of `to_pixels`
 
     Returns
     -------
@@ -390,9 +392,10 @@ def to_picture(pixels):
     if not np.isfinite(pixels).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(pixels))} of {pixels.size} pixels are NaN or infinite; "
                          "a model that gives them has diverged (try a smaller learning rate)")
-    light = np.clip(pixels, -MEAN / STD, (1 - MEAN) / STD)      # before scaling: a huge float cannot overflow
-    light *= STD
-    light += MEAN                                               # 0..1
+    mean, std = (np.asarray(value, pixels.dtype) for value in (mean, std))
+    light = np.clip(pixels, -mean / std, (1 - mean) / std)      # before scaling: a huge float cannot overflow
+    light *= std
+    light += mean                                               # 0..1
     light *= 255
     return np.rint(light).astype(np.uint8)
 

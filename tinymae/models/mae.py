@@ -16,7 +16,7 @@ import numpy as np
 
 from tinymae import init, tree
 from tinymae.blocks import attention_weights, encoder_backward, encoder_forward
-from tinymae.models.vit import vit_encoder_backward, vit_encoder_forward, vit_encoder_init
+from tinymae.models.vit import check_images, vit_encoder_backward, vit_encoder_forward, vit_encoder_init
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import masked_mse_backward, masked_mse_forward, normalise_patches
 from tinymae.ops.patches import patchify_forward, unpatchify, unshuffle_backward, unshuffle_forward
@@ -146,22 +146,6 @@ def random_masking(noise, mask_ratio):
     ids_shuffle = np.argsort(noise, axis=1, kind="stable")      # small: keep; large: remove
     ids_restore = np.argsort(ids_shuffle, axis=1, kind="stable")
     return ids_shuffle[:, :kept], ids_restore, (ids_restore >= kept).astype(np.int8)
-
-
-def check_images(images, config):
-    """Raise a TypeError or ValueError that says why images (B, rows, cols, C) cannot go into the model."""
-    side, channels = config.img_size, config.in_chans
-    if images.dtype not in (np.float32, np.float64):
-        raise TypeError(f"expected float32 or float64 pixels, got {images.dtype}: data.images.to_pixels makes them from uint8")
-    if images.ndim != 4:
-        raise ValueError(f"expected images (B, {side}, {side}, {channels}), got {images.shape}: is the batch axis missing?")
-    if images.shape[3] != channels:
-        hint = "are the channels first, the PyTorch way?" if images.shape[1] == channels else "grey and colour do not mix"
-        raise ValueError(f"expected {channels} channels on the last axis, got images {images.shape}: {hint}")
-    if images.shape[1:3] != (side, side):
-        raise ValueError(f"expected pictures of {side} x {side} pixels, got {images.shape}: crop or resize them first")
-    if not np.isfinite(images).all():
-        raise ValueError("expected finite pixels, got NaN or infinity: look for a division by zero before this call")
 
 
 def mae_forward(images, params, config, noise):

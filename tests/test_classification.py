@@ -1,0 +1,345 @@
+"""Training a classifier: what it learns from, what it keeps, how it goes on, and what it may start from."""
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from tinymae import checkpoint, classification, tree
+from tinymae.classification import (
+    Classifier,
+    Settings,
+    endless_batches,
+    epoch_batches,
+    evaluate,
+    settings_for,
+    train_vit,
+    vit_from,
+    vit_gradient,
+)
+from tinymae.data.images import MEAN, STD, to_pixels
+from tinymae.data.labelled import Labelled, load_labelled
+from tinymae.models.mae import MAEConfig, mae_init
+from tinymae.models.vit import ViTConfig, encoder_features, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
+from tinymae.parallel import Workers
+from tinymae.probe import load_encoder
+
+SIZES = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "pool": "mean", "positions": "fixed"}
+QUICK = Settings(SIZES, 1e-2, batch=10, micro_batch=4, shift=1)
+MAE = MAEConfig(8, 4, 1, 16, 2, 2, 8, 1, 2, eps=1e-5)
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def small(count=50, side=8, channels=1, classes=3, seed=0):
+    """Pictures of nothing, with labels."""
+    return Labelled(numbers(count, side, side, channels, seed=seed), np.arange(count) % classes, tuple("abcdef"[:classes]))
+
+
+def quick(data, out, settings=QUICK, **options):
+    return train_vit(data, out, settings, **{"steps": 6, "threads": 1, "bar": False, "say": lambda line: None, **options})
+
+
+def model(folder):
+    """Everything in the file but the time it took."""
+    with np.load(folder / "vit.npz") as file:
+        found = dict(file)
+    meta = json.loads(str(found.pop("meta")))
+    assert meta["extra"].pop("seconds") > 0
+    return found, meta
+
+
+def assert_same_model(a, b):
+    (ours, meta), (theirs, expected) = model(a), model(b)
+    assert ours.keys() == theirs.keys() and meta == expected
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+@pytest.fixture
+def mae_folder(tmp_path):
+    folder = tmp_path / "mae"
+    checkpoint.save(folder / "mae.npz", "mae", MAE, mae_init(MAE, np.random.default_rng(5)))
+    return folder
+
+
+# Learning
+
+
+def test_learns_digits(tmp_path):
+    data = load_labelled("digits")
+    lines = []
+    settings = settings_for(data)._replace(lr=3e-3, batch=32, mixup=0, config=SIZES | {"embed_dim": 32})
+    run = train_vit(data, tmp_path, settings, steps=200, bar=False, say=lines.append)
+    report = evaluate(tmp_path, data)
+    assert report["accuracy"] > 0.5 and report["pictures"] == 360
+    assert run.evaluations[-1] == (200, report["accuracy"]) and len(run.evaluations) == 20
+    assert lines[-1] == f"step 200: accuracy on 360 pictures it has never seen {report['accuracy']:.2%}"
+    assert sum(run.losses[-20:]) < 0.7 * sum(run.losses[:20])
+
+
+def test_default_settings():
+    grey, colour = settings_for(small()), settings_for(small(side=32, channels=3))
+    assert grey.flip is False and colour.flip is True           # a mirrored digit is another sign
+    assert (grey.shift, colour.shift) == (1, 4)
+    assert [settings_for(small(side=side)).config["patch_size"] for side in (8, 28, 10)] == [4, 7, 5]
+    assert "patch_size" not in colour.config                    # that of `model_size`, as a masked autoencoder has it
+    assert grey.layer_decay == 1 and settings_for(small(), fine_tune=True).layer_decay == 0.75
+
+
+def test_what_is_kept(tmp_path):
+    data = small(channels=3, side=12)
+    quick(data, tmp_path, Settings(SIZES, 1e-2, batch=10), seed=3)
+    saved = checkpoint.load(tmp_path / "vit.npz", "vit", ViTConfig, vit_init)
+    assert saved.config == ViTConfig(12, in_chans=3, num_classes=3, **SIZES)
+    assert saved.extra["names"] == ["a", "b", "c"] and saved.extra["seed"] == 3
+    assert (saved.extra["mean"], saved.extra["std"]) == (MEAN, STD)
+    assert saved.moments["t"] == saved.step == 6 and len(saved.extra["losses"]) == 6
+    classifier = Classifier.load(tmp_path)
+    assert classifier.names == ("a", "b", "c") and classifier.config == saved.config
+    np.testing.assert_array_equal(
+        classifier.logits(data.images), vit_logits(to_pixels(data.images), saved.params, saved.config)
+    )
+    with Workers(2) as workers:
+        np.testing.assert_allclose(
+            classifier.logits(data.images, workers, rows=7), classifier.logits(data.images), rtol=1e-4, atol=1e-5
+        )
+    assert classifier.predict(numbers(2, 30, 40, 1)).shape == (2,)              # of another size, and grey
+
+
+def test_the_last_fifth_is_not_learned_from(tmp_path):
+    data = small()
+    other = data._replace(images=np.concatenate([data.images[:40], numbers(10, 8, 8, 1, seed=9)]))
+    runs = [quick(it, tmp_path / str(i)) for i, it in enumerate((data, other, small(seed=1)))]
+    assert runs[0].losses == runs[1].losses != runs[2].losses
+
+
+def test_epochs(tmp_path):
+    run = quick(small(), tmp_path, steps=None, epochs=3)        # 40 pictures, 10 in a batch
+    assert run.step == 12 and [step for step, _ in run.evaluations] == [4, 8, 12]
+
+
+def test_batches():
+    batches = epoch_batches(23, 5, 0, 0)
+    assert [len(batch) for batch in batches] == [5] * 4 and len(set(np.concatenate(batches).tolist())) == 20
+    assert sorted(np.concatenate(epoch_batches(3, 5, 0, 0)).tolist()) == [0, 1, 2]          # fewer than a batch
+    endless = endless_batches(23, 5, 0)
+    eight = [next(endless) for _ in range(8)]
+    np.testing.assert_array_equal(eight, np.concatenate([epoch_batches(23, 5, 0, epoch) for epoch in (0, 1)]))
+    assert (np.concatenate(eight[:4]) != np.concatenate(eight[4:])).any()
+    assert (epoch_batches(23, 5, 1, 0)[0] != batches[0]).any()
+
+
+def test_gradient_is_that_of_the_batch():
+    config = ViTConfig(8, in_chans=1, num_classes=3, **SIZES)
+    data, rng = small(10), np.random.default_rng(0)
+    params = vit_init(config, rng)
+    settings = Settings({}, 1e-3, micro_batch=4, mixup=0, label_smoothing=0.1)
+    chosen = np.array([7, 3, 1, 0, 9])
+    with Workers(1) as workers:
+        loss, dparams = vit_gradient(
+            config, lambda indices: to_pixels(data.images[indices]), data.labels, iter([chosen]), settings, workers
+        )(params, rng)
+    expected, cache = vit_forward(to_pixels(data.images[chosen]), data.labels[chosen], params, config, 0.1)
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+    tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), dparams, vit_backward(1.0, cache))
+
+
+def test_pictures_are_moved_flipped_and_mixed(monkeypatch):
+    """Each setting reaches its function, and none is called where it is off."""
+    called = []
+
+    def crop_and_flip(images, rng, pad, flip):
+        called.append((pad, flip))
+        return images
+
+    def mixup(images, labels, classes, rng, alpha):
+        called.append((classes, alpha))
+        return images, np.eye(classes, dtype=images.dtype)[labels]
+
+    monkeypatch.setattr(classification, "crop_and_flip", crop_and_flip)
+    monkeypatch.setattr(classification, "mixup", mixup)
+    config = ViTConfig(8, in_chans=1, num_classes=3, **SIZES)
+    data, params = small(10), vit_init(config, np.random.default_rng(0))
+    for settings, expected in (
+        (Settings({}, 1e-3, shift=2, flip=True, mixup=0.4), [(2, True), (3, 0.4)]),
+        (Settings({}, 1e-3, shift=0, flip=True, mixup=0), [(0, True)]),
+        (Settings({}, 1e-3, shift=2, flip=False, mixup=0), [(2, False)]),
+        (Settings({}, 1e-3, shift=0, flip=False, mixup=0), []),
+    ):
+        called.clear()
+        with Workers(1) as workers:
+            vit_gradient(
+                config, lambda indices: to_pixels(data.images[indices]), data.labels, iter([np.arange(10)]), settings, workers
+            )(params, np.random.default_rng(0))
+        assert called == expected
+
+
+# Going on
+
+
+def interrupt(monkeypatch, step):
+    """Somebody presses Ctrl-C, once, in a step (from 1) of the training that follows."""
+    real, calls = classification.vit_gradient, []
+
+    def vit_gradient(*arguments):
+        gradient = real(*arguments)
+
+        def interrupted(params, rng):
+            calls.append(None)
+            if len(calls) == step:
+                signal.raise_signal(signal.SIGINT)
+            return gradient(params, rng)
+
+        return interrupted
+
+    monkeypatch.setattr(classification, "vit_gradient", vit_gradient)
+
+
+@pytest.mark.parametrize("options", [{}, {"steps": None, "epochs": 2}])
+def test_interrupted_and_resumed_is_the_same_to_the_last_bit(tmp_path, monkeypatch, options):
+    data = small()
+    quick(data, tmp_path / "whole", **options)
+    interrupt(monkeypatch, 3)
+    run = quick(data, tmp_path / "parts", **options)
+    assert run.interrupted and run.step == 3
+    run = quick(data, tmp_path / "parts", resume=True, threads=2, **options)
+    assert not run.interrupted and run.step == (8 if options else 6)
+    (ours, meta), (theirs, expected) = model(tmp_path / "parts"), model(tmp_path / "whole")
+    assert meta["extra"].pop("evaluations")[-1] == expected["extra"].pop("evaluations")[-1]  # one more, at the interruption
+    assert meta == expected
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+def test_any_number_of_threads_gives_the_same_model(tmp_path):
+    for threads in (1, 2, 3):
+        quick(small(), tmp_path / str(threads), threads=threads)
+    assert_same_model(tmp_path / "1", tmp_path / "2")
+    assert_same_model(tmp_path / "1", tmp_path / "3")
+
+
+def test_resumed_without_settings_goes_on_with_its_own(tmp_path):
+    quick(small(), tmp_path / "a", steps=6)
+    quick(small(), tmp_path / "b", steps=3)
+    quick(small(), tmp_path / "b", settings=None, steps=6, resume=True)
+    assert model(tmp_path / "b")[1]["extra"]["settings"] == model(tmp_path / "a")[1]["extra"]["settings"]
+    assert model(tmp_path / "b")[1]["step"] == 6
+
+
+@pytest.mark.parametrize(("data", "options", "message"), [
+    (small(), {"seed": 1}, r"begun with seed 0 \(now 1\)"),
+    (small(), {"settings": QUICK._replace(lr=1.0)}, r"begun with lr 0.01 \(now 1.0\): resume with the same options"),
+    (small(60), {}, r"pictures 40 \(now 48\)"),
+    (small(classes=4), {}, "names"),
+])  # fmt: skip
+def test_resumed_with_something_else(tmp_path, data, options, message):
+    quick(small(), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        quick(data, tmp_path, resume=True, **options)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"steps": None}, "steps, minutes or epochs, one of them, got None, None and None"),
+    ({"epochs": 2}, "one of them, got 6, None and 2"),
+    ({"steps": None, "epochs": 0}, "at least one epoch, got 0"),
+])  # fmt: skip
+def test_bad_lengths(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        quick(small(), tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_resume(tmp_path, mae_folder):
+    with pytest.raises(FileNotFoundError, match=r"vit\.npz: no such checkpoint"):
+        quick(small(), tmp_path, resume=True)
+    classifier = ViTConfig(8, in_chans=1, num_classes=3, **SIZES)
+    checkpoint.save(tmp_path / "vit.npz", "vit", classifier, vit_init(classifier, None))
+    with pytest.raises(ValueError, match="does not say its names, pictures, seed, settings"):
+        Classifier.load(tmp_path)
+
+
+# Fine-tuning
+
+
+def test_from_a_masked_autoencoder(tmp_path, mae_folder):
+    encoder = load_encoder(mae_folder)
+    config, params = vit_from(encoder, 3, np.random.default_rng(0))
+    assert config == ViTConfig(8, 4, 1, 3, 16, 2, 2, pool="mean", positions="fixed", eps=1e-5)
+    assert "norm" not in params["encoder"] and set(params) == {"encoder", "fc_norm", "head"}
+    images = to_pixels(numbers(2, 8, 8, 1))
+    shared = {name: branch for name, branch in encoder.params["encoder"].items() if name != "norm"}
+    expected = encoder_features(images, shared, MAE.positions()[0], 2, 4)
+    positions = vit_positions(params, config)
+    np.testing.assert_array_equal(encoder_features(images, params["encoder"], positions, 2, 4), expected)
+    for (name, ours), (_, theirs) in zip(tree.leaves(params["encoder"]), tree.leaves(shared), strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+        assert not np.shares_memory(ours, theirs)
+    config, params = vit_from(encoder, 3, np.random.default_rng(0), {"pool": "token", "dropout": 0.1})
+    assert (config.pool, config.dropout) == ("token", 0.1)
+    np.testing.assert_array_equal(params["encoder"]["norm"]["gamma"], encoder.params["encoder"]["norm"]["gamma"])
+
+
+def test_fine_tuning_moves_the_bottom_least(tmp_path, mae_folder):
+    before = load_encoder(mae_folder).params["encoder"]
+    settings = settings_for(small(), fine_tune=True)._replace(layer_decay=0.01, weight_decay=0.0, batch=10)
+    quick(small(), tmp_path, settings, from_folder=mae_folder)
+    after = Classifier.load(tmp_path).params["encoder"]
+    moved = [np.abs(after["patch_embed"]["w"] - before["patch_embed"]["w"]).max()]
+    for a, b in zip(after["blocks"], before["blocks"], strict=True):
+        moved.append(np.abs(a["ffn"]["fc1"]["w"] - b["ffn"]["fc1"]["w"]).max())
+    assert 0 < 30 * moved[0] < moved[1] and 30 * moved[1] < moved[2]
+    assert model(tmp_path)[1]["extra"]["from"] == str(mae_folder)
+
+
+@pytest.mark.parametrize("positions", ["learned", "fixed"])
+def test_from_a_classifier_of_other_classes(tmp_path, positions):
+    quick(small(), tmp_path / "a", QUICK._replace(config=SIZES | {"positions": positions}))
+    config, params = vit_from(load_encoder(tmp_path / "a"), 5, np.random.default_rng(0))
+    assert config.num_classes == 5 and params["head"]["w"].shape == (16, 5)
+    old = Classifier.load(tmp_path / "a")
+    for name in ("encoder", "positions") if positions == "learned" else ("encoder",):
+        tree.map(np.testing.assert_array_equal, params[name], old.params[name])
+    run = quick(small(classes=5), tmp_path / "b", settings=None, from_folder=tmp_path / "a" / "vit.npz")
+    assert run.step == 6 and Classifier.load(tmp_path / "b").names == tuple("abcde")
+
+
+def test_pictures_of_another_size_are_scaled_to_the_encoder(tmp_path, mae_folder):
+    data = small(side=20, channels=3)
+    quick(data, tmp_path, None, from_folder=mae_folder)
+    assert Classifier.load(tmp_path).config.img_size == 8
+    assert evaluate(tmp_path, data)["pictures"] == 10
+
+
+def test_settings_that_do_not_fit_the_encoder(tmp_path, mae_folder):
+    with pytest.raises(ValueError, match=r"settings that fit the trained encoder.*leave its sizes out"):
+        quick(small(), tmp_path, from_folder=mae_folder)
+
+
+# Evaluation
+
+
+def test_evaluate_counts(tmp_path):
+    data = small(classes=3)
+    quick(data, tmp_path)
+    report, classifier = evaluate(tmp_path, data, threads=1), Classifier.load(tmp_path)
+    predicted, labels = classifier.predict(data.images[40:]), data.labels[40:]
+    expected = [[int(np.sum((labels == i) & (predicted == j))) for j in range(3)] for i in range(3)]
+    assert report["confusion"].tolist() == expected
+    assert report["accuracy"] == np.mean(labels == predicted) == np.trace(report["confusion"]) / 10
+    assert report["names"] == ("a", "b", "c") and report["pictures"] == 10
+    assert evaluate(tmp_path, data, whole=True)["confusion"].sum() == 50
+
+
+def test_evaluate_finds_classes_by_name(tmp_path):
+    data = small(classes=3)
+    quick(data, tmp_path)
+    some = np.flatnonzero(data.labels != 1)                     # without "b", so that "c" is number 1
+    fewer = Labelled(data.images[some], (data.labels[some] == 2).astype(np.int64), ("a", "c"))
+    report = evaluate(tmp_path, fewer, whole=True)
+    whole = evaluate(tmp_path, data, whole=True)["confusion"]
+    assert report["confusion"][[0, 2]].tolist() == whole[[0, 2]].tolist() and report["confusion"][1].sum() == 0
+    with pytest.raises(ValueError, match="model of the classes a, b, c: it does not know d"):
+        evaluate(tmp_path, small(classes=4))

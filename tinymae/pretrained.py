@@ -1,0 +1,806 @@
+"""Other people's vision models: official MAE files and Hugging Face folders to our trees, and our trees to theirs.
+
+    official        the code of He et al. 2021, .pth: encoder and decoder ("visualize"), encoder only, fine-tuned classifier
+    Hugging Face    a folder with config.json and model.safetensors: ViTMAEForPreTraining, ViTForImageClassification
+
+All of them compute the same function from the same numbers; they differ from ours in names and layout:
+
+    (1)  a linear weight is (out, in) there, (in, out) here: w = weight.T, a view, so that nothing is copied
+    (2)  the patch embedding is a convolution (D, C, p, p) there; here its rows are ordered as a patch is, (p, p, C)
+    (3)  Hugging Face keeps queries, keys and values apart; here they are side by side, the columns of one matrix
+    (4)  positions (1, 1 + N, D) include the class token's; here that one is added to the class token, the same function
+    (5)  a masked autoencoder's positions are a fixed table, in the file there, computed here: they are compared, and where they
+         are not the same numbers, those of the file are kept (`StoredPositions`)
+
+What is not in an official file: the number of heads (known for the published widths), and whether the model predicts normalised
+pixels (the published `visualize` files: plain ones). Files that `export_mae` and `export_vit` write say both.
+
+Translators (Marian) are recognised here and loaded elsewhere. Nothing is ever fetched from the network.
+"""
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tinymae import tree
+from tinymae.data.images import MEAN, STD
+from tinymae.files import whole_file
+from tinymae.models.mae import MAEConfig, mae_init
+from tinymae.models.vit import ViTConfig, vit_init
+from tinymae.ops.positional import sincos_2d
+from tinymae.weights import Weights, list_weights, read_weights, write_pth, write_safetensors
+
+LICENCE = (
+    "Names of the official MAE code: if this file is Meta's, its weights are CC-BY-NC 4.0, free for non-commercial use only, "
+    "with attribution (He et al. 2021, github.com/facebookresearch/mae)."
+)
+
+# what a file is, and what can be done with it
+KINDS = {
+    "mae": ("a masked autoencoder with its decoder, official MAE names", "reconstruct, features, fine-tuning"),
+    "mae-encoder": ("an encoder of a masked autoencoder, official MAE names", "features, fine-tuning; no reconstruction"),
+    "mae-vit": ("a classifier, names of the official MAE fine-tuning code", "classify, features, fine-tuning"),
+    "vit-mae": ("a masked autoencoder, Hugging Face ViTMAEForPreTraining", "reconstruct, features, fine-tuning"),
+    "vit": ("a classifier, Hugging Face ViTForImageClassification", "classify, features, fine-tuning"),
+    "vit-encoder": ("an encoder, Hugging Face ViT names", "features, fine-tuning; no reconstruction, no classes"),
+    "marian": ("a translator, Hugging Face MarianMTModel", "translate"),
+}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HEADS = {768: 12, 1024: 16, 1280: 16}       # of the published ViT-B, ViT-L and ViT-H, by their width
+DECODER_HEADS = 16
+
+
+class Inspection(NamedTuple):
+    """What `inspect` returns."""
+
+    kind: str       # a key of KINDS, or "" for a file of weights of no model that is known here
+    what: str
+    can: str
+    licence: str    # "" where nothing is to be said
+    tensors: list   # of (name, shape, dtype), as in the file
+
+
+@dataclass(frozen=True)
+class StoredPositions(MAEConfig):
+    """A MAEConfig whose fixed positions are those of a file, not the computed table.
+
+    So a file is computed with its own numbers, to the last bit: also where they were rounded to half precision, or are not
+    sines and cosines at all. It is for using a model; a training checkpoint cannot hold the tables.
+    """
+
+    tables: tuple = field(default=(), compare=False, repr=False)    # of encoder (N, D) and decoder (N, E)
+
+    def positions(self, dtype=np.float32):
+        """The positions of encoder and decoder, (N, D) each."""
+        return tuple(table.astype(dtype) for table in self.tables)
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+class _Names(NamedTuple):
+    patch_embed: str
+    cls_token: str
+    positions: str
+    blocks: str
+    norm: str
+    embed: str
+    mask_token: str
+    decoder_positions: str
+    decoder_blocks: str
+    decoder_norm: str
+    pred: str
+    head: str
+    ln1: str        # from here on: inside a block
+    qkv: tuple
+    out: str
+    ln2: str
+    fc1: str
+    fc2: str
+
+
+OFFICIAL = _Names(
+    "patch_embed.proj", "cls_token", "pos_embed", "blocks", "norm",
+    "decoder_embed", "mask_token", "decoder_pos_embed", "decoder_blocks", "decoder_norm", "decoder_pred", "head",
+    "norm1", ("attn.qkv",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2",
+)  # fmt: skip
+HUGGING_FACE = _Names(
+    "vit.embeddings.patch_embeddings.projection", "vit.embeddings.cls_token", "vit.embeddings.position_embeddings",
+    "vit.encoder.layer", "vit.layernorm",
+    "decoder.decoder_embed", "decoder.mask_token", "decoder.decoder_pos_embed", "decoder.decoder_layers",
+    "decoder.decoder_norm", "decoder.decoder_pred", "classifier",
+    "layernorm_before", tuple(f"attention.attention.{part}" for part in ("query", "key", "value")), "attention.output.dense",
+    "layernorm_after", "intermediate.dense", "output.dense",
+)  # fmt: skip
+# Hugging Face has renamed its tensors now and then: (newer, as above)
+RENAMED = (
+    ("decoder.decoder_encoder.layer.", "decoder.decoder_layers."),
+    ("vit.layers.", "vit.encoder.layer."),
+    (".attention.q_proj.", ".attention.attention.query."),
+    (".attention.k_proj.", ".attention.attention.key."),
+    (".attention.v_proj.", ".attention.attention.value."),
+    (".attention.o_proj.", ".attention.output.dense."),
+    (".mlp.fc1.", ".intermediate.dense."),
+    (".mlp.fc2.", ".output.dense."),
+)
+
+
+class _Row(NamedTuple):
+    """One leaf of our tree and where it is in theirs."""
+
+    path: str
+    names: tuple    # one, or three to put side by side
+    shape: tuple    # of each of them
+    layout: str     # "same", "linear", "convolution"
+
+
+def _linear(path, names, inputs, outputs):
+    yield _Row(f"{path}.w", tuple(f"{name}.weight" for name in names), (outputs, inputs), "linear")
+    yield _Row(f"{path}.b", tuple(f"{name}.bias" for name in names), (outputs,), "same")
+
+
+def _norm(path, name, width):
+    yield _Row(f"{path}.gamma", (f"{name}.weight",), (width,), "same")
+    yield _Row(f"{path}.beta", (f"{name}.bias",), (width,), "same")
+
+
+def _blocks(path, name, names, depth, width, hidden):
+    for i in range(depth):
+        ours, theirs = f"{path}.blocks.{i}", f"{name}.{i}"
+        yield from _norm(f"{ours}.ln1", f"{theirs}.{names.ln1}", width)
+        qkv = tuple(f"{theirs}.{part}" for part in names.qkv)
+        yield from _linear(f"{ours}.attn.qkv", qkv, width, 3 * width // len(qkv))
+        yield from _linear(f"{ours}.attn.out", (f"{theirs}.{names.out}",), width, width)
+        yield from _norm(f"{ours}.ln2", f"{theirs}.{names.ln2}", width)
+        yield from _linear(f"{ours}.ffn.fc1", (f"{theirs}.{names.fc1}",), width, hidden)
+        yield from _linear(f"{ours}.ffn.fc2", (f"{theirs}.{names.fc2}",), hidden, width)
+
+
+def _encoder_rows(names, config):
+    width, patch = config.embed_dim, config.patch_size
+    weight = (f"{names.patch_embed}.weight",)
+    yield _Row("encoder.patch_embed.w", weight, (width, config.in_chans, patch, patch), "convolution")
+    yield _Row("encoder.patch_embed.b", (f"{names.patch_embed}.bias",), (width,), "same")
+    yield _Row("encoder.cls_token", (names.cls_token,), (1, 1, width), "same")
+    yield from _blocks("encoder", names.blocks, names, config.depth, width, int(width * config.mlp_ratio))
+
+
+def _mae_rows(names, config):
+    width = config.decoder_embed_dim
+    yield from _encoder_rows(names, config)
+    yield from _norm("encoder.norm", names.norm, config.embed_dim)
+    yield from _linear("decoder.embed", (names.embed,), config.embed_dim, width)
+    yield _Row("decoder.mask_token", (names.mask_token,), (1, 1, width), "same")
+    hidden = int(width * config.mlp_ratio)
+    yield from _blocks("decoder", names.decoder_blocks, names, config.decoder_depth, width, hidden)
+    yield from _norm("decoder.norm", names.decoder_norm, width)
+    yield from _linear("decoder.pred", (names.pred,), width, config.values)
+
+
+def _vit_rows(names, config, head=True):
+    yield from _encoder_rows(names, config)
+    if config.pool == "mean":
+        yield from _norm("fc_norm", "fc_norm", config.embed_dim)
+    else:
+        yield from _norm("encoder.norm", names.norm, config.embed_dim)
+    if head:
+        yield from _linear("head", (names.head,), config.embed_dim, config.num_classes)
+
+
+def _ours(array, layout):
+    """A tensor of theirs in our layout: (1) and (2)."""
+    if layout == "linear":
+        return array.T
+    if layout == "convolution":
+        return array.transpose(2, 3, 1, 0).reshape(-1, len(array))                          # (D, C, p, p) -> (P, D)
+    return array
+
+
+def _theirs(leaf, row):
+    """A leaf of ours in their layout, the inverse of `_ours`; for several names the first axis holds them all."""
+    if row.layout == "convolution":
+        width, channels, patch, _ = row.shape
+        return leaf.reshape(patch, patch, channels, width).transpose(3, 2, 0, 1)
+    return leaf.T if row.layout == "linear" else leaf
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+def read_model(path):
+    """A folder or file of weights, with what config.json says.
+
+    Parameters
+    ----------
+    path : str or Path, a .pth, .bin or .safetensors file, or a Hugging Face folder
+
+    Returns
+    -------
+    weights : weights.Weights
+    config : dict, of the config.json in the folder or beside the file; {} where there is none
+
+    Raises
+    ------
+    FileNotFoundError
+        where there is no such file, or no weights in the folder
+    ValueError
+        as `weights.read_weights`, and where config.json is damaged
+    """
+    file, config = _find(path)
+    return read_weights(file), config
+
+
+def inspect(path):
+    """List the tensors of a file or folder and say what model it is and what it can do. Reads no numbers.
+
+    Parameters
+    ----------
+    path : as `read_model`
+
+    Returns
+    -------
+    Inspection
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        as `read_model`
+    """
+    file, _ = _find(path)
+    tensors, meta = list_weights(file)
+    kind = recognise([name for name, _, _ in tensors])
+    what, can = KINDS.get(kind, ("no model that is known here", f"nothing; known are {', '.join(KINDS)}"))
+    return Inspection(kind, what, can, LICENCE if _perhaps_metas(kind, meta) else "", tensors)
+
+
+def recognise(names):
+    """The kind of model that has tensors of these names: a key of KINDS, or ""."""
+    names = set(names)
+    if f"{OFFICIAL.patch_embed}.weight" in names:
+        if any(name.startswith(("decoder_", "mask_token")) for name in names):
+            return "mae"
+        return "mae-vit" if any(name.startswith("head.") for name in names) else "mae-encoder"
+    if f"{HUGGING_FACE.patch_embed}.weight" in names:
+        if any(name.startswith("decoder.") for name in names):
+            return "vit-mae"
+        return "vit" if any(name.startswith("classifier.") for name in names) else "vit-encoder"
+    return "marian" if "model.shared.weight" in names else ""
+
+
+def normalisation(path):
+    """(mean, std) of the pixels that a model was trained on, tuples of floats, one for each channel.
+
+    Ours, as `data.images.to_pixels`, where a file says that we wrote it; else ImageNet's, which all published models use.
+    """
+    file, config = _find(path)
+    _, meta = list_weights(file)
+    if "eps" in _said(meta) or "image_mean" in config:
+        return (MEAN,) * 3, (STD,) * 3
+    return IMAGENET_MEAN, IMAGENET_STD
+
+
+def load_mae(path, heads=None, decoder_heads=None, dtype=np.float32):
+    """A masked autoencoder with its decoder, from an official .pth or a Hugging Face folder.
+
+    Parameters
+    ----------
+    path : str or Path
+    heads, decoder_heads : int, or None for what the file says, or else what the published models of its width have
+    dtype : float32 or float64, of the parameters
+
+    Returns
+    -------
+    config : MAEConfig
+    params : tree of `mae_init`; most leaves are windows on the file: see `weights`
+
+    Raises
+    ------
+    FileNotFoundError
+        where there is no such file
+    ValueError
+        where the file is damaged, another model, without a decoder, or a tensor is missing, left over, of another shape or not
+        finite: names the tensor and says what to do
+
+    Notes
+    -----
+    The licence of Meta's weights is said on stderr where the file could be theirs.
+    """
+    file = _open(path)
+    if file.kind not in ("mae", "vit-mae"):
+        raise ValueError(f"{path}: expected a masked autoencoder with its decoder, got {_got(file)}")
+    names = file.names
+    width, _ = _shape(file, f"{names.embed}.weight", 2)
+    sizes = _sizes(file) | {"decoder_embed_dim": width, "decoder_depth": _depth(file, names.decoder_blocks)}
+    if file.kind == "vit-mae":
+        options = _hugging_face_options(file, sizes, heads)
+        options["decoder_num_heads"] = decoder_heads or file.config.get("decoder_num_attention_heads", DECODER_HEADS)
+        options |= {key: file.config[key] for key in ("mask_ratio", "norm_pix_loss") if key in file.config}
+    else:
+        saved = _said(file.weights.meta)
+        options = saved | {"num_heads": _heads(file, sizes, heads, saved)}
+        if not decoder_heads and "decoder_num_heads" not in saved and width % DECODER_HEADS:
+            raise ValueError(f"{path}: how many heads its decoder of width {width} has is not in the file: give decoder_heads")
+        options["decoder_num_heads"] = decoder_heads or saved.get("decoder_num_heads", DECODER_HEADS)
+    config = _config(file, MAEConfig, sizes, options)
+    positions = {names.positions: config.embed_dim, names.decoder_positions: config.decoder_embed_dim}
+    flat = _take(file, _mae_rows(names, config), config, positions, dtype)
+    config = _with_positions(file, config, flat, dtype)
+    return config, tree.unflatten(flat, mae_init(config, None, dtype))
+
+
+def _with_positions(file, config, flat, dtype):
+    """The config, with the file's positions where ours are others; moves the class token's own into flat: (4), (5)."""
+    names = (file.names.positions, file.names.decoder_positions)
+    tables = [file.weights.tensors[name][0, 1:].astype(dtype, copy=False) for name in names]
+    first = file.weights.tensors[names[1]][0, 0].astype(dtype)
+    if first.any():                                             # zeros in every published file
+        # the decoder's class token comes out of a linear map: all tokens get `first` there, and the patches lose it here
+        for path in ("decoder.embed.b", "decoder.mask_token"):
+            flat[path] = flat[path] + first
+        tables[1] = tables[1] - first
+    if all(np.array_equal(ours, stored) for ours, stored in zip(config.positions(dtype), tables, strict=True)):
+        return config
+    if off := max(_unlike_fixed(file, name, config) for name in names):
+        print(
+            f"{file.path}: its positions are not the sines and cosines of He et al. (off by {off:.1e}): taken as they are",
+            file=sys.stderr,
+        )
+    return StoredPositions(**vars(config), tables=tuple(tables))
+
+
+def load_vit(path, heads=None, dtype=np.float32):
+    """A classifier, from a .pth of the official fine-tuning code or a Hugging Face folder.
+
+    Parameters
+    ----------
+    path, heads, dtype : as `load_mae`
+
+    Returns
+    -------
+    config : ViTConfig; pool is "mean" where the file has fc_norm
+    params : tree of `vit_init`
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        as `load_mae`
+    """
+    return _load_vit(path, heads, dtype, head=True)
+
+
+def load_encoder(path, heads=None, dtype=np.float32):
+    """The encoder of any of these models, to make features with or to fine-tune.
+
+    Parameters
+    ----------
+    path, heads, dtype : as `load_mae`
+
+    Returns
+    -------
+    config : ViTConfig; num_classes is that of the file's head, or 1 where it has none: dataclasses.replace makes it yours;
+        positions are "fixed" where those in the file are the table of a masked autoencoder
+    params : tree of `vit_init` without "head"
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        as `load_mae`
+    """
+    return _load_vit(path, heads, dtype, head=False)
+
+
+def _load_vit(path, heads, dtype, head):
+    file = _open(path)
+    classifier = file.kind in ("mae-vit", "vit")
+    if not file.kind or file.kind == "marian" or head > classifier:
+        wanted = "a classifier" if head else "an encoder of pictures"
+        raise ValueError(f"{path}: expected {wanted}, got {_got(file)}")
+    names = file.names
+    sizes = _sizes(file)
+    if file.kind.startswith("mae"):
+        saved = _said(file.weights.meta)
+        options = saved | {"num_heads": _heads(file, sizes, heads, saved)}
+        options["pool"] = "mean" if "fc_norm.weight" in file.weights.tensors else "token"
+    else:
+        options = _hugging_face_options(file, sizes, heads)
+        if file.config.get("positions") == "fixed":
+            options["positions"] = "fixed"
+    options["num_classes"] = _shape(file, f"{names.head}.weight", 2)[0] if classifier else 1
+    if not classifier:
+        stored = file.weights.tensors[names.positions][0, 1:].astype(dtype)
+        grid = (math.isqrt(len(stored)),) * 2
+        fixed = stored.shape[1] % 4 == 0 and np.array_equal(stored, sincos_2d(grid, stored.shape[1]).astype(dtype))
+        options["positions"] = "fixed" if fixed else "learned"
+    config = _config(file, ViTConfig, sizes, options)
+    if config.positions == "fixed" and _unlike_fixed(file, names.positions, config):
+        raise ValueError(f"{path}: its {names.positions!r} is said to be fixed, and is not the table of sines and cosines")
+    unused = (names.mask_token, "decoder") if not classifier else () if head else (f"{names.head}.",)
+    flat = _take(file, _vit_rows(names, config, head), config, {names.positions: config.embed_dim}, dtype, unused)
+    like = vit_init(config, None, dtype)
+    if not head:
+        del like["head"]
+    if config.positions == "learned":
+        flat["positions"] = file.weights.tensors[names.positions][0, 1:].astype(dtype, copy=False)
+    return config, tree.unflatten(flat, like)
+
+
+class _File(NamedTuple):
+    path: Path
+    kind: str
+    names: _Names
+    weights: Weights    # under the names of `names`
+    given: dict         # {name: as it is in the file}
+    config: dict
+
+
+def _find(path):
+    """(the file with the weights, what config.json beside it says)."""
+    path = Path(path)
+    if path.is_dir():
+        files = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
+        folder, path = path, next((file for file in files if file.is_file()), None)
+        if path is None and list(folder.glob("*.index.json")):
+            raise ValueError(f"{folder}: the weights are cut into several files, which are not read: save them as one")
+        if path is None:
+            raise FileNotFoundError(f"{folder}: expected model.safetensors or pytorch_model.bin in this folder")
+    config = path.with_name("config.json")
+    if not config.is_file():
+        return path, {}
+    if config.stat().st_size > 1 << 20:
+        raise ValueError(f"{config}: {config.stat().st_size} bytes are no config.json of a model")
+    try:
+        found = json.loads(config.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{config}: no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{config}: expected a table, got a {type(found).__name__}")
+    return path, found
+
+
+def _open(path):
+    weights, config = read_model(path)
+    kind = recognise(weights.tensors)
+    official = kind.startswith("mae")
+    given = {}
+    for name in weights.tensors:
+        known = name
+        if kind.startswith("vit"):
+            for newer, usual in RENAMED:
+                known = known.replace(newer, usual)
+        if known in given:
+            raise ValueError(f"{path}: {name!r} and {given[known]!r} are the same tensor twice")
+        given[known] = name
+    if _perhaps_metas(kind, weights.meta):
+        print(f"{path}: {LICENCE}", file=sys.stderr)
+    tensors = {known: weights.tensors[name] for known, name in given.items()}
+    return _File(path, kind, OFFICIAL if official else HUGGING_FACE, weights._replace(tensors=tensors), given, config)
+
+
+def _got(file):
+    """What a file is, for the message that says why it will not do."""
+    if not file.kind:
+        first = ", ".join(repr(name) for name in list(file.given)[:3])
+        return f"tensors of a model that is not known here, such as {first}: known are {', '.join(KINDS)}"
+    what, can = KINDS[file.kind]
+    hint = {
+        "mae-encoder": ": to reconstruct, take the mae_visualize_* file of the same model, with its decoder; or load_encoder",
+        "mae": ": load_mae, or load_encoder for its encoder",
+        "vit-mae": ": load_mae, or load_encoder for its encoder",
+        "mae-vit": ": load_vit",
+        "vit": ": load_vit",
+        "vit-encoder": ": load_encoder",
+        "marian": ": python -m tinymae translate --weights FOLDER",
+    }[file.kind]
+    return f"{what} (can do: {can}){hint}"
+
+
+def _shape(file, name, axes):
+    """The shape of a tensor that has so many axes."""
+    if name not in file.weights.tensors:
+        raise ValueError(f"{file.path}: the tensor {name!r} is missing: cut out, or another architecture")
+    shape = file.weights.tensors[name].shape
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"{file.path}: expected {name!r} with {axes} axes, none of them empty, got {shape}")
+    return shape
+
+
+def _depth(file, blocks):
+    """How many layers there are names of."""
+    layers = {name[len(blocks) + 1 :].partition(".")[0] for name in file.given if name.startswith(blocks + ".")}
+    return len(layers)
+
+
+def _sizes(file):
+    """What the shapes say about an encoder, as the fields that MAEConfig and ViTConfig share."""
+    names = file.names
+    width, channels, patch, across = _shape(file, f"{names.patch_embed}.weight", 4)
+    tokens = _shape(file, names.positions, 3)[1]
+    side = math.isqrt(tokens - 1)
+    if across != patch or side < 1 or side * side != tokens - 1:
+        raise ValueError(
+            f"{file.path}: expected square patches on a square grid and a class token, got patches of {patch} x {across} and "
+            f"{tokens} positions in {names.positions!r}"
+        )
+    hidden, _ = _shape(file, f"{names.blocks}.0.{names.fc1}.weight", 2)
+    ratio = hidden / width
+    if int(width * ratio) != hidden:                            # rounded down: one step up
+        ratio = math.nextafter(ratio, math.inf)
+    return {
+        "img_size": side * patch, "patch_size": patch, "in_chans": channels, "embed_dim": width,
+        "depth": _depth(file, names.blocks), "mlp_ratio": ratio,
+    }  # fmt: skip
+
+
+def _perhaps_metas(kind, meta):
+    """Is it in the official format, and not written by us?"""
+    return kind.startswith("mae") and "eps" not in _said(meta)
+
+
+def _said(meta):
+    """What an official file says beyond the sizes: all in those that we wrote, little in a training checkpoint, or nothing."""
+    config, args = (found if isinstance(found := meta.get(key), dict) else {} for key in ("config", "args"))
+    mae = ("mask_ratio", "norm_pix_loss")
+    keys = (*mae, "num_heads", "decoder_num_heads", "mlp_ratio", "eps", "dropout", "positions")
+    return {key: args[key] for key in mae if key in args} | {key: config[key] for key in keys if key in config}
+
+
+def _heads(file, sizes, heads, saved):
+    heads = heads or saved.get("num_heads") or HEADS.get(sizes["embed_dim"])
+    if not heads:
+        raise ValueError(
+            f"{file.path}: how many heads a model of width {sizes['embed_dim']} has is not in the file: give heads (known "
+            f"are {', '.join(f'{known} for width {width}' for width, known in HEADS.items())})"
+        )
+    return heads
+
+
+def _hugging_face_options(file, sizes, heads):
+    """Heads and eps from config.json, after a look whether it belongs to the weights and asks for what we compute."""
+    config = file.config
+    if "num_attention_heads" not in config:
+        raise ValueError(f"{file.path}: expected config.json beside it, with num_attention_heads: the weights do not say")
+    expected = {
+        "image_size": sizes["img_size"], "patch_size": sizes["patch_size"], "num_channels": sizes["in_chans"],
+        "hidden_size": sizes["embed_dim"], "num_hidden_layers": sizes["depth"],
+        "intermediate_size": int(sizes["embed_dim"] * sizes["mlp_ratio"]), "hidden_act": "gelu", "qkv_bias": True,
+    }  # fmt: skip
+    for key, value in expected.items():
+        if config.get(key, value) not in (value, [value, value]):
+            why = "our layers have no other" if key in ("hidden_act", "qkv_bias") else "by the weights: another config?"
+            raise ValueError(f"{file.path}: expected {key} {value!r} in config.json, got {config[key]!r}: {why}")
+    options = {"num_heads": heads or config["num_attention_heads"], "eps": config.get("layer_norm_eps", 1e-12)}
+    if file.kind == "vit":
+        options["dropout"] = config.get("hidden_dropout_prob", 0.0)
+    return options
+
+
+def _config(file, config_class, sizes, options):
+    numbers = ("num_heads", "decoder_num_heads", "eps", "mask_ratio", "mlp_ratio", "dropout", "norm_pix_loss")
+    for key, value in options.items():
+        kinds = (bool,) if key == "norm_pix_loss" else (int,) if "heads" in key else (int, float)
+        if key in numbers and type(value) not in kinds:
+            raise ValueError(f"{file.path}: expected {key} as {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
+    try:
+        if not (0 < options.get("eps", 1e-6) < 1 and 0 < options.get("mlp_ratio", 4) < 1e6):
+            raise ValueError(f"expected a small positive eps and a positive mlp_ratio, got {options}")
+        known = {field.name for field in fields(config_class)}
+        return config_class(**{key: value for key, value in (sizes | options).items() if key in known})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file.path}: {error}") from error
+
+
+def _take(file, rows, config, positions, dtype, unused=()):
+    """{path of ours: array}, after every tensor of the file has been compared with what is expected.
+
+    positions : {name: width} of the position tables; unused : beginnings of names that are allowed and left alone
+    """
+    rows = list(rows)
+    tensors = file.weights.tensors
+    expected = {name: row.shape for row in rows for name in row.names}
+    expected |= {name: (1, 1 + config.grid[0] * config.grid[1], width) for name, width in positions.items()}
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise ValueError(
+                f"{file.path}: the tensor {name!r} {shape} is missing: the file was cut, or is of another architecture than "
+                f"{KINDS[file.kind][0]}"
+            )
+        found = tensors[name]
+        if found.shape != shape or not np.issubdtype(found.dtype, np.floating):
+            raise ValueError(
+                f"{file.path}: expected {file.given[name]!r} {shape} of floats, got {found.shape} of {found.dtype}: another "
+                "architecture, or parts of two models"
+            )
+        if not np.isfinite(found).all():
+            raise ValueError(f"{file.path}: {file.given[name]!r} is not finite: damaged, or training went astray")
+    for name in tensors:
+        if name not in expected and not (unused and name.startswith(unused)):
+            raise ValueError(
+                f"{file.path}: the tensor {file.given[name]!r} {tensors[name].shape} has no place in {KINDS[file.kind][0]}: "
+                "another architecture; without it the model would compute something else"
+            )
+    flat = {}
+    for row in rows:
+        parts = [_ours(tensors[name], row.layout) for name in row.names]
+        leaf = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)              # (3)
+        flat[row.path] = leaf.astype(dtype, copy=False)
+    first = tensors[file.names.positions][:, :1]
+    if first.any():                                             # (4); otherwise the class token stays as it is, bit by bit
+        flat["encoder.cls_token"] = flat["encoder.cls_token"] + first.astype(dtype)
+    return flat
+
+
+def _unlike_fixed(file, name, config):
+    """How far stored positions are from the table of sines and cosines; 0.0 where it is rounding to the stored dtype only."""
+    stored = file.weights.tensors[name]
+    width = stored.shape[2]
+    if width % 4:
+        return math.inf                                         # there is no such table
+    off = float(np.abs(stored[0, 1:].astype(np.float64) - sincos_2d(config.grid, width)).max())
+    rounding = {"bfloat16": 1e-2, "float16": 1e-3}.get(file.weights.dtypes[file.given[name]], 1e-5)
+    return 0.0 if off <= rounding else off
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+def export_mae(path, config, params):
+    """Write a masked autoencoder for the official code: {"model": its state dict, "config": ours}.
+
+    Parameters
+    ----------
+    path : str or Path, ending in .pth
+    config : MAEConfig
+    params : tree of `mae_init`
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        where the path does not end in .pth, or params do not fit the config
+    """
+    path = _pth(path)
+    tensors = _give(params, _mae_rows(OFFICIAL, config))
+    tensors |= _mae_positions(OFFICIAL, config, params)
+    return write_pth(path, tensors, {"config": {f.name: getattr(config, f.name) for f in fields(MAEConfig)}})
+
+
+def export_vit_mae(folder, config, params):
+    """Write a masked autoencoder for Hugging Face: a folder that ViTMAEForPreTraining.from_pretrained reads.
+
+    Parameters
+    ----------
+    folder : str or Path; config.json and model.safetensors in it are replaced
+    config : MAEConfig
+    params : tree of `mae_init`
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        where folder is a file, or params do not fit the config
+    """
+    folder = _folder(folder)
+    tensors = _give(params, _mae_rows(HUGGING_FACE, config))
+    tensors |= _mae_positions(HUGGING_FACE, config, params)
+    table = _hugging_face_config(config, "ViTMAEForPreTraining", "vit_mae", params) | {
+        "decoder_hidden_size": config.decoder_embed_dim, "decoder_num_hidden_layers": config.decoder_depth,
+        "decoder_num_attention_heads": config.decoder_num_heads,
+        "decoder_intermediate_size": int(config.decoder_embed_dim * config.mlp_ratio),
+        "mask_ratio": config.mask_ratio, "norm_pix_loss": config.norm_pix_loss,
+    }  # fmt: skip
+    return _write_folder(folder, tensors, table)
+
+
+def export_vit(path, config, params):
+    """Write a classifier: a .pth for the official fine-tuning code, or a folder that ViTForImageClassification reads.
+
+    Parameters
+    ----------
+    path : str or Path; ending in .pth, or a folder whose config.json and model.safetensors are replaced
+    config : ViTConfig
+    params : tree of `vit_init`
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        where the format cannot hold the model: heads narrower or wider than D / H, one head without output projection, or, in
+        a folder, mean pooling; or params do not fit the config
+    """
+    if config.head_dim is not None and (config.num_heads == 1 or config.num_heads * config.head_dim != config.embed_dim):
+        raise ValueError(
+            f"{path}: neither format has heads of {config.head_dim} in a model of width {config.embed_dim} with "
+            f"{config.num_heads} heads, only of width / heads and with an output projection: train with head_dim=None"
+        )
+    official = Path(path).suffix == ".pth"
+    names = OFFICIAL if official else HUGGING_FACE
+    if config.pool == "mean" and not official:
+        raise ValueError(f"{path}: ViTForImageClassification pools by the class token only, this model by mean: write a .pth")
+    path = _pth(path) if official else _folder(path)
+    leaves = dict(params)
+    positions = leaves.pop("positions", None)
+    tensors = _give(leaves, _vit_rows(names, config))
+    dtype = tensors[names.cls_token].dtype
+    if config.positions == "fixed":
+        positions = sincos_2d(config.grid, config.embed_dim).astype(dtype)
+    if positions is None or positions.shape != (config.grid[0] * config.grid[1], config.embed_dim):
+        raise ValueError(f"{path}: params do not fit the config: expected positions for a grid of {config.grid}")
+    tensors[names.positions] = _with_class(positions)
+    if official:
+        return write_pth(path, tensors, {"config": asdict(config)})
+    labels = [f"LABEL_{i}" for i in range(config.num_classes)]
+    table = _hugging_face_config(config, "ViTForImageClassification", "vit", params) | {
+        "hidden_dropout_prob": config.dropout, "positions": config.positions,
+        "id2label": {str(i): label for i, label in enumerate(labels)}, "label2id": {label: i for i, label in enumerate(labels)},
+    }  # fmt: skip
+    return _write_folder(path, tensors, table)
+
+
+def _pth(path):
+    path = Path(path)
+    if path.suffix != ".pth":
+        raise ValueError(f"expected a path ending in .pth for the official code, got {path}")
+    return path
+
+
+def _folder(path):
+    path = Path(path)
+    if path.suffix in (".pth", ".safetensors", ".npz", ".bin") or (path.exists() and not path.is_dir()):
+        raise ValueError(f"expected a folder for Hugging Face's two files, got {path}")
+    return path
+
+
+def _give(params, rows):
+    """{their name: tensor} of all leaves."""
+    flat, tensors = dict(tree.leaves(params)), {}
+    for row in rows:
+        first, *rest = row.shape
+        first *= len(row.names)
+        shape = (math.prod(rest), first) if row.layout == "convolution" else (first, *rest)
+        shape = shape[::-1] if row.layout == "linear" else shape
+        leaf = flat.pop(row.path, None)
+        if leaf is None or leaf.shape != shape:
+            got = "none" if leaf is None else leaf.shape
+            raise ValueError(f"params do not fit the config: expected {row.path!r} of shape {shape}, got {got}")
+        tensors |= zip(row.names, np.split(_theirs(leaf, row), len(row.names)), strict=True)
+    if flat:
+        raise ValueError(f"params do not fit the config: {min(flat)!r} is left over")
+    return tensors
+
+
+def _mae_positions(names, config, params):
+    tables = config.positions(params["encoder"]["cls_token"].dtype)
+    return dict(zip((names.positions, names.decoder_positions), map(_with_class, tables), strict=True))
+
+
+def _with_class(positions):
+    """(N, D) -> (1, 1 + N, D), zeros for the class token, whose own position is part of it here."""
+    return np.pad(positions, ((1, 0), (0, 0)))[None]
+
+
+def _hugging_face_config(config, architecture, model_type, params):
+    return {
+        "architectures": [architecture], "model_type": model_type, "dtype": params["encoder"]["cls_token"].dtype.name,
+        "image_size": config.img_size, "patch_size": config.patch_size, "num_channels": config.in_chans,
+        "hidden_size": config.embed_dim, "num_hidden_layers": config.depth, "num_attention_heads": config.num_heads,
+        "intermediate_size": int(config.embed_dim * config.mlp_ratio), "hidden_act": "gelu", "qkv_bias": True,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "layer_norm_eps": config.eps,
+        "image_mean": [MEAN] * config.in_chans, "image_std": [STD] * config.in_chans,      # ours, for `normalisation`
+    }  # fmt: skip
+
+
+def _write_folder(folder, tensors, table):
+    write_safetensors(folder / "model.safetensors", tensors)
+    with whole_file(folder / "config.json") as file:
+        file.write((json.dumps(table, indent=2) + "\n").encode("utf-8"))
+    return folder
