@@ -21,6 +21,7 @@ from tinymae import tree
 from tinymae.decode import greedy
 from tinymae.models.transformer import transformer_init
 from tinymae.ops.positional import sinusoidal_interleaved
+from tinymae.parallel import Workers, micro_batches
 
 BATCHES = 1, 16, 64
 
@@ -42,10 +43,13 @@ def task(batch):
 def run_tinymae(batch, threads):
     params, src = task(batch)
     ids = None
-    with threadpool_limits(threads, user_api="blas"):
+    pieces = micro_batches(batch, 32)                           # as `Translator.translate` does
+    several = len(pieces) > 1
+    with Workers(threads) if several else threadpool_limits(threads, user_api="blas") as workers:
         while True:
             yield ids
-            ids = greedy(src, params, CONFIG, max_len=LENGTH).ids
+            parts = (workers.map if several else map)(lambda piece: greedy(src[piece], params, CONFIG, LENGTH).ids, pieces)
+            ids = np.concatenate(list(parts))
 
 
 def run_torch(batch, threads):

@@ -145,6 +145,13 @@ def _is_cjk(text):
     return any("\u2e80" <= letter <= "\uffef" or letter >= "\U00020000" for letter in text)
 
 
+def keep_upright(ax):
+    """Single Chinese characters below an axis stand upright, also where longer tokens beside them do not."""
+    for label in ax.get_xticklabels():
+        if len(label.get_text()) == 1 and _is_cjk(label.get_text()):
+            label.set_rotation(0)
+
+
 def _families(text):
     """Font families that can draw the Chinese, Japanese or Korean text, or None where this machine has none."""
     wanted = {ord(letter) for letter in text if _is_cjk(letter)}
@@ -365,6 +372,7 @@ def attention(weights, queries=None, keys=None, caption=None, vmax=1.0):
         if head + columns >= heads:                                    # nothing below this map: it carries the labels
             at = _ticks(count_k, most=max(3, 16 // columns)) if keys is None else np.arange(count_k)
             ax.set_xticks(at + 0.5, at if keys is None else keys, rotation=90 if upright else 0, **fonts)
+            keep_upright(ax)
             ax.set_xlabel("key (is looked at)")
         if head % columns == 0:
             at = _ticks(count_q, most=max(3, int(4 * height))) if queries is None else np.arange(count_q)

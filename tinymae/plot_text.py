@@ -22,6 +22,7 @@ from tinymae.plot import (
     colour_bar,
     drawable,
     heatmap,
+    keep_upright,
     page,
     styled,
 )
@@ -53,6 +54,7 @@ def _name_cells(ax, across, down, count, fonts, letters):
         axis.set_ticks(np.arange(0, n, step) + 0.5, tokens or np.arange(0, n, step), **fonts)
     upright = across and _longest(across) > letters / count[1]
     ax.tick_params("x", rotation=90 if upright else 0)
+    keep_upright(ax)
 
 
 @styled()

@@ -8,6 +8,7 @@ import bisect
 import itertools
 import math
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -402,16 +403,21 @@ class Translator(NamedTuple):
         words = [*target.words(decoded.ids[0].tolist()), "<eos>"][: decoded.ids.shape[1]]
         return [*source.tokens(text), "<eos>"], words, decoded
 
-    def translate(self, texts, beam=1, rows=64):
-        """Translations of a list of sentences, as strings; sentences of like length go through the model together."""
+    def translate(self, texts, beam=1, rows=32, threads=None):
+        """Translations of a list of sentences, as strings.
+
+        Sentences of like length go through the model together, at most `rows` of them. Several batches have a thread each; one
+        alone has all cores.
+        """
         source, target = self.languages
         sources = [source.encode(text) for text in texts]
         order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+        pieces = [order[start : start + rows] for start in range(0, len(order), rows)]
+        batches = [pad_batch([sources[i] for i in piece], self.config.pad) for piece in pieces]
         results = [None] * len(sources)
-        for start in range(0, len(order), rows):
-            piece = order[start : start + rows]
-            decoded = self._decode(pad_batch([sources[i] for i in piece], self.config.pad), beam)
-            for i, ids in zip(piece, decoded.ids.tolist(), strict=True):
+        with Workers(os.cpu_count() if threads is None else threads) if len(pieces) > 1 else nullcontext() as workers:
+            found = (workers.map if workers else map)(lambda src: self._decode(src, beam).ids.tolist(), batches)
+            for i, ids in zip(itertools.chain(*pieces), itertools.chain(*found), strict=True):
                 results[i] = target.text(ids)
         return results
 
