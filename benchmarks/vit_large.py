@@ -71,7 +71,7 @@ def run_torch(threads, anew):
     def restore(p):
         x = F.conv2d(images, p["patch_embed.proj.weight"], p["patch_embed.proj.bias"], stride=16).flatten(2).transpose(1, 2)
         x = x + p["pos_embed"][:, 1:]
-        shuffle = noise.argsort(1, stable=True)
+        shuffle = noise.argsort(stable=True, dim=1)
         x = x.gather(1, shuffle[:, :49, None].expand(-1, -1, 1024))
         x = torch.cat([p["cls_token"] + p["pos_embed"][:, :1], x], 1)
         for i in range(24):

@@ -24,11 +24,13 @@ of code, and that page is here. torch.load compares no checksums.
 import io
 import json
 import math
+import os
 import pickletools
 import struct
 import warnings
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,12 +89,13 @@ def read_weights(path):
         which file and why. Nothing in the file is ever executed.
     """
     notes = _read_notes(path)
+    _compare_checksums(path, notes)
     arrays = {}
     tensors = {}
     for name, note in notes.tensors.items():
         key = (note.start, note.count, note.dtype)
         if key not in arrays:
-            arrays[key] = _numbers(path, notes, name, note)
+            arrays[key] = _numbers(path, notes, note)
         array = arrays[key]
         strides = [step * array.itemsize for step in note.strides]
         # with a buffer NumPy checks the ends once more, which as_strided does not
@@ -166,11 +169,23 @@ def _width(dtype):
     return 2 if dtype == BFLOAT16 else np.dtype(dtype).itemsize
 
 
-def _numbers(path, notes, name, note):
+def _stored(notes, note):
+    return notes.raw[note.start : note.start + note.count * _width(note.dtype)]
+
+
+def _compare_checksums(path, notes):
+    """ValueError where a storage is not what it was when it was written; side by side, for a file has many of them."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        kept = {note.start: (name, note) for name, note in notes.tensors.items() if note.crc}
+        sums = pool.map(lambda found: zlib.crc32(_stored(notes, found[1])), kept.values())
+        for (name, note), found in zip(kept.values(), sums, strict=True):
+            if found != note.crc:
+                raise ValueError(f"{path}: the numbers of {name!r} do not match their checksum: damaged, fetch the file again")
+
+
+def _numbers(path, notes, note):
     """The storage of a note as an ndarray: a window on the file, or a copy where it cannot be one."""
-    data = notes.raw[note.start : note.start + note.count * _width(note.dtype)]
-    if note.crc and zlib.crc32(data) != note.crc:
-        raise ValueError(f"{path}: the numbers of {name!r} do not match their checksum: damaged, fetch the file again")
+    data = _stored(notes, note)
     if note.dtype == "bool":
         return data != 0                                        # any other byte than 0 and 1 would be no bool of NumPy's
     if note.dtype == BFLOAT16:
