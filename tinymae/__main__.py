@@ -75,7 +75,7 @@ def _parser():
     judge.add_argument("--model", type=Path, required=True, help="folder that train vit wrote to")
     judge.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth of it is looked at")
     judge.add_argument("--whole", action="store_true", help="all of the data, of which nothing was trained on")
-    judge.add_argument("--rollout", type=Path, metavar="FILE.png", help="draw what the class token sees in six pictures")
+    judge.add_argument("--rollout", type=Path, metavar="FILE.png", help="draw what the model looks at in six pictures")
     judge.set_defaults(command=_evaluate_vit)
     judge = judges.add_parser("translate", help="BLEU, exact match and perplexity of translations")
     judge.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
@@ -304,7 +304,14 @@ def _draw_rollout(model, labelled, path):
     config = classifier.config
     pictures = fit_pictures(labelled.split()[1].images[:6], config.img_size, config.in_chans)
     rollout = attention_rollout(vit_attention(to_pixels(pictures), classifier.params, config))
-    print(plot.save(plot.rollout_over_pictures(pictures, rollout[:, 0, 1:], config.grid), path))
+    seen, caption = rollout[:, 0, 1:], None                     # by the class token
+    if config.pool == "mean":
+        seen = rollout[:, 1:, 1:].mean(axis=1)
+        caption = (
+            "How to read it: the brighter a patch, the more of it reaches the mean of all patches, from which this model names "
+            "the picture, through all layers together. Each picture has its own scale, from 0 (dark) to its brightest patch."
+        )
+    print(plot.save(plot.rollout_over_pictures(pictures, seen, config.grid, caption), path))
 
 
 def _probe(model, data, per_class):
