@@ -4,11 +4,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from tinymae import checkpoint, tree
+from tinymae.classification import vit_from
 from tinymae.data.images import to_pixels
 from tinymae.data.labelled import Labelled, load_labelled
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.vit import ViTConfig, vit_encoder_forward, vit_init
 from tinymae.ops.patches import patchify_forward
+from tinymae.pretrained import export_mae, export_vit_mae
 from tinymae.probe import accuracies, features, few_labels, load_encoder, probe
 
 MAE = MAEConfig(8, 2, 1, 16, 2, 4, 8, 1, 2, eps=1e-3)
@@ -132,3 +134,18 @@ def test_few_labels(digits):
     for wrong in (0, most + 1):
         with pytest.raises(ValueError, match=f"per_class from 1 to {most}, as many as there are of class .*, got {wrong}"):
             few_labels(digits, wrong, np.random.default_rng(0))
+
+
+def test_published_encoders(tmp_path):
+    """A masked autoencoder that goes out and comes back as a file of others gives the same features, to a rounding."""
+    config = MAEConfig(8, 2, 1, embed_dim=16, depth=1, num_heads=2, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2)
+    params = mae_init(config, np.random.default_rng(0))
+    checkpoint.save(tmp_path / "mae.npz", "mae", config, params)
+    pictures = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
+    expected = load_encoder(tmp_path).features(pictures)
+    for path in (export_mae(tmp_path / "mae.pth", config, params), export_vit_mae(tmp_path / "folder", config, params)):
+        found = load_encoder(path)
+        assert found.model == "vit" and found.config.positions == "fixed"
+        np.testing.assert_allclose(found.features(pictures), expected, rtol=1e-5, atol=1e-5)
+        tuned, tuned_params = vit_from(found, 3, np.random.default_rng(2))
+        assert tuned.num_classes == 3 and tuned_params["head"]["w"].shape == (16, 3)

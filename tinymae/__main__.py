@@ -85,7 +85,7 @@ def _parser():
     judge.set_defaults(command=_evaluate_translate)
 
     probe = commands.add_parser("probe", help="what an encoder has learned: simple classifiers on its frozen features")
-    probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT")
+    probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT, or a published one")
     probe.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth is for testing")
     probe.add_argument("--per-class", type=int, metavar="N", help="learn from N labels a class, drawn ten times (default: all)")
     probe.set_defaults(command=_probe)
@@ -173,7 +173,7 @@ _LABELLED = "digits, openml:NAME, an IDX file of pictures with its labels beside
 
 def _vit_options(parser):
     parser.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth is kept apart")
-    parser.add_argument("--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune the encoder of this model")
+    parser.add_argument("--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune this encoder")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=int, help="go through the pictures so many times")
     length.add_argument("--steps", type=int, help="train for so many steps")

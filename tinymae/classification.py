@@ -145,7 +145,7 @@ def train_vit(
     out : str or Path, a folder
     settings : Settings, or None for those that fit, or those that a resumed run was begun with
     steps, minutes, epochs : how long in all, one of them. The model is evaluated after each epoch, or else twenty times
-    from_folder : folder or file of a model (mae.npz or vit.npz) whose encoder to start from, or None to start from scratch
+    from_folder : folder or file of a model, ours or a published one, whose encoder to start from, or None to start from scratch
     seed : int
     threads : int, or None for one per core
     resume : bool, go on with the model in the folder
@@ -218,6 +218,9 @@ def _begun(data, settings, seed, from_folder):
 
 def vit_from(encoder, num_classes, rng, changes=None):
     """A classifier with a trained encoder and a fresh head.
+
+    It is trained on pixels as `data.images.to_pixels` makes them; to an encoder that was trained on others' (ImageNet's mean
+    and deviation are near) the first layer adapts.
 
     Parameters
     ----------

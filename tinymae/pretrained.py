@@ -270,14 +270,14 @@ def recognise(names):
 
 
 def normalisation(path):
-    """(mean, std) of the pixels that a model was trained on, tuples of floats, one for each channel.
+    """(mean, std) of the pixels that a model was trained on, for `data.images.to_pixels`.
 
-    Ours, as `data.images.to_pixels`, where a file says that we wrote it; else ImageNet's, which all published models use.
+    Ours, one number for all channels, where a file says that we wrote it; else ImageNet's, three, which published models use.
     """
     file, config = _find(path)
     _, meta = list_weights(file)
     if "eps" in _said(meta) or "image_mean" in config:
-        return (MEAN,) * 3, (STD,) * 3
+        return MEAN, STD
     return IMAGENET_MEAN, IMAGENET_STD
 
 

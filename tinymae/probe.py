@@ -17,8 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from tinymae import checkpoint
-from tinymae.data.images import to_pixels
+from tinymae import checkpoint, pretrained
+from tinymae.data.images import MEAN, STD, to_pixels
 from tinymae.data.labelled import fit_pictures
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.vit import ViTConfig, encoder_features, vit_init, vit_positions
@@ -33,20 +33,23 @@ class Encoder(NamedTuple):
     model: str                  # "mae" or "vit"
     config: object              # MAEConfig or ViTConfig
     params: dict                # of the whole model
+    mean: object = MEAN         # of the pixels it was trained on, and their deviation, see `data.images.to_pixels`
+    std: object = STD
 
     def features(self, pictures, rows=256):
         """Features (N, 2 D), float32, of uint8 pictures (N, rows, cols, C) of any size; `rows` at a time."""
         pictures = fit_pictures(pictures, self.config.img_size, self.config.in_chans)
-        parts = [to_pixels(pictures[start : start + rows]) for start in range(0, len(pictures), rows)]
+        mean, std = (np.asarray(value, np.float32) for value in (self.mean, self.std))
+        parts = (to_pixels(pictures[start : start + rows], mean=mean, std=std) for start in range(0, len(pictures), rows))
         return np.concatenate([features(part, self.params, self.config) for part in parts])
 
 
 def load_encoder(folder):
-    """The encoder that a training run left in a folder.
+    """The encoder that a training run left in a folder, or of a published model.
 
     Parameters
     ----------
-    folder : str or Path, a folder with mae.npz or vit.npz, or one of these files
+    folder : str or Path, a folder with mae.npz or vit.npz, or one of these files; or what `pretrained.load_encoder` reads
 
     Returns
     -------
@@ -58,6 +61,9 @@ def load_encoder(folder):
         as `checkpoint.load`; where the folder has neither model, or both
     """
     path = Path(folder)
+    if path.suffix in (".pth", ".bin", ".safetensors") or (path / "config.json").is_file():
+        config, params = pretrained.load_encoder(path)
+        return Encoder("vit", config, params, *pretrained.normalisation(path))
     if path.is_dir():
         found = [file for file in (path / "mae.npz", path / "vit.npz") if file.is_file()]
         if len(found) != 1:
