@@ -503,3 +503,12 @@ def test_limits_are_above_the_largest_model():
     pickled = weights._pickle({"model": state})
     assert 4 * len(pickled) < weights.LONGEST_PICKLE
     assert 4 * sum(1 for _ in weights.pickletools.genops(pickled)) < weights.MOST_INSTRUCTIONS
+
+
+def test_released_windows_are_read_again(tmp_path):
+    tensors = {"a": np.arange(5000, dtype=np.float32), "b": np.ones((3, 4), np.float16)}
+    for path in (write_pth(tmp_path / "a.pth", tensors), write_safetensors(tmp_path / "a.safetensors", tensors)):
+        weights = read_weights(path)
+        weights.release()
+        for name, array in tensors.items():
+            np.testing.assert_array_equal(weights.tensors[name], array)

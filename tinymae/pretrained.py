@@ -620,11 +620,13 @@ def _take(file, rows, config, positions, dtype, unused=()):
                 f"{file.path}: the tensor {file.given[name]!r} {tensors[name].shape} has no place in {KINDS[file.kind][0]}: "
                 "another architecture; without it the model would compute something else"
             )
+    file.weights.release()                                      # all of it was read to be compared
     flat = {}
     for row in rows:
         parts = [_ours(tensors[name], row.layout) for name in row.names]
         leaf = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)              # (3)
         flat[row.path] = leaf.astype(dtype, copy=False)
+    file.weights.release()                                      # what was copied need not be held twice
     first = tensors[file.names.positions][:, :1]
     if first.any():                                             # (4); otherwise the class token stays as it is, bit by bit
         flat["encoder.cls_token"] = flat["encoder.cls_token"] + first.astype(dtype)

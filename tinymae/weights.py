@@ -24,6 +24,7 @@ of code, and that page is here. torch.load compares no checksums.
 import io
 import json
 import math
+import mmap
 import os
 import pickletools
 import struct
@@ -64,6 +65,15 @@ class Weights(NamedTuple):
     tensors: dict   # {name: ndarray}; windows on the file where dtype and alignment allow; bfloat16 as float32
     dtypes: dict    # {name: str}, as they are in the file
     meta: dict      # the plain numbers and texts beside the tensors: epoch, args (a dict), safetensors' own metadata
+    window: mmap.mmap = None    # the file, on which the tensors are windows
+
+    def release(self):
+        """Let go of the memory that windows took when they were read; it is read again where it is needed.
+
+        What was written into a window is lost. Without effect on systems that cannot do it (Windows).
+        """
+        if self.window is not None and hasattr(self.window, "madvise"):
+            self.window.madvise(mmap.MADV_DONTNEED)
 
 
 def read_weights(path):
@@ -103,7 +113,8 @@ def read_weights(path):
             np.ndarray(note.shape, array.dtype, array, note.offset * array.itemsize, strides) if 0 not in note.shape
             else np.empty(note.shape, array.dtype)
         )  # fmt: skip
-    return Weights(tensors, {name: note.dtype for name, note in notes.tensors.items()}, notes.meta)
+    window = notes.raw.base.obj                                     # the map behind the array's memoryview
+    return Weights(tensors, {name: note.dtype for name, note in notes.tensors.items()}, notes.meta, window)
 
 
 def list_weights(path):
@@ -140,7 +151,9 @@ def _read_notes(path):
         raise ValueError(f"{path}: expected a file of weights, .pth or .safetensors, got a folder")
     if path.stat().st_size < 10:
         raise ValueError(f"{path}: cut short: {path.stat().st_size} bytes are no file of weights")
-    raw = np.asarray(np.memmap(path, np.uint8, "c"))            # "c": copy on write, the file stays as it is
+    with path.open("rb") as file:
+        window = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)   # copy on write: the file stays as it is
+    raw = np.frombuffer(window, np.uint8)
     start = raw[:16].tobytes()
     try:
         with warnings.catch_warnings():
