@@ -10,20 +10,7 @@ import numpy as np
 from side_by_side import compare
 
 from tinymae import tree
-from tinymae.blocks import encoder_backward, encoder_forward
-from tinymae.models.mae import (
-    MAEConfig,
-    mae_backward,
-    mae_decoder_backward,
-    mae_decoder_forward,
-    mae_forward,
-    mae_init,
-    random_masking,
-)
-from tinymae.ops.linear import linear_backward, linear_forward
-from tinymae.ops.losses import masked_mse_backward, masked_mse_forward, normalise_patches
-from tinymae.ops.patches import patchify_forward
-from tinymae.ops.positional import positional_backward, positional_forward
+from tinymae.models.mae import MAEConfig, mae_backward, mae_forward, mae_init
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers, micro_batches, value_and_grad
 
@@ -61,34 +48,14 @@ def run_tinymae(threads):
 
 def run_mask_tokens(threads):
     """The paper's "encoder with mask tokens" (table 1c): every patch goes through the encoder, hidden ones as a token."""
+    from trends import with_mask_tokens  # here: it brings Matplotlib, which would count as memory of every side
+
     params = mae_init(CONFIG, np.random.default_rng(0))
     params["encoder"]["mask_token"] = np.zeros((1, 1, CONFIG.embed_dim), np.float32)
-    positions, decoder_positions = CONFIG.positions()
 
     def gradient(images, noise, share):
-        p = params["encoder"]
-        patches, _ = patchify_forward(images, CONFIG.patch_size)
-        _, ids_restore, mask = random_masking(noise, CONFIG.mask_ratio)
-        hidden = mask[..., None] == 1
-        x, embed = linear_forward(patches, **p["patch_embed"])
-        x = np.where(hidden, p["mask_token"], x)
-        x, positional = positional_forward(x, positions)
-        x = np.concatenate([np.broadcast_to(p["cls_token"], (len(x), 1, x.shape[2])), x], axis=1)
-        latent, encoder = encoder_forward(x, p, CONFIG.num_heads, eps=CONFIG.eps)
-        everything = np.broadcast_to(np.arange(patches.shape[1]), ids_restore.shape)
-        pred, decoder = mae_decoder_forward(
-            latent, everything, params["decoder"], CONFIG.decoder_num_heads, decoder_positions
-        )
-        loss, loss_cache = masked_mse_forward(pred, normalise_patches(patches)[0], mask)
-
-        dlatent, ddecoder = mae_decoder_backward(masked_mse_backward(share, loss_cache), decoder)
-        dx, dp = encoder_backward(dlatent, encoder)
-        dcls_token = dx[:, :1].sum(axis=0, keepdims=True)
-        dx, _ = positional_backward(dx[:, 1:], positional)
-        dmask_token = (dx * hidden).sum(axis=(0, 1), keepdims=True)
-        _, dw, db = linear_backward(np.where(hidden, 0, dx), embed)
-        dencoder = {"patch_embed": {"w": dw, "b": db}, "cls_token": dcls_token, **dp, "mask_token": dmask_token}
-        return loss * share, {"encoder": dencoder, "decoder": ddecoder}
+        loss, dparams = with_mask_tokens(images, params, CONFIG, noise, share)
+        return loss * share, dparams
 
     return tinymae_steps(gradient, params, threads)
 

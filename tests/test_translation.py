@@ -342,3 +342,41 @@ def test_settings_fit_the_corpus():
     assert settings_for(load_corpus(["dates"])) is settings_for(load_corpus(["french"])) is translation.SMALL
     many = [(f"word{i} word{i + 1}", "target") for i in range(1000)]
     assert settings_for(Corpus(many, many[:3], "words", "words")) is translation.LARGE
+
+
+def test_an_interruption_leaves_nothing_in_the_average(tmp_path, monkeypatch):
+    settings = TINY._replace(tokens=20, micro_batch=100)        # several steps in an epoch
+    run_it(tmp_path / "whole", steps=None, epochs=4, settings=settings, threads=1)
+    real, calls = translation.transformer_forward, []
+
+    def interrupt(*args, **options):
+        calls.append(None)
+        if len(calls) == 3:                                     # the first is that of the score before training
+            import signal
+            signal.raise_signal(signal.SIGINT)
+        return real(*args, **options)
+
+    monkeypatch.setattr(translation, "transformer_forward", interrupt)
+    monkeypatch.setattr(translation, "Workers", InTheMainThread)
+    first = run_it(tmp_path / "parts", steps=None, epochs=4, settings=settings, threads=1)
+    assert first.interrupted and first.step == 2 and not (tmp_path / "parts" / "last").exists()
+    monkeypatch.undo()
+    run_it(tmp_path / "parts", steps=None, epochs=4, settings=settings, threads=1, resume=True)
+    kept = [sorted(path.name for path in (tmp_path / part / "last").iterdir()) for part in ("whole", "parts")]
+    assert kept[0] == kept[1] and len(kept[0]) == 4
+
+
+class InTheMainThread:
+    """A stand-in for Workers: a signal is raised in the main thread only."""
+
+    def __init__(self, threads):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def map(self, function, items):
+        return map(function, items)

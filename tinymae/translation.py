@@ -226,7 +226,8 @@ def train_translator(
         checkpoint.save(path, "transformer", config, run.params, run.step, run.optimizer, run.rng, extra)
 
     def evaluate(params):
-        checkpoint.save(_last(out, run.step), "transformer", config, params, run.step, extra=meta)
+        if not run.interrupted:                                 # an average of a resumed run must be that of a whole one
+            checkpoint.save(_last(out, run.step), "transformer", config, params, run.step, extra=meta)
         for path in sorted(_last(out).glob("*.npz"))[:-KEPT]:
             path.unlink()
         measured = score(params, config, held_out, workers=workers)
