@@ -155,6 +155,7 @@ LAYERS = [
     "tinymae.ops.layernorm",
     "tinymae.ops.activation",
     "tinymae.ops.attention",
+    "tinymae.ops.memory_efficient_attention",
     "tinymae.ops.patches",
     "tinymae.ops.losses",
     "tinymae.ops",
@@ -178,6 +179,7 @@ LAYERS = [
     "tinymae.data",
     "tinymae.plot",
     "tinymae.plot_text",
+    "tinymae.plot_lessons",
     "tinymae.trace",
     "tinymae.checks",
     "tinymae.checkpoint",
@@ -191,11 +193,14 @@ LAYERS = [
     "tinymae.estimator",
     "tinymae.translation",
     "tinymae.demo",
+    "tinymae.lesson",
+    "tinymae.exercises",
     "tinymae",                      # the public names: nobody below may import them back
     "tinymae.__main__",
 ]
 
-PICTURES = ("tinymae.plot", "tinymae.plot_text")               # matplotlib and seaborn are slow to import: nobody else does
+# matplotlib and seaborn are slow to import: nobody else does
+PICTURES = ("tinymae.plot", "tinymae.plot_text", "tinymae.plot_lessons")
 
 
 def imports(source, modules):
