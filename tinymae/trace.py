@@ -13,6 +13,7 @@ is off. It keeps every cache until it is gone itself, and sees its own thread on
 
 Differs: PyTorch needs a hook on each module for this, and sees modules only, not the functions inside them.
 """
+import math
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,9 +54,9 @@ class Call:
     depth: int
     inputs: tuple                                       # shapes of the array arguments
     output: tuple = ()                                  # shapes of y, () where the forward raised
-    norm: float = float("nan")                          # of y
+    norm: float = math.nan                          # of y
     cache: object = field(default=None, repr=False)
-    gradient: float = float("nan")                      # the norm of dy; nan where no backward ran
+    gradient: float = math.nan                      # the norm of dy; nan where no backward ran
     done: bool = False                                  # whether the backward ran
 
 
