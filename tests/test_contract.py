@@ -194,6 +194,9 @@ LAYERS = [
     "tinymae.translation",
     "tinymae.demo",
     "tinymae.lesson",
+    "tinymae.exercise_judge",
+    "tinymae.exercise_layers",
+    "tinymae.exercise_models",
     "tinymae.exercises",
     "tinymae",                      # the public names: nobody below may import them back
     "tinymae.__main__",

@@ -421,6 +421,67 @@ def test_one_of_two_uses_forgotten(x):
     assert "numeric - analytic is the gradient of shift" in text
 
 
+def two_blocks_forward(x, p):
+    h, one = linear_forward(x, **p["a"])
+    x = x + np.sin(h)
+    k, two = linear_forward(x, **p["b"])
+    return x + np.sin(k), (one, h, two, k)
+
+
+def two_blocks_backward(dy, cache, around_b=1.0, around_a=1.0, k=None):
+    one, h, two, here = cache
+    dx, dw2, db2 = linear_backward(dy * np.cos(here if k is None else k), two)
+    dx = dx + around_b * dy
+    dx0, dw1, db1 = linear_backward(dx * np.cos(h), one)
+    return dx0 + around_a * dx, {"a": {"w": dw1, "b": db1}, "b": {"w": dw2, "b": db2}}
+
+
+def square_tree(rng):
+    return {name: {"w": rng.standard_normal((D, D)), "b": rng.standard_normal(D)} for name in "ab"}
+
+
+def test_no_way_around_a_block(x, rng):
+    p = square_tree(rng)
+    assert ok(gradcheck(two_blocks_forward, two_blocks_backward, x, p))
+    rows = gradcheck(two_blocks_forward, lambda dy, c: two_blocks_backward(dy, c, around_b=0.0), x, p)
+    found = wrong(rows, "x", "p.a.w", "p.a.b")
+    assert all(text.startswith("all zeros once p.b is 0") and "a residual path" in text for text in found.values())
+    rows = gradcheck(two_blocks_forward, lambda dy, c: two_blocks_backward(dy, c, around_a=0.0), x, p)
+    assert "all zeros once p.a is 0" in wrong(rows, "x")["x"]
+    rows = gradcheck(two_blocks_forward, lambda dy, c: two_blocks_backward(dy, c, 0.0, 0.0), x, p)
+    assert "all zeros once p.a or p.b is 0" in wrong(rows, "x", "p.a.w", "p.a.b")["x"]
+
+
+def test_the_way_back_through_one_block(x, rng):
+    p = square_tree(rng)
+    rows = gradcheck(two_blocks_forward, lambda dy, c: two_blocks_backward(dy, c, k=0.5 * c[3]), x, p)
+    found = wrong(rows, "x", "p.a.w", "p.a.b", "p.b.w", "p.b.b")
+    assert all("right once p.b is 0" in found[tensor] and "comes back through it" in found[tensor]
+               for tensor in ("x", "p.a.w", "p.a.b"))
+    assert "right once" not in found["p.b.w"] + found["p.b.b"]
+
+
+def test_what_does_not_count(x):
+    """A mask of 0 and 1, and ids of which one means padding: both mark positions that the loss leaves out."""
+    def forward(x, ids, pad):
+        counts = (ids != pad)[..., None]
+        return (np.sin(x) * counts).sum() / counts.sum(), (x, counts)
+
+    def backward(dy, cache, share=1.0, counted=True):
+        x, counts = cache
+        return dy * np.cos(x) * (counts if counted else 1.0) / counts.sum() * share
+
+    for ids, pad in (([[1, 1, 1], [1, 1, 0]], 0), ([[7, 3, 9], [4, 6, 8]], 9)):
+        ids = np.array(ids)
+        assert ok(gradcheck(forward, backward, x, ids, pad))
+        text = wrong(gradcheck(forward, lambda dy, c: backward(dy, c, counted=False), x, ids, pad), "x")["x"]
+        assert f"wrong only where ids is {pad}: what does not count in forward gets no gradient" in text
+        text = wrong(gradcheck(forward, lambda dy, c: backward(dy, c, share=5.0), x, ids, pad), "x")["x"]
+        assert f"5 is how many of ids are not {pad} (mean or sum?)" in text
+        text = wrong(gradcheck(forward, lambda dy, c: backward(dy, c, share=5 / 6), x, ids, pad), "x")["x"]
+        assert f"1.2 is all of ids by those that are not {pad} (over which is the mean?)" in text
+
+
 def test_values_with_the_weights_before_dropout(qkv):
     def backward(dy, cache):
         dq, dk, _ = attention_backward(dy, cache)
@@ -663,8 +724,10 @@ def test_shapes_and_dtypes_of_gradients(x, rng):
     assert "(2, 3, 5), expected (5,): it is right when summed over axes (0, 1)" in wrong(rows, "b")["b"]
     rows = gradcheck(linear_forward, grads(lambda dx, dw, db: (dx, dw, db[None])), x, w, b)
     assert "the numbers are right, reshape it" in wrong(rows, "b")["b"]
-    rows = gradcheck(linear_forward, grads(lambda dx, dw, db: (dx, dw, dw)), x, w, b)
+    rows = gradcheck(linear_forward, grads(lambda dx, dw, db: (dx, dw, 2 * dw)), x, w, b)
     assert wrong(rows, "b")["b"] == "the gradient has shape (4, 5), expected (5,)"
+    found = wrong(gradcheck(linear_forward, grads(lambda dx, dw, db: (dx, db, dw)), x, w, b), "w", "b")
+    assert "expected (4, 5): it is the gradient of b; return one for each" in found["w"] and "gradient of w" in found["b"]
     rows = gradcheck(linear_forward, grads(lambda dx, dw, db: (dx.astype(np.float32), dw, "db")), x, w, b)
     found = wrong(rows, "x", "b")
     assert "float32" in found["x"] and "is a str" in found["b"]
@@ -677,6 +740,8 @@ def test_count_of_gradients(x, rng):
     for bad in (lambda dy, c: linear_backward(dy, c)[0], lambda dy, c: None,
                 lambda dy, c: (*linear_backward(dy, c)[:2], dy), lambda dy, c: list(linear_backward(dy, c)[:2])):
         assert "expected a tuple of 2: x, w" in wrong(gradcheck(linear_forward, bad, x, w), "backward")["backward"]
+    nothing = wrong(gradcheck(linear_forward, lambda dy, c: None, x, w), "backward")["backward"]
+    assert "returned None" in nothing and "is its return missing?" in nothing
 
 
 def test_trees_of_gradients(x, rng):
@@ -823,3 +888,16 @@ def test_format_rows_and_json(x, rng):
     assert lines[1].index("WRONG") == lines[2].index("WRONG")
     ok_rows = gradcheck(softmax_forward, softmax_backward, x)
     assert json.loads(json.dumps(asdict(ok_rows[0])))["ok"] is True
+
+
+def test_dy_is_none_of_the_arguments():
+    """Arguments are often drawn from default_rng(0), and seed is 0: dy comes from another stream, or it would equal x."""
+    seen = []
+
+    def backward(dy, cache):
+        seen.append(dy.copy())
+        return 2 * dy
+
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    assert all(row.ok for row in gradcheck(lambda x: (2 * x, None), backward, x, seed=0))
+    assert not any(np.array_equal(dy, x) for dy in seen)

@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 import traceback
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tinymae.ops import (
     layernorm,
     linear,
     losses,
+    memory_efficient_attention,
     patches,
     positional,
     softmax,
@@ -41,6 +43,10 @@ from tinymae.ops.losses import (
     normalise_patches,
     soft_cross_entropy_backward,
     soft_cross_entropy_forward,
+)
+from tinymae.ops.memory_efficient_attention import (
+    memory_efficient_attention_backward,
+    memory_efficient_attention_forward,
 )
 from tinymae.ops.patches import (
     gather_backward,
@@ -201,6 +207,92 @@ def test_dropout_acts_on_the_weights(qkv):
     kept = dropped != 0
     close(dropped[kept], 2 * weights[kept])
     close(y, dropped @ v)
+
+
+# ---- attention in tiles ----------------------------------------------------------------------------------------------
+
+def attention_and_gradients(forward, backward, inputs, dy, **options):
+    y, cache = forward(*inputs, **options)
+    return y, *backward(dy, cache)
+
+
+def in_tiles(inputs, dy, **options):
+    return attention_and_gradients(
+        memory_efficient_attention_forward, memory_efficient_attention_backward, inputs, dy, **options
+    )
+
+
+def at_once(inputs, dy, mask=None):
+    return attention_and_gradients(
+        scaled_dot_product_attention_forward, scaled_dot_product_attention_backward, inputs, dy, mask=mask
+    )
+
+
+@pytest.mark.parametrize("tile", [1, 2, 3, TK, 128])
+@pytest.mark.parametrize("name", MASKS)
+def test_tiles_are_attention(name, tile, qkv, rng):
+    dy = rng.normal(size=(B, H, TQ, DV))
+    for ours, expected in zip(in_tiles(qkv, dy, mask=MASKS[name], tile=tile), at_once(qkv, dy, MASKS[name]), strict=True):
+        close(ours, expected, 1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+@pytest.mark.parametrize("tile", [7, 32, 128])
+def test_many_tiles_are_attention(dtype, tolerance, tile, rng):
+    q, dy = (rng.normal(size=(1, 2, 150, width)).astype(dtype) for width in (16, 8))
+    k, v = (rng.normal(size=(1, 2, 300, width)).astype(dtype) for width in (16, 8))
+    mask = rng.random((1, 1, 1, 300)) < 0.7
+    for ours, expected in zip(in_tiles((q, k, v), dy, mask=mask, tile=tile), at_once((q, k, v), dy, mask), strict=True):
+        assert ours.dtype == dtype
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def test_tiles_keep_logsumexp_and_no_weights(qkv):
+    q, k, _ = qkv
+    _, (*_, logsumexp, tiles) = memory_efficient_attention_forward(*qkv, tile=2)
+    scores = q @ k.swapaxes(-1, -2) / math.sqrt(DK)
+    close(logsumexp[..., 0], np.log(np.exp(scores).sum(axis=-1)))
+    assert tiles == [(slice(0, 2), None), (slice(2, 4), None), (slice(4, 6), None)]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tiles_of_huge_scores(dtype, order):
+    """The maximum moves from tile to tile by more than exp can hold, upwards and downwards."""
+    q, k = np.ones((1, 1, 1, 1), dtype), np.array([-1e30, 0, 1e30], dtype)[order].reshape(1, 1, 3, 1)
+    v = np.array([1, 2, 3], dtype)[order].reshape(1, 1, 3, 1)
+    y, cache = memory_efficient_attention_forward(q, k, v, tile=1)
+    assert y.item() == 3
+    _, _, dv = memory_efficient_attention_backward(np.ones_like(y), cache)
+    np.testing.assert_array_equal(dv.ravel(), (v == 3).ravel())
+
+
+def test_tiles_for_a_query_that_may_attend_to_nothing(qkv, rng):
+    y, cache = memory_efficient_attention_forward(*qkv, MASKS["a query without keys"], tile=2)
+    assert not y[:, :, 2].any() and y[:, :, 1].all()
+    only = np.zeros(y.shape)
+    only[:, :, 2] = 1                                           # a gradient for that query alone goes nowhere
+    assert not any(gradient.any() for gradient in memory_efficient_attention_backward(only, cache))
+
+
+def peak_memory(function, length):
+    """Bytes that function(inputs, dy) allocates at most, over what it was given, with `length` queries and keys."""
+    q, k, v, dy = (np.random.default_rng(i).normal(size=(1, 1, length, 8)) for i in range(4))
+    tracemalloc.start()
+    function((q, k, v), dy)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_of_tiles_grows_with_the_length_not_with_its_square():
+    lengths = (256, 512, 1024)
+    tiles = [peak_memory(lambda *given: in_tiles(*given, tile=32), length) for length in lengths]
+    whole = [peak_memory(at_once, length) for length in lengths]
+    for i in range(2):
+        assert 1.9 < tiles[i + 1] / tiles[i] < 2.1
+        assert 3.6 < whole[i + 1] / whole[i] < 4.1
+    assert whole[-1] > 20 * tiles[-1]
 
 
 # ---- layer normalisation -----------------------------------------------------------------------------------------------
@@ -753,6 +845,16 @@ ERRORS = {
     "mask of another batch": (attend(mask=yes(3, 1, 1, TK)), ValueError, r"got \(3, 1, 1, 5\)"),
     "mask with an axis too many": (attend(mask=yes(1, B, H, TQ, TK)), ValueError, r"got \(1, 2, 3, 4, 5\)"),
     "mask without an axis": (attend(mask=np.array(True)), ValueError, r"Tk = 5, got \(\)"),
+    "attention in tiles, other width": (
+        lambda: memory_efficient_attention_forward(z(B, H, TQ, DV), z(B, H, TK, DK), z(B, H, TK, DV)), ValueError,
+        r"got \(2, 3, 4, 7\).*queries and keys have the same width",
+    ),
+    "attention in tiles, mask of numbers": (
+        lambda: memory_efficient_attention_forward(*(z(1, 1, 2, 2),) * 3, mask=z(2)), TypeError, "write mask != 0"
+    ),
+    "attention in no tiles": (
+        lambda: memory_efficient_attention_forward(*(z(1, 1, 2, 2),) * 3, tile=0), ValueError, "at least 1 key, got 0"
+    ),
     "masked_mse, class token": (
         lambda: masked_mse_forward(z(2, 5, 3), z(2, 4, 3), z(2, 4)), ValueError,
         r"got \(2, 5, 3\), \(2, 4, 3\), \(2, 4\): is the class token still in pred",
@@ -839,7 +941,10 @@ def test_errors_say_what_is_wrong(name):
     assert type(caught.value) is kind
 
 
-MODULES = [activation, attention, dropout, embedding, layernorm, linear, losses, patches, positional, softmax]
+MODULES = [
+    activation, attention, dropout, embedding, layernorm, linear, losses, memory_efficient_attention, patches, positional,
+    softmax,
+]  # fmt: skip
 
 
 def test_every_error_of_every_op_is_tested():

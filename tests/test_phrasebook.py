@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 """The phrasebook is two functions, its held-out sentences are fair, and its dates are right."""
 import datetime
 import re

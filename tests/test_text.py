@@ -43,7 +43,7 @@ def test_tokenize_words_may_keep_capitals():
 @pytest.mark.parametrize(("text", "tokens"), [
     ("我有一只猫", "我 有 一 只 猫"),
     ("我有 2024 年的T恤。", "我 有 2024 年 的 T 恤 。"),
-    ("Tom喜欢café吗？", "Tom 喜 欢 café 吗 ？"),             # noqa: RUF001
+    ("Tom喜欢café吗？", "Tom 喜 欢 café 吗 ？"),
     ("New York 很大", "New York 很 大"),
     ("\U00020000\u3000猫", "\U00020000 猫"),
 ])

@@ -370,7 +370,7 @@ class InTheMainThread:
     """A stand-in for Workers: a signal is raised in the main thread only."""
 
     def __init__(self, threads):
-        pass
+        self.comm = None
 
     def __enter__(self):
         return self

@@ -110,6 +110,22 @@ def _parser():
     reconstruct.add_argument("--out", type=Path, help="the .png to write (default: figures/PICTURE_restored.png)")
     reconstruct.set_defaults(command=_reconstruct)
 
+    lessons = commands.add_parser("lessons", help="list the lessons")
+    lessons.set_defaults(command=_lessons)
+
+    lesson = commands.add_parser("lesson", help="run a lesson, or walk through it cell by cell")
+    lesson.add_argument("number", type=int, metavar="N", help="its number in the list")
+    lesson.add_argument("--step", action="store_true", help="cell by cell: read, press Enter, look, go on")
+    lesson.set_defaults(command=_lesson)
+
+    exercise = commands.add_parser("exercise", help="write an exercise, or a bug of the zoo, for you to solve")
+    exercise.add_argument("name", nargs="?", metavar="NAME", help="which one (default: list them)")
+    exercise.set_defaults(command=_exercise)
+
+    check = commands.add_parser("check", help="check your solution of an exercise, and say what is wrong with it")
+    check.add_argument("file", type=Path, metavar="FILE", help="what `exercise` wrote and you completed; it is executed")
+    check.set_defaults(command=_check)
+
     gradcheck = commands.add_parser("gradcheck", help="prove every gradient: one row for each tensor")
     gradcheck.add_argument("--seed", type=int, default=0)
     gradcheck.add_argument("--json", type=Path, metavar="FILE", help="write the rows to a file, too")
@@ -443,6 +459,47 @@ def _reconstruct(picture, model, weights, mask_ratio, seed, out):
     else:
         print(reconstruct(picture, model, out, mask_ratio, seed))
     return 0
+
+
+def _lessons():
+    from tinymae.lesson import lessons
+
+    for lesson in lessons():
+        print(f"{lesson.number:2}  {lesson.title:50} {lesson.chinese}")
+    print("\npython -m tinymae lesson 1 --step      walks through the first one, cell by cell")
+    return 0
+
+
+def _lesson(number, step):
+    from tinymae import lesson
+
+    found = lesson.find_lesson(number)
+    if step:
+        lesson.step(found)
+    else:
+        lesson.run(found)
+    return 0
+
+
+def _exercise(name):
+    from tinymae.exercises import list_exercises, write_exercise
+
+    if name is None:
+        for each, kind, lesson, summary in list_exercises():
+            print(f"{each:32} {kind:9} lesson {lesson:2}  {summary}")
+        print("\npython -m tinymae exercise NAME      writes NAME.py here; then: python -m tinymae check NAME.py")
+        return 0
+    path = write_exercise(name)
+    print(f"{path}\nread it, complete it, then: python -m tinymae check {path}")
+    return 0
+
+
+def _check(file):
+    from tinymae.exercises import check_file
+
+    report = check_file(file)
+    print(report.text)
+    return 0 if report.ok else 1
 
 
 def _gradcheck(seed, json):

@@ -19,6 +19,7 @@ from tinymae.ops import (
     layernorm,
     linear,
     losses,
+    memory_efficient_attention,
     patches,
     positional,
     softmax,
@@ -101,6 +102,10 @@ def _op_checks(rng):
             "scaled_dot_product_attention", attention, q, k, v,
             title="scaled_dot_product_attention, mask, dropout", mask=attend, dropout=0.3, rng=2,
         ),
+        *(pair(
+            "memory_efficient_attention", memory_efficient_attention, q, k, v,
+            title=f"memory_efficient_attention, mask, tiles of {tile}", mask=attend, tile=tile,
+        ) for tile in (1, 2, 3, TK)),
         pair("layernorm", layernorm, x(B, TQ, D), 1 + x(D), x(D)),
         pair("relu", activation, x(B, TQ, F)),
         *gelus,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MATCH = 1e-5            # two gradients are the same when they differ by less than this part of their norm
+BRANCHES = 8            # subtrees of the arguments that are switched off one by one: each costs a forward and a backward
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Case:
     analytic and numeric have its shape; numeric is NaN where nobody measured it.  gradients is {tensor: (analytic,
     numeric)} for all tensors, inputs {path: leaf} for all arguments and options, y and dy list the floating outputs and
     their gradients.  rescaled(s) is the analytic gradient for s * dy.  passes({path: leaf}) says whether the gradient of
-    this tensor is right when those arguments are replaced.
+    this tensor is right when those arguments are replaced, lost({path: leaf}) whether it is then 0 although y depends on it.
     """
 
     tensor: str
@@ -36,6 +37,7 @@ class Case:
     y: list
     rescaled: Callable
     passes: Callable
+    lost: Callable
 
 
 def diagnose(case):
@@ -43,9 +45,12 @@ def diagnose(case):
     return next(filter(None, (hypothesis(case) for hypothesis in HYPOTHESES)))
 
 
-def explain_shape(analytic, numeric):
-    """One sentence on a gradient of the wrong shape."""
+def explain_shape(analytic, numeric, others=()):
+    """One sentence on a gradient of the wrong shape; others is {tensor: numeric} of all tensors."""
     text = f"the gradient has shape {analytic.shape}, expected {numeric.shape}"
+    for other, gradient in dict(others).items():
+        if same(analytic, gradient):
+            return f"{text}: it is the gradient of {other}; return one for each, in the order of forward's arguments"
     if analytic.size == numeric.size and same(analytic.reshape(numeric.shape), numeric):
         return f"{text}: the numbers are right, reshape it"
     for axes in itertools.permutations(range(analytic.ndim)):
@@ -165,8 +170,13 @@ def known_numbers(case):
             rates += [(1 / leaf, path), (1 / (1 - leaf), f"1 / (1 - {path})")]
     roots += [(math.sqrt(size), f"the square root of {name}") for size, name in width + batch + sizes]
     two = [(2.0, "the 2 of a square, or one path counted twice or forgotten")]
+    shares = []
+    for path, value, counts in markings(case):
+        if counts.any():
+            shares += [(counts.size / counts.sum(), f"all of {path} by those that are not {value} (over which is the mean?)"),
+                       (counts.sum(), f"how many of {path} are not {value} (mean or sum?)")]
     named = {}
-    for number, name in batch + width + sizes + two + rates + roots:
+    for number, name in batch + width + sizes + two + rates + roots + shares:
         if number > 1:
             named.setdefault(name, number)
     return [(number, name) for name, number in named.items()]
@@ -198,7 +208,7 @@ def swapped(case):
     return ""
 
 
-def summand(case):
+def passed_by(case):
     missing = case.numeric - case.analytic
     for dy in case.dy:
         if same(dy, missing):
@@ -207,6 +217,11 @@ def summand(case):
             return "analytic - numeric is dy: dy is added once too often"
         if same(case.analytic, dy):
             return "it is dy itself: only the residual path brings gradient, the way through the function is missing"
+    return ""
+
+
+def summand(case):
+    missing = case.numeric - case.analytic
     for other, (analytic, _) in case.gradients.items():
         if other != case.tensor and same(analytic, missing):
             return (f"numeric - analytic is the gradient of {other}: {case.tensor} is used in both places, and the "
@@ -263,6 +278,30 @@ def masked(case):
                 return f"wrong only where {path} is False: what was masked in forward gets no gradient (or a fixed one)"
     if masks and case.passes({path: np.ones_like(mask) for path, mask in masks.items()}):
         return f"right when {' and '.join(masks)} is True everywhere: backward treats masked places wrongly"
+    return ""
+
+
+def markings(case):
+    """[(path, value, counts)]: where an integer or boolean array marks what does not count, by one value, counts is False.
+
+    A mask marks with False or 0; integers that are no mask with a number that is an option, as ignore_index is.
+    """
+    options = {leaf for path, leaf in case.inputs.items() if type(leaf) is int and path != "rng"}
+    found = []
+    for path, leaf in arrays(case, "iub").items():
+        values = {leaf.dtype.type(0).item()} if leaf.size > 1 and set(np.unique(leaf)) == {0, 1} else options
+        found += [(path, value, leaf != value) for value in values if (leaf == value).any()]
+    return found
+
+
+def marked(case):
+    bad = wrong_elements(case)
+    for path, value, counts in markings(case):
+        if bad.ndim < counts.ndim or bad.shape[:counts.ndim] != counts.shape or not bad.any():
+            continue
+        wrong = bad.reshape(*counts.shape, -1).any(axis=-1)
+        if not wrong[counts].any() and counts.any():
+            return f"wrong only where {path} is {value}: what does not count in forward gets no gradient"
     return ""
 
 
@@ -336,6 +375,39 @@ def wrong_axis(case):
     return ""
 
 
+def branches(case):
+    """{prefix: {path: zeros}} of the largest subtrees of the arguments that this tensor is not in, with all their numbers 0."""
+    found = {}
+    for path, leaf in arrays(case, "f").items():
+        parts = path.split(".")
+        for depth in range(2, len(parts)):
+            prefix = ".".join(parts[:depth])
+            if not f"{case.tensor}.".startswith(f"{prefix}."):
+                found.setdefault(prefix, {})[path] = np.zeros_like(leaf)
+    return {prefix: found[prefix] for prefix in sorted(found, key=lambda prefix: prefix.count("."))[:BRANCHES]}
+
+
+def outermost(prefixes):
+    """The prefixes that lie in no other one."""
+    return [prefix for prefix in prefixes if not any(prefix.startswith(f"{other}.") for other in prefixes)]
+
+
+def residual(case):
+    off = outermost([prefix for prefix, zeros in branches(case).items() if case.lost(zeros)])
+    if not off:
+        return ""
+    return (f"all zeros once {' or '.join(off)} is 0, though y still depends on it: the way around is missing, a residual path "
+            f"(y = x + f(x) gives dx = dy + ...) or another use of it")
+
+
+def one_path(case):
+    off = outermost([prefix for prefix, zeros in branches(case).items() if case.passes(zeros)])
+    if not off:
+        return ""
+    return (f"right once {' or '.join(off)} is 0: what is wrong or missing is the gradient that comes back through "
+            f"{'it' if len(off) == 1 else 'one of them'}; where a tensor goes several ways, the gradients of all are added")
+
+
 def unknown(case):
     known = np.isfinite(case.numeric)
     analytic, numeric = case.analytic[known], case.numeric[known]
@@ -351,5 +423,5 @@ def unknown(case):
     return text
 
 
-HYPOTHESES = (not_finite, vanished, blind_to_dy, constant_factor, permuted, swapped, summand, reordered, softmax_diagonal,
-              repeated_ids, gain_of_one, dropout, masked, batch, wrong_axis, unknown)
+HYPOTHESES = (not_finite, vanished, blind_to_dy, constant_factor, permuted, swapped, passed_by, residual, summand, reordered,
+              softmax_diagonal, marked, repeated_ids, gain_of_one, dropout, masked, batch, wrong_axis, one_path, unknown)

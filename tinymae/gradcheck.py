@@ -168,6 +168,9 @@ def _differentiable(inputs, positional):
 
 def _match(returned, wanted, inputs):
     """What backward returned as {path: array}, with a str that says what is wrong in the place of a bad one."""
+    if returned is None:
+        return {"backward": f"backward returned None, expected a tuple of {len(wanted)}: {', '.join(wanted)}; is its return "
+                            f"missing?"}
     given = [g for g in (returned if isinstance(returned, tuple) else (returned,)) if g is not None]
     if len(given) != len(wanted):
         return {"backward": f"backward returned {len(given)} gradient(s) in a {type(returned).__name__}, expected a tuple "
@@ -213,7 +216,8 @@ class _Pair:
         self.leaves = {path: leaf for leaves in self.wanted.values() for path, leaf in leaves.items()}
         y, self.cache = self.forward()
         self.y = _floats(y)
-        self.dy = _random_like(y, np.random.default_rng(seed))
+        # not default_rng(seed): whoever drew the arguments from that would find his x in dy again
+        self.dy = _random_like(y, np.random.default_rng([seed, 2]))
         self.weights = [d for d in _parts(self.dy) if d is not None]
         self.size = _norm([d * part for d, part in zip(self.weights, self.y, strict=True)])     # |L|, no lucky signs
 
@@ -312,7 +316,8 @@ def _check(pair, h, tolerance, samples):
         if isinstance(gradient, str):
             rows.append(_refusal(path, gradient))
         elif path not in judged:
-            rows.append(_refusal(path, explain_shape(gradient, measured[path][0])))
+            others = {other: numeric for other, (numeric, _) in measured.items()}
+            rows.append(_refusal(path, explain_shape(gradient, others.pop(path), others)))
         else:
             worst, error = judged[path]
             numeric, slack = measured[path]
@@ -458,20 +463,33 @@ def _explain(pair, path, gradients, measured, h, rng):
         for index in zip(*np.nonzero(np.isnan(numeric)), strict=True):
             numeric[index], slack[index] = pair.slope(path, index, 1.0, _step(h, pair.leaves[path][index]))
 
-    def passes(changes):
+    def elsewhere(changes):
         altered = _rebuild(lambda where, leaf: changes.get(where, leaf), pair.inputs)
+        other = _Pair(*pair.functions, altered, pair.positional, pair.seed)
+        return other, other.backward(other.cache)[path]
+
+    def passes(changes):
         try:
-            other = _Pair(*pair.functions, altered, pair.positional, pair.seed)
-            gradient = other.backward(other.cache)[path]
+            other, gradient = elsewhere(changes)
             return _agrees(other, path, gradient, h, rng)
         except Exception:           # the functions owe us nothing for arguments that nobody gave them
+            return False
+
+    def lost(changes):
+        try:
+            other, gradient = elsewhere(changes)
+            if np.any(gradient):
+                return False
+            slope, noise = other.slope(path, ..., rng.standard_normal(gradient.shape), h)
+            return abs(slope) > 100 * noise
+        except Exception:           # as above
             return False
 
     return diagnose(Case(
         tensor=path, analytic=gradients[path], numeric=numeric, gradients={
             where: (gradients[where], n) for where, (n, _) in measured.items() if gradients[where].shape == n.shape},
         inputs=dict(_leaves(pair.inputs)), dy=[np.asarray(d) for d in pair.weights], y=pair.y,
-        rescaled=lambda scale: pair.backward(pair.forward()[1], scale)[path], passes=passes))
+        rescaled=lambda scale: pair.backward(pair.forward()[1], scale)[path], passes=passes, lost=lost))
 
 
 def _agrees(pair, path, analytic, h, rng):

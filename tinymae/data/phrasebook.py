@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 """Sentences to learn from, made here: English <-> Chinese, a little French, and dates.
 
 A small Transformer learns to translate in minutes when the sentences are regular, and what it learns can be measured

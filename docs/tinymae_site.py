@@ -1,0 +1,221 @@
+"""What the site needs beyond Sphinx's settings: MathJax, the lessons' pictures and columns, and the roles of the article map.
+
+    :line:`tinymae/ops/attention.py: scores = q @ k`    the one line that holds this text, as a link to its source page
+    :cell:`03: The formula, as a loop`                  a section of lesson 3
+"""
+import inspect
+import json
+import posixpath
+import re
+import shutil
+import subprocess
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxRole
+from sphinx_gallery.directives import imgsgnode
+from sphinx_gallery.scrapers import figure_rst
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+BUILD = HERE / "_build"
+MATHJAX = "3.2.2"
+_FIELD = type(NamedTuple("_Any", [("field", int)]).field)
+
+
+def setup(app):
+    install_mathjax()
+    copy_lessons()
+    app.add_role("line", Line())
+    app.add_role("cell", LessonCell())
+    app.connect("autodoc-process-docstring", docstring_to_rest, priority=400)       # before numpydoc, at 500
+    app.connect("autodoc-skip-member", skip_field)
+    app.connect("source-read", number_title)
+    app.connect("doctree-read", pair_columns)
+    app.connect("html-page-context", finish_page)
+    app.connect("build-finished", say_where)
+
+
+# ---- before the build -----------------------------------------------------------------------------------------------
+
+def install_mathjax():
+    """MathJax from its npm package into _build/static. The only step of the build that reads the network, once."""
+    package = BUILD / "npm" / "node_modules" / "mathjax"
+    if not _is_mathjax(package):
+        npm = shutil.which("npm")
+        if npm is None:
+            raise ExtensionError("npm is not installed, and the site takes MathJax from it: install Node.js, which brings npm")
+        command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(BUILD / "npm"), f"mathjax@{MATHJAX}"]
+        (BUILD / "npm").mkdir(parents=True, exist_ok=True)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode or not _is_mathjax(package):
+            raise ExtensionError(f"`{' '.join(command)}` failed; is the network down?\n{result.stderr}")
+    static = BUILD / "static" / "mathjax"
+    static.mkdir(parents=True, exist_ok=True)
+    for file in (package / "LICENSE", package / "es5" / "tex-svg-full.js"):
+        shutil.copy2(file, static)
+
+
+def _is_mathjax(package):
+    description = package / "package.json"
+    return description.is_file() and json.loads(description.read_text("utf-8"))["version"] == MATHJAX
+
+
+def copy_lessons():
+    """The lessons, and what stands above their list, into _build/lessons, where they will be run."""
+    folder = BUILD / "lessons"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copy(HERE / "lessons_header.rst", folder / "GALLERY_HEADER.rst")
+    for lesson in (ROOT / "lessons").glob("[0-9]*.py"):
+        shutil.copy(lesson, folder)
+
+
+# ---- lessons ---------------------------------------------------------------------------------------------------------
+
+def scrape_figures(block, block_vars, gallery_conf):
+    """The pictures that a cell has saved in figures/, in that order. They are moved, so that the next cell's are new again."""
+    drawn = sorted((Path(block_vars["src_file"]).parent / "figures").rglob("*.png"), key=lambda path: path.stat().st_mtime_ns)
+    pages = []
+    for picture, path in zip(drawn, block_vars["image_path_iterator"], strict=False):
+        shutil.move(picture, path)
+        pages.append(figure_rst([path], gallery_conf["src_dir"], fig_titles=picture.stem.replace("_", " ")))
+    return "".join(pages)
+
+
+def number_title(app, docname, source):
+    """`Positional encoding · 位置编码` becomes `3 · Positional encoding · 位置编码`."""
+    found = re.fullmatch(r"lessons/0*(\d+)_\w+", docname)
+    if found:
+        title = re.search(r"^(.+ · .+)\n=+$", source[0], flags=re.MULTILINE)
+        if title is None:
+            raise ExtensionError(f"{docname}: expected a title `English · 中文`, underlined with =")
+        numbered = f"{found[1]} · {title[1]}"
+        source[0] = source[0].replace(title[0], f"{numbered}\n{'=' * 2 * len(numbered)}", 1)
+
+
+def pair_columns(app, document):
+    """Put each cell of a lesson into a row of two columns: its prose, and its code with output and pictures."""
+    if not re.match(r"lessons/\d", app.env.docname):
+        return
+    for section in list(document.findall(nodes.section)):
+        row, children = None, []
+        for child in section.children:
+            if isinstance(child, nodes.comment):                # sphinx-gallery's line numbers, between prose and code
+                continue
+            if isinstance(child, (nodes.title, nodes.section, addnodes.only)) or "sphx-glr-timing" in child["classes"]:
+                row = None
+                children.append(child)
+                continue
+            column = "work" if _is_work(child) else "prose"
+            if row is None or (column == "prose" and "work" in row):
+                row = {}
+                children.append(nodes.container(classes=["cell"]))
+            if column not in row:
+                row[column] = nodes.container(classes=[column])
+                children[-1] += row[column]
+            row[column] += child
+        section.children = []
+        section += children
+
+
+def _is_work(node):
+    """Whether a node of a lesson's page is code, output or a picture."""
+    return isinstance(node, imgsgnode) or node.get("language") == "Python" or "sphx-glr-script-out" in node["classes"]
+
+
+# ---- docstrings ------------------------------------------------------------------------------------------------------
+
+def docstring_to_rest(app, what, name, obj, options, lines):
+    """Docstrings are written for readers of the code: an indented block is shown as it stands, a lone * or _ is no markup."""
+    if hasattr(obj, "_fields") or is_dataclass(obj):
+        lines += _fields(obj)
+    rest, literal, sections = [], False, False
+    for i, line in enumerate(lines):
+        sections = sections or bool(re.fullmatch("-{3,}", "".join(lines[i + 1 : i + 2])))       # of numpydoc: Parameters, ...
+        indented = line.startswith("    ")
+        if not sections and indented and not literal and not (i and lines[i - 1].strip()):
+            rest += [".. code-block:: none", ""]
+            literal = True
+        elif line.strip() and not indented:
+            literal = False
+        rest.append(line if literal else _escaped(line))
+    lines[:] = rest
+
+
+def _fields(owner):
+    """numpydoc's section Attributes, from the comments beside the fields of a NamedTuple or a dataclass."""
+    field = r"^    (\w+): ([^=#\n]+?)(?: *= [^#\n]+?)?(?: +# (.+(?:\n {20,}# .+)*))?$"
+    found = re.findall(field, inspect.getsource(owner), flags=re.MULTILINE)
+    if not any(comment for _, _, comment in found):
+        return []
+    described = [[f"{name} : {kind}", "    " + re.sub(r"\n +#", "", comment)] for name, kind, comment in found]
+    return ["", "Attributes", "----------", *(line for pair in described for line in pair)]
+
+
+def skip_field(app, what, name, obj, skip, options):
+    """A field of a NamedTuple says "Alias for field number 0" of itself; `_fields` says more."""
+    return True if isinstance(obj, _FIELD) else None
+
+
+def _escaped(line):
+    """A line of prose with backslashes before what reST would take for markup, but for `code` and the names of parameters."""
+    head, colon, line = line.rpartition(" : ") if re.match(r"[\w*, ]+ : ", line) else ("", "", line)
+    parts = re.split(r"(`[^`]*`)", line)
+    parts[::2] = [re.sub(r"[*|]|_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
+    return head + colon + re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", "".join(parts))        # `name`_forward
+
+
+# ---- roles -----------------------------------------------------------------------------------------------------------
+
+class Line(SphinxRole):
+    """`FILE: TEXT` -> a link to the line of FILE that holds TEXT."""
+
+    def run(self):
+        file, _, text = self.text.partition(": ")
+        self.env.note_dependency(ROOT / file)                   # its lines move
+        lines = (ROOT / file).read_text("utf-8").splitlines()
+        found = [number for number, line in enumerate(lines, 1) if text in line]
+        if len(found) != 1:
+            where = f"{self.env.docname}, line {self.lineno}"
+            raise ExtensionError(f"{where}: {text!r} is in {len(found)} lines of {file}; :line: needs a text that is in one")
+        page = posixpath.relpath("_modules/" + file.removesuffix(".py"), posixpath.dirname(self.env.docname))
+        label = nodes.literal("", f"{posixpath.basename(file)}, line {found[0]}")
+        return [nodes.reference("", "", label, refuri=f"{page}.html#line-{found[0]}", internal=True, reftitle=text)], []
+
+
+class LessonCell(SphinxRole):
+    """`NN: HEADING` -> a link to that section of lesson NN; an unknown heading is Sphinx's warning."""
+
+    def run(self):
+        number, _, heading = self.text.partition(": ")
+        lessons = list((ROOT / "lessons").glob(f"{number}_*.py"))
+        if len(lessons) != 1:
+            raise ExtensionError(f"{self.env.docname}, line {self.lineno}: {len(lessons)} lessons have the number {number!r}")
+        target = nodes.fully_normalize_name(f"lessons/{lessons[0].stem}:{heading}")
+        reference = addnodes.pending_xref(
+            "", nodes.inline("", f"{int(number)} · {heading}"), reftype="ref", refdomain="std", reftarget=target,
+            refdoc=self.env.docname, refexplicit=True, refwarn=True,
+        )  # fmt: skip
+        self.set_source_info(reference)
+        return [reference], []
+
+
+# ---- the pages -------------------------------------------------------------------------------------------------------
+
+def finish_page(app, pagename, templatename, context, doctree):
+    """Say which page is Chinese, and give each line of a source page an address."""
+    if pagename.endswith(".zh"):
+        context["language"] = "zh-CN"
+    if pagename.startswith("_modules/"):
+        number = r'<span class="linenos">( *(\d+))</span>'
+        context["body"] = re.sub(number, r'<span class="linenos" id="line-\2">\1</span>', context["body"])
+
+
+def say_where(app, exception):
+    if exception is None:
+        print(f"\n{Path(app.outdir) / 'index.html'}")

@@ -1,0 +1,28 @@
+"""Linear map: write the backward.
+
+Lesson 11; Vaswani et al. 2017, sections 3.2.2 and 3.3; article D, linear and softmax.
+
+    (1)  y = x w + b
+
+Backward, from dy, with every position one row of a matrix:
+
+    (2)  dx = dy w^T         entry x_i reaches each y_j through w_ij
+    (3)  dw = x^T dy         every position shares w: their contributions add up
+    (4)  db = sum dy         over all positions
+
+Shapes: x (B, T, I), w (I, O), b (O,), y and dy (B, T, O). x.reshape(-1, I) makes one row of each position.
+"""
+import numpy as np
+
+EXERCISE = "linear"                                             # python -m tinymae check linear.py
+
+
+def linear_forward(x, w, b):
+    y = x @ w + b                                               # (1)
+    return y, (x, w)
+
+
+def linear_backward(dy, cache):
+    """Gradients (dx, dw, db): dy (B, T, O) -> dx (B, T, I), dw (I, O), db (O,)."""
+    x, w = cache
+    raise NotImplementedError("equations (2) to (4)")

@@ -1,0 +1,23 @@
+"""Masks: hide the padding, and hide the future.
+
+Lesson 6; Vaswani et al. 2017, section 3.2.3; article A, part 2; article C, section 5.1.
+
+A mask is boolean, True = may attend, and broadcasts to the scores (B, H, Tq, Tk): a row is a query, a column a key.
+
+    (1)  padding: no word looks at the filling behind a short sentence, id `pad`; (B, 1, 1, Tk)
+    (2)  causal:  word t looks at the words 0..t, itself included;                (1, 1, T, T)
+"""
+import numpy as np
+
+EXERCISE = "masks"                                              # python -m tinymae check masks.py
+IDS = np.array([[5, 6, 7, 8], [5, 6, 0, 0]])                    # to play with; 0 is <pad>: the second sentence has two words
+
+
+def padding_mask(ids, pad=0):
+    """ids (B, T) -> boolean mask (B, 1, 1, T)."""
+    raise NotImplementedError("equation (1)")
+
+
+def causal_mask(length):
+    """T = length -> boolean mask (1, 1, T, T)."""
+    raise NotImplementedError("equation (2)")

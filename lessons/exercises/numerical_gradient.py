@@ -1,0 +1,24 @@
+"""The gradient by differences: write the heart of a gradient check.
+
+Lesson 1. A loss f(x), and one number x_i of the array x, moved up and down by h:
+
+    (1)  df/dx_i = (f(x with x_i + h) - f(x with x_i - h)) / 2h
+
+All other numbers stay where they are, and x is afterwards what it was before.
+"""
+import numpy as np
+
+EXERCISE = "numerical_gradient"                                 # python -m tinymae check numerical_gradient.py
+
+
+def numerical_gradient(f, x, h=1e-5):
+    """The gradient of f at x: f(x) is a float, x an array of any shape, the gradient an array like x."""
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        gradient[index] = difference(f, x, index, h)
+    return gradient
+
+
+def difference(f, x, index, h):
+    """df/dx_i for the number x[index]."""
+    raise NotImplementedError("equation (1)")

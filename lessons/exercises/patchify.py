@@ -1,0 +1,24 @@
+"""Patches: cut pictures into words, and put the gradient back.
+
+Lesson 15; Dosovitskiy et al. 2020, section 3.1; article A, ViT: "a patch is a word".
+
+    (1)  patch number n = i * (cols / p) + j is the square of rows i p ... (i + 1) p and columns j p ... (j + 1) p
+    (2)  its numbers are ordered (row, column, channel)
+
+Backward: nothing is computed, the numbers only move, so the gradients move back the way they came.
+
+Shapes: images (B, rows, cols, C), patches (B, N, P), N = rows cols / p^2, P = p^2 C. Why is one reshape not enough?
+"""
+import numpy as np
+
+EXERCISE = "patchify"                                           # python -m tinymae check patchify.py
+
+
+def patchify_forward(images, patch_size):
+    """images (B, rows, cols, C) -> patches (B, N, P), and a cache."""
+    raise NotImplementedError("equations (1) and (2): split rows and cols, then bring the axes into the right order")
+
+
+def patchify_backward(dpatches, cache):
+    """Gradient dimages (B, rows, cols, C), from dpatches (B, N, P)."""
+    raise NotImplementedError("the forward, backwards")

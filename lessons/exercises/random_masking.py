@@ -1,0 +1,18 @@
+"""MAE: choose the patches to hide.
+
+Lesson 16; He et al. 2021, section 3; article A, MAE. One random number for each patch; sort them, keep the small ones:
+
+    (1)  ids_shuffle[b] = the patches in the order of their noise, smallest first
+    (2)  ids_keep[b]    = the first K of them,  K = int(N (1 - mask_ratio))
+    (3)  ids_restore[b, n] = where patch n is in the shuffle: ids_shuffle[b, ids_restore[b, n]] = n
+    (4)  mask[b, n]     = 1 where patch n is removed, 0 where it stays visible
+"""
+import numpy as np
+
+EXERCISE = "random_masking"                                     # python -m tinymae check random_masking.py
+NOISE = np.array([[0.4, 0.1, 0.9, 0.2]])                        # to play with: at a ratio of 0.5 the patches 1 and 3 stay
+
+
+def random_masking(noise, mask_ratio):
+    """noise (B, N) -> ids_keep (B, K), ids_restore (B, N), mask (B, N)."""
+    raise NotImplementedError("equations (1) to (4)")

@@ -1,0 +1,30 @@
+"""MAE's unshuffle: write the backward of putting every patch back in its place.
+
+Lesson 16; He et al. 2021, section 3; article A, MAE. Numbered as in tinymae.ops.patches. K kept tokens x come in shuffled
+order, and the mask token stands for all others:
+
+    (2)  y[b, n] = x[b, j] if j < K else mask_token,   j = ids_restore[b, n]
+
+Backward, from dy: the numbers only moved, so the gradients move back the way they came:
+
+    dx[b, j] = dy[b, n] for the n with ids_restore[b, n] = j;   dmask_token = sum of dy where j >= K
+
+Shapes: x (B, K, E), mask_token (1, 1, E), ids_restore (B, N), y and dy (B, N, E).
+"""
+import numpy as np
+
+EXERCISE = "unshuffle"                                          # python -m tinymae check unshuffle.py
+
+
+def unshuffle_forward(x, mask_token, ids_restore):
+    batch, kept, width = x.shape
+    hidden = ids_restore.shape[1] - kept
+    shuffled = np.concatenate([x, np.broadcast_to(mask_token, (batch, hidden, width))], axis=1)     # (B, N, E)
+    y = np.take_along_axis(shuffled, ids_restore[..., None], axis=1)                                # (2)
+    return y, (kept, ids_restore)
+
+
+def unshuffle_backward(dy, cache):
+    """Gradients (dx, dmask_token): dy (B, N, E) -> dx (B, K, E), dmask_token (1, 1, E)."""
+    kept, ids_restore = cache
+    raise NotImplementedError("undo (2): which order is the inverse of ids_restore?")

@@ -1,0 +1,12 @@
+def dropout_forward(x, rate, rng=None):
+    if rng is None:
+        return x.copy(), None
+    keep = (rng.random(x.shape) >= rate) / (1 - rate)
+    return x * keep, (keep,)                                    # (1)
+
+
+def dropout_backward(dy, cache):
+    if cache is None:
+        return dy.copy()
+    (keep,) = cache
+    return dy * keep                                            # (2)

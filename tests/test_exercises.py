@@ -1,0 +1,409 @@
+"""Exercises and the zoo: what is written, that every answer passes, and that mistakes fail with a message that helps."""
+import ast
+from pathlib import Path
+
+import pytest
+
+from tinymae.__main__ import main
+from tinymae.exercises import EXERCISES, ZOO, check_file, list_exercises, story, write_exercise
+from tinymae.lesson import lessons_folder
+
+FOLDER = lessons_folder() / "exercises"
+
+
+def answer(name):
+    """The right answer, which is appended to its exercise."""
+    return (Path(__file__).parent / "answers" / "exercises" / f"{name}.py").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def check(tmp_path):
+    """The Report of an exercise as it is written, edited, with something appended; its sentences on one line each."""
+    def run(name, edit=lambda source: source, append=""):
+        path = write_exercise(name, tmp_path)
+        path.write_text(f"{edit(path.read_text(encoding='utf-8'))}\n\n{append}", encoding="utf-8")
+        report = check_file(path)
+        path.unlink()
+        return report._replace(text=" ".join(report.text.split()))
+
+    return run
+
+
+def replaced(source, old, new):
+    assert source.count(old) >= 1, f"{old!r} is not in the answer"
+    return source.replace(old, new)
+
+
+# ---- what there is -----------------------------------------------------------------------------------------------------
+
+def test_list():
+    found = list_exercises()
+    assert [name for name, *_ in found] == [*EXERCISES, *ZOO]
+    assert len(EXERCISES) >= 14 and len(ZOO) >= 16
+    for kind, table in (("exercise", EXERCISES), ("zoo", ZOO)):
+        numbers = [lesson for _, each, lesson, _ in found if each == kind]
+        assert len(numbers) == len(table) and numbers == sorted(numbers) and numbers[0] >= 1 and numbers[-1] <= 20
+    assert all(10 < len(summary) < 80 and summary.endswith((".", "?")) for *_, summary in found)
+
+
+def test_the_folders_hold_what_is_listed():
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(EXERCISES)
+    assert {path.stem for path in (FOLDER / "zoo").glob("*.py")} == set(ZOO)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_an_exercise_names_its_lesson_and_itself(name):
+    source = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    assert f"Lesson {EXERCISES[name].lesson}" in ast.get_docstring(ast.parse(source))
+    assert f'EXERCISE = "{name}"' in source and "raise NotImplementedError" in source
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_zoo_file_keeps_its_story_for_later(name, tmp_path):
+    source = write_exercise(name, tmp_path).read_text(encoding="utf-8")
+    assert f'EXERCISE = "{name}"' in source and "guess what" in source and "nobody noticed: stop here" not in source
+    assert len(story(name)) > 100 and story(name)[:60] not in source
+
+
+# ---- blanks, answers, mistakes -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_blank_is_not_written_yet_and_its_answer_is_right(name, check):
+    report = check(name)
+    assert not report.ok and "is not written yet (line" in report.text
+    assert not any(line.strip() in report.text for line in answer(name).splitlines() if len(line) > 20)
+    report = check(name, append=answer(name))
+    assert report.ok and report.text.endswith("All of it is right."), report.text
+
+
+MISTAKES = [
+    ("numerical_gradient", "/ (2 * h)", "/ h", "it is 2h from x - h to x + h"),
+    ("numerical_gradient", "    x[index] = here\n", "", "put each number back"),
+    ("numerical_gradient", "x[index] = here - h", "x[index] = here", "one of the two points is x itself"),
+    ("embedding", "np.add.at(dtable, ids, dy)", "dtable[ids] += dy", "rows that ids names more than once"),
+    ("embedding", "np.add.at(dtable, ids, dy)", "np.add.at(dtable, ids, 1.0)", "backward ignores dy"),
+    ("positional_encoding", "(np.arange(0, width, 2) / width)", "(np.arange(0, width, 2) / 2 / width)", "exponent is i / D"),
+    ("positional_encoding", "np.arange(length)[:, None]", "np.arange(1, length + 1)[:, None]", "count from 1"),
+    ("positional_encoding", "= np.cos(", "= np.sin(", "all columns are sines"),
+    ("dropout", " / (1 - rate)\n", "\n", "not divided by 1 - rate"),
+    ("dropout", ">= rate)", "< rate)", "the share to drop, not to keep"),
+    ("dropout", "return dy * keep", "return dy * (keep > 0)", "1.42857 is 1 / (1 - rate)"),
+    ("attention", "/ math.sqrt(q.shape[-1])", "", "2.64575 is the square root of the width"),
+    ("attention", "dropped.swapaxes(-1, -2) @ dy", "weights.swapaxes(-1, -2) @ dy", "right without dropout, wrong with it"),
+    ("attention", "dweights = ddropped * keep", "dweights = ddropped", "q, k: right without dropout, wrong with it"),
+    ("attention", "dk = dscores.swapaxes(-1, -2) @ q", "dk = dscores @ q", "dk = dscores @ q ValueError: matmul"),
+    ("attention", "return dq, dk, dv", "return dk, dq, dv", "it is the gradient of k; return one for each, in the order"),
+    ("attention", "return dq, dk, dv", "return dq, dk", "returned 2 gradient(s) in a tuple, expected a tuple of 3: q, k, v"),
+    ("split_heads", "x.reshape(batch, length, heads, width // heads).swapaxes(1, 2)",
+     "x.reshape(batch, heads, length, width // heads)", "x is reshaped at once, which cuts the sentence"),
+    ("split_heads", "x.swapaxes(1, 2).reshape(batch", "x.reshape(batch", "swap the axes back first"),
+    ("multi_head_attention", "dxq + dxk + dxv", "dxk + dxv", "right once p.q or p.k is 0"),
+    ("multi_head_attention", "dxq + dxk + dxv", "dxq", "or another use of it"),
+    ("multi_head_attention", '"k": {"w": dwk}', '"k": {"w": dwv}', "this is the gradient of p.v.w"),
+    ("multi_head_attention", '"k": {"w": dwk}', '"key": {"w": dwk}', "a misspelt key?"),
+    ("cross_attention", "dmemory_k + dmemory_v", "dmemory_k", "memory: all zeros once p.q or p.k is 0"),
+    ("cross_attention", "return dx, dmemory,", "return dmemory, dx,", "swapped with the gradient of memory"),
+    ("masks", "(ids != pad)[", "(ids == pad)[", "the mask is the wrong way round"),
+    ("masks", "[:, None, None, :]", "[:, None, :, None]", "it is keys that are hidden, the last axis"),
+    ("masks", "ids != pad", "ids != 0", "padding is id 0, whatever `pad` is"),
+    ("masks", "(ids != pad)[:, None, None, :]", "ids != pad", "it has shape (3, 5), expected (3, 1, 1, 5)"),
+    ("masks", "np.tri(length, dtype=bool)", "np.tri(length)", "it is float64, expected bool"),
+    ("masks", "np.tri(length, dtype=bool)", "np.tri(length, k=-1, dtype=bool)", "no word looks at itself"),
+    ("masks", "np.tri(length, dtype=bool)", "np.tri(length, dtype=bool).T", "the future is seen and the past is hidden"),
+    ("layernorm", "    dx = dx - xhat * (dxhat * xhat).mean(axis=-1, keepdims=True)\n", "", "the last term of (5) is missing"),
+    ("layernorm", "return rstd * dx,", "return dx,", "the factor rstd of (5) is missing"),
+    ("layernorm", "dxhat = dy * gamma", "dxhat = dy", "right only while gamma = 1"),
+    ("layernorm", "dxhat = dy * gamma", "dy *= gamma\n    dxhat = dy", "backward writes into dy"),
+    ("layernorm", "dy.sum(axis=positions)", "dy.mean(axis=positions)", "beta: 15 times too small everywhere"),
+    ("layernorm", "dy.sum(axis=positions)", "dy.sum(axis=0)", "it is right when summed over axes (0,)"),
+    ("layernorm", "dxhat.mean(axis=-1, keepdims=True)", "dxhat.mean(axis=1, keepdims=True)", "sum along axis 2 of the true"),
+    ("layernorm", "return rstd * dx, dgamma, dbeta", "return rstd * dx, dbeta, dgamma", "swapped with the gradient of beta"),
+    ("layernorm", "    return rstd * dx, dgamma, dbeta", "", "expected a tuple of 3: x, gamma, beta; is its return missing?"),
+    ("gelu", "cdf + x * pdf", "cdf", "x is also inside cdf"),
+    ("gelu", "dy * (cdf + x * pdf)", "cdf + x * pdf", "backward ignores dy"),
+    ("feed_forward", " * (h > 0)", "", "the ReLU is not undone"),
+    ("feed_forward", "rows.sum(axis=0)", "rows.mean(axis=0)", "p.fc2.b: 15 times too small everywhere"),
+    ("feed_forward", "dh @ w1.T", "dy + dh @ w1.T", "dy is added once too often"),
+    ("encoder_layer", "dx1 = dy + dh", "dx1 = dh", "all zeros once p.ln2 or p.ffn is 0, though y still depends on it"),
+    ("encoder_layer", "dx = dx1 + dh", "dx = dh", "x: all zeros once p.ln1 or p.attn is 0"),
+    ("encoder_layer", "dhq + dhkv", "dhkv", "right once p.ln1 or p.attn is 0"),
+    ("shift_right", "[:, 1:] = targets[:, :-1]", "[:, :-1] = targets[:, 1:]", "12 numbers are wrong: "),
+    ("shift_right", "targets[:, :-1]", "targets[:, 1:]", "nothing moves"),
+    ("linear", "@ rows", "@ rows / len(x)", "3 is the batch size (axis 0 of x); divide by it in one place only"),
+    ("linear", "rows.sum(axis=0)", "rows.sum()", "b: the gradient has shape (), expected (10,)"),
+    ("linear", "return dx, dw, db", "return dx, db, dw", "(10,), expected (14, 10): it is the gradient of b; return one"),
+    ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp * (1 - p)", "the diagonal of the softmax Jacobian"),
+    ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp", "the term that couples the elements along that axis"),
+    ("cross_entropy", " * counts[..., None]", "", "wrong only where targets is 0"),
+    ("cross_entropy", "counts.sum()", "counts.size", "1.25 is all of targets by those that are not 0"),
+    ("cross_entropy", " / counts.sum()", "", "12 is how many of targets are not 0 (mean or sum?)"),
+    ("cross_entropy", "(p - q)", "(q - p)", "the sign is wrong everywhere"),
+    ("adamw", "self.t += 1", "self.t = 1", "t stands still at 1"),
+    ("adamw", "    self.t += 1\n", "", "nan"),
+    ("adamw", "np.sqrt(vhat)", "vhat", "the root of vhat is missing"),
+    ("adamw", "params[name] -= lr * mhat", "params[name] += lr * mhat", "uphill: subtract"),
+    ("adamw", "params[name] -= lr * self.weight_decay * params[name]", "pass", "there is no weight decay"),
+    ("adamw", "(1 - b2**self.t)", "(1 - b1**self.t)", "step 1 is the first that is wrong"),
+    ("schedule", "range(1, batches + 1)", "range(2, batches + 2)", "the first batch is step 2"),
+    ("schedule", "range(1, batches + 1)", "range(batches)", "ZeroDivisionError"),
+    ("schedule", "min(", "max(", "max stands in the place of min"),
+    ("beam_step", "totals[:, None] + log_probs", "log_probs", "the totals of the beginnings are not added"),
+    ("beam_step", "return origin, word,", "return origin, best,", "the word is the remainder by V"),
+    ("beam_step", "np.argsort(-scores", "np.argsort(scores", "the worst are kept"),
+    ("patchify", "    x = x.transpose(0, 1, 3, 2, 4, 5) ", "    #", "the picture is reshaped at once"),
+    ("patchify", "x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows", "x.reshape(batch, rows", "dpatches is reshaped at once"),
+    ("random_masking", "np.argsort(ids_shuffle, axis=1)", "ids_shuffle", "it is ids_shuffle, the patch at each place"),
+    ("random_masking", ">= kept", "< kept", "0 and 1 have changed places"),
+    ("random_masking", "int(noise", "round(noise", "K = int(6 * 0.25) = 1: it has shape (2, 2), expected (2, 1)"),
+    ("unshuffle", "np.argsort(ids_restore, axis=1)", "ids_restore", "the way back is the inverse order"),
+    ("unshuffle", ".sum(axis=(0, 1), keepdims=True)", ".sum(axis=(0, 1))", "the numbers are right, reshape it"),
+    ("masked_mse", ".sum() / mask.sum() ", ".mean() ", "the mean is taken over all patches"),
+    ("masked_mse", " * 2 * error", " * error", "2 is the 2 of a square"),
+    ("masked_mse", "dloss * mask[..., None]", "dloss", "wrong only where mask is 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "old", "new", "words"), MISTAKES)
+def test_a_mistake_fails_with_its_cause(name, old, new, words, check):
+    report = check(name, append=replaced(answer(name), old, new))
+    assert not report.ok and words in report.text, report.text
+    assert "All of it is right" not in report.text
+
+
+FORWARD_MISTAKES = [
+    ("softmax", "scores.max(axis=-1, ", "scores.max(axis=-2, ", "the maximum is subtracted along axis -2"),
+    ("softmax", "scores - scores.max(axis=-1, keepdims=True)", "scores", "exp(1000) overflows"),
+    ("softmax", "p.sum(axis=-1, keepdims=True) ", "p.sum(axis=0, keepdims=True) ", "the sum runs along axis 0"),
+    ("attention", "math.sqrt(q.shape[-1])", "math.sqrt(q.shape[1] * q.shape[-1])", "divided by sqrt(d_model)"),
+    ("attention", " / math.sqrt(q.shape[-1])", "", "the scores are not divided by sqrt(d_k)"),
+    ("attention", "scores, mask)", "scores, None if mask is None else ~mask)", "the mask is read the wrong way round"),
+    ("attention", "scores, mask)", "np.where(True if mask is None else mask, scores, 0.0))", "exp(0) is 1"),
+    ("attention", "= softmax_forward(scores, mask)", "= softmax_forward(scores)", "the mask is not used"),
+    ("multi_head_attention", "x.reshape(batch, length, heads, width // heads).swapaxes(1, 2)",
+     "x.reshape(batch, heads, length, width // heads)", "the heads are split by a reshape alone"),
+    ("multi_head_attention", "x.swapaxes(1, 2).reshape(batch", "x.reshape(batch", "the heads are merged by a reshape alone"),
+    ("layernorm", "(xhat * xhat).mean(axis=-1, keepdims=True)", "x.var(axis=-1, ddof=1, keepdims=True)", "1 / (D - 1)"),
+    ("layernorm", "1 / np.sqrt((xhat * xhat).mean(axis=-1, keepdims=True) + eps)",
+     "1 / (np.sqrt((xhat * xhat).mean(axis=-1, keepdims=True)) + eps)", "it belongs inside, to the variance"),
+    ("layernorm", "return y, (xhat, rstd, gamma)", "return y", "expected a function to return (y, cache), got a ndarray"),
+    ("cross_attention", 'linear_forward(memory, **p["v"])', 'linear_forward(x, **p["v"])', "values come from the decoder"),
+    ("encoder_layer", 'h, ln1 = layernorm_forward(x, **p["ln1"])', 'h, ln1 = x, layernorm_forward(x, **p["ln1"])[1]',
+     "numbers are wrong: ["),
+    ("cross_entropy", "[counts].sum() / counts.sum()", "[counts].sum() / counts.size", "taken over all positions"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "old", "new", "words"), FORWARD_MISTAKES)
+def test_a_forward_that_was_edited_is_compared_with_the_right_one(name, old, new, words, check):
+    report = check(name, lambda source: replaced(source, old, new), answer(name))
+    assert not report.ok and words in report.text, report.text
+
+
+# ---- the zoo -----------------------------------------------------------------------------------------------------------
+
+# {file: (the cause, which the report has to name, what is broken, and what mends it)}
+ZOO_CAUSES = {
+    "softmax_by_batch": ("3 times too small everywhere: 3 is the batch size", [("dscores / len(dp)", "dscores")]),
+    "softmax_diagonal": ("the diagonal of the softmax Jacobian",
+                         [("dp * p * (1 - p)", "p * (dp - (dp * p).sum(axis=-1, keepdims=True))")]),
+    "softmax_wrong_axis": ("the maximum is subtracted along axis -2, the wrong axis", [("axis=-2", "axis=-1")]),
+    "layernorm_gamma_outside": ("right only while gamma = 1: in a normalisation gamma multiplies dy before the means", [
+        ("    dx = dy - dy.mean(axis=-1, keepdims=True) - xhat * (dy * xhat)",
+         "    dxhat = dy * gamma\n    dx = dxhat - dxhat.mean(axis=-1, keepdims=True) - xhat * (dxhat * xhat)"),
+        ("gamma * rstd * dx", "rstd * dx")]),
+    "layernorm_of_squares": ("is the variance computed as mean(x^2) - mean(x)^2?", [
+        ("(x * x).mean(axis=-1, keepdims=True) - mean * mean", "((x - mean) * (x - mean)).mean(axis=-1, keepdims=True)")]),
+    "dv_before_dropout": ("v: right without dropout, wrong with it",
+                          [("dv = weights.swapaxes(-1, -2) @ dy", "dv = (weights * keep).swapaxes(-1, -2) @ dy")]),
+    "attention_item_0": ("only item 0 of the batch is used", [
+        ("k[0]", "k"), ("v[0]", "v"), (".sum(axis=0)", "")]),
+    "scaled_by_d_model": ("the scores are divided by sqrt(d_model)", [("q.shape[1] * q.shape[3]", "q.shape[3]")]),
+    "sentence_as_batch": ("every weight is 1.0 and every word looks at itself only", [
+        ("x.reshape(len(x), heads, 1, -1)", "x.reshape(1, len(x), heads, -1).swapaxes(1, 2)"),
+        ("x.reshape(len(x), -1)", "x.swapaxes(1, 2).reshape(x.shape[2], -1)")]),
+    "padding_mask_on_queries": ("the padding stands on the axis of the queries: it is keys that are hidden",
+                                [("words[:, None, :, None]", "words[:, None, None, :]")]),
+    "padding_mask_broadcast": ("the padding stands on the axis of the queries: it is keys that are hidden",
+                               [("words[:, None, :, None]", "words[:, None, None, :]")]),
+    "no_residual_backward": ("though y still depends on it: the way around is missing, a residual path", [
+        ('dx, dgamma2, dbeta2 = layernorm_backward(dh, cache["ln2"])',
+         'dh, dgamma2, dbeta2 = layernorm_backward(dh, cache["ln2"])\n    dx1 = dy + dh'),
+        ("multi_head_attention_backward(dx, ", "multi_head_attention_backward(dx1, "), ("return dx, {", "return dx1 + dx, {")]),
+    "cross_attention_swapped": ("queries and keys come from the encoder, values from the decoder", [
+        ('linear_forward(memory, **p["q"])', 'linear_forward(x, **p["q"])'),
+        ('linear_forward(x, **p["v"])', 'linear_forward(memory, **p["v"])'),
+        ("dmemory_q, dwq", "dx, dwq"), ("dx, dwv", "dmemory_v, dwv"), ("dmemory_q + dmemory_k", "dmemory_k + dmemory_v")]),
+    "adam_stands_still": ("t stands still at 1", [("t = self.t + 1", "t = self.t = self.t + 1")]),
+    "schedule_by_tensor": ("the step advances once for each array: it advances once for each batch", [
+        ("        for _ in params:", "        for _ in range(1):")]),
+    "mae_without_unshuffle": ("the kept tokens stand first and the mask tokens after them: nobody put them back", [
+        ("    return y, (kept,)",
+         "    y = np.take_along_axis(y, ids_restore[..., None], axis=1)\n    return y, (kept, ids_restore)"),
+        ("    (kept,) = cache\n", "    kept, ids_restore = cache\n    order = np.argsort(ids_restore, axis=1)\n"
+                                  "    dy = np.take_along_axis(dy, order[..., None], axis=1)\n")]),
+    "true_patch_statistics": ("each hidden patch gets its mean and contrast from the true picture: part of the answer", [
+        ("    pred = pred * std + mean",
+         "    visible = 1 - mask[..., None]\n"
+         "    mean, std = ((part * visible).sum(1, keepdims=True) / visible.sum(1, keepdims=True) for part in (mean, std))\n"
+         "    pred = pred * std + mean")]),
+}  # fmt: skip
+
+
+def test_the_zoo_is_complete():
+    assert ZOO_CAUSES.keys() == ZOO.keys()
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_cause_is_named_and_the_story_told(name, check):
+    report = check(name)
+    cause, _ = ZOO_CAUSES[name]
+    verdict, _, told = report.text.partition("Why nobody noticed. ")
+    assert not report.ok and cause in verdict, report.text
+    assert told == story(name)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_mended_bug_passes(name, check):
+    def mend(source):
+        for old, new in ZOO_CAUSES[name][1]:
+            source = replaced(source, old, new)
+        return source
+
+    report = check(name, mend)
+    assert report.ok and "All of it is right. Why nobody noticed." in report.text, report.text
+
+
+SAME_CHECK = [(bug, name) for bug, (_, held) in ZOO.items() for name, (_, other) in EXERCISES.items() if held is other]
+
+
+@pytest.mark.parametrize(("bug", "name"), SAME_CHECK)
+def test_a_bug_is_known_by_what_it_does_not_by_its_name(bug, name, check):
+    """The same code under the name of the exercise gets the same verdict."""
+    verdict = check(bug).text.partition("Why nobody noticed.")[0]
+    renamed = check(bug, lambda source: replaced(source, f'EXERCISE = "{bug}"', f'EXERCISE = "{name}"')).text
+    assert renamed.partition("lesson")[2].strip() == verdict.partition("lesson")[2].strip()
+
+
+def test_most_bugs_share_the_check_of_an_exercise():
+    assert len(SAME_CHECK) >= 11
+
+
+# ---- what else can go wrong --------------------------------------------------------------------------------------------
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=r"no exercise 'layernrom': did you mean layernorm"):
+        write_exercise("layernrom")
+    with pytest.raises(ValueError, match=r"no exercise 'xyz': `python -m tinymae exercise` lists them"):
+        write_exercise("xyz")
+
+
+def test_nobodys_work_is_overwritten(tmp_path):
+    path = write_exercise("gelu", tmp_path)
+    path.write_text("my work", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="is not overwritten"):
+        write_exercise("gelu", tmp_path)
+    assert path.read_text(encoding="utf-8") == "my work"
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="`python -m tinymae exercise NAME` writes one"):
+        check_file(tmp_path / "gelu.py")
+    write_exercise("gelu", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"did you mean .*gelu\.py\?"):
+        check_file(tmp_path / "gelu")
+
+
+SLOPE = "return dy * (cdf + x * pdf)"                           # the last line of gelu's answer
+FIRST = "def gelu_backward(dy, cache):"                         # and its first
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    (SLOPE, SLOPE[:-1], "is not Python: '(' was never closed return dy * (cdf + x * pdf"),
+    (SLOPE, "return dy * (cdf + z * pdf)", "in gelu_backward: return dy * (cdf + z * pdf)"),
+    (SLOPE, "return dy * (cdf + z * pdf)", "NameError: name 'z' is not defined"),
+    (SLOPE, "return dy * np.nan", "has nan at (0, 0, 0)"),
+    (SLOPE, "return dy / (x - x)", "a division by 0"),
+    (SLOPE, "return (dy * (cdf + x * pdf)).astype(np.float32)", "is float32, expected float64"),
+    (SLOPE, "return 'dx'", "is a str"),
+    (FIRST, "def backward(dy, cache):", "gelu_backward is not written yet"),
+    (FIRST, "gelu_backward = None\n\n\ndef backward(dy, cache):", "expected a function or class gelu_backward in the file"),
+    (FIRST, "def gelu_backward(dy):\n    cache = None", "takes 1 positional argument but 2 were given"),
+    (FIRST, f"def gelu_forward(x):\n    return None\n\n\n{FIRST}",
+     "expected a function to return (y, cache), got None: is its return missing?"),
+    (FIRST, f"def gelu_forward(x):\n    return [x, None]\n\n\n{FIRST}", "got a list"),
+    (FIRST, f"def gelu_forward(x):\n    return x, None, None\n\n\n{FIRST}", "got a tuple of 3"),
+    (FIRST, f"def gelu_forward(x):\n    return 'y', None\n\n\n{FIRST}", "expected numbers of shape (3, 5, 10), got <U1"),
+    (FIRST, f"def gelu_forward(x):\n    return [[1], [1, 2]], None\n\n\n{FIRST}", "got a list that is none"),
+    (FIRST, f"def gelu_forward(x):\n    return None, None\n\n\n{FIRST}", "y: it is None: is the return missing?"),
+    (FIRST, f"def gelu_forward(x):\n    return x.sum(), None\n\n\n{FIRST}", "it has shape (), expected (3, 5, 10)"),
+    (FIRST, f"def gelu_forward(x):\n    return 2 * x, 2\n\n\n{FIRST}\n    return 2 * dy",
+     "The gradients are right, for this forward: a gradient check cannot see that a forward is wrong."),
+    (FIRST, f"import nowhere\n\n\n{FIRST}", "in <module>: import nowhere ModuleNotFoundError: No module named 'nowhere'"),
+    (FIRST, f"EXERCISE = 3\n\n\n{FIRST}", 'expected a line such as EXERCISE = "layernorm"'),
+    (FIRST, f"EXERCISE = 'gellu'\n\n\n{FIRST}", "there is no exercise 'gellu': did you mean gelu?"),
+])  # fmt: skip
+def test_what_a_learner_may_do(old, new, words, check):
+    report = check("gelu", append=replaced(answer("gelu"), old, new))
+    assert not report.ok and words in report.text, report.text
+
+
+@pytest.mark.parametrize("content", ["EXERCISE = 'gelu'".encode("utf-16"), "# 层".encode("gbk"), b"x = '\0'"])
+def test_a_file_that_is_not_utf_8(content, tmp_path):
+    (tmp_path / "gelu.py").write_bytes(content)
+    report = check_file(tmp_path / "gelu.py")
+    assert not report.ok and ("not a text file in UTF-8" in report.text or "not Python" in report.text), report.text
+
+
+@pytest.mark.parametrize(("y", "words"), [
+    ("2 * y", "it is 2 times what it should be, everywhere"),
+    ("0 * y", "it is 0 everywhere"),
+    ("y / 0", "a division by 0, the log of 0, or an overflow"),
+    ("y[:1] + 0 * y", "item 0 of axis 0 is right, and all others are wrong"),
+    ("y + (y > 1)", "numbers are wrong: ["),
+])
+def test_what_wrong_numbers_look_like(y, words, check):
+    forward = f"def gelu_forward(x):\n    y = x * (1 + erf(x / math.sqrt(2))) / 2\n    return {y}, None\n"
+    report = check("gelu", append=f"{answer('gelu')}\n\n{forward}")
+    assert f"y: {words}" in report.text or words in report.text, report.text
+
+
+def test_axes_in_another_order(check):
+    right = "table[:, 1::2] = np.cos(angles[:, : width // 2])            # (2)\n    return table"
+    report = check("positional_encoding", append=replaced(answer("positional_encoding"), right, f"{right}[::-1]"))
+    assert "80 numbers are wrong: [" in report.text, report.text
+    square = replaced(answer("split_heads"), ".swapaxes(1, 2)                   #", ".swapaxes(1, 2).swapaxes(1, 2)  #")
+    assert "it has shape (3, 5, 2, 7), expected (3, 2, 5, 7)" in check("split_heads", append=square).text
+
+
+def test_a_file_may_have_another_name(tmp_path):
+    path = write_exercise("gelu", tmp_path).rename(tmp_path / "mine.py")
+    path.write_text(path.read_text(encoding="utf-8") + "\n\n" + answer("gelu"), encoding="utf-8")
+    assert check_file(path).ok
+
+
+def test_an_error_of_our_own_is_not_blamed_on_the_learner(tmp_path, monkeypatch):
+    def broken(names):
+        raise KeyError("ours")
+        yield
+
+    monkeypatch.setitem(EXERCISES, "gelu", EXERCISES["gelu"]._replace(check=broken))
+    with pytest.raises(KeyError, match="ours"):
+        check_file(write_exercise("gelu", tmp_path))
+
+
+def test_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in [*EXERCISES, *ZOO])
+    assert main(["exercise", "layernorm"]) == 0 and (tmp_path / "layernorm.py").is_file()
+    assert main(["exercise", "layernorm"]) == 1
+    assert "is not overwritten" in capsys.readouterr().err
+    assert main(["check", "layernorm.py"]) == 1
+    assert "layernorm_backward is not written yet" in capsys.readouterr().out
+    with open("layernorm.py", "a", encoding="utf-8") as file:
+        file.write("\n\n" + answer("layernorm"))
+    assert main(["check", "layernorm.py"]) == 0
+    assert "All of it is right." in capsys.readouterr().out
+    assert main(["check", "nowhere.py"]) == 1
+    assert "there is no file nowhere.py" in capsys.readouterr().err

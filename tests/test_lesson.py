@@ -1,0 +1,214 @@
+"""Walking through a lesson, on a small one made here; the lessons themselves are run in test_lessons.py."""
+import configparser
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from tinymae import lesson as lesson_module
+from tinymae.__main__ import main
+from tinymae.lesson import find_lesson, lessons, read_lesson, readable, run, step
+
+SMALL = '''"""
+Counting · 计数
+===============
+
+How many are there?
+"""
+
+# %%
+# The first
+# ---------
+# Prose with ``code`` and :math:`x^2`.
+#
+# More of it.
+
+import numpy as np
+
+x = np.ones((2, 3))
+state = [1]
+print("first ran")
+
+# %%
+# The second
+# ----------
+
+def double():
+    return 2 * x
+
+state.append(2)
+print("second ran", state, double().sum())
+
+# %%
+assert state == [1, 2]
+p = {"w": x}
+'''
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "04_counting.py"
+    path.write_text(SMALL, encoding="utf-8")
+    return read_lesson(path)
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Say what is typed; then the input ends."""
+    def typed(*lines):
+        left = list(lines)
+
+        def read(prompt=""):
+            if not left:
+                raise EOFError
+            return left.pop(0)
+
+        monkeypatch.setattr("builtins.input", read)
+
+    return typed
+
+
+def test_read(small):
+    assert (small.number, small.title, small.chinese) == (4, "Counting", "计数")
+    question, first, second, third = small.cells
+    assert question.prose == "How many are there?" and not question.code
+    assert first.heading == "The first" and first.prose.startswith("Prose with") and first.prose.endswith("More of it.")
+    assert first.code.startswith("import numpy") and first.code.endswith('print("first ran")')
+    assert SMALL.splitlines()[first.line - 1] == "import numpy as np"
+    assert second.heading == "The second" and second.prose == ""
+    assert third.heading == "" and third.code.startswith("assert")
+
+
+def test_a_title_without_chinese_is_refused(tmp_path):
+    path = tmp_path / "01_x.py"
+    path.write_text('"""Only English"""\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="expected a docstring with the title"):
+        read_lesson(path)
+
+
+def test_walk_to_the_end(small, answers, capsys):
+    answers("", "", "", "")
+    assert step(small)
+    output = capsys.readouterr().out
+    assert "Lesson 4 [2/4]  The first" in output and "Prose with code and x^2." in output
+    assert "    x = np.ones((2, 3))" in output and "first ran" in output
+    assert "  x (2, 3) float64" in output and "  p: 1 arrays, 6 numbers" in output
+    assert "second ran [1, 2] 12.0" in output
+
+
+def test_back_brings_the_variables_back(small, answers, capsys):
+    answers("", "", "", "b", "", "")
+    assert step(small)
+    assert capsys.readouterr().out.count("second ran [1, 2] 12.0") == 2
+
+
+@pytest.mark.parametrize("end", [("", "q"), ("", "")])
+def test_leaving(small, answers, end):
+    answers(*end)
+    assert not step(small)
+
+
+def test_an_error_stays_at_its_cell(tmp_path, answers, capsys):
+    path = tmp_path / "05_broken.py"
+    path.write_text(SMALL.replace("assert state == [1, 2]", "assert state == [1]"), encoding="utf-8")
+    answers("", "", "", "", "what", "q")
+    line = SMALL.splitlines().index("assert state == [1, 2]") + 1
+    assert not step(read_lesson(path))
+    output = capsys.readouterr().out
+    assert "AssertionError" in output and f"line {line}, in <module>" in output
+    assert output.count("[4/4]") == 3                           # shown, again after the error, and after the unknown answer
+    assert "'what' is none of these" in output
+
+
+def test_the_prompt_knows_the_variables_and_may_change_them(small, answers, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "IPython.terminal.embed", None)            # as if it were not installed
+    answers("", "", "i", "x = 2 * x", "print(x.shape, len(state))", "exit()", "", "")
+    assert step(small)
+    output = capsys.readouterr().out
+    assert "(2, 3) 1" in output
+    assert "second ran [1, 2] 24.0" in output
+
+
+def test_the_prompt_of_ipython(small, answers, monkeypatch, capsys):
+    """A stand-in: what IPython leaves behind in the names stays out of the lesson."""
+    class Shell:
+        def __init__(self, user_ns, **options):
+            self.names, self.user_ns_hidden = user_ns, {"get_ipython"}
+
+        def __call__(self):
+            self.names.update(x=3 * self.names["x"], get_ipython=sys, _oh={})
+
+    monkeypatch.setitem(sys.modules, "IPython.terminal.embed", types.SimpleNamespace(InteractiveShellEmbed=Shell))
+    copied = []
+    monkeypatch.setattr(lesson_module, "_copied", lambda names: copied.append(set(names)) or dict(names))
+    answers("", "", "i", "", "")
+    assert step(small)
+    assert "second ran [1, 2] 36.0" in capsys.readouterr().out
+    assert not {"get_ipython", "_oh"} & copied[-1]
+
+
+def test_pictures_are_named_and_open_where_there_is_a_screen(tmp_path, answers, monkeypatch, capsys):
+    path = tmp_path / "06_picture.py"
+    picture = tmp_path / "p.png"
+    picture.write_bytes(b"png")
+    path.write_text(f'"""\nP · 图\n===\n"""\n# %%\nprint({str(picture)!r})\n', encoding="utf-8")
+    opened = []
+    monkeypatch.setattr(lesson_module.webbrowser, "open", opened.append)
+    for screen in (False, True):
+        monkeypatch.setattr(lesson_module, "has_screen", lambda screen=screen: screen)
+        answers("", "")
+        assert step(read_lesson(path))
+        assert f"saved: {picture.resolve()}" in capsys.readouterr().out
+        assert opened == ([picture.resolve().as_uri()] if screen else [])
+
+
+def test_run_is_a_plain_script(small, capsys):
+    run(small)
+    assert capsys.readouterr().out.splitlines() == ["first ran", "second ran [1, 2] 12.0"]
+
+
+def test_readable():
+    assert readable("see :ref:`the map <articles>` and `here <http://x.org>`__") == "see the map and here (http://x.org)"
+    assert readable(".. math::\n\n   y = x w") == "   y = x w"
+
+
+def test_the_lessons_are_in_order():
+    numbers = [lesson.number for lesson in lessons()]
+    assert numbers == list(range(1, 21))
+    with pytest.raises(ValueError, match="there is no lesson 21"):
+        find_lesson(21)
+
+
+def test_commands(capsys, monkeypatch):
+    assert main(["lessons"]) == 0
+    output = capsys.readouterr().out
+    assert " 3  Positional encoding" in output and "位置编码" in output
+    monkeypatch.setattr("builtins.input", lambda prompt="": "q")
+    assert main(["lesson", "3", "--step"]) == 0
+    assert "Lesson 3 [1/" in capsys.readouterr().out
+    assert main(["lesson", "99"]) == 1
+    assert "there is no lesson 99" in capsys.readouterr().err
+
+
+def test_step_in_a_pipe(tmp_path):
+    """Without a terminal, too: the answers come from standard input."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tinymae", "lesson", "1", "--step"], input="\nq\n", capture_output=True, text=True,
+        encoding="utf-8", cwd=tmp_path, env={**__import__("os").environ, "PYTHONPATH": str(Path(__file__).parents[1]),
+                                             "PYTHONIOENCODING": "utf-8"}, check=True,
+    )  # fmt: skip
+    assert "Lesson 1 [2/" in result.stdout
+
+
+def test_the_wheel_carries_every_folder_of_code():
+    """Packages are listed by hand, since the lessons stand beside tinymae/ and go into it: none may be forgotten."""
+    root = Path(__file__).parents[1]
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg", encoding="utf-8")
+    folders = [path.parent.relative_to(root) for name in ("tinymae", "lessons") for path in (root / name).rglob("*.py")]
+    found = {".".join(folder.parts) for folder in folders}
+    packages = {name.removeprefix("tinymae.") if name.startswith("tinymae.lessons") else name
+                for name in config["options"]["packages"].split()}  # fmt: skip
+    assert found == packages

@@ -1,0 +1,270 @@
+"""What a learner's loss, optimiser, decoder or masked autoencoder is held to, as in `exercise_layers`."""
+import copy
+from functools import partial
+
+import numpy as np
+
+from tinymae.checks import perturbed
+from tinymae.exercise_judge import check_pair, close, function, judge, normal, parts
+from tinymae.invariants import assert_mask_hides
+from tinymae.masks import shift_right
+from tinymae.models import mae
+from tinymae.ops import losses, patches
+from tinymae.optim import AdamW, noam
+
+# ---- lessons 10 and 11: targets and loss -----------------------------------------------------------------------------
+
+def check_shift_right(names):
+    """Sentences of three lengths."""
+    targets, bos = np.array([[5, 6, 7, 2], [8, 2, 0, 0], [9, 5, 2, 0]]), 1
+    yield "shift_right", [judge("inputs", function(names, "shift_right")(targets.copy(), bos), shift_right(targets, bos), {
+        "the words move to the left: at place t the decoder would be fed the word that comes after the one it is to say":
+            lambda: np.concatenate([targets[:, 1:], np.full((3, 1), bos)], axis=1),
+        "nothing moves: the decoder would be fed the very word that it is to say": lambda: targets,
+        "nothing moves, <bos> takes the place of the first word": lambda: np.where(np.arange(4) == 0, bos, targets),
+        "the last word comes round to the front: <bos> stands there": lambda: np.roll(targets, 1, axis=1),
+        "whole sentences move: the words are axis 1": lambda: np.concatenate([np.full((1, 4), bos), targets[:-1]]),
+    })]  # fmt: skip
+
+
+def check_cross_entropy(names):
+    """Smoothed, with padding that does not count."""
+    def loss(logits, targets, ignore_index=None, label_smoothing=0.1):
+        return losses.cross_entropy_forward(logits, targets, ignore_index, label_smoothing)[0]
+
+    targets = np.random.default_rng(0).integers(1, 11, (3, 5)) * (np.arange(5) < np.array([5, 3, 4])[:, None])
+    yield from check_pair(
+        names, "cross_entropy", losses.cross_entropy_forward, normal(3, 5, 11),
+        targets=targets, ignore_index=0, label_smoothing=0.1, variants={
+            "the mean is taken over all positions: it should be over those that count":
+                lambda logits, targets, **_: loss(logits, targets, 0) * (targets != 0).mean(),
+            "padding counts like a word: a target that is ignore_index does not count": lambda logits, targets, **_: loss(
+                logits, targets
+            ),
+            "the labels are not smoothed": lambda logits, targets, **_: loss(logits, targets, 0, 0.0),
+        },
+    )  # fmt: skip
+
+
+# ---- lessons 12 and 13: training and decoding ------------------------------------------------------------------------
+
+BETAS, EPS, DECAY, RATE = (0.8, 0.95), 1e-3, 0.1, 0.02
+
+
+def trajectory(step, start, grads):
+    """What step(params, grads, t) makes of the parameters, step by step: (steps, numbers)."""
+    params, rows = copy.deepcopy(start), []
+    for t, g in enumerate(grads, 1):
+        step(params, copy.deepcopy(g), t)
+        rows.append(np.concatenate([np.ravel(params[name]) for name in start]))
+    return np.array(rows)
+
+
+def adam(start, clock=lambda t, i: t, square=True, coupled=False, decay=DECAY, betas=BETAS, root=lambda v: np.sqrt(v) + EPS,
+         sign=-1):  # fmt: skip
+    """A step of AdamW as it should be, for `trajectory`; the options are what may be wrong. clock(t, i) is the t of array i."""
+    (b1, b2), m, v = betas, dict.fromkeys(start, 0.0), dict.fromkeys(start, 0.0)
+
+    def step(params, grads, t):
+        for i, (name, p) in enumerate(params.items()):
+            g = grads[name] + coupled * decay * p
+            m[name] = b1 * m[name] + (1 - b1) * g
+            v[name] = b2 * v[name] + (1 - b2) * (g * g if square else g)
+            mhat, vhat = m[name] / (1 - b1 ** clock(t, i)), v[name] / (1 - b2 ** clock(t, i))
+            params[name] = p - (not coupled) * RATE * decay * p + sign * RATE * mhat / root(vhat)
+
+    return step
+
+
+def check_adamw(names):
+    """Five steps, each with another gradient, against the package's, whose steps are PyTorch's."""
+    start = {"w": normal(3, 4), "b": normal(7)}
+    grads = [{name: normal(*p.shape, seed=t) for name, p in start.items()} for t in range(1, 6)]
+
+    def run(optimizer_class):
+        optimizer = optimizer_class(copy.deepcopy(start), BETAS, EPS, DECAY)
+        return trajectory(lambda params, grads, t: optimizer.step(params, grads, RATE), start, grads)
+
+    def variant(**wrong):
+        return lambda: trajectory(adam(start, **wrong), start, grads)
+
+    ours, expected = run(function(names, "AdamW")), run(AdamW)
+    first = next((t for t in range(5) if not close(ours[t], expected[t], 1e-9)), 0)
+    where = f"no known pattern: step {first + 1} is the first that is wrong" if np.isfinite(ours).all() else ""
+    yield "five steps", [judge("parameters", ours, expected, {
+        "t stands still at 1: it counts the steps, so keep it (self.t += 1)": variant(clock=lambda t, i: 1),
+        "t advances once for each array: it advances once for each step": variant(clock=lambda t, i: 2 * t - 1 + i),
+        "the hats are missing: mhat = m / (1 - b1^t), vhat = v / (1 - b2^t)": variant(clock=lambda t, i: np.inf),
+        "the weight decay is added to the gradient, Adam with L2: AdamW takes it from p itself": variant(coupled=True),
+        "there is no weight decay": variant(decay=0.0),
+        "eps stands inside the root": variant(root=lambda v: np.sqrt(v + EPS)),
+        "eps is missing": variant(root=np.sqrt),
+        "the root of vhat is missing": variant(root=lambda v: v + EPS),
+        "v is a mean of gradients: it should be of their squares": variant(square=False),
+        "b1 and b2 have changed places": variant(betas=BETAS[::-1]),
+        "p moves along the gradient, uphill: subtract": variant(sign=1),
+        "nothing moves: write into the arrays of params (params[name] -= ...)":
+            lambda: trajectory(lambda params, grads, t: None, start, grads),
+    }, otherwise=where)]  # fmt: skip
+
+
+def check_schedule(names):
+    """Ten batches of a model with three arrays."""
+    width, warmup, factor, steps = 64, 4, 2.0, np.arange(1, 11)
+    params = {"w": np.ones((2, 3)), "b": np.ones(3), "gamma": np.ones(3)}
+    ours = function(names, "learning_rates")(params, len(steps), width, warmup, factor)
+    up, down = steps * warmup**-1.5, steps**-0.5
+
+    def rates(steps):
+        return np.array([noam(int(step), width, warmup, factor) for step in steps])
+
+    yield "ten batches", [judge("rates", ours, rates(steps), {
+        "the step advances once for each array: it advances once for each batch": lambda: rates(len(params) * steps),
+        "the first batch is step 2: it is step 1": lambda: rates(steps + 1),
+        "the warm-up is missing: the rate starts at its highest": lambda: factor * width**-0.5 * down,
+        "the rate never falls: after the warm-up comes the root of the step": lambda: factor * width**-0.5 * up,
+        "max stands in the place of min": lambda: factor * width**-0.5 * np.maximum(up, down),
+    })]  # fmt: skip
+
+
+def check_beam_step(names):
+    """A good beginning that goes on twice, and one that does not go on."""
+    totals, log_probs = np.array([-1.0, -1.2, -9.0]), np.log(np.random.default_rng(0).dirichlet(np.ones(11), 3))
+    ours = function(names, "beam_step")(totals.copy(), log_probs.copy())
+    origin, word, new = parts(ours, "origin", "word", "totals")
+    scores = totals[:, None] + log_probs
+    best = np.argsort(-scores, axis=None)[:3]
+    row, column = np.divmod(best, 11)
+    alone = np.argsort(-log_probs, axis=None)[:3]
+    yield "three beginnings", [
+        judge("origin", origin, row, {
+            "every beginning goes on once: the W best of all W * V go on": lambda: np.arange(3),
+            "the totals are not added: a beginning brings its own probability along": lambda: alone // 11,
+            "the worst are kept: take the largest": lambda: np.argsort(scores, axis=None)[:3] // 11,
+            "the best stands last": lambda: row[::-1],
+        }),
+        judge("word", word, column, {
+            "these are places in the flat array of W * V scores: the word is the remainder by V": lambda: best,
+            "every beginning goes on once: the W best of all W * V go on": lambda: scores.argmax(1),
+            "the totals are not added: a beginning brings its own probability along": lambda: alone % 11,
+        }),
+        judge("totals", new, scores[row, column], {
+            "the totals of the beginnings are not added": lambda: log_probs[row, column],
+        }),
+    ]  # fmt: skip
+
+
+# ---- lessons 15 and 16: patches and MAE ------------------------------------------------------------------------------
+
+def check_patchify(names):
+    """Pictures that are not square."""
+    def cut(order, images, patch_size):
+        batch, rows, cols, channels = images.shape
+        x = images.reshape(batch, rows // patch_size, patch_size, cols // patch_size, patch_size, channels)
+        return x.transpose(order).reshape(batch, -1, patch_size * patch_size * channels)
+
+    yield from check_pair(names, "patchify", patches.patchify_forward, normal(5, 4, 6, 3), patch_size=2, slips={
+        "dpatches is reshaped at once: split it as the forward's last line joined it, then swap the axes back":
+            lambda dpatches, images, patch_size: dpatches.reshape(images.shape),
+    }, variants={
+        "the picture is reshaped at once, which cuts it into strips: split rows and cols first, then swap the axes":
+            partial(cut, (0, 1, 2, 3, 4, 5)),
+        "the patches are numbered column by column: here row by row": partial(cut, (0, 3, 1, 2, 4, 5)),
+        "the channel stands before row and column in each patch (PyTorch's order): here it stands last":
+            partial(cut, (0, 1, 3, 5, 2, 4)),
+        "row and column have changed places in each patch": partial(cut, (0, 1, 3, 4, 2, 5)),
+    })  # fmt: skip
+
+
+def check_random_masking(names):
+    """Two pictures of six patches."""
+    noise, ratio = np.random.default_rng(1).random((2, 6)), 0.5
+    results = parts(function(names, "random_masking")(noise.copy(), ratio), "ids_keep", "ids_restore", "mask")
+    keep, restore, mask = mae.random_masking(noise, ratio)
+    shuffle = np.argsort(noise, axis=1)
+    variants = ({
+        "the largest are kept: the small ones stay": lambda: shuffle[:, ::-1][:, :3],
+        "the removed ones are returned: keep the first K": lambda: shuffle[:, 3:],
+    }, {
+        "it is ids_shuffle, the patch at each place: ids_restore is its inverse, the place of each patch, np.argsort of it":
+            lambda: shuffle,
+    }, {
+        "0 and 1 have changed places: 1 = removed": lambda: 1 - mask,
+        "it is the mask of the shuffled patches: bring it into the order of the picture with ids_restore":
+            lambda: np.repeat([[0, 0, 0, 1, 1, 1]], 2, axis=0),
+    })  # fmt: skip
+    rows = zip(("ids_keep", "ids_restore", "mask"), results, (keep, restore, mask), variants, strict=True)
+    yield "ratio 0.5", [judge(*row) for row in rows]
+    keep = function(names, "random_masking")(noise.copy(), 0.75)[0]
+    yield "ratio 0.75", [judge("ids_keep, K = int(6 * 0.25) = 1", keep, shuffle[:, :1])]
+
+
+def check_unshuffle(names):
+    """Two kept tokens of five."""
+    ids_restore = np.stack([np.random.default_rng(seed).permutation(5) for seed in (1, 2, 3)])
+
+    def shuffled(x, mask_token):
+        hidden = np.broadcast_to(mask_token, (len(x), ids_restore.shape[1] - x.shape[1], x.shape[2]))
+        return np.concatenate([x, hidden], axis=1)
+
+    def moved(dy, order):
+        return np.take_along_axis(dy, order[..., None], axis=1)[:, :2]
+
+    yield from check_pair(
+        names, "unshuffle", patches.unshuffle_forward, normal(3, 2, 8), normal(1, 1, 8), ids_restore=ids_restore, slips={
+            "dy moves by ids_restore once more: the way back is the inverse order, np.argsort(ids_restore)":
+                lambda dy, x, mask_token, ids_restore: moved(dy, ids_restore),
+            "dx is the first K of dy: the kept tokens are where ids_restore < K": lambda dy, *_, **__: dy[:, :2],
+        }, variants={
+            "the kept tokens stand first and the mask tokens after them: nobody put them back in their places (unshuffle)":
+                lambda x, mask_token, ids_restore: shuffled(x, mask_token),
+            "the order is the inverse of ids_restore": lambda x, mask_token, ids_restore: np.take_along_axis(
+                shuffled(x, mask_token), np.argsort(ids_restore, axis=1)[..., None], axis=1
+            ),
+        },
+    )  # fmt: skip
+
+
+def check_masked_mse(names):
+    """Six removed patches of fifteen."""
+    mask, width = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 0, 1], [0, 0, 1, 1, 0]]), 7
+
+    def variant(counts, number):
+        return lambda pred, target, mask: np.vdot(counts, np.square(pred - target).sum(axis=-1)) / number
+
+    yield from check_pair(
+        names, "masked_mse", losses.masked_mse_forward, normal(3, 5, width),
+        target=normal(3, 5, width, seed=1), mask=mask, variants={
+            "the mean is taken over all patches: it should be over the removed ones":
+                variant(mask, mask.size * width),
+            "the mask is not used: visible patches do not count": variant(np.ones_like(mask), mask.size * width),
+            "the mask is read the wrong way round: 1 = removed, which counts":
+                variant(1 - mask, (1 - mask).sum() * width),
+            "the squares of a patch are summed: take their mean": variant(mask, mask.sum()),
+            "nothing is divided: take the mean": variant(mask, 1),
+        },
+    )  # fmt: skip
+
+
+def check_reconstruct(names):
+    """Pictures of a small model, against those that use visible patches only."""
+    config = mae.MAEConfig(
+        img_size=12, patch_size=4, in_chans=2, embed_dim=8, depth=1, num_heads=2, decoder_embed_dim=8, decoder_depth=1,
+        decoder_num_heads=2, mask_ratio=0.7, norm_pix_loss=True,
+    )  # fmt: skip
+    params = perturbed(mae.mae_init(config, np.random.default_rng(0), np.float64), np.random.default_rng(1))
+    images, noise = normal(2, 12, 12, 2), np.random.default_rng(2).random((2, 9))
+    reconstruct = function(names, "reconstruct")
+    ours, right, leaks = (make(images.copy(), params, config, noise) for make in (
+        reconstruct, mae.mae_reconstruct, partial(mae.mae_reconstruct, statistics="true")
+    ))  # fmt: skip
+
+    def row(name):
+        return judge(name, getattr(ours, name, None), getattr(right, name), {
+            "each hidden patch gets its mean and contrast from the true picture: part of the answer leaks; take them from the "
+            "visible patches": lambda: getattr(leaks, name),
+        }, [lambda: assert_mask_hides(
+            lambda images: getattr(reconstruct(images, params, config, noise), name), images, right.mask, config.patch_size
+        )])  # fmt: skip
+
+    yield "reconstruct", [row(name) for name in ("masked", "reconstruction", "pasted")]

@@ -1,0 +1,304 @@
+"""The lessons: where they are, what they are called, and how to walk through one cell by cell.
+
+A lesson is a Python script in percent cells, as VS Code, Spyder and sphinx-gallery know them: a docstring with the title, then
+cells that start with a line `# %%`. The comment right below that line is the cell's prose (reST), the rest is its code:
+
+    # %%
+    # The formula, as a loop
+    # ----------------------
+    # Each pair of columns is the hand of a clock.
+
+    table = loop(10, 64)
+
+So a lesson runs as a plain script, and the same file can be read and run one cell at a time: `step`.
+"""
+import ast
+import code
+import contextlib
+import copy
+import io
+import os
+import re
+import runpy
+import sys
+import traceback
+import types
+import webbrowser
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tinymae import tree
+
+HELP = "Enter: run it | i: look at the variables | b: back | q: quit > "
+
+
+class Cell(NamedTuple):
+    """One cell of a lesson."""
+
+    heading: str                # "" where the cell goes on with what the one before began
+    prose: str
+    code: str
+    line: int                   # where the code starts in the file, from 1
+
+
+class Lesson(NamedTuple):
+    """What a lesson's file says."""
+
+    number: int
+    path: Path
+    title: str
+    chinese: str                # the title in Chinese
+    cells: list                 # of Cell; the first is the docstring: it asks the question
+
+
+def lessons_folder():
+    """Where the lessons are: inside an installed package, or beside the package in a checkout.
+
+    Raises
+    ------
+    FileNotFoundError
+        where there are none
+    """
+    package = Path(__file__).parent
+    for folder in (package / "lessons", package.parent / "lessons"):
+        if any(folder.glob("[0-9][0-9]_*.py")):
+            return folder
+    raise FileNotFoundError(f"no lessons in {package} or beside it: was tinymae installed without them? Install it again")
+
+
+def lessons():
+    """All lessons, in their order.
+
+    Returns
+    -------
+    list of Lesson
+    """
+    return [read_lesson(path) for path in sorted(lessons_folder().glob("[0-9][0-9]_*.py"))]
+
+
+def find_lesson(number):
+    """The lesson of a number.
+
+    Raises
+    ------
+    ValueError
+        where there is none
+    """
+    found = [lesson for lesson in lessons() if lesson.number == number]
+    if not found:
+        raise ValueError(f"there is no lesson {number}: `python -m tinymae lessons` lists them")
+    return found[0]
+
+
+def read_lesson(path):
+    """Title and cells of a lesson's file.
+
+    Parameters
+    ----------
+    path : Path of a file NN_name.py
+
+    Returns
+    -------
+    Lesson
+
+    Raises
+    ------
+    ValueError
+        where the file does not start with a docstring whose first line is `Title · 标题`
+    """
+    source = path.read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source))
+    title, _, question = (docstring or "").partition("\n")
+    english, dot, chinese = title.partition(" · ")
+    if not dot:
+        raise ValueError(f"{path}: expected a docstring with the title `English · 中文`, got {title!r}")
+    lines = source.splitlines()
+    starts = [i for i, line in enumerate(lines) if line.startswith("# %%")]
+    first = Cell(english, _without_underline(question), "", 1)
+    cells = [_cell(lines, start, stop) for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True)]
+    return Lesson(int(path.name[:2]), path, english, chinese, [first, *cells])
+
+
+def _cell(lines, start, stop):
+    """The cell of lines[start:stop], whose first line is `# %%`."""
+    end = start + 1
+    while end < stop and lines[end].startswith("#"):
+        end += 1
+    prose = [line.removeprefix("#").removeprefix(" ") for line in lines[start + 1 : end]]
+    heading = ""
+    if len(prose) > 1 and re.fullmatch(r"[-=~]{3,}", prose[1]):
+        heading, prose = prose[0], prose[2:]
+    while end < stop and not lines[end].strip():
+        end += 1
+    return Cell(heading, "\n".join(prose).strip("\n"), "\n".join(lines[end:stop]).rstrip(), end + 1)
+
+
+def _without_underline(prose):
+    return re.sub(r"\A\s*[-=~]{3,}\n", "", prose).strip("\n")
+
+
+def run(lesson):
+    """Run a lesson from top to bottom, as `python lessons/NN_name.py` would. Pictures go to ./figures."""
+    runpy.run_path(str(lesson.path), run_name="__main__")
+
+
+# ---- one cell at a time -------------------------------------------------------------------------------------------------
+
+def step(lesson):
+    """Walk through a lesson: show a cell, run it at Enter, show what it printed and the arrays it made.
+
+    Where there is a screen the pictures open, too. `b` goes back to the cell before, with all variables as they were then.
+
+    Parameters
+    ----------
+    lesson : Lesson
+
+    Returns
+    -------
+    bool, whether the end was reached
+    """
+    namespace = {"__name__": "__main__", "__file__": str(lesson.path)}
+    before = []                                                 # the variables before each cell that was run
+    place = 0
+    while place < len(lesson.cells):
+        cell = lesson.cells[place]
+        _show(lesson, place)
+        try:
+            answer = input(HELP if cell.code else HELP.replace("run it", "go on")).strip().lower()
+        except EOFError:
+            return False
+        if answer == "q":
+            return False
+        if answer == "i":
+            _look(namespace)
+        elif answer == "b" and place:
+            place -= 1
+            namespace.clear()                                   # the same dict: the lesson's functions know it as their globals
+            namespace.update(before.pop())
+        elif answer == "":
+            before.append(_copied(namespace))
+            if _run_cell(lesson, cell, namespace):
+                place += 1
+            else:
+                namespace.clear()
+                namespace.update(before.pop())
+        else:
+            print("the first cell: nothing to go back to" if answer == "b" else f"{answer!r} is none of these")
+    print(f"\nThe end of lesson {lesson.number}. Next: python -m tinymae lessons")
+    return True
+
+
+def _show(lesson, place):
+    cell = lesson.cells[place]
+    heading = cell.heading or "(continued)"
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    print(f"\n{bold}Lesson {lesson.number} [{place + 1}/{len(lesson.cells)}]  {heading}{plain}\n")
+    if cell.prose:
+        print(readable(cell.prose), end="\n\n")
+    if cell.code:
+        print("\n".join(f"    {line}".rstrip() for line in cell.code.splitlines()), end="\n\n")
+
+
+def readable(prose):
+    """reST as a terminal shows it: without the marks that only a browser needs."""
+    prose = re.sub(r":[a-z:]+:`([^`<]*?)(?: <[^`]*>)?`", r"\1", prose)
+    prose = re.sub(r"`([^`<]+) <([^`>]+)>`__?", r"\1 (\2)", prose)
+    prose = prose.replace("``", "")
+    return re.sub(r"^\.\. math::\n*", "", prose, flags=re.MULTILINE)
+
+
+def _run_cell(lesson, cell, namespace):
+    """Run the code of a cell; True unless it raised."""
+    known = {name: id(value) for name, value in namespace.items()}
+    output = _Tee(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(output):
+            exec(compile("\n" * (cell.line - 1) + cell.code, str(lesson.path), "exec"), namespace)
+    except Exception as error:
+        frames = error.__traceback__.tb_next                    # without ours
+        print("".join(traceback.format_exception(type(error), error, frames)), end="", flush=True)
+        return False
+    new = {name: value for name, value in namespace.items() if not name.startswith("_") and known.get(name) != id(value)}
+    for line in filter(None, (shape_of(name, value) for name, value in new.items())):
+        print(f"  {line}")
+    for picture in output.pictures():
+        print(f"  saved: {picture.resolve()}")
+        if has_screen():
+            webbrowser.open(picture.resolve().as_uri())
+    return True
+
+
+class _Tee(io.TextIOBase):
+    """Hands on what is printed, and keeps it, to find the pictures in it."""
+
+    def __init__(self, stream):
+        self.stream, self.kept = stream, []
+
+    def write(self, text):
+        self.kept.append(text)
+        return self.stream.write(text)
+
+    def flush(self):
+        self.stream.flush()
+
+    def isatty(self):
+        return self.stream.isatty()
+
+    def pictures(self):
+        lines = "".join(self.kept).splitlines()
+        return [Path(line) for line in lines if line.endswith(".png") and Path(line).is_file()]
+
+
+def shape_of(name, value):
+    """`scores (5, 5) float64` for an array, a sum for a tree of arrays, "" for anything else."""
+    if isinstance(value, np.ndarray):
+        return f"{name} {value.shape} {value.dtype}"
+    if isinstance(value, (dict, list)) and value:
+        leaves = [leaf for _, leaf in tree.leaves(value)]
+        if all(isinstance(leaf, np.ndarray) for leaf in leaves):
+            return f"{name}: {len(leaves)} arrays, {tree.count(value):,} numbers"
+    return ""
+
+
+def has_screen():
+    """Whether pictures can open: somebody sits at the terminal, and there are windows."""
+    windows = sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return sys.stdout.isatty() and windows
+
+
+def _copied(namespace):
+    """The variables as they are now: copies of what can change, the thing itself where it cannot be copied (an open file)."""
+    memo, copies = {}, {}
+    for name, value in namespace.items():
+        if isinstance(value, (types.ModuleType, types.FunctionType, type)):
+            copies[name] = value
+            continue
+        try:
+            copies[name] = copy.deepcopy(value, memo)
+        except TypeError:
+            copies[name] = value
+    return copies
+
+
+def _look(namespace):
+    """An interactive prompt with the lesson's variables, which it may change: IPython's where it is installed."""
+    banner = "The lesson's variables are here. exit() goes back to the lesson.\n"
+    theirs = dict(namespace)                                    # a prompt leaves names of its own behind
+    try:
+        from IPython.terminal.embed import InteractiveShellEmbed
+    except ImportError:
+        own = {"exit", "quit"}
+        theirs.update(dict.fromkeys(own, _leave))               # Python's own exit() closes the standard input
+        with contextlib.suppress(SystemExit):
+            code.interact(banner, local=theirs, exitmsg="")
+    else:
+        shell = InteractiveShellEmbed(user_ns=theirs, banner1=banner, confirm_exit=False)
+        shell()
+        own = set(shell.user_ns_hidden)
+    namespace.update({name: value for name, value in theirs.items() if name not in own and not name.startswith("_")})
+
+
+def _leave():
+    raise SystemExit
