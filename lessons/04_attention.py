@@ -174,12 +174,13 @@ def article_a(q, k, v, temperature, mask, dropout, rng):
     return attn @ v, attn
 
 
-q, k, v = (rng.normal(size=(2, 2, T, d)) for T, d in ((3, 4), (5, 4), (5, 6)))          # Tq = 3, Tk = 5, d_k = 4, d_v = 6
-mask = np.array([[1, 1, 0, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]])                    # query 2 may look at nothing
-output, attn = article_a(q, k, v, math.sqrt(4), mask, 0.3, np.random.default_rng(1))
+q, k, v = (rng.normal(size=(2, 3, T, d)) for T, d in ((4, 7), (5, 7), (5, 6)))          # (B, H, T, d); Tq = 4, Tk = 5
+mask = np.array([[1, 1, 0, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 1, 1, 0, 1]])   # query 2 may look at nothing
+output, attn = article_a(q, k, v, math.sqrt(7), mask, 0.3, np.random.default_rng(1))
 y, cache = scaled_dot_product_attention_forward(q, k, v, mask != 0, 0.3, np.random.default_rng(1))
-np.testing.assert_allclose(output[:, :, :2], y[:, :, :2], atol=1e-12)
-np.testing.assert_allclose(attn[:, :, :2], cache[4][:, :, :2], atol=1e-12)              # dropped, not weights
+looks = [0, 1, 3]
+np.testing.assert_allclose(output[:, :, looks], y[:, :, looks], atol=1e-12)
+np.testing.assert_allclose(attn[:, :, looks], cache[4][:, :, looks], atol=1e-12)        # dropped, not weights
 print("sums of rows: theirs", attn[0, 0].sum(axis=1).round(2), "ours, before dropout", cache[3][0, 0].sum(axis=1).round(2))
 assert not y[:, :, 2].any() and np.abs(output[:, :, 2]).min() > 0
 
@@ -287,26 +288,26 @@ def loss_and_dscores(scores):
 before, loss, dscores = loss_and_dscores(scores)
 np.testing.assert_allclose(dscores.sum(axis=1), 0, atol=1e-12)
 assert (dscores[np.arange(5), wanted] < 0).all()                # the wanted score is to be raised, in every row
-for _ in range(20):
+for _ in range(40):
     scores = scores - 0.5 * loss_and_dscores(scores)[2]
 after, end, dscores_after = loss_and_dscores(scores)
-print(f"loss {loss:.2f} -> {end:.2f} after 20 steps of gradient descent on the scores")
-assert end < loss / 4 and (after.argmax(axis=1) == wanted).all()
+print(f"loss {loss:.2f} -> {end:.2f} after 40 steps of gradient descent on the scores")
+assert end < loss / 20 and np.abs(dscores_after).max() < 0.2 and (after.argmax(axis=1) == wanted).all()
 
 # %%
 # The two side by side, before and after.
 
 caption = (
     "How to read it: rows are queries, columns keys. Left, attention; right, the gradient of the loss beside it: blue scores "
-    "will be raised, red ones lowered. Below, the same 20 steps later: each word looks at the one before it, and little "
+    "will be raised, red ones lowered. Below, the same 40 steps later: each word looks at the one before it, and little "
     "gradient is left."
 )
 top, names = float(np.ceil(np.abs(dscores).max())), {"down": words, "across": words}
 panels = [
     plot_lessons.Panel("attention", before, **names),
     plot_lessons.Panel("dL/dscores", dscores, top, signed=True, **names),
-    plot_lessons.Panel("attention, 20 steps later", after, **names),
-    plot_lessons.Panel("dL/dscores, 20 steps later", dscores_after, top, signed=True, **names),
+    plot_lessons.Panel("attention, 40 steps later", after, **names),
+    plot_lessons.Panel("dL/dscores, 40 steps later", dscores_after, top, signed=True, **names),
 ]
 figure = plot_lessons.heatmaps(panels, "key (is looked at)", "query (looks)", caption, columns=2)
 print(plot.save(figure, figures / "attention_gradient.png"))

@@ -3,8 +3,8 @@ Feed forward · 前馈网络
 =======================
 
 Attention carries vectors from position to position, but what arrives is a weighted average. Where does a Transformer work
-on what it has gathered? In the feed forward: two linear maps with a bend between them, the same for every position, and
-no position sees another. It looks like the dull half of a layer, and holds two thirds of its parameters.
+on what it has gathered? In the feed forward: two linear maps with an activation function between them, the same for every
+position; no position sees another. It looks like the dull half of a layer, and holds two thirds of its parameters.
 
 Read beside: Vaswani et al. 2017, section 3.3; article C, section 4 (feed forward); article A, code
 (PositionwiseFeedForward). gelu: Hendrycks & Gimpel 2016.
@@ -17,8 +17,8 @@ Read beside: Vaswani et al. 2017, section 3.3; article C, section 4 (feed forwar
 #
 #    h = x W_1 + b_1 \quad (1) \qquad a = \max(0, h) \quad (2) \qquad y = a W_2 + b_2 \quad (3)
 #
-# Read it unit by unit. Hidden unit j looks how much of its direction (column j of :math:`W_1`) is in x. If that is more than
-# nothing, it adds its answer (row j of :math:`W_2`) to y, as strongly as it found its direction. If not, it is silent.
+# Read it unit by unit. Hidden unit j measures how much of its direction (column j of :math:`W_1`) is in x, and adds its bias.
+# Where that is positive, it adds its answer (row j of :math:`W_2`) to y, the more of it the larger h is. Else it is silent.
 
 import time
 from pathlib import Path
@@ -33,7 +33,7 @@ from tinymae.blocks import (
     multi_head_attention_forward,
 )
 from tinymae.gradcheck import format_rows, gradcheck
-from tinymae.ops.activation import gelu_forward, relu_forward, swish_forward
+from tinymae.ops.activation import gelu_backward, gelu_forward, relu_backward, relu_forward, swish_forward
 from tinymae.ops.dropout import dropout_forward
 from tinymae.ops.layernorm import layernorm_forward
 from tinymae.optim import AdamW
@@ -91,17 +91,17 @@ for width in (1, 3):
 assert np.array_equal(np.flatnonzero((feed_forward_forward(other[None], p)[0] != y[:1]).any(axis=-1)), [2])
 
 # %%
-# Why a bend?
-# -----------
+# Why an activation?
+# ------------------
 # Without (2), two linear maps are one: :math:`(x W_1 + b_1) W_2 + b_2 = x (W_1 W_2) + (b_1 W_2 + b_2)`. The wide layer between
-# them would be wasted. Three bends are in use: relu (the paper), gelu (ViT, MAE, BERT), swish, also called SiLU (Marian). The
-# two smooth ones let a little of the negative side through.
+# them would be wasted. The package has three activations: relu (the paper), gelu (ViT, MAE, BERT) and swish, also called SiLU
+# (Marian). The two smooth ones let a little of the negative side through.
 
 np.testing.assert_allclose((x @ w1 + b1) @ w2 + b2, x @ (w1 @ w2) + (b1 @ w2 + b2))
 line = np.linspace(-4, 4, 401)
-bends = {"relu": relu_forward, "gelu": gelu_forward, "swish": swish_forward}
-values = {name: (line, forward(line)[0]) for name, forward in bends.items()}
-slopes = {name: (line, forward(line)[1][0] * 1.0) for name, forward in bends.items()}             # the cache is the slope
+activations = {"relu": relu_forward, "gelu": gelu_forward, "swish": swish_forward}
+values = {name: (line, forward(line)[0]) for name, forward in activations.items()}
+slopes = {name: (line, forward(line)[1][0] * 1.0) for name, forward in activations.items()}       # the cache is the slope
 for name, (_, slope) in slopes.items():
     print(f"{name:5} slope from {slope.min():.2f} to {slope.max():.2f}; at -2 it is {slope[100]:.3f}")
 assert slopes["relu"][1][100] == 0 > slopes["gelu"][1][100] > slopes["swish"][1][100]
@@ -113,7 +113,7 @@ caption = (
 print(plot.save(plot_lessons.curves(values, "h", "a", caption), figures / "feed_forward_bends.png"))
 caption = (
     "How to read it: the slopes of the same curves; the backward multiplies by them. Left of 0 relu lets no gradient pass; "
-    "gelu and swish pass some, in part with the other sign; above 1 they amplify a little."
+    "gelu and swish pass some, in part with the other sign. Where their slope is above 1 they amplify a little."
 )
 print(plot.save(plot_lessons.curves(slopes, "h", "slope, da/dh", caption), figures / "feed_forward_slopes.png"))
 
@@ -121,7 +121,8 @@ print(plot.save(plot_lessons.curves(slopes, "h", "slope, da/dh", caption), figur
 # The way back
 # ------------
 # The figure read upwards: a linear map, the slope, a linear map. (4) and (6) are (2) to (4) of ``ops/linear.py``; (5) is the
-# slope of ``ops/activation.py``: (1) for relu, (3) for gelu, (7) for swish. The sums run over all positions of all sentences.
+# slope of ``ops/activation.py``: there (1) for relu, (3) for gelu, (5) for gelu's tanh form, (7) for swish. The sums run over
+# all positions of all sentences.
 #
 # .. math::
 #
@@ -142,6 +143,7 @@ da = dy @ w2.T                                                  # (4)
 dh = da * (h > 0)                                               # (5)
 np.testing.assert_allclose(dx, dh @ w1.T)                       # (6)
 np.testing.assert_allclose(dp["fc1"]["w"], x.reshape(-1, D).T @ dh.reshape(-1, F))
+np.testing.assert_allclose(dp["fc1"]["b"], dh.sum(axis=(0, 1)))
 np.testing.assert_allclose(dp["fc2"]["w"], np.maximum(0, h).reshape(-1, F).T @ dy.reshape(-1, D))
 for activation in ("relu", "gelu", "gelu_tanh", "swish"):
     rows = gradcheck(feed_forward_forward, feed_forward_backward, x, p, activation=activation, dropout=0.2, rng=0)
@@ -151,22 +153,21 @@ for activation in ("relu", "gelu", "gelu_tanh", "swish"):
 # %%
 # A kink is no mistake
 # --------------------
-# At h = 0 relu has two slopes, 0 from the left and 1 from the right. A random h never hits the corner; a padded position does,
-# when its embedding is 0 and the biases are still 0. Any slope between the two is a fair answer there (here 0, as in PyTorch).
-# The checker sees the corner and says so: move the argument a little.
+# At h = 0 relu has two slopes, 0 from the left and 1 from the right. A random h never hits the corner; padding of zeros does,
+# while the biases are still 0. Any slope between the two is a fair answer there (here 0, as in PyTorch). The checker sees the
+# corner and says so: move the argument a little. gelu has no corner.
 
-fresh, padding = init.feed_forward(D, F, rng, dtype=np.float64), np.zeros((1, 1, D))
-rows = gradcheck(feed_forward_forward, feed_forward_backward, padding, fresh)
-smooth = gradcheck(feed_forward_forward, feed_forward_backward, padding, fresh, activation="gelu")
-print(format_rows("x = 0, b = 0", rows))
-assert rows[2].tensor == "p.fc1.b" and "kink" in rows[2].diagnosis and all(row.ok for row in smooth)
+corner = np.array([[0.5, 0.0, -1.0]])
+rows, smooth = gradcheck(relu_forward, relu_backward, corner), gradcheck(gelu_forward, gelu_backward, corner)
+print(format_rows("relu", rows), format_rows("gelu", smooth), sep="\n")
+assert rows[0].worst[-1] == 1 and "kink" in rows[0].diagnosis and smooth[0].ok
 
 # %%
-# Break it: another bend, the old slope
-# -------------------------------------
+# Break it: another activation, the old slope
+# -------------------------------------------
 # For relu, a > 0 says the same as h > 0, so a backward may as well look at the output. Then somebody changes relu to gelu, and
 # forgets that line. Read the cosine in the last column: this gradient still points nearly the right way, so the loss would
-# fall, and nobody would ask. Behind the bend, in the second map, everything is right.
+# fall, and nobody would ask. What comes behind the activation, the second map, is right.
 
 
 def slope_of_relu(dy, cache):
@@ -184,7 +185,10 @@ assert "cosine of the two gradients is 0.9" in rows[0].diagnosis
 # %%
 # What hidden units do
 # --------------------
-# One number in, one out, four hidden units: learn a sine. Each unit is a hinge, silent on one side. The rest is addition.
+# One number in, one out, four hidden units: learn a sine. Each unit is silent on one side of its corner. The rest is addition.
+
+points = np.linspace(-3, 3, 61)[None, :, None]                  # (1, 61, 1): 61 positions, one number wide
+wave = np.sin(1.5 * points)
 
 
 def train(activation, hidden, rate, steps, seed):
@@ -203,20 +207,21 @@ def train(activation, hidden, rate, steps, seed):
     return p, losses, dead
 
 
-points = np.linspace(-3, 3, 61)[None, :, None]                  # (1, 61, 1): 61 positions, one number wide
-wave = np.sin(1.5 * points)
+# %%
+# The parts of the output, unit by unit, and their sum.
+
 four, losses, _ = train("relu", 4, 0.02, 1000, 1)
 across = points.ravel()
 y, cache = feed_forward_forward(points, four)
-hinges = cache["fc2"][0][0] * four["fc2"]["w"][:, 0]            # (61, 4)
-np.testing.assert_allclose(hinges.sum(axis=1) + four["fc2"]["b"], y.ravel())
+parts = cache["fc2"][0][0] * four["fc2"]["w"][:, 0]             # (61, 4): a_j times row j of W2
+np.testing.assert_allclose(parts.sum(axis=1) + four["fc2"]["b"], y.ravel())
 print(f"mean squared error {losses[0]:.2f} -> {losses[-1]:.4f}; the mean of the squared wave is {(wave * wave).mean():.2f}")
 assert losses[-1] < 0.02
-curves = {f"unit {j}": (across, hinges[:, j]) for j in range(4)}
+curves = {f"unit {j}": (across, parts[:, j]) for j in range(4)}
 curves |= {"their sum + b2": (across, y.ravel()), "the sine to learn": (across, wave.ravel())}
 caption = (
     "How to read it: what each of four hidden units adds to the output, for every x. Each is 0 on one side of its corner and a "
-    "straight line on the other. Their sum bends where one of them has its corner, and lies on the sine almost everywhere."
+    "straight line on the other. Their sum bends where one of them has its corner, and follows the sine."
 )
 print(plot.save(plot_lessons.curves(curves, "x", "y", caption), figures / "feed_forward_units.png"))
 
@@ -225,8 +230,8 @@ print(plot.save(plot_lessons.curves(curves, "x", "y", caption), figures / "feed_
 # --------------------
 # A step that is too long can push a unit so far that h is below 0 for every input. Then its slope is 0 for every input, and its
 # gradient is 0: no later gradient moves it. Is the backward wrong? No, 0 is the true gradient, and **the check stays blind**,
-# because there is no mistake to see. Count silent units instead. (At first some come back: what Adam remembers of earlier
-# gradients still carries them.)
+# because there is no mistake to see. Count silent units instead. (At first some come back: they still move by what Adam
+# remembers of earlier gradients. In a stack, a layer below that changes the inputs can wake one, too.)
 
 curves = {}
 for activation, rate in (("relu", 0.01), ("relu", 0.1), ("relu", 0.3), ("gelu", 0.3), ("swish", 0.3)):
@@ -235,7 +240,7 @@ for activation, rate in (("relu", 0.01), ("relu", 0.1), ("relu", 0.3), ("gelu", 
     print(f"{activation:5} learning rate {rate:<4}: {dead[-1]:4.0%} dead, loss {losses[-1]:.4f}")
     if (activation, rate) == ("relu", 0.3):
         rows = gradcheck(feed_forward_forward, feed_forward_backward, points, trained)
-        assert all(row.ok for row in rows) and dead[0] == 0 and dead[-1] > 0.4
+        assert all(row.ok for row in rows) and dead[0] == 0 and dead[-1] > 0.4 and np.diff(dead).min() < 0
 low, middle, high, gelu, swish = (curve[-1] for curve in curves.values())
 assert low < 0.2 < high and low < middle < high and max(gelu, swish) < high / 2
 caption = (
@@ -253,9 +258,9 @@ print(plot.save(plot_lessons.curves(curves, "step", "dead units", caption, ylim=
 # weights, 4 D T T. So the feed forward is the larger part until a sentence has 2 D tokens.
 
 layer = init.encoder_layer(512, 8, 2048, rng)
-parts = {name: tree.count(layer[name]) for name in ("attn", "ffn")}
-share = parts["ffn"] / tree.count(layer)
-print(f"parameters of a layer: {tree.count(layer):,}; attention {parts['attn']:,}, feed forward {parts['ffn']:,}: {share:.0%}")
+counts = {name: tree.count(layer[name]) for name in ("attn", "ffn")}
+share = counts["ffn"] / tree.count(layer)
+print(f"parameters: layer {tree.count(layer):,}; attention {counts['attn']:,}, feed forward {counts['ffn']:,}, {share:.0%}")
 assert 0.66 < share < 0.67 and 16 * 512**2 == 8 * 512**2 + 4 * 512 * (2 * 512)
 tokens = rng.normal(size=(4, 64, 512)).astype(np.float32)
 seconds = {"attn": [], "ffn": []}
@@ -275,8 +280,9 @@ assert 0.2 < ffn / (attn + ffn) < 0.95
 # %%
 # Article A's PositionwiseFeedForward
 # -----------------------------------
-# Its class holds more than (1) to (3): dropout on what comes out, the residual, and the layer norm behind it (post-norm), with
-# eps = 1e-6. Here these are four functions, and the residual is a line that you can see. Same random numbers, same result.
+# Its class holds more than (1) to (3): dropout, the residual, and the layer norm behind it (post-norm; eps = 1e-6 as in its
+# MultiHeadAttention). Here these are functions of their own, and the residual is a line that you can see. Same random numbers,
+# same result.
 
 
 def positionwise_feed_forward(x, rate, rng):
@@ -305,10 +311,11 @@ if answer_1 is not None:
     assert answer_1 == tree.count(init.feed_forward(768, 3072, None)), "two matrices, and a bias as long as each output"
 
 
-# 2. Squared relu (So et al. 2021): a = max(0, h)^2. Write def answer_2(da, cache), the gradient of h.
+# 2. Squared relu (So et al. 2021): a = max(0, h)^2. Its forward keeps r = max(0, h). Write def answer_2(da, cache), which
+#    returns the gradient dh.
 def squared_relu_forward(h):
-    a = np.maximum(0, h)
-    return a * a, (a,)
+    r = np.maximum(0, h)
+    return r * r, (r,)
 
 
 answer_2 = None
@@ -317,7 +324,7 @@ if answer_2 is not None:
     assert all(row.ok for row in rows), "\n" + format_rows("your backward", rows)
 
 # 3. x = relu(x) - relu(-x). Write def answer_3(width), the parameters {"fc1": {"w", "b"}, "fc2": {"w", "b"}} of a feed forward
-#    with relu that hands its input through unchanged. How wide must F be?
+#    with relu that hands its input (..., width) through unchanged. How large must F be?
 answer_3 = None
 if answer_3 is not None:
     z = rng.normal(size=(2, 3, 5))
@@ -326,10 +333,9 @@ if answer_3 is not None:
 # %%
 # In the articles
 # ---------------
-# - **A, code, PositionwiseFeedForward**: relu, dropout, residual and norm in one class: see the section of that name. Our
-#   layers have dropout behind the activation, too, as PyTorch's do.
+# - **A, code, PositionwiseFeedForward**: relu, dropout, residual and norm in one class: see the section of its name. Our layers
+#   have dropout behind the activation, too, as PyTorch's do.
 # - **C, section 4 (feed forward)**: (1) to (3) as one line, :math:`\max(0, x W_1 + b_1) W_2 + b_2`. What comes out has the
 #   shape of what goes in, as it must: a residual adds the two.
 # - **D, high level**: same structure, weights not shared, is said of the *layers*: each has a feed forward of its own. Within a
 #   layer all positions share one, and that is why (4) and (6) sum over positions.
-# - **B** and **E** are about attention and positions; they have no feed forward.

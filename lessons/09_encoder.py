@@ -19,6 +19,7 @@ Read beside: Vaswani et al. 2017, section 3.1; articles C (sections 1 and 4), D 
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tinymae import init, plot, plot_lessons, plot_text, tree
 from tinymae.blocks import (
@@ -34,7 +35,6 @@ from tinymae.blocks import (
 )
 from tinymae.data.text import Vocabulary, pad_batch, tokenize_words
 from tinymae.gradcheck import format_rows, gradcheck
-from tinymae.invariants import assert_pad_invariant
 from tinymae.masks import padding_mask
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 from tinymae.ops.layernorm import layernorm_backward, layernorm_forward
@@ -44,6 +44,7 @@ from tinymae.ops.positional import positional_backward, positional_forward, sinu
 from tinymae.optim import AdamW, warmup_cosine
 from tinymae.trace import trace
 
+threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures = Path("figures")
 rng = np.random.default_rng(0)
 paper = {"heads": 8, "norm_first": False, "activation": "relu"}
@@ -117,6 +118,7 @@ np.testing.assert_allclose(y, encoder_layer_forward(x, p, heads=2, norm_first=Fa
 # -------------------------------------
 # Where an arrow forks in the figure, two gradients meet on the way back, and are added. It forks three times: x goes to
 # attention and past it; inside, as the query of one and as key and value of all; and X1 goes to the feed forward and past it.
+# Below, f' is the backward of f, and s is the sum that goes into a norm.
 #
 # .. math::
 #
@@ -179,7 +181,7 @@ np.testing.assert_allclose(stack_forward(x, layers, 2)[0], packaged, atol=1e-12)
 # %%
 # A whole layer, traced
 # ---------------------
-# What flows where, with the size of each value and of its gradient. Read the left half downwards and the right half upwards.
+# What flows where, with the norm of each value and of its gradient. Read the left half downwards and the right half upwards.
 
 with trace() as heard:
     _, cache = encoder_layer_forward(x, p, heads=2, norm_first=False, activation="relu")
@@ -191,8 +193,8 @@ assert all(call.done for call in heard.calls)
 # Break it: no residual path in the backward
 # ------------------------------------------
 # The forward adds x, the backward forgets the two ``ds +``. Attention, feed forward and layer norm pass their own checks,
-# since nothing is wrong inside them. Only a check of the *block* sees it. And with weights of a fresh model the forgotten
-# path is most of the gradient.
+# since nothing is wrong inside them. Only a check of the *block* sees it. In a fresh model the forgotten path is most of the
+# gradient.
 
 
 def no_residual_backward(dy, cache):
@@ -214,42 +216,23 @@ fresh = init.encoder_layer(64, 4, 128, rng, np.float64)
 _, cache = layer_forward(rng.normal(size=(8, 10, 64)), fresh, heads=4)
 dy = rng.normal(size=(8, 10, 64))
 right, broken = layer_backward(dy, cache)[0], no_residual_backward(dy, cache)
-cosine = np.vdot(right, broken) / np.linalg.norm(right) / np.linalg.norm(broken)
-print(f"fresh weights: the cosine between the right gradient and the broken one is {cosine:.2f}")
-assert cosine < 0.6
-
-# %%
-# Padding must not be there
-# -------------------------
-# Sentences of a batch are filled up to the same length. With a mask on the keys, what stands under the padding, and how much of
-# it there is, changes nothing; without it the invariant says what leaks.
-
-sentences, words = rng.normal(size=(2, 6, 8)), np.array([[True] * 6, [True] * 3 + [False] * 3])
-
-
-def read(x, mask):
-    return encoder_forward(x, {"blocks": layers}, 2, mask[:, None, None, :], norm_first=False, activation="relu")[0][mask]
-
-
-assert_pad_invariant(read, sentences, words)
-try:
-    assert_pad_invariant(lambda x, mask: read(x, np.ones_like(mask))[: mask.sum()], sentences[1:], words[1:])
-    raise RuntimeError("the invariant should have seen it")
-except AssertionError as complaint:
-    print(complaint)
+forgotten = np.linalg.norm(right - broken) / np.linalg.norm(right)
+print(f"fresh weights: what is forgotten has {forgotten:.0%} of the norm of the gradient")
+assert forgotten > 0.8
 
 # %%
 # What can go wrong when self-attention is stacked?
 # -------------------------------------------------
 # Article E's exercise 1: positions are added once, at the bottom, then layer follows layer. An answer by experiment, with
 # fresh weights. Attention is an average, and averages of averages become alike. Attention alone makes all words of a sentence
-# the same within six layers, to the last of 16 digits: doubly exponentially fast (Dong et al. 2021). A norm behind it
-# cannot help, since it sees one word at a time, and hardly does the feed forward. It is the residual path that keeps the
-# words apart. Not for ever: in post-norm the differences still shrink, in pre-norm much more slowly.
+# the same within six layers, to 15 digits: doubly exponentially fast (Dong et al. 2021, who call it rank collapse). A norm
+# behind it hardly helps, nor does the feed forward: both see one word at a time. It is the residual path that keeps the words
+# apart. Not for ever: in post-norm the differences still shrink, in pre-norm much more slowly.
 
 D, H, F, DEPTH = 32, 4, 64, 12
 positions = sinusoidal_interleaved(10, D)
-x = rng.normal(size=(50, D))[rng.integers(0, 50, (64, 10))] + positions                 # 64 sentences of 10 words
+words = rng.normal(size=(50, D))[rng.integers(0, 50, (400, 10))]                        # 400 sentences of 10 words
+x = words + positions
 layers = [init.encoder_layer(D, H, F, rng, np.float64) for _ in range(DEPTH)]
 plain = init.layernorm(D, np.float64)
 
@@ -276,9 +259,10 @@ stacks = {
 }
 
 # %%
-# Two numbers for each layer. How different are the words of a sentence? And how much of x tells where a word stands: the part
-# of x that is common to all words at one place? Both as shares of the size of x. Adding the positions again in each layer
-# keeps them, but in this untrained stack the words are then forgotten instead: nine tenths of what differs are positions.
+# Two numbers for each layer, both as shares of the norm of x. How different are the words of a sentence? And how much of x
+# tells where a word stands: the part that is common to all words at one place? (Words without positions show a share of 0.05
+# here, by chance: 400 sentences are not all sentences.) Adding the positions again in each layer keeps them, but in this
+# untrained stack the words are then forgotten instead: nine tenths of what differs are positions.
 
 
 def differences(x):
@@ -298,18 +282,19 @@ for name, layer in stacks.items():
     apart[name], placed[name] = ((np.arange(DEPTH + 1), np.array([f(y) for y in states])) for f in (differences, of_position))
     written = ("  ".join(f"{values[layer]:.0e}" for layer in (1, 4, 12)) for _, values in (apart[name], placed[name]))
     print("{:36} differences behind layers 1, 4, 12: {}; positions: {}".format(name, *written))
+assert 0.04 < of_position(words) < 0.06
 
 # %%
 
 last = {name: values[-1] for name, (_, values) in apart.items()}
-assert all(apart[name][1][6] < 1e-12 for name in ("attention alone", "attention, norm, feed forward, norm"))
-assert 0.02 < last["post-norm encoder"] < 0.2 and last["pre-norm encoder"] > 0.3
+assert all(values[6] < 1e-15 for name, (_, values) in apart.items() if name.startswith("attention"))
+assert 0.005 < last["post-norm encoder"] < 0.1 and last["pre-norm encoder"] > 0.3
 kept = placed["post-norm, positions in each layer"][1][-1] / last["post-norm, positions in each layer"]
-assert placed["post-norm encoder"][1][-1] < 0.05 and kept**2 > 0.9
+assert placed["post-norm encoder"][1][-1] < 0.03 and kept**2 > 0.9
 
 caption = (
     "How to read it: how different the words of a sentence are behind each layer of a fresh stack (layer 0 is the input), "
-    "as a share of the size of x. Lines that fall out of the picture have made all words alike: only rounding is left."
+    "as a share of the norm of x. Lines that fall out of the picture soon make all words alike: only rounding is left."
 )
 figure = plot_lessons.curves(apart, "layer", "differences between words", caption, yscale="log", ylim=(1e-3, 1.2), markers=True)
 print(plot.save(figure, figures / "encoder_rank_collapse.png"))
@@ -323,11 +308,11 @@ print(plot.save(figure, figures / "encoder_positions_fade.png"))
 # %%
 # "The animal didn't cross the street because it was too tired"
 # -------------------------------------------------------------
-# Article D's sentence: "it" looks at "animal". The famous picture is of a big model of English, which we do not have. But we
-# can ask whether an encoder *can* learn this, on sentences from a template: 8 animals, 8 streets, 4 reasons of the animal and
-# 4 of the street, in two orders. The question is: which noun is "it"? The answer is read off the output at "it", so all it
-# needs has to be fetched by attention. One pair of nouns in four is never seen in training, "animal" with "street" among
-# them.
+# Article D's sentence: "it" looks at "animal". The picture that made it famous is of a model trained on much English, which we
+# do not have. But we can ask whether an encoder *can* learn this, on sentences from a template: 8 animals, 8 streets, 4 reasons
+# of the animal and 4 of the street, in two orders. The question is: which noun is "it"? The answer is read off the output at
+# "it", so all it needs has to be fetched by attention. One pair of nouns in four is never seen in training, "animal" with
+# "street" among them.
 
 animals = "animal dog cat horse cow sheep fox child".split()
 streets = "street road bridge river field square path garden".split()
@@ -343,6 +328,7 @@ it = np.array([words.index("it") for words in sentences])       # where "it" sta
 noun = np.array(vocabulary.encode([noun for _, noun, _ in examples]))
 held_out = np.array([apart for _, _, apart in examples])
 print(f"{len(ids)} sentences, {held_out.sum()} held out, {len(vocabulary)} words")
+assert 4 * held_out.sum() == len(ids)
 
 # %%
 # The model: embedding, positions, 2 encoder layers with 4 heads, and a linear map at "it". Its backward in five lines.
@@ -408,7 +394,7 @@ for kind, head in enumerate(heads):
     assert means[kind] > 0.6 and means[kind] > 2 * means[1 - kind]
 
 # %%
-# Now article D's sentence, whose pair of nouns the model has never seen together, with both ends.
+# Now article D's sentence, whose pair of nouns the model has never seen together, with both ends: tired and wide.
 
 pair = {reason: next(i for i, (text, _, _) in enumerate(examples) if text == templates[0].format("animal", "street", reason))
         for reason in ("tired", "wide")}  # fmt: skip
@@ -430,8 +416,8 @@ lines = plot_text.attention_lines(sentences[i], looks[i, :, : len(sentences[i]),
 print(plot.save(lines, figures / "encoder_it_tired_all_heads.png"))
 
 # %%
-# What this is, and what it is not. The model has learned a rule of our template from 768 sentences, not English, and it was
-# told which noun to name. A head that looks at "animal" is no proof that the answer comes from there: the first layer has
+# What this is, and what it is not. The model has learned a rule of our template, not English, and it was told which noun to
+# name. A head that looks at "animal" is no proof that the answer comes from there: the first layer has
 # mixed words already, and the other heads look elsewhere. This seed was picked because two of its heads are easy to read;
 # with other seeds the model learns the task too, and spreads its looks over more heads. A stronger test than a picture is to
 # hide a word: exercise 3.
@@ -481,13 +467,12 @@ if answer_3 is not None:
 # %%
 # In the articles
 # ---------------
-# - **C, section 1 (整体结构).** 6 encoder blocks; X (n x d) -> C (n x d) for 我有一只猫: the first section.
-# - **C, section 4 (Encoder 结构).** Add & Norm, feed forward, stacking: equations (1) and (2), post-norm. Lesson 8 has the
+# - **C, section 1 (overall).** 6 encoder blocks; X (n x d) -> C (n x d) for 我有一只猫: the first section.
+# - **C, section 4 (encoder).** Add & Norm, feed forward, stacking: equations (1) and (2), post-norm. Lesson 8 has the
 #   details of the feed forward, lesson 7 those of the norm.
 # - **D, high level.** A box of encoders and decoders, "same structure, weights not shared": the first section counts them.
 # - **D, self-attention.** "The animal didn't cross the street because it was too tired": the lines from "it" for two heads,
-#   then for all. Article D, like the Illustrated Transformer, shows a large trained model; ours is tiny, and says so.
+#   then for all. Our model is tiny, and has learned nothing but this.
 # - **E, exercise 1.** "What can go wrong when layers of self-attention with positional encoding are stacked?" The answer is
 #   "What can go wrong when self-attention is stacked?".
-# - **A, code.** Article A's classes add and normalise inside; its encoder layer is two calls. The numbers are those of (1),
-#   (2).
+# - **A, code.** Article A's classes add and normalise inside, so that (1) is one call and (2) another.

@@ -3,8 +3,8 @@ Training a translator · 训练一个翻译模型
 ========================================
 
 The model of lessons 09 to 11 knows nothing yet. Training is ten lines; what is hard is to know whether it goes well. "My loss
-stops at 3", "it repeats one word", "accuracy is 99 % and BLEU is 0": here the corpus is so small (41 French sentences around
-article D's *je suis étudiant*) that every one of these can be made in seconds, and looked at.
+stops at 3", "it repeats one word", "accuracy is fine and BLEU is 0" (BLEU scores translations, lesson 13): here the corpus is
+so small (41 French sentences around article D's *je suis étudiant*) that each of these can be made in seconds, and looked at.
 
 Read beside: Vaswani et al. 2017, section 5; article D (training); articles A and C for what is fed to the decoder.
 """
@@ -43,6 +43,9 @@ from tinymae.translation import Translator, encode_pairs, score, train_translato
 threadpool_limits(1, "blas")                                   # for matrices this small one thread is faster than several
 figures = Path("figures")
 rng = np.random.default_rng(0)
+
+# %%
+
 corpus = load_corpus(["french"])
 languages = [Language.learn("words", side) for side in zip(*corpus.train, strict=True)]
 V = len(languages[1].vocabulary)
@@ -83,7 +86,7 @@ np.testing.assert_allclose(loss_loop(params), together)
 # %%
 # One step of Adam, as a loop
 # ---------------------------
-# The gradient says which way, Adam how far. The package's equations, for one number p with gradient g:
+# The gradient says which way, Adam how far. The equations of ``optim.py``, for one number p with gradient g, in step t:
 #
 # .. math::
 #
@@ -92,8 +95,8 @@ np.testing.assert_allclose(loss_loop(params), together)
 #    p = p - lr \, \frac{m / (1 - b_1^t)}{\sqrt{v / (1 - b_2^t)} + \epsilon} \quad (3)
 #
 # Multiply all gradients by 1000, and m and the root of v are 1000 times as large: (3) is what it was. **Adam hides scale**,
-# so a falling loss proves no gradient. And the first step has the length lr for every number, however small its gradient: the
-# reason for warm-up.
+# so a falling loss proves no gradient. And the first step has the length lr for every number, however small its gradient: a
+# reason for warm-up. (The package's (3) also has weight decay, which is 0 here.)
 
 
 def adam(p, gradients, lr, b1=0.9, b2=0.98, eps=1e-9):
@@ -181,11 +184,17 @@ np.testing.assert_allclose(run.losses, fit(steps=10)[1], rtol=1e-5)
 
 tiny = transformer.TransformerConfig(9, 11, d_model=8, encoder_layers=1, decoder_layers=1, heads=2, d_ff=5, tie="output")
 small = tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape), transformer.transformer_init(tiny, rng, np.float64))
-rows = gradcheck(
-    lambda params, src, targets, **options: transformer_forward(src, targets, params, **options), transformer_backward, small,
-    src=np.array([[3, 8, 5, 2], [4, 2, 0, 0]]), targets=np.array([[7, 9, 2], [10, 2, 0]]), config=tiny, label_smoothing=0.1,
-    rng=5, samples=2,
-)  # fmt: skip
+
+
+def check_model():
+    return gradcheck(
+        lambda params, src, targets, **options: transformer_forward(src, targets, params, **options), transformer_backward,
+        small, src=np.array([[3, 8, 5, 2], [4, 2, 0, 0]]), targets=np.array([[7, 9, 2, 0], [10, 2, 0, 0]]), config=tiny,
+        label_smoothing=0.1, rng=5, samples=2,
+    )  # fmt: skip
+
+
+rows = check_model()
 print(f"{len(rows)} tensors, worst relative error {max(row.error for row in rows):.1e}")
 assert all(row.ok for row in rows), format_rows("transformer", rows)
 
@@ -194,8 +203,8 @@ assert all(row.ok for row in rows), format_rows("transformer", rows)
 # -----------------------
 # Three levels are known before the first step:
 #
-# - :math:`\ln V`: it knows nothing. The first loss is near it, or some tenths above (lesson 11: tied weights say back what
-#   they were fed). Far above means a bad initialisation.
+# - :math:`\ln V`: it knows nothing. The first loss is near it, or somewhat above (lesson 11: tied weights say back what they
+#   were fed). Many times as much means a bad initialisation.
 # - the entropy of word frequencies: it knows how often each word occurs, and does not look at the source. **A loss that stays
 #   here does not use the source yet.**
 # - the floor of label smoothing: it knows everything. No healthy run goes below, and none reaches it exactly while dropout is
@@ -217,7 +226,7 @@ print({name: round(float(level), 2) for name, level in levels.items()})
 # %%
 # The good run, and what it says. Accuracy is with teacher forcing. Exact is whole sentences, greedy, each word said after the
 # model's own words. 4-grams is the share of the reference's four words in a row that were said: where it is 0, so is BLEU,
-# which is a product with it (lesson 13).
+# a product of which one factor counts them (lesson 13).
 
 
 def judge(params):
@@ -226,8 +235,8 @@ def judge(params):
     said = [languages[1].words(ids.tolist()) for ids in greedy(src, params, config, never=(0, 1, 3)).ids]
     true = [languages[1].words(ids.tolist()) for ids in targets]
     exact = np.mean([a == b for a, b in zip(said, true, strict=True)])
-    fours = [tuple(a[i : i + 4]) == tuple(b[i : i + 4]) for a, b in zip(said, true, strict=True) for i in range(len(b) - 3)]
-    return accuracy, exact, np.mean(fours)
+    said, true = ([[tuple(s[i : i + 4]) for i in range(len(s) - 3)] for s in side] for side in (said, true))
+    return accuracy, exact, np.mean([four in a for a, b in zip(said, true, strict=True) for four in b])
 
 
 good, losses = fit()
@@ -240,10 +249,12 @@ assert abs(losses[0] - nothing) < 1 and floor < losses[-1] < floor + 0.25 and ac
 # %%
 # Break it: five that the curve shows
 # -----------------------------------
+# ``patch`` puts a broken function in the place of one of the package's, for as long as its ``with`` lasts.
+#
 # - *no warm-up*: the first steps are as long as Adam can make them, with moments from one or two gradients. A post-norm stack
 #   does not come back from there soon: the loss stays at the word frequencies.
-# - *learning rate too high*: falls fastest at first, then climbs back to the word frequencies, warm-up or not.
-# - *softmax twice* (lesson 11): starts at ln V, and stays there.
+# - *learning rate too high*: falls well at first, then climbs back towards the word frequencies, warm-up or not.
+# - *softmax twice* (lesson 11): starts at ln V, and stays near it.
 # - *bad initialisation*, all weights from N(0, 1): the first loss is many times ln V, and 100 steps only undo that.
 # - *schedule counted once per tensor*: the most innocent curve. The warm-up is over in the first step (the paper's 4000 steps
 #   would last as many batches as 4000 / tensors), and after it the rate is too small. Print the rate beside the loss.
@@ -273,7 +284,8 @@ last = {name: losses[-1] for name, losses in runs.items()}
 assert min(last["no warm-up"], last["softmax twice"], last["weights from N(0, 1)"]) > 2.3 and last["5 times too high"] > 1.5
 assert abs(last["no warm-up"] - counting) < 0.5
 assert min(runs["5 times too high"]) < last["5 times too high"] - 0.2
-assert abs(runs["softmax twice"][0] - nothing) < 0.1 and runs["weights from N(0, 1)"][0] > 3 * nothing
+assert abs(runs["softmax twice"][0] - nothing) < 0.1 and abs(last["softmax twice"] - nothing) < 0.3
+assert tensors > 40 and runs["weights from N(0, 1)"][0] > 3 * nothing
 assert last["counted per tensor"] > last["as it should be"] + 0.05
 
 # %%
@@ -288,13 +300,13 @@ print(plot.save(figure, figures / "training_losses.png"))
 # %%
 # Break it: three that the curve does not show
 # --------------------------------------------
-# - *no causal mask*: every word sees the one it is to say. The loss ends a little lower, the accuracy is better than the good
-#   run's, and greedy decoding, where there is no future to copy, says nonsense: **accuracy is fine and BLEU is 0**.
+# - *no causal mask*: every word sees the one it is to say. The loss ends a little lower, and greedy decoding, where there is no
+#   future to copy, says nonsense: **accuracy is fine and BLEU is 0**, or next to it.
 # - *padding mask on the wrong axis*: it hides what padding asks, and leaves padding to be looked at. Sources and targets of
-#   this batch are both 6 wide, so every shape fits; where they differ, the package refuses it. The model gets used to
-#   padding, and translates badly where there is none, or a right mask, as in decoding here.
+#   this batch are both 6 wide, so every shape fits; where they differ, the package refuses it. The model gets used to looking
+#   at padding, and translates worse where it cannot: in decoding, here with the right mask.
 # - *softmax backward divided by the batch size*: all gradients of queries and keys are 41 times too small. Adam divides that
-#   out.
+#   out, and the model is good. With plain gradient descent it would be a learning rate 41 times too small for them.
 
 
 def padding_on_queries(ids, pad=0):
@@ -320,20 +332,20 @@ for name, (accuracy, exact, fours) in judged.items():
     print(f"{name:26} loss {hidden[name][-1]:.2f}  accuracy {accuracy:4.0%}  exact {exact:4.0%}  4-grams {fours:4.0%}")
 assert max(losses[-1] for losses in hidden.values()) < 1
 assert np.mean(hidden["no causal mask"][-10:]) < np.mean(hidden["as it should be"][-10:])
-assert judged["no causal mask"][0] > 0.97 and judged["no causal mask"][2] < 0.4 < 0.7 < judged["as it should be"][2]
+assert judged["no causal mask"][0] > 0.97 and judged["no causal mask"][2] < 0.2 < 0.7 < judged["as it should be"][2]
 assert judged["padding on the wrong axis"][1] < judged["as it should be"][1] and judged["softmax backward / batch"][1] > 0.8
 
 # %%
 caption = (
-    "How to read it: training loss as in the picture before. Four curves that a reader of loss curves cannot tell apart; three "
-    "of the models are wrong. What tells is a translation, an invariant, and a gradient check."
+    "How to read it: training loss as in the picture before. Four curves that nobody can tell apart; three of the runs have a "
+    "bug. What tells is a translation, an invariant, or a gradient check."
 )
 figure = plot_lessons.curves(hidden, "step", "loss (label smoothing 0.1)", caption, levels, ylim=(0.4, 5))
 print(plot.save(figure, figures / "training_hidden.png"))
 
 # %%
-# What catches them: change a later word, and no earlier answer may change; add padding, and no word may change. Both hold for
-# any weights. The third is a wrong backward: the gradient check finds it in q and k, and names it by its number.
+# What catches the first two: change a later word, and no earlier answer may change; add padding, and no word may change. Both
+# must hold whatever the weights are. The gradient check is blind: the backward fits the forward, and the forward is wrong.
 
 
 def answers(inputs):
@@ -358,7 +370,10 @@ assert not complaint(*seen) and not complaint(*padded)
 for name, check in (("no causal mask", seen), ("padding on the wrong axis", padded)):
     with bugs[name]:
         print(f"{name}: {complaint(*check)}")
-        assert complaint(*check)
+        assert complaint(*check) and all(row.ok for row in check_model())               # blind
+
+# %%
+# The third is a wrong backward. The gradient check finds it in q and k, and names it by its number, the batch size (here 3).
 
 p = tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape), init.multi_head_attention(6, 2, rng, dtype=np.float64))
 x, pair = rng.normal(size=(3, 4, 6)), (blocks.multi_head_attention_forward, blocks.multi_head_attention_backward)
@@ -374,10 +389,10 @@ assert not any(name.startswith(("p.v", "p.out")) for name in wrong) and "3 times
 # ---------------------------------------------------------
 # ``train_translator`` is the loop with vocabularies, batches of like length, checkpoints, and translations of held-out
 # sentences along the way. Its model is twice as wide, and pre-norm. Look at the first lines: **it repeats one word.** It has
-# learned which words are frequent, and not yet to read the source, where "how far am I" is known from: nothing ends the
-# sentence. That is a stage, not a bug, *if* the loss is then near the word frequencies and falling. If it goes on when the
-# loss is far below, its decoding is not its training: look for a leak (above) or at what the decoder is fed in use (lesson
-# 13).
+# learned which words are frequent, and does not read the source yet, so nothing tells it which words are said already and
+# when to stop. That is a stage, not a bug, *if* the loss is then near the word frequencies and falling. If it goes on when
+# the loss is far below, decoding differs from training: look for a leak (above), or at what the decoder is fed in use
+# (lesson 13).
 
 folder, lines = tempfile.TemporaryDirectory(), []
 run = train_translator(corpus, folder.name, steps=200, bar=False, say=lines.append)
@@ -456,7 +471,8 @@ if answer_3 is not None:
         for yours, ours in zip(answer_3(given, 1.0), clipped, strict=True):
             np.testing.assert_allclose(yours, ours, rtol=1e-4, err_msg="one norm for all together; never longer steps")
 
-# 4. Which run's author sees an accuracy of nearly 100 % (with teacher forcing), and hardly a sentence is right? Its name.
+# 4. Whose author sees an accuracy of nearly 100 % (with teacher forcing), while hardly a sentence is right? Write the name of
+#    the run, as it is printed above.
 answer_4 = None
 if answer_4 is not None:
     assert answer_4 == min(judged, key=lambda name: judged[name][1]), "look for the fewest exact sentences"
@@ -471,5 +487,5 @@ if answer_4 is not None:
 #   that both compute the same when they are fed the same.
 # - Article A, the worked example (``Why do we work?``): its decoder is fed what it said, which is use, not training. Lesson
 #   13 runs it, from English to Chinese as in the article.
-# - The schedule is the paper's (section 5.3), and it counts steps of the optimiser. Who trains an article's code without it
-#   meets "Break it: five that the curve shows" first.
+# - The schedule is the paper's (section 5.3); it counts steps of the optimiser. Without it, see "Break it: five that the curve
+#   shows".

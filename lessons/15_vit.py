@@ -1,6 +1,6 @@
 """
 ViT: a patch is a word · ViT：图像块就是词
-=========================================
+==========================================
 
 A Transformer reads words. A photograph of 224 x 224 pixels has 50,176 of them, if a pixel is a word, and attention compares
 each with each. What else can be a word? And what goes wrong where the words are cut badly, or where nobody says which of them
@@ -31,6 +31,9 @@ from tinymae.ops.patches import patchify_backward, patchify_forward, unpatchify
 from tinymae.optim import AdamW, warmup_cosine
 
 figures, rng = Path("figures"), np.random.default_rng(0)
+
+# %%
+# The photograph is scikit-learn's temple, its central square scaled to 224 x 224 pixels.
 
 
 def patchify_loop(image, p):
@@ -100,13 +103,13 @@ assert latent.shape == (7, 257, 512)
 #
 # .. math::
 #
-#    \text{patches} &= \text{patchify}(\text{images}) && (1) \\
-#    x &= \text{patches}\; w + b && (2) \\
-#    y &= [\text{cls\_token};\; x + \text{positions}] && (3) \\
-#    d\text{cls\_token} &= \textstyle\sum_b dy_{b,0} && (4) \\
-#    dx_{b,n} &= dy_{b,1+n}, \qquad d\text{positions} = \textstyle\sum_b dx_b && (5) \\
-#    d\text{patches} &= dx\, w^T, \quad dw = \text{patches}^T dx, \quad db = \textstyle\sum dx && (6) \\
-#    d\text{images} &= \text{unpatchify}(d\text{patches}) && (7)
+#    patches = patchify(images) \quad (1) \qquad x = patches\, w + b \quad (2)
+#
+#    y = [cls\_token;\; x + positions] \quad (3)
+#
+#    dcls\_token = \sum_b dy_{b,0} \quad (4) \qquad dx_{b,n} = dy_{b,1+n}, \quad dpositions = \sum_b dx_b \quad (5)
+#
+#    dpatches = dx\, w^T, \quad dw = patches^T dx, \quad db = \sum dx \quad (6) \qquad dimages = unpatchify(dpatches) \quad (7)
 
 
 def embed_forward(images, w, b, cls_token, positions, patch_size):
@@ -169,7 +172,7 @@ panels = {"the picture": digit[..., 0], "its 16 words": patchify(digit, 2), "wit
 caption = (
     "How to read it: left a digit of 8 x 8 pixels; in the middle the sentence that the model reads, a row for each patch of "
     "2 x 2, from top left to bottom right, its columns the 4 pixels of the patch. Right the same pixels cut without the "
-    "transpose: a row is half a line of the picture. Both have 16 rows of 4."
+    "transpose: a row is half a line of the picture."
 )
 panels = [plot_lessons.Panel(title, array[0]) for title, array in panels.items()]
 print(plot.save(plot_lessons.heatmaps(panels, "column", "row", caption), figures / "vit_patches.png"))

@@ -164,12 +164,13 @@ np.testing.assert_allclose(loss_loop(pred, target, mask), loss)
 # %%
 # Backward: unshuffle and loss
 # ----------------------------
-# Equation (2) of ``ops.patches``: with :math:`j = \text{ids\_restore}_{b,n}`,
+# Equation (2) of ``ops.patches``: with :math:`j = ids\_restore_{b,n}`,
 #
 # .. math::
 #
-#    y_{b,n} = \begin{cases} x_{b,j} & j < K \\ \text{mask\_token} & \text{else} \end{cases} \qquad
-#    dx_{b,j} = dy_{b,n}, \quad d\text{mask\_token} = \sum_{b,\, n:\, j \ge K} dy_{b,n} \qquad (2)
+#    y_{b,n} = x_{b,j} \;\text{ if } j < K, \;\text{ else } mask\_token
+#
+#    dx_{b,j} = dy_{b,n} \;\text{ for } j < K, \qquad dmask\_token = \sum_{j \ge K} dy_{b,n} \qquad (2)
 #
 # Each gradient goes home the way its token came. ``ids_restore`` brought the token at j to place n; the inverse,
 # ``ids_shuffle``, brings the gradient at place n to j. The mask token stood in many places, so their gradients add up.
@@ -178,8 +179,9 @@ np.testing.assert_allclose(loss_loop(pred, target, mask), loss)
 #
 # .. math::
 #
-#    \text{loss} = \frac{1}{n P} \sum \text{mask} \, (\text{pred} - \text{target})^2 \quad (1) \qquad
-#    d\text{pred} = d\text{loss}\; \text{mask} \, \frac{2\, (\text{pred} - \text{target})}{n P} \quad (2)
+#    loss = \frac{1}{n P} \sum mask \, (pred - target)^2 \qquad (1)
+#
+#    dpred = dloss \; mask \, \frac{2\, (pred - target)}{n P} \qquad (2)
 
 
 def unshuffle(x, mask_token, ids_restore):

@@ -1,9 +1,12 @@
 """Exercises and the zoo: what is written, that every answer passes, and that mistakes fail with a message that helps."""
 import ast
+import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tinymae import exercise_judge, exercise_layers, exercise_models
 from tinymae.__main__ import main
 from tinymae.exercises import EXERCISES, ZOO, check_file, list_exercises, story, write_exercise
 from tinymae.lesson import lessons_folder
@@ -98,9 +101,10 @@ MISTAKES = [
      "x.reshape(batch, heads, length, width // heads)", "x is reshaped at once, which cuts the sentence"),
     ("split_heads", "x.swapaxes(1, 2).reshape(batch", "x.reshape(batch", "swap the axes back first"),
     ("multi_head_attention", "dxq + dxk + dxv", "dxk + dxv", "right once p.q or p.k is 0"),
-    ("multi_head_attention", "dxq + dxk + dxv", "dxq", "or another use of it"),
+    ("multi_head_attention", "dxq + dxk + dxv", "dxq", "the way around is missing, another use of it"),
     ("multi_head_attention", '"k": {"w": dwk}', '"k": {"w": dwv}', "this is the gradient of p.v.w"),
     ("multi_head_attention", '"k": {"w": dwk}', '"key": {"w": dwk}', "a misspelt key?"),
+    ("multi_head_attention", "dq, dk, dv = ", "dq, dv, dk = ", "take what another backward returns in its order"),
     ("cross_attention", "dmemory_k + dmemory_v", "dmemory_k", "memory: all zeros once p.q or p.k is 0"),
     ("cross_attention", "return dx, dmemory,", "return dmemory, dx,", "swapped with the gradient of memory"),
     ("masks", "(ids != pad)[", "(ids == pad)[", "the mask is the wrong way round"),
@@ -122,6 +126,7 @@ MISTAKES = [
     ("gelu", "cdf + x * pdf", "cdf", "x is also inside cdf"),
     ("gelu", "dy * (cdf + x * pdf)", "cdf + x * pdf", "backward ignores dy"),
     ("feed_forward", " * (h > 0)", "", "the ReLU is not undone"),
+    ("feed_forward", " * (h > 0)", " * (da > 0)", "da decides what passes"),
     ("feed_forward", "rows.sum(axis=0)", "rows.mean(axis=0)", "p.fc2.b: 15 times too small everywhere"),
     ("feed_forward", "dh @ w1.T", "dy + dh @ w1.T", "dy is added once too often"),
     ("encoder_layer", "dx1 = dy + dh", "dx1 = dh", "all zeros once p.ln2 or p.ffn is 0, though y still depends on it"),
@@ -139,7 +144,12 @@ MISTAKES = [
     ("cross_entropy", " / counts.sum()", "", "12 is how many of targets are not 0 (mean or sum?)"),
     ("cross_entropy", "(p - q)", "(q - p)", "the sign is wrong everywhere"),
     ("adamw", "self.t += 1", "self.t = 1", "t stands still at 1"),
-    ("adamw", "    self.t += 1\n", "", "nan"),
+    ("adamw", "    self.t += 1\n", "", "is t still 0 in the first step?"),
+    ("adamw", "self.m[name] / (1 - b1**self.t)", "self.m[name]", "the hat of m is missing"),
+    ("adamw", "self.v[name] / (1 - b2**self.t)", "self.v[name]", "the hat of v is missing"),
+    ("adamw", "lr * self.weight_decay * params", "self.weight_decay * params", "the weight decay is not multiplied by lr"),
+    ("adamw", "+ (1 - b1) * g", "+ g", "step 1 is the first that is wrong"),
+    ("adamw", "params[name] -= lr * mhat", "params[name] = params[name] - lr * mhat", "step 1 is the first that is wrong"),
     ("adamw", "np.sqrt(vhat)", "vhat", "the root of vhat is missing"),
     ("adamw", "params[name] -= lr * mhat", "params[name] += lr * mhat", "uphill: subtract"),
     ("adamw", "params[name] -= lr * self.weight_decay * params[name]", "pass", "there is no weight decay"),
@@ -147,7 +157,11 @@ MISTAKES = [
     ("schedule", "range(1, batches + 1)", "range(2, batches + 2)", "the first batch is step 2"),
     ("schedule", "range(1, batches + 1)", "range(batches)", "ZeroDivisionError"),
     ("schedule", "min(", "max(", "max stands in the place of min"),
-    ("beam_step", "totals[:, None] + log_probs", "log_probs", "the totals of the beginnings are not added"),
+    ("beam_step", "totals[:, None] + log_probs", "log_probs", "the totals are added nowhere"),
+    ("beam_step", "scores[origin, word]", "log_probs[origin, word]", "the totals of the beginnings are not added"),
+    ("beam_step", "return origin, word,", "return word, origin,", "origin: it is what comes out when word is returned in its"),
+    ("beam_step", "return origin, word, scores[origin, word]", "return [origin, word, scores[origin, word]]",
+     "got a list: `return a, b` makes a tuple"),
     ("beam_step", "return origin, word,", "return origin, best,", "the word is the remainder by V"),
     ("beam_step", "np.argsort(-scores", "np.argsort(scores", "the worst are kept"),
     ("patchify", "    x = x.transpose(0, 1, 3, 2, 4, 5) ", "    #", "the picture is reshaped at once"),
@@ -155,6 +169,8 @@ MISTAKES = [
     ("random_masking", "np.argsort(ids_shuffle, axis=1)", "ids_shuffle", "it is ids_shuffle, the patch at each place"),
     ("random_masking", ">= kept", "< kept", "0 and 1 have changed places"),
     ("random_masking", "int(noise", "round(noise", "K = int(6 * 0.25) = 1: it has shape (2, 2), expected (2, 1)"),
+    ("random_masking", "ids_keep, ids_restore, mask\n", "ids_keep, mask, ids_restore\n", "mask is returned in its place"),
+    ("random_masking", ">= kept", "> kept", "one patch too many stays"),
     ("unshuffle", "np.argsort(ids_restore, axis=1)", "ids_restore", "the way back is the inverse order"),
     ("unshuffle", ".sum(axis=(0, 1), keepdims=True)", ".sum(axis=(0, 1))", "the numbers are right, reshape it"),
     ("masked_mse", ".sum() / mask.sum() ", ".mean() ", "the mean is taken over all patches"),
@@ -168,6 +184,359 @@ def test_a_mistake_fails_with_its_cause(name, old, new, words, check):
     report = check(name, append=replaced(answer(name), old, new))
     assert not report.ok and words in report.text, report.text
     assert "All of it is right" not in report.text
+
+
+# Wrong, and right in one place or another: each would pass a check that is a little blinder.
+BLIND_SPOTS = [
+    # the other numbers do not stay where they are: the gradient of a sum of functions of one number would be right
+    ("numerical_gradient", "gradient: 12 of 12 numbers are wrong", """
+        def difference(f, x, index, h):
+            up, down = np.zeros_like(x), np.zeros_like(x)
+            up[index], down[index] = x[index] + h, x[index] - h
+            return (f(up) - f(down)) / (2 * h)
+    """),
+    ("numerical_gradient", "another h is used", """
+        def difference(f, x, index, h):
+            step = np.zeros_like(x)
+            step[index] = 1e-5
+            return (f(x + step) - f(x - step)) / 2e-5
+    """),
+    # the padding's row gets nothing: not the mistake of dtable[ids] += dy
+    ("embedding", "wrong only at 0 of axis 0", """
+        def embedding_backward(dy, cache):
+            ids, shape = cache
+            dtable = np.zeros(shape)
+            np.add.at(dtable, ids, dy)
+            dtable[0] = 0
+            return dtable
+    """),
+    # the same draws in every call, though backward keeps to them
+    ("dropout", "two calls with one rng drop the same numbers", """
+        def dropout_forward(x, rate, rng=None):
+            if rng is None:
+                return x, None
+            keep = (np.random.default_rng(0).random(x.shape) >= rate) / (1 - rate)
+            return x * keep, keep
+
+
+        def dropout_backward(dy, cache):
+            return dy if cache is None else dy * cache
+    """),
+    ("dropout", "whole rows or columns are dropped", """
+        def dropout_forward(x, rate, rng=None):
+            if rng is None:
+                return x, None
+            keep = (rng.random(x.shape[-1]) >= rate) / (1 - rate)
+            return x * keep, keep
+
+
+        def dropout_backward(dy, cache):
+            return dy if cache is None else dy * cache
+    """),
+    # nothing is dropped, in either pass
+    ("attention", "share of zeros: a share of 0.00 is dropped, expected 0.3", """
+        def scaled_dot_product_attention_forward(q, k, v, mask=None, dropout=0.0, rng=None):
+            weights, _ = softmax_forward(q @ k.mT / math.sqrt(q.shape[-1]), mask)
+            return weights @ v, (q, k, v, weights)
+
+
+        def scaled_dot_product_attention_backward(dy, cache):
+            q, k, v, weights = cache
+            dscores = softmax_backward(dy @ v.mT, (weights,)) / math.sqrt(q.shape[-1])
+            return dscores @ k, dscores.mT @ q, weights.mT @ dy
+    """),
+    # (B, T, D) alone
+    ("layernorm", "x of shape (T, D) worst", """
+        def layernorm_backward(dy, cache):
+            xhat, rstd, gamma = cache
+            dxhat = dy * gamma
+            dx = dxhat - dxhat.mean(-1, keepdims=True) - xhat * (dxhat * xhat).mean(-1, keepdims=True)
+            return rstd * dx, (dy * xhat).sum((0, 1)), dy.sum((0, 1))
+    """),
+    # beta moves last in a check, and the cache does not depend on it
+    ("layernorm", "backward: the same arguments gave another gradient later", """
+        right, left = layernorm_forward, {}
+
+
+        def layernorm_forward(x, gamma, beta, eps=1e-5):
+            y, left["cache"] = right(x, gamma, beta, eps)
+            return y, None
+
+
+        def layernorm_backward(dy, cache):
+            xhat, rstd, gamma = left["cache"]
+            positions = tuple(range(dy.ndim - 1))
+            dxhat = dy * gamma
+            dx = dxhat - dxhat.mean(-1, keepdims=True) - xhat * (dxhat * xhat).mean(-1, keepdims=True)
+            return rstd * dx, (dy * xhat).sum(positions), dy.sum(positions)
+    """),
+    ("layernorm", "gamma: right only while gamma = 1: the gradient of a factor does not contain that factor", """
+        def layernorm_backward(dy, cache):
+            xhat, rstd, gamma = cache
+            positions = tuple(range(dy.ndim - 1))
+            dxhat = dy * gamma
+            dx = dxhat - dxhat.mean(-1, keepdims=True) - xhat * (dxhat * xhat).mean(-1, keepdims=True)
+            return rstd * dx, (dxhat * xhat).sum(positions), dy.sum(positions)
+    """),
+    # right for the decoder, and the targets of the loss are gone
+    ("shift_right", "An argument is not yours to write into", """
+        def shift_right(targets, bos):
+            targets[:, 1:] = targets[:, :-1]
+            targets[:, 0] = bos
+            return targets
+    """),
+    ("shift_right", "the first word is 1, whatever bos is", """
+        def shift_right(targets, bos):
+            return np.concatenate([np.ones((len(targets), 1), int), targets[:, :-1]], axis=1)
+    """),
+    ("shift_right", "it is float64, expected integers", """
+        def shift_right(targets, bos):
+            return np.concatenate([np.full((len(targets), 1), float(bos)), targets[:, :-1]], axis=1)
+    """),
+    ("adamw", "the arrays of params stay what they were", """
+        def step(self, params, grads, lr):
+            params.update({name: p - lr * grads[name] for name, p in params.items()})
+
+
+        AdamW.step = step
+    """),
+    ("adamw", "An argument is not yours to write into", """
+        def step(self, params, grads, lr):
+            for name, g in grads.items():
+                g += self.weight_decay * params[name]
+
+
+        AdamW.step = step
+    """),
+    # every optimiser goes on where the last one stopped
+    ("adamw", "it does not begin where the first one began", """
+        ms, vs = {}, {}
+
+
+        def step(self, params, grads, lr):
+            self.t += 1
+            b1, b2 = self.betas
+            for name, g in grads.items():
+                ms[name] = b1 * ms.get(name, 0) + (1 - b1) * g
+                vs[name] = b2 * vs.get(name, 0) + (1 - b2) * g * g
+                params[name] -= lr * self.weight_decay * params[name]
+                params[name] -= lr * ms[name] / (1 - b1**self.t) / (np.sqrt(vs[name] / (1 - b2**self.t)) + self.eps)
+
+
+        AdamW.step = step
+    """),
+    # chooses by the next word alone, and adds the totals afterwards
+    ("beam_step", "the totals are not added before the choice", """
+        def beam_step(totals, log_probs):
+            best = np.argsort(-log_probs, axis=None)[: len(totals)]
+            origin, word = np.divmod(best, log_probs.shape[1])
+            return origin, word, totals[origin] + log_probs[origin, word]
+    """),
+    # the mean of the pictures' means
+    ("masked_mse", "in each picture first", """
+        def masked_mse_forward(pred, target, mask):
+            share = mask / mask.sum(axis=1, keepdims=True) / len(mask)
+            error = pred - target
+            return (share * (error * error).mean(-1)).sum(), (error, share)
+
+
+        def masked_mse_backward(dloss, cache):
+            error, share = cache
+            return dloss * share[..., None] * 2 * error / error.shape[-1]
+    """),
+    # the kept rows in the order of the picture
+    ("unshuffle", "the right numbers in another order along axis 1", """
+        def unshuffle_backward(dy, cache):
+            kept, ids_restore = cache
+            seen = ids_restore < kept
+            return dy[seen].reshape(len(dy), kept, -1), dy[~seen].sum(axis=0)[None, None]
+    """),
+]
+
+
+@pytest.mark.parametrize(("name", "words", "code"), BLIND_SPOTS)
+def test_no_blind_spot(name, words, code, check):
+    report = check(name, append=textwrap.dedent(code))
+    assert not report.ok and words in report.text, report.text
+
+
+# Right, and not as the answers have it.
+UNUSUAL = [
+    ("numerical_gradient", """
+        def difference(f, x, index, h):
+            step = np.zeros_like(x)
+            step[index] = h
+            return (f(x + step) - f(x - step)) / (2 * h)
+    """),
+    ("embedding", """
+        def embedding_backward(dy, cache):
+            ids, (words, width) = cache
+            return None, np.eye(words)[ids].reshape(-1, words).T @ dy.reshape(-1, width)
+    """),
+    ("positional_encoding", """
+        def positional_encoding(length, width):
+            waves = [[pos / 10000 ** (column // 2 * 2 / width) for column in range(width)] for pos in range(length)]
+            return [[(math.cos if column % 2 else math.sin)(wave) for column, wave in enumerate(row)] for row in waves]
+
+
+        import math
+    """),
+    ("dropout", """
+        def dropout_forward(x, rate, rng=None):
+            if rng is None:
+                return x, None
+            kept = rng.binomial(1, 1 - rate, x.shape).astype(bool)
+            return np.where(kept, x / (1 - rate), 0), (kept, rate)
+
+
+        def dropout_backward(dy, cache):
+            return dy if cache is None else np.where(cache[0], dy / (1 - cache[1]), 0)
+    """),
+    ("attention", """
+        def scaled_dot_product_attention_backward(dy, cache):
+            q, k, v, weights, dropped, keep = cache
+            dweights = np.einsum("bhid,bhjd->bhij", dy, v) * keep
+            dscores = weights * (dweights - np.einsum("bhij,bhij->bhi", dweights, weights)[..., None]) / q.shape[-1] ** 0.5
+            dq, dk = np.einsum("bhij,bhjd->bhid", dscores, k), np.einsum("bhij,bhid->bhjd", dscores, q)
+            return dq, dk, np.einsum("bhij,bhid->bhjd", dropped, dy)
+    """),
+    ("split_heads", """
+        def split_heads(x, heads):
+            return np.stack(np.split(x, heads, axis=-1), axis=1)
+
+
+        def merge_heads(x):
+            return np.concatenate(list(x.swapaxes(0, 1)), axis=-1)
+    """),
+    ("masks", """
+        def padding_mask(ids, pad=0):
+            batch, length = ids.shape
+            return np.broadcast_to((ids != pad)[:, None, None], (batch, 1, length, length))
+
+
+        def causal_mask(length):
+            return [[j <= i for j in range(length)] for i in range(length)]
+    """),
+    ("feed_forward", """
+        def feed_forward_backward(dy, cache):
+            x, h, a, p = cache
+            da = np.einsum("btd,fd->btf", dy, p["fc2"]["w"])
+            da[a == 0] = 0
+            dp = {"fc1": {"w": np.einsum("btd,btf->df", x, da), "b": da.sum((0, 1))},
+                  "fc2": {"w": np.tensordot(a, dy, ((0, 1), (0, 1))), "b": dy.sum((0, 1))}}
+            return np.einsum("btf,df->btd", da, p["fc1"]["w"]), dp
+    """),
+    ("linear", """
+        def linear_backward(dy, cache):
+            x, w = cache
+            dw, db = np.zeros_like(w), np.zeros(w.shape[1])
+            for b, t in np.ndindex(x.shape[:2]):
+                dw += np.outer(x[b, t], dy[b, t])
+                db += dy[b, t]
+            return dy @ w.T, dw, db
+    """),
+    ("softmax", """
+        def softmax_forward(scores):
+            e = np.exp(scores - scores.max(-1, keepdims=True))
+            return e / e.sum(-1, keepdims=True), {"e": e}
+
+
+        def softmax_backward(dp, cache):
+            p = cache["e"] / cache["e"].sum(-1, keepdims=True)
+            jacobian = p[..., :, None] * (np.eye(p.shape[-1]) - p[..., None, :])
+            return (np.einsum("...j,...jk->...k", dp, jacobian),)
+    """),
+    ("cross_entropy", """
+        def cross_entropy_backward(dloss, cache):
+            p, q, counts = cache
+            dlogits = dloss * (p - q) / counts.sum()
+            dlogits[~counts] = 0
+            return dlogits
+    """),
+    ("schedule", """
+        import numpy as np
+
+
+        def learning_rates(params, batches, d_model, warmup, factor=1.0):
+            step = np.arange(1.0, batches + 1)
+            return factor / math.sqrt(d_model) * np.minimum(1 / np.sqrt(step), step / warmup**1.5)
+    """),
+    ("beam_step", """
+        def beam_step(totals, log_probs):
+            beam, words = log_probs.shape
+            scores = [(totals[w] + log_probs[w, v], w, v) for w in range(beam) for v in range(words)]
+            new, origin, word = zip(*sorted(scores, reverse=True)[:beam])
+            return origin, word, new
+    """),
+    ("patchify", """
+        def patchify_forward(images, patch_size):
+            rows, cols, p = *images.shape[1:3], patch_size
+            cut = [images[:, i : i + p, j : j + p] for i in range(0, rows, p) for j in range(0, cols, p)]
+            return np.stack([patch.reshape(len(images), -1) for patch in cut], axis=1), (images.shape, p)
+
+
+        def patchify_backward(dpatches, cache):
+            shape, p = cache
+            dimages = np.empty(shape)
+            places = [(i, j) for i in range(0, shape[1], p) for j in range(0, shape[2], p)]
+            for n, (i, j) in enumerate(places):
+                dimages[:, i : i + p, j : j + p] = dpatches[:, n].reshape(shape[0], p, p, -1)
+            return dimages
+    """),
+    ("random_masking", """
+        def random_masking(noise, mask_ratio):
+            shuffle = noise.argsort(1)
+            keep = shuffle[:, : int(noise.shape[1] * (1 - mask_ratio))]
+            restore, mask = np.empty_like(shuffle), np.ones(noise.shape, bool)
+            np.put_along_axis(restore, shuffle, np.arange(noise.shape[1])[None], axis=1)
+            np.put_along_axis(mask, keep, False, axis=1)
+            return keep, restore, mask
+    """),
+    ("unshuffle", """
+        def unshuffle_backward(dy, cache):
+            kept, ids_restore = cache
+            dshuffled = np.empty_like(dy)
+            np.put_along_axis(dshuffled, ids_restore[..., None], dy, axis=1)
+            return dshuffled[:, :kept], dshuffled[:, kept:].sum((0, 1), keepdims=True)
+    """),
+    ("masked_mse", """
+        def masked_mse_forward(pred, target, mask):
+            hidden = mask == 1
+            error = pred[hidden] - target[hidden]
+            return float((error**2).mean()), (pred.shape, hidden, error)
+
+
+        def masked_mse_backward(dloss, cache):
+            shape, hidden, error = cache
+            dpred = np.zeros(shape)
+            dpred[hidden] = dloss * 2 * error / error.size
+            return dpred
+    """),
+]
+
+
+@pytest.mark.parametrize(("name", "code"), UNUSUAL, ids=[name for name, _ in UNUSUAL])
+def test_an_unusual_answer_is_right(name, code, check):
+    report = check(name, append=textwrap.dedent(code))
+    assert report.ok, report.text
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_variant_is_wrong_somewhere(name, check, monkeypatch):
+    """A variant that gives the right numbers in all tables of a check is a mistake that this check cannot see."""
+    same = {}
+
+    def judge(row, ours, expected, variants=(), *args, tolerance=1e-9, **options):
+        for words, variant in dict(variants).items():
+            agrees = exercise_judge.close(np.asarray(expected, float), variant(), tolerance)
+            same[row, words] = same.get((row, words), True) and agrees
+        return judged(row, ours, expected, variants, *args, tolerance=tolerance, **options)
+
+    judged = exercise_judge.judge
+    for module in (exercise_judge, exercise_layers, exercise_models):
+        monkeypatch.setattr(module, "judge", judge)
+    assert check(name, append=answer(name)).ok
+    assert not any(same.values()), [key for key, agrees in same.items() if agrees]
 
 
 FORWARD_MISTAKES = [
@@ -225,7 +594,7 @@ ZOO_CAUSES = {
                                 [("words[:, None, :, None]", "words[:, None, None, :]")]),
     "padding_mask_broadcast": ("the padding stands on the axis of the queries: it is keys that are hidden",
                                [("words[:, None, :, None]", "words[:, None, None, :]")]),
-    "no_residual_backward": ("though y still depends on it: the way around is missing, a residual path", [
+    "no_residual_backward": ("though y still depends on it: the way around is missing, another use of it or a residual", [
         ('dx, dgamma2, dbeta2 = layernorm_backward(dh, cache["ln2"])',
          'dh, dgamma2, dbeta2 = layernorm_backward(dh, cache["ln2"])\n    dx1 = dy + dh'),
         ("multi_head_attention_backward(dx, ", "multi_head_attention_backward(dx1, "), ("return dx, {", "return dx1 + dx, {")]),
@@ -327,12 +696,17 @@ FIRST = "def gelu_backward(dy, cache):"                         # and its first
     (SLOPE, "return 'dx'", "is a str"),
     (FIRST, "def backward(dy, cache):", "gelu_backward is not written yet"),
     (FIRST, "gelu_backward = None\n\n\ndef backward(dy, cache):", "expected a function or class gelu_backward in the file"),
-    (FIRST, "def gelu_backward(dy):\n    cache = None", "takes 1 positional argument but 2 were given"),
+    (FIRST, "def gelu_backward(dy):\n    cache = None", "positional argument but 2 were given: leave the arguments as"),
     (FIRST, f"def gelu_forward(x):\n    return None\n\n\n{FIRST}",
      "expected a function to return (y, cache), got None: is its return missing?"),
     (FIRST, f"def gelu_forward(x):\n    return [x, None]\n\n\n{FIRST}", "got a list"),
     (FIRST, f"def gelu_forward(x):\n    return x, None, None\n\n\n{FIRST}", "got a tuple of 3"),
-    (FIRST, f"def gelu_forward(x):\n    return 'y', None\n\n\n{FIRST}", "expected numbers of shape (3, 5, 10), got <U1"),
+    (FIRST, f"def gelu_forward(x):\n    return 'y', None\n\n\n{FIRST}", "expected numbers of shape (3, 5, 10), got a str"),
+    (FIRST, f"def gelu_forward(x):\n    return np.array([{{}}, None]), None\n\n\n{FIRST}", "got an array of object"),
+    (FIRST, f"import sys\n\nsys.exit()\n\n\n{FIRST}", "it ends Python itself"),
+    (FIRST, f"def gelu_forward(y):\n    return y, z\n\n\n{FIRST}", "NameError: name 'z' is not defined"),
+    (FIRST, f"def gelu_forward(x):\n    return x * np.ones(3), None\n\n\n{FIRST}", "(3,5,10) (3,) Shapes: x (3, 5, 10)"),
+    (FIRST, f"def gelu_forward(x):\n    x *= 2\n    return x, None\n\n\n{FIRST}", "x: forward writes into x"),
     (FIRST, f"def gelu_forward(x):\n    return [[1], [1, 2]], None\n\n\n{FIRST}", "got a list that is none"),
     (FIRST, f"def gelu_forward(x):\n    return None, None\n\n\n{FIRST}", "y: it is None: is the return missing?"),
     (FIRST, f"def gelu_forward(x):\n    return x.sum(), None\n\n\n{FIRST}", "it has shape (), expected (3, 5, 10)"),
@@ -358,6 +732,9 @@ def test_a_file_that_is_not_utf_8(content, tmp_path):
     ("2 * y", "it is 2 times what it should be, everywhere"),
     ("0 * y", "it is 0 everywhere"),
     ("y / 0", "a division by 0, the log of 0, or an overflow"),
+    ("y * np.nan", "a division by 0, the log of 0, an overflow, or None in the place of a number"),
+    ("y.astype(np.float32)", "it is nearly right, off by"),
+    ("y.astype(int)", "it is int64, which cut off what stands behind the point"),
     ("y[:1] + 0 * y", "item 0 of axis 0 is right, and all others are wrong"),
     ("y + (y > 1)", "numbers are wrong: ["),
 ])
@@ -381,13 +758,14 @@ def test_a_file_may_have_another_name(tmp_path):
     assert check_file(path).ok
 
 
-def test_an_error_of_our_own_is_not_blamed_on_the_learner(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [KeyError("ours"), TypeError("ours")])
+def test_an_error_of_our_own_is_not_blamed_on_the_learner(error, tmp_path, monkeypatch):
     def broken(names):
-        raise KeyError("ours")
+        raise error
         yield
 
     monkeypatch.setitem(EXERCISES, "gelu", EXERCISES["gelu"]._replace(check=broken))
-    with pytest.raises(KeyError, match="ours"):
+    with pytest.raises(type(error), match="ours"):
         check_file(write_exercise("gelu", tmp_path))
 
 

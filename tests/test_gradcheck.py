@@ -740,6 +740,15 @@ def test_count_of_gradients(x, rng):
     for bad in (lambda dy, c: linear_backward(dy, c)[0], lambda dy, c: None,
                 lambda dy, c: (*linear_backward(dy, c)[:2], dy), lambda dy, c: list(linear_backward(dy, c)[:2])):
         assert "expected a tuple of 2: x, w" in wrong(gradcheck(linear_forward, bad, x, w), "backward")["backward"]
+    brackets = wrong(gradcheck(linear_forward, lambda dy, c: list(linear_backward(dy, c)[:2]), x, w), "backward")["backward"]
+    assert "returned a list" in brackets and "brackets make a list" in brackets
+    many = wrong(gradcheck(lambda x: (x, None), lambda dy, _: (dy, dy), x), "backward")["backward"]
+    assert "2 gradient(s) in a tuple, expected the gradient of x alone" in many and "integers" in many
+    swapped = gradcheck(linear_forward, lambda dy, c: ({"w": dy}, [dy]), x, w)
+    assert wrong(swapped, "x", "w") == {
+        "x": "the gradient is a dict, expected an array of shape (2, 3, 4)",
+        "w": "the gradient is a list, expected an array of shape (4, 5)",
+    }
     nothing = wrong(gradcheck(linear_forward, lambda dy, c: None, x, w), "backward")["backward"]
     assert "returned None" in nothing and "is its return missing?" in nothing
 
@@ -761,7 +770,7 @@ def test_trees_of_gradients(x, rng):
     found = edited(lambda dp: {"in": dp["in"], "out": dp["out"], "bias": np.zeros(3)})
     assert list(found) == ["p.bias"] and "misspelt" in found["p.bias"]
     found = edited(lambda dp: dp["in"]["w"])
-    assert set(found) == {"p", "p.in.w", "p.in.b", "p.out.0.w", "p.out.0.b"}
+    assert found == {"p": "the gradient is a ndarray, expected a tree like p: p.in.w, p.in.b, p.out.0.w, p.out.0.b"}
 
 
 def test_constants_inside_a_tree(x):
@@ -833,6 +842,20 @@ def test_backward_that_keeps_state(x):
     square = Square()
     assert "outlives the call" in wrong(gradcheck(square.forward, square.backward, x), "backward")["backward"]
     assert "outlives the call" in wrong(gradcheck(square.forward, square.accumulate, x), "backward")["backward"]
+
+
+def test_state_that_the_last_argument_does_not_change(x, rng):
+    left = {}
+
+    def forward(x, b):
+        left["x"] = x.copy()
+        return x * x + b, None
+
+    def backward(dy, cache):
+        return 2 * left["x"] * dy, dy.sum(axis=(0, 1))
+
+    rows = gradcheck(forward, backward, x, rng.standard_normal(D))
+    assert "outlives the call" in wrong(rows, "backward")["backward"]
 
 
 # ---- noise and samples -----------------------------------------------------------------------------------------------

@@ -104,6 +104,25 @@ def test_back_brings_the_variables_back(small, answers, capsys):
     assert capsys.readouterr().out.count("second ran [1, 2] 12.0") == 2
 
 
+@pytest.mark.parametrize("value", ["threading.Lock()", "ctypes.pointer(ctypes.c_int(3))"])
+def test_what_cannot_be_copied_stays_itself(tmp_path, answers, value):
+    path = tmp_path / "07_lock.py"
+    path.write_text(f'"""\nL · 锁\n===\n"""\n# %%\nimport ctypes, threading\nx = {value}\n# %%\nprint(x)\n', encoding="utf-8")
+    answers("", "", "")
+    assert step(read_lesson(path))
+
+
+def test_a_temporary_folder_is_there_after_going_back(tmp_path, answers, capsys):
+    path = tmp_path / "08_folder.py"
+    path.write_text(
+        '"""\nF · 夹\n===\n"""\n# %%\nimport os, tempfile\nfolder = tempfile.TemporaryDirectory()\n'
+        '# %%\ny = 1\n# %%\nprint("there", os.path.isdir(folder.name))\nfolder.cleanup()\n', encoding="utf-8",
+    )  # fmt: skip
+    answers("", "", "", "b", "", "")
+    assert step(read_lesson(path))
+    assert "there True" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("end", [("", "q"), ("", "")])
 def test_leaving(small, answers, end):
     answers(*end)

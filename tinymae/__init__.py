@@ -6,7 +6,8 @@
     models      vit (the encoder), mae (the masked autoencoder), transformer (the encoder-decoder that translates)
     masks       padding and causal;  decode: greedy, beam search, sampling
     init        parameters from an rng;  tree: what to do with them
-    optim       AdamW, clipping, schedules;  parallel: one gradient from many threads or MPI ranks;  training: the loop;  checkpoint
+    optim       AdamW, clipping, schedules;  parallel: one gradient from many threads or MPI ranks
+    training    the loop;  checkpoint: save and resume
     gradcheck   is a backward right? For these functions and for yours;  invariants: what a gradient check cannot see
     plot        arrays in, a Figure out;  plot_text: the same for words;  plot_lessons: for experiments
     trace       what flowed where, forward and backward side by side

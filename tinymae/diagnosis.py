@@ -45,12 +45,12 @@ def diagnose(case):
     return next(filter(None, (hypothesis(case) for hypothesis in HYPOTHESES)))
 
 
-def explain_shape(analytic, numeric, others=()):
-    """One sentence on a gradient of the wrong shape; others is {tensor: numeric} of all tensors."""
+def explain_shape(tensor, analytic, numeric, others=()):
+    """One sentence on a gradient of the wrong shape; others is {tensor: numeric} of the other tensors."""
     text = f"the gradient has shape {analytic.shape}, expected {numeric.shape}"
     for other, gradient in dict(others).items():
         if same(analytic, gradient):
-            return f"{text}: it is the gradient of {other}; return one for each, in the order of forward's arguments"
+            return f"{text}: it is the gradient of {other}; {places(tensor, other)}"
     if analytic.size == numeric.size and same(analytic.reshape(numeric.shape), numeric):
         return f"{text}: the numbers are right, reshape it"
     for axes in itertools.permutations(range(analytic.ndim)):
@@ -63,6 +63,13 @@ def explain_shape(analytic, numeric, others=()):
             if total.size == numeric.size and same(total.reshape(numeric.shape), numeric):
                 return f"{text}: it is right when summed over axes {axes}, along which forward repeated the argument"
     return text
+
+
+def places(tensor, other):
+    """What to do about two gradients of which one stands in the other's place."""
+    if "." in tensor and "." in other:
+        return "put each under its own key, and take what another backward returns in its order"
+    return "return one for each, in the order of forward's arguments"
 
 
 # ---- comparing -------------------------------------------------------------------------------------------------------
@@ -203,7 +210,7 @@ def swapped(case):
     for other, (analytic, numeric) in case.gradients.items():
         if other != case.tensor and same(case.analytic, numeric):
             if same(analytic, case.numeric):
-                return f"swapped with the gradient of {other}: return them in the order of forward's arguments"
+                return f"swapped with the gradient of {other}: {places(case.tensor, other)}"
             return f"this is the gradient of {other}"
     return ""
 
@@ -259,7 +266,8 @@ def repeated_ids(case):
     for path, ids in arrays(case, "iu").items():
         if ids.size and ids.min() >= 0 and ids.max() < rows:
             counts = np.bincount(ids.ravel().astype(int), minlength=rows)
-            if bad.any() and not bad[counts < 2].any() and (counts == 1).any():
+            lost = not case.analytic[bad].any()                 # rows that get nothing at all are another story
+            if bad.any() and not bad[counts < 2].any() and (counts == 1).any() and not lost:
                 return (f"wrong only in rows that {path} names more than once: their gradients add up (np.add.at), "
                         f"dw[{path}] += dy keeps the last one")
     return ""
@@ -319,6 +327,8 @@ def gain_of_one(case):
             continue
         changes = next(({path: leaf} for path, leaf in group.items() if case.passes({path: leaf})), group)
         state = ", ".join(f"{path} = {leaf.flat[0]:.0f}" for path, leaf in changes.items())
+        if changes.keys() == {case.tensor}:
+            return f"right only while {state}: the gradient of a factor does not contain that factor"
         if changes.keys() <= gains.keys():
             return f"right only while {state}: in a normalisation gamma multiplies dy before the means are taken, not after"
         hint = ": does dgamma take y for xhat? at the initial values they are the same" if own.ndim == 1 else ""
@@ -331,8 +341,8 @@ def dropout(case):
                if isinstance(leaf, float) and 0 < leaf < 1 and (path == "p" or "rate" in path or "drop" in path)}
     trials = [{"rng": None}] * (case.inputs.get("rng") is not None) + [changes] * bool(changes)
     if any(case.passes(trial) for trial in trials):
-        return ("right without dropout, wrong with it: backward uses the mask and the scale that forward drew, and the "
-                "gradient of a product uses its factor after dropout (dv = dropped weights^T dy)")
+        return ("right without dropout, wrong with it: backward uses the mask and the scale that forward drew, and in each "
+                "product what stood there in forward, before dropout or after it")
     return ""
 
 
@@ -396,8 +406,8 @@ def residual(case):
     off = outermost([prefix for prefix, zeros in branches(case).items() if case.lost(zeros)])
     if not off:
         return ""
-    return (f"all zeros once {' or '.join(off)} is 0, though y still depends on it: the way around is missing, a residual path "
-            f"(y = x + f(x) gives dx = dy + ...) or another use of it")
+    return (f"all zeros once {' or '.join(off)} is 0, though y still depends on it: the way around is missing, another use of "
+            f"it or a residual path (y = x + f(x) gives dx = dy + ...)")
 
 
 def one_path(case):

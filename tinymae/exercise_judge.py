@@ -20,6 +20,13 @@ def normal(*shape, seed=0):
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
 
+def frozen(array):
+    """A copy that a learner's function cannot write into: arguments are not its own."""
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
 class Problem(Exception):
     """What keeps a learner's file from being checked at all; the text says what to do about it."""
 
@@ -35,9 +42,14 @@ def parts(result, *expected):
     """What a learner's function returned, as the tuple that it should be; a Problem where it is none of that length."""
     if isinstance(result, tuple) and len(result) == len(expected):
         return result
-    got = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
-    cause = "is its return missing?" if result is None else "look at its return"
-    raise Problem(f"expected a function to return ({', '.join(expected)}), got {'None' if result is None else got}: {cause}")
+    got, cause = f"a {type(result).__name__}", "look at its return"
+    if result is None:
+        got, cause = "None", "is its return missing?"
+    elif isinstance(result, tuple):
+        got = f"a tuple of {len(result)}"
+    elif isinstance(result, list):
+        cause = "`return a, b` makes a tuple, brackets make a list"
+    raise Problem(f"expected a function to return ({', '.join(expected)}), got {got}: {cause}")
 
 
 def judge(name, ours, expected, variants=(), invariants=(), otherwise="", tolerance=1e-9):
@@ -61,22 +73,37 @@ def judge(name, ours, expected, variants=(), invariants=(), otherwise="", tolera
     if ours is None:
         return refuse("it is None: is the return missing?")
     try:
-        ours = np.asarray(ours)
+        array = np.asarray(ours)
     except ValueError:                                          # a list of rows of different lengths
         return refuse(f"expected an array of shape {expected.shape}, got a {type(ours).__name__} that is none")
-    if ours.dtype.kind not in "fiub":
-        return refuse(f"expected numbers of shape {expected.shape}, got {ours.dtype}")
-    if ours.shape != expected.shape:
-        return refuse(f"it has shape {ours.shape}, expected {expected.shape}")
-    if expected.dtype == bool and ours.dtype != bool:
-        return refuse(f"it is {ours.dtype}, expected bool: True and False, not 1 and 0")
-    ours, expected = ours.astype(np.float64), expected.astype(np.float64)
+    if array.dtype.kind not in "fiub":
+        got = f"an array of {array.dtype}" if isinstance(ours, np.ndarray) else f"a {type(ours).__name__}"
+        return refuse(f"expected numbers of shape {expected.shape}, got {got}")
+    if array.shape != expected.shape:
+        return refuse(f"it has shape {array.shape}, expected {expected.shape}")
+    if expected.dtype == bool and array.dtype != bool:
+        return refuse(f"it is {array.dtype}, expected bool: True and False, not 1 and 0")
+    ours, whole = array.astype(np.float64), expected.dtype.kind in "iu"
+    expected = expected.astype(np.float64)
     if close(ours, expected, tolerance):
+        if whole and array.dtype.kind == "f":
+            return refuse(f"it is {array.dtype}, expected integers: nobody can index with 1.0")
         return Row(name, (), np.nan, np.nan, _distance(ours, expected), True, "")
     causes = [f"it is what comes out when {words}" for words, variant in dict(variants).items()
               if close(ours, variant(), tolerance)][:1]
     causes += [complaint for complaint in map(_violation, invariants) if complaint][:1]
-    return refuse("; ".join(causes) or otherwise or _likeness(ours, expected, tolerance))
+    return refuse("; ".join(causes) or otherwise or _likeness(array, ours, expected, tolerance))
+
+
+def judge_all(result, outputs):
+    """The Rows of a function that returns several; outputs is {name: (expected, variants)}, in the order of its return."""
+    rows = []
+    for name, ours in zip(outputs, parts(result, *outputs), strict=True):
+        expected, variants = outputs[name]
+        places = {f"{other} is returned in its place": lambda right=right: right
+                  for other, (right, _) in outputs.items() if other != name}
+        rows.append(judge(name, ours, expected, variants | places))
+    return rows
 
 
 def close(ours, other, tolerance):
@@ -97,12 +124,18 @@ def _violation(invariant):
     return ""
 
 
-def _likeness(ours, expected, tolerance):
-    """One sentence on what wrong numbers look like."""
+def _likeness(array, ours, expected, tolerance):
+    """One sentence on what wrong numbers look like; array is ours as it came."""
     if not np.isfinite(ours).all():
-        return f"it holds {ours[~np.isfinite(ours)][0]}: a division by 0, the log of 0, or an overflow"
+        cause = "an overflow, or None in the place of a number" if np.isnan(ours).any() else "or an overflow"
+        return f"it holds {ours[~np.isfinite(ours)][0]}: a division by 0, the log of 0, {cause}"
+    if array.dtype.kind in "iu" and close(ours, np.trunc(expected), tolerance):
+        return f"it is {array.dtype}, which cut off what stands behind the point: expected float64"
+    if close(ours, expected, 1e-5):
+        return (f"it is nearly right, off by {_distance(ours, expected):.0e} of the largest number: is something float32, or "
+                f"an eps or a step not the one that was given?")
     if not ours.any():
-        return "it is 0 everywhere"
+        return f"it is {'False' if array.dtype == bool else '0'} everywhere"
     if expected.size > 1 and expected.any():
         factor = np.vdot(ours, expected) / np.vdot(expected, expected)
         if close(ours, factor * expected, tolerance):
@@ -111,7 +144,7 @@ def _likeness(ours, expected, tolerance):
         if close(ours.transpose(axes), expected, tolerance):
             return f"its axes are in another order: it is right after transpose{axes}"
     wrong = np.abs(ours - expected) > tolerance * np.abs(expected).max()
-    if ours.ndim > 1 and len(ours) > 1 and not wrong[0].any() and all(item.any() for item in wrong[1:]):
+    if ours.ndim > 1 and len(ours) > 1 and not wrong[0].any() and all(item.mean() > 0.5 for item in wrong[1:]):
         return "item 0 of axis 0 is right, and all others are wrong"
     worst = np.unravel_index(np.argmax(np.abs(ours - expected)), ours.shape)
     if expected.size == 1:

@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from tinymae import blocks, init
 from tinymae.checks import perturbed
-from tinymae.exercise_judge import check_pair, function, judge, normal, parts
+from tinymae.exercise_judge import check_pair, frozen, function, judge, normal, parts
 from tinymae.gradcheck import gradcheck
 from tinymae.invariants import assert_batch_independent, assert_causal, assert_pad_invariant
 from tinymae.masks import causal_mask, padding_mask
@@ -26,20 +26,31 @@ DK, DV = D // H, 8
 # ---- lessons 1 to 3 --------------------------------------------------------------------------------------------------
 
 def check_numerical_gradient(names):
-    """Of a sum of sines."""
-    x, w, h = normal(3, 4), normal(3, 4, seed=1), 1e-5
-    before = x.copy()
-    ours = function(names, "numerical_gradient")(lambda x: float((w * np.sin(x)).sum()), x, h)
-    yield "f(x) = sum w sin(x)", [
-        judge("gradient", ours, w * np.cos(before), {
-            "x moves up only, (f(x + h) - f(x)) / h: that is off by h, the difference over both sides by h^2":
-                lambda: w * (np.sin(before + h) - np.sin(before)) / h,
-            "one of the two points is x itself: they are x + h and x - h, 2h apart":
-                lambda: w * (np.sin(before + h) - np.sin(before)) / (2 * h),
-            "the difference is divided by h: it is 2h from x - h to x + h": lambda: 2 * w * np.cos(before),
-        }, tolerance=1e-7),
-        judge("x afterwards", x, before, otherwise="x is not what it was: put each number back"),
-    ]  # fmt: skip
+    """Of the sine of a sum, where each derivative depends on all numbers; h is so large that it shows which one was used."""
+    x, w, h = normal(3, 4), normal(3, 4, seed=1), 2e-3
+    before, total = x.copy(), (w * x).sum()
+
+    def f(x):
+        return float(np.sin((w * x).sum()))
+
+    def slope(up, down, width=2 * h):
+        return (np.sin(up) - np.sin(down)) / width
+
+    everywhere = np.ones_like(x)
+    ours = function(names, "numerical_gradient")(f, x, h)
+    yield "afterwards", [judge("x", x, before, otherwise="x is not what it was: put each number back")]
+    yield f"f(x) = sin(sum w x), h = {h}", [judge("gradient", ours, slope(total + w * h, total - w * h), {
+        "x moves up only, (f(x + h) - f(x)) / h: that is off by h, the difference over both sides by h^2":
+            lambda: slope(total + w * h, total, h),
+        "one of the two points is x itself: they are x + h and x - h, 2h apart": lambda: slope(total + w * h, total),
+        "the difference is divided by h: it is 2h from x - h to x + h": lambda: slope(total + w * h, total - w * h, h),
+        "the difference is not divided by 2h": lambda: slope(total + w * h, total - w * h, 1),
+        "all numbers of x move: move x[index] alone": lambda: slope(total + w.sum() * h, total - w.sum() * h) * everywhere,
+        "f gets the number x[index] alone: it wants the whole array":
+            lambda: slope(w.sum() * (before + h), w.sum() * (before - h)),
+        "x + h and x - h are one array, moved up and down again: a = x makes no copy": lambda: 0 * everywhere,
+        "another h is used than the one that was given, or more than two points": lambda: w * np.cos(total),
+    })]  # fmt: skip
 
 
 def check_embedding(names):
@@ -76,24 +87,39 @@ def check_positional_encoding(names):
         yield f"{length} positions, width {width}", [row(length, width)]
 
 
-def check_dropout(names):
-    """What stays and how much of it; that backward uses the same draw; switched off."""
-    forward, backward = function(names, "dropout_forward"), function(names, "dropout_backward")
-    x, rate = normal(100, 100), 0.3
-    y = np.asarray(parts(forward(x.copy(), rate, np.random.default_rng(0)), "y", "cache")[0])
-    if y.shape != x.shape:
-        yield "forward", [judge("y", y, x)]
-    stays = y != 0
-    yield f"rate {rate}", [
-        judge("y where it is not 0", y[stays], x[stays] / (1 - rate), {
-            "what stays is not divided by 1 - rate: the mean of y is then not that of x": lambda: x[stays],
+def dropout_rows(name, draw, x, rate):
+    """Whether draw() is x (rows, columns) after dropout, each call with new draws."""
+    y, again = draw(), draw()
+    stays, share = y != 0, np.mean(y == 0)
+    alike = ""
+    if np.array_equal(stays, again != 0):
+        alike = "two calls with one rng drop the same numbers: draw from this rng"
+    elif any((stays.all(axis) | ~stays.any(axis)).any() for axis in (0, 1)):
+        alike = "whole rows or columns are dropped: each number has a draw of its own"
+    known = ": it is the share to drop, not to keep" if abs(share - (1 - rate)) < 0.1 * rate else ""
+    return [
+        judge(f"{name} where it is not 0", y[stays], x[stays] / (1 - rate), {
+            "what stays is not divided by 1 - rate: the mean is then not that of x": lambda: x[stays],
             "what stays is divided by rate: it should be 1 - rate": lambda: x[stays] / rate,
             "what stays is multiplied by 1 - rate: it should be divided": lambda: x[stays] * (1 - rate),
         }),
-        judge("share of zeros", np.mean(~stays), np.array(rate), tolerance=0.1, otherwise=(
-            f"a share of {np.mean(~stays):.2f} is dropped, expected {rate}: it is the share to drop, not to keep"
-        )),
+        judge("draws", not alike, np.array(True), otherwise=alike),
+        judge("share of zeros", share, np.array(rate), tolerance=0.1,
+              otherwise=f"a share of {share:.2f} is dropped, expected {rate}{known}"),
     ]  # fmt: skip
+
+
+def check_dropout(names):
+    """What stays and how much of it; that backward uses the same draw; switched off."""
+    forward, backward = function(names, "dropout_forward"), function(names, "dropout_backward")
+    x, rate, rng = frozen(normal(100, 100)), 0.3, np.random.default_rng(0)
+
+    def draw():
+        return np.asarray(parts(forward(x, rate, rng), "y", "cache")[0])
+
+    if (y := draw()).shape != x.shape:
+        yield "forward", [judge("y", y, x)]
+    yield f"rate {rate}", dropout_rows("y", draw, x, rate)
     x = normal(B, TQ, D)
     yield "gradients", gradcheck(forward, backward, x, rate, rng=0)
     off, _ = parts(forward(x.copy(), rate), "y", "cache")
@@ -133,7 +159,7 @@ ATTENTION_VARIANTS = {
 
 
 def check_attention(names, dropout=True):
-    """Without a mask, with one, and with dropout, where the gradients alone are looked at."""
+    """Without a mask, with one, and with dropout: the gradients, and that the weights are what is dropped."""
     q, k, v = normal(B, H, TQ, DK), normal(B, H, TK, DK), normal(B, H, TK, DV)
     mask = np.random.default_rng(0).random((B, 1, TQ, TK)) < 0.7
     mask[..., 0] = True
@@ -145,6 +171,13 @@ def check_attention(names, dropout=True):
     yield from core(title="with a mask", mask=mask, invariants=())
     if dropout:
         yield from core(title="with a mask and dropout", mask=mask, dropout=0.3, rng=0, compare=False)
+        forward, rng = function(names, "scaled_dot_product_attention_forward"), np.random.default_rng(0)
+        q, k, v = frozen(normal(1, 1, 100, DK)), frozen(normal(1, 1, 80, DK)), frozen(np.eye(80)[None, None])
+
+        def seen(**options):                                    # values of 0 and 1 show the weights
+            return np.asarray(parts(forward(q, k, v, **options), "y", "cache")[0])[0, 0]
+
+        yield "what is dropped", dropout_rows("weights", lambda: seen(dropout=0.3, rng=rng), seen(), 0.3)
 
 
 def check_split_heads(names):
@@ -217,19 +250,20 @@ def check_cross_attention(names):
         return lambda x, memory, p, heads: attend_heads(*({"x": x, "m": memory}[source] for source in sources), p, heads)
 
     x, p = normal(B, TQ, D), projections()
+    swaps = {
+        "queries and keys come from the encoder, values from the decoder: queries come from the decoder, keys and values from "
+        "the encoder, or else words see later words": variant(*"mmx"),
+        "queries come from the encoder, keys and values from the decoder: it is the other way round": variant(*"mxx"),
+        "keys come from the decoder, like the queries: they come from the encoder": variant(*"xxm"),
+        "values come from the decoder, like the queries: they come from the encoder": variant(*"xmx"),
+        "all three come from the decoder, which is self-attention: keys and values come from the encoder": variant(*"xxx"),
+    }
     for length in (TQ, TK):
         memory = normal(B, length, D, seed=1)
         yield from check_pair(
             names, "cross_attention", blocks.multi_head_attention_forward, x, memory, p, heads=H,
-            title=f"{TQ} words look at {length}", variants={
-                "queries and keys come from the encoder, values from the decoder: queries come from the decoder, keys and "
-                "values from the encoder, or else words see later words": variant(*"mmx"),
-                "queries come from the encoder, keys and values from the decoder: it is the other way round": variant(*"mxx"),
-                "keys come from the decoder, like the queries: they come from the encoder": variant(*"xxm"),
-                "values come from the decoder, like the queries: they come from the encoder": variant(*"xmx"),
-                "all three come from the decoder, which is self-attention: keys and values come from the encoder":
-                    variant(*"xxx"),
-            }, invariants=[lambda y, memory=memory: assert_causal(lambda x: y(x, memory, p, H), x)],
+            title=f"{TQ} words look at {length}", variants=swaps if length == TQ else (),
+            invariants=[lambda y, memory=memory: assert_causal(lambda x: y(x, memory, p, H), x)],
         )  # fmt: skip
 
 
@@ -246,7 +280,7 @@ def check_padding_mask(names):
         return y[:, 0][real]
 
     def row(pad):
-        mask, expected = hide(ids.copy(), pad), padding_mask(ids, pad)
+        mask, expected = hide(frozen(ids), pad), padding_mask(ids, pad)
         full = len(ids), 1, ids.shape[1], ids.shape[1]
         if np.ndim(mask) == 4 and all(size in (1, most) for size, most in zip(np.shape(mask), full, strict=True)):
             mask, expected = np.broadcast_to(mask, full), np.broadcast_to(expected, full)
@@ -282,7 +316,7 @@ def normalise(x, gamma, beta, axis=-1, ddof=0, root=lambda var: np.sqrt(var + 1e
 
 
 def check_layernorm(names):
-    """Near 0; then in float32 and far from 0, where a variance can get lost."""
+    """Near 0; with one axis less; then in float32 and far from 0, where a variance can get lost."""
     def centred(x):
         return x - x.mean(axis=-1, keepdims=True)
 
@@ -292,8 +326,9 @@ def check_layernorm(names):
             return equation(dy * gamma, centred(x) * rstd, rstd)
         return dx
 
+    gamma, beta = normal(D), normal(D, seed=1)
     yield from check_pair(
-        names, "layernorm", layernorm.layernorm_forward, normal(B, TQ, D), normal(D), normal(D, seed=1), variants={
+        names, "layernorm", layernorm.layernorm_forward, normal(B, TQ, D), gamma, beta, variants={
             "the variance is the unbiased one, 1 / (D - 1): layer normalisation has 1 / D": partial(normalise, ddof=1),
             "eps is added to the root: it belongs inside, to the variance":
                 partial(normalise, root=lambda var: np.sqrt(var) + 1e-5),
@@ -311,6 +346,9 @@ def check_layernorm(names):
             "(5) stops after rstd * dxhat: mean and variance depend on x, too": slip(lambda dxhat, xhat, rstd: rstd * dxhat),
         },
     )  # fmt: skip
+    yield from check_pair(
+        names, "layernorm", layernorm.layernorm_forward, normal(TQ, D), gamma, beta, title="x of shape (T, D)"
+    )
     x, gamma, beta = 5000 + normal(8, D), np.ones(D), np.zeros(D)
     arrays = [array.astype(np.float32) for array in (x, gamma, beta)]
     y, _ = parts(function(names, "layernorm_forward")(*arrays), "y", "cache")
@@ -339,9 +377,12 @@ def check_gelu(names):
 def check_feed_forward(names):
     """With ReLU."""
     p = perturbed(init.feed_forward(D, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
+    def slip(relu):
+        return lambda dy, x, p: relu(dy @ p["fc2"]["w"].T) @ p["fc1"]["w"].T
+
     yield from check_pair(names, "feed_forward", blocks.feed_forward_forward, normal(B, TQ, D), p, slips={
-        "the ReLU is not undone: dh is da where h > 0, and 0 elsewhere":
-            lambda dy, x, p: dy @ p["fc2"]["w"].T @ p["fc1"]["w"].T,
+        "the ReLU is not undone: dh is da where h > 0, and 0 elsewhere": slip(lambda da: da),
+        "da decides what passes: it is h, where h > 0": slip(lambda da: np.maximum(da, 0)),
     })  # fmt: skip
 
 

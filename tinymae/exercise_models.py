@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from tinymae.checks import perturbed
-from tinymae.exercise_judge import check_pair, close, function, judge, normal, parts
+from tinymae.exercise_judge import check_pair, close, frozen, function, judge, judge_all, normal
 from tinymae.invariants import assert_mask_hides
 from tinymae.masks import shift_right
 from tinymae.models import mae
@@ -15,16 +15,22 @@ from tinymae.optim import AdamW, noam
 # ---- lessons 10 and 11: targets and loss -----------------------------------------------------------------------------
 
 def check_shift_right(names):
-    """Sentences of three lengths."""
-    targets, bos = np.array([[5, 6, 7, 2], [8, 2, 0, 0], [9, 5, 2, 0]]), 1
-    yield "shift_right", [judge("inputs", function(names, "shift_right")(targets.copy(), bos), shift_right(targets, bos), {
-        "the words move to the left: at place t the decoder would be fed the word that comes after the one it is to say":
-            lambda: np.concatenate([targets[:, 1:], np.full((3, 1), bos)], axis=1),
-        "nothing moves: the decoder would be fed the very word that it is to say": lambda: targets,
-        "nothing moves, <bos> takes the place of the first word": lambda: np.where(np.arange(4) == 0, bos, targets),
-        "the last word comes round to the front: <bos> stands there": lambda: np.roll(targets, 1, axis=1),
-        "whole sentences move: the words are axis 1": lambda: np.concatenate([np.full((1, 4), bos), targets[:-1]]),
-    })]  # fmt: skip
+    """Sentences of three lengths, and two words that <bos> may be."""
+    targets, shift = np.array([[5, 6, 7, 2], [8, 2, 0, 0], [9, 5, 2, 0]]), function(names, "shift_right")
+
+    def row(bos):
+        return judge("inputs", shift(frozen(targets), bos), shift_right(targets, bos), {
+            "the words move to the left: at place t the decoder would be fed the word that comes after the one it is to say":
+                lambda: np.concatenate([targets[:, 1:], np.full((3, 1), bos)], axis=1),
+            "nothing moves: the decoder would be fed the very word that it is to say": lambda: targets,
+            "nothing moves, <bos> takes the place of the first word": lambda: np.where(np.arange(4) == 0, bos, targets),
+            "the last word comes round to the front: <bos> stands there": lambda: np.roll(targets, 1, axis=1),
+            "whole sentences move: the words are axis 1": lambda: np.concatenate([np.full((1, 4), bos), targets[:-1]]),
+            "the first word is 1, whatever bos is": lambda: shift_right(targets, 1),
+        })  # fmt: skip
+
+    for bos in (1, 4):
+        yield f"bos = {bos}", [row(bos)]
 
 
 def check_cross_entropy(names):
@@ -48,64 +54,91 @@ def check_cross_entropy(names):
 
 # ---- lessons 12 and 13: training and decoding ------------------------------------------------------------------------
 
-BETAS, EPS, DECAY, RATE = (0.8, 0.95), 1e-3, 0.1, 0.02
+BETAS, EPS, DECAY, RATES = (0.8, 0.95), 1e-3, 0.1, (0.02, 0.03, 0.01, 0.04, 0.02)
 
 
 def trajectory(step, start, grads):
-    """What step(params, grads, t) makes of the parameters, step by step: (steps, numbers)."""
+    """Where step(params, grads, t, lr) moves the arrays of the parameters: (steps, numbers)."""
     params, rows = copy.deepcopy(start), []
-    for t, g in enumerate(grads, 1):
-        step(params, copy.deepcopy(g), t)
-        rows.append(np.concatenate([np.ravel(params[name]) for name in start]))
+    arrays = list(params.values())                              # others may hold them, too: new ones in params do not count
+    for t, (g, lr) in enumerate(zip(grads, RATES, strict=True), 1):
+        step(params, {name: frozen(array) for name, array in g.items()}, t, lr)
+        rows.append(np.concatenate([array.ravel() for array in arrays]))
     return np.array(rows)
 
 
-def adam(start, clock=lambda t, i: t, square=True, coupled=False, decay=DECAY, betas=BETAS, root=lambda v: np.sqrt(v) + EPS,
-         sign=-1):  # fmt: skip
-    """A step of AdamW as it should be, for `trajectory`; the options are what may be wrong. clock(t, i) is the t of array i."""
-    (b1, b2), m, v = betas, dict.fromkeys(start, 0.0), dict.fromkeys(start, 0.0)
+def move(p, mhat, vhat, lr):
+    """(3)"""
+    return p - lr * DECAY * p - lr * mhat / (np.sqrt(vhat) + EPS)
 
-    def step(params, grads, t):
+
+def adam(start, move=move, clock=lambda t, i: (t, t), betas=BETAS, mean=lambda m, g, b: b * m + (1 - b) * g,
+         gradient=lambda g, p: g, square=np.square, keep_hats=False):  # fmt: skip
+    """A step of AdamW as it should be, for `trajectory`; the options are what may be wrong.
+
+    clock(t, i) is the t in the hats of m and v, for array i.
+    """
+    (b1, b2), means = betas, {name: (0.0, 0.0) for name in start}
+
+    def step(params, grads, t, lr):
         for i, (name, p) in enumerate(params.items()):
-            g = grads[name] + coupled * decay * p
-            m[name] = b1 * m[name] + (1 - b1) * g
-            v[name] = b2 * v[name] + (1 - b2) * (g * g if square else g)
-            mhat, vhat = m[name] / (1 - b1 ** clock(t, i)), v[name] / (1 - b2 ** clock(t, i))
-            params[name] = p - (not coupled) * RATE * decay * p + sign * RATE * mhat / root(vhat)
+            (m, v), g = means[name], gradient(grads[name], p)
+            m, v = mean(m, g, b1), mean(v, square(g), b2)       # (1), (2)
+            hats = m / (1 - b1 ** clock(t, i)[0]), v / (1 - b2 ** clock(t, i)[1])
+            means[name] = hats if keep_hats else (m, v)
+            p[...] = move(p, *hats, lr)                         # (3)
 
     return step
 
 
 def check_adamw(names):
-    """Five steps, each with another gradient, against the package's, whose steps are PyTorch's."""
+    """Five steps, each with another gradient and rate, against the package's, which are PyTorch's; then a second optimiser."""
     start = {"w": normal(3, 4), "b": normal(7)}
     grads = [{name: normal(*p.shape, seed=t) for name, p in start.items()} for t in range(1, 6)]
 
     def run(optimizer_class):
         optimizer = optimizer_class(copy.deepcopy(start), BETAS, EPS, DECAY)
-        return trajectory(lambda params, grads, t: optimizer.step(params, grads, RATE), start, grads)
+        return trajectory(lambda params, grads, t, lr: optimizer.step(params, grads, lr), start, grads)
 
-    def variant(**wrong):
-        return lambda: trajectory(adam(start, **wrong), start, grads)
+    def wrong(**options):
+        return lambda: trajectory(adam(start, **options), start, grads)
+
+    def moved(move):
+        return wrong(move=move)
 
     ours, expected = run(function(names, "AdamW")), run(AdamW)
     first = next((t for t in range(5) if not close(ours[t], expected[t], 1e-9)), 0)
-    where = f"no known pattern: step {first + 1} is the first that is wrong" if np.isfinite(ours).all() else ""
+    where = f"no known pattern: step {first + 1} is the first that is wrong"
+    if not np.isfinite(ours).all():
+        where = "it holds nan: is t still 0 in the first step? Then 1 - b^t is 0, so count the step first"
     yield "five steps", [judge("parameters", ours, expected, {
-        "t stands still at 1: it counts the steps, so keep it (self.t += 1)": variant(clock=lambda t, i: 1),
-        "t advances once for each array: it advances once for each step": variant(clock=lambda t, i: 2 * t - 1 + i),
-        "the hats are missing: mhat = m / (1 - b1^t), vhat = v / (1 - b2^t)": variant(clock=lambda t, i: np.inf),
-        "the weight decay is added to the gradient, Adam with L2: AdamW takes it from p itself": variant(coupled=True),
-        "there is no weight decay": variant(decay=0.0),
-        "eps stands inside the root": variant(root=lambda v: np.sqrt(v + EPS)),
-        "eps is missing": variant(root=np.sqrt),
-        "the root of vhat is missing": variant(root=lambda v: v + EPS),
-        "v is a mean of gradients: it should be of their squares": variant(square=False),
-        "b1 and b2 have changed places": variant(betas=BETAS[::-1]),
-        "p moves along the gradient, uphill: subtract": variant(sign=1),
-        "nothing moves: write into the arrays of params (params[name] -= ...)":
-            lambda: trajectory(lambda params, grads, t: None, start, grads),
+        "t stands still at 1: it counts the steps, so keep it (self.t += 1)": wrong(clock=lambda t, i: (1, 1)),
+        "t advances once for each array: it advances once for each step": wrong(clock=lambda t, i: (2 * t - 1 + i,) * 2),
+        "t runs one step ahead: in the first step it is 1": wrong(clock=lambda t, i: (t + 1, t + 1)),
+        "the hats are missing: mhat = m / (1 - b1^t), vhat = v / (1 - b2^t)": wrong(clock=lambda t, i: (np.inf, np.inf)),
+        "the hat of m is missing: mhat = m / (1 - b1^t)": wrong(clock=lambda t, i: (np.inf, t)),
+        "the hat of v is missing: vhat = v / (1 - b2^t)": wrong(clock=lambda t, i: (t, np.inf)),
+        "the hats are kept as m and v: they are for (3) alone": wrong(keep_hats=True),
+        "(1) and (2) have no factor 1 - b": wrong(mean=lambda m, g, b: b * m + g),
+        "the factor 1 - b2 of (2) is squared with g: it is (1 - b2) g^2": wrong(square=lambda g: (1 - BETAS[1]) * g * g),
+        "the weight decay is added to the gradient, Adam with L2: AdamW takes it from p itself":
+            wrong(gradient=lambda g, p: g + DECAY * p, move=lambda p, m, v, lr: p - lr * m / (np.sqrt(v) + EPS)),
+        "there is no weight decay": moved(lambda p, m, v, lr: p - lr * m / (np.sqrt(v) + EPS)),
+        "the weight decay is not multiplied by lr": moved(lambda p, m, v, lr: p - DECAY * p - lr * m / (np.sqrt(v) + EPS)),
+        "the weight decay comes after the step: it takes lr wd p from the p before it":
+            moved(lambda p, m, v, lr: (p - lr * m / (np.sqrt(v) + EPS)) * (1 - lr * DECAY)),
+        "eps stands inside the root": moved(lambda p, m, v, lr: p - lr * DECAY * p - lr * m / np.sqrt(v + EPS)),
+        "eps is missing": moved(lambda p, m, v, lr: p - lr * DECAY * p - lr * m / np.sqrt(v)),
+        "the root of vhat is missing": moved(lambda p, m, v, lr: p - lr * DECAY * p - lr * m / (v + EPS)),
+        "v is a mean of gradients: it should be of their squares": wrong(square=lambda g: g),
+        "b1 and b2 have changed places": wrong(betas=BETAS[::-1]),
+        "p moves along the gradient, uphill: subtract": moved(lambda p, m, v, lr: move(p, -m, v, lr)),
+        "the arrays of params stay what they were: write into them (params[name] -= ...); whoever holds them does not see a "
+        "new one": moved(lambda p, m, v, lr: p),
     }, otherwise=where)]  # fmt: skip
+    yield "a second optimiser", [judge("parameters", run(function(names, "AdamW")), expected, otherwise=(
+        "it does not begin where the first one began: keep m, v and t in self, and nothing outside"
+    ))]  # fmt: skip
 
 
 def check_schedule(names):
@@ -128,30 +161,32 @@ def check_schedule(names):
 
 
 def check_beam_step(names):
-    """A good beginning that goes on twice, and one that does not go on."""
-    totals, log_probs = np.array([-1.0, -1.2, -9.0]), np.log(np.random.default_rng(0).dirichlet(np.ones(11), 3))
-    ours = function(names, "beam_step")(totals.copy(), log_probs.copy())
-    origin, word, new = parts(ours, "origin", "word", "totals")
-    scores = totals[:, None] + log_probs
-    best = np.argsort(-scores, axis=None)[:3]
-    row, column = np.divmod(best, 11)
-    alone = np.argsort(-log_probs, axis=None)[:3]
-    yield "three beginnings", [
-        judge("origin", origin, row, {
-            "every beginning goes on once: the W best of all W * V go on": lambda: np.arange(3),
-            "the totals are not added: a beginning brings its own probability along": lambda: alone // 11,
-            "the worst are kept: take the largest": lambda: np.argsort(scores, axis=None)[:3] // 11,
-            "the best stands last": lambda: row[::-1],
+    """A beginning that does not go on, likely as its next word is; one that goes on twice; and one that goes on once."""
+    totals, log_probs = np.array([-9.0, -1.0, -1.4]), np.log(np.random.default_rng(7).dirichlet(np.ones(11), 3))
+    scores, width = totals[:, None] + log_probs, log_probs.shape[1]
+    best, alone, least = (np.argsort(x, axis=None)[:3] for x in (-scores, -log_probs, scores))
+    row, column = np.divmod(best, width)
+    once = "every beginning goes on once: the W best of all W * V go on"
+    bare = "the totals are not added before the choice: a beginning brings its own probability along"
+    worst, last = "the worst are kept: take the largest", "the best stands last"
+    yield "three beginnings", judge_all(function(names, "beam_step")(frozen(totals), frozen(log_probs)), {
+        "origin": (row, {
+            once: lambda: np.arange(3), bare: lambda: alone // width, worst: lambda: least // width, last: lambda: row[::-1],
+            "it is divided by W: a row of the scores has V words": lambda: best // 3,
         }),
-        judge("word", word, column, {
+        "word": (column, {
+            once: lambda: scores.argmax(1), bare: lambda: alone % width, worst: lambda: least % width,
+            last: lambda: column[::-1],
+            "it is the remainder by W: a row of the scores has V words": lambda: best % 3,
             "these are places in the flat array of W * V scores: the word is the remainder by V": lambda: best,
-            "every beginning goes on once: the W best of all W * V go on": lambda: scores.argmax(1),
-            "the totals are not added: a beginning brings its own probability along": lambda: alone % 11,
         }),
-        judge("totals", new, scores[row, column], {
+        "totals": (scores[row, column], {
+            once: lambda: scores.max(1), bare: lambda: scores.ravel()[alone], worst: lambda: scores.ravel()[least],
+            last: lambda: scores[row, column][::-1],
             "the totals of the beginnings are not added": lambda: log_probs[row, column],
+            "the totals are added nowhere: a beginning brings its own probability along": lambda: log_probs.ravel()[alone],
         }),
-    ]  # fmt: skip
+    })  # fmt: skip
 
 
 # ---- lessons 15 and 16: patches and MAE ------------------------------------------------------------------------------
@@ -178,25 +213,28 @@ def check_patchify(names):
 
 def check_random_masking(names):
     """Two pictures of six patches."""
-    noise, ratio = np.random.default_rng(1).random((2, 6)), 0.5
-    results = parts(function(names, "random_masking")(noise.copy(), ratio), "ids_keep", "ids_restore", "mask")
-    keep, restore, mask = mae.random_masking(noise, ratio)
+    noise, hide = frozen(np.random.default_rng(1).random((2, 6))), function(names, "random_masking")
+    keep, restore, mask = mae.random_masking(noise, 0.5)
     shuffle = np.argsort(noise, axis=1)
-    variants = ({
-        "the largest are kept: the small ones stay": lambda: shuffle[:, ::-1][:, :3],
-        "the removed ones are returned: keep the first K": lambda: shuffle[:, 3:],
-    }, {
-        "it is ids_shuffle, the patch at each place: ids_restore is its inverse, the place of each patch, np.argsort of it":
-            lambda: shuffle,
-    }, {
-        "0 and 1 have changed places: 1 = removed": lambda: 1 - mask,
-        "it is the mask of the shuffled patches: bring it into the order of the picture with ids_restore":
-            lambda: np.repeat([[0, 0, 0, 1, 1, 1]], 2, axis=0),
+    yield "ratio 0.5", judge_all(hide(noise, 0.5), {
+        "ids_keep": (keep, {
+            "the largest are kept: the small ones stay": lambda: shuffle[:, ::-1][:, :3],
+            "the removed ones are returned: keep the first K": lambda: shuffle[:, 3:],
+            "they are sorted: keep them in the order of the shuffle": lambda: np.sort(keep, axis=1),
+        }),
+        "ids_restore": (restore, {
+            "it is ids_shuffle, the patch at each place: ids_restore is its inverse, the place of each patch, np.argsort of it":
+                lambda: shuffle,
+        }),
+        "mask": (mask.astype(float), {                          # bool and integers are as good
+            "0 and 1 have changed places: 1 = removed": lambda: 1 - mask,
+            "it is the mask of the shuffled patches: bring it into the order of the picture with ids_restore":
+                lambda: np.repeat([[0, 0, 0, 1, 1, 1]], 2, axis=0),
+            "it asks ids_shuffle where patch n is: ids_restore knows": lambda: shuffle >= 3,
+            "one patch too many stays: the places 0 ... K - 1 do": lambda: restore > 3,
+        }),
     })  # fmt: skip
-    rows = zip(("ids_keep", "ids_restore", "mask"), results, (keep, restore, mask), variants, strict=True)
-    yield "ratio 0.5", [judge(*row) for row in rows]
-    keep = function(names, "random_masking")(noise.copy(), 0.75)[0]
-    yield "ratio 0.75", [judge("ids_keep, K = int(6 * 0.25) = 1", keep, shuffle[:, :1])]
+    yield "ratio 0.75", [judge("ids_keep, K = int(6 * 0.25) = 1", hide(noise, 0.75)[0], shuffle[:, :1])]
 
 
 def check_unshuffle(names):
@@ -214,7 +252,8 @@ def check_unshuffle(names):
         names, "unshuffle", patches.unshuffle_forward, normal(3, 2, 8), normal(1, 1, 8), ids_restore=ids_restore, slips={
             "dy moves by ids_restore once more: the way back is the inverse order, np.argsort(ids_restore)":
                 lambda dy, x, mask_token, ids_restore: moved(dy, ids_restore),
-            "dx is the first K of dy: the kept tokens are where ids_restore < K": lambda dy, *_, **__: dy[:, :2],
+            "dx is the first K of dy: kept token j went to the place n where ids_restore[n] is j":
+                lambda dy, *_, **__: dy[:, :2],
         }, variants={
             "the kept tokens stand first and the mask tokens after them: nobody put them back in their places (unshuffle)":
                 lambda x, mask_token, ids_restore: shuffled(x, mask_token),
@@ -226,8 +265,8 @@ def check_unshuffle(names):
 
 
 def check_masked_mse(names):
-    """Six removed patches of fifteen."""
-    mask, width = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 0, 1], [0, 0, 1, 1, 0]]), 7
+    """Six removed patches of fifteen, and not as many in each picture: their mean is not a mean of means."""
+    mask, width = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 1, 1], [0, 0, 1, 0, 0]]), 7
 
     def variant(counts, number):
         return lambda pred, target, mask: np.vdot(counts, np.square(pred - target).sum(axis=-1)) / number
@@ -242,6 +281,8 @@ def check_masked_mse(names):
                 variant(1 - mask, (1 - mask).sum() * width),
             "the squares of a patch are summed: take their mean": variant(mask, mask.sum()),
             "nothing is divided: take the mean": variant(mask, 1),
+            "the mean is taken in each picture first, then over the pictures: it is over all removed patches at once":
+                lambda pred, target, mask: variant(mask / mask.sum(axis=1, keepdims=True), 3 * width)(pred, target, mask),
         },
     )  # fmt: skip
 
@@ -255,7 +296,7 @@ def check_reconstruct(names):
     params = perturbed(mae.mae_init(config, np.random.default_rng(0), np.float64), np.random.default_rng(1))
     images, noise = normal(2, 12, 12, 2), np.random.default_rng(2).random((2, 9))
     reconstruct = function(names, "reconstruct")
-    ours, right, leaks = (make(images.copy(), params, config, noise) for make in (
+    ours, right, leaks = (make(frozen(images), params, config, frozen(noise)) for make in (
         reconstruct, mae.mae_reconstruct, partial(mae.mae_reconstruct, statistics="true")
     ))  # fmt: skip
 

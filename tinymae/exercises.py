@@ -12,6 +12,7 @@ A learner's file is ordinary Python, and `check` executes it: check no file that
 """
 import ast
 import difflib
+import re
 import textwrap
 import tokenize
 import traceback
@@ -212,7 +213,10 @@ def _execute(path):
         raise Problem(f"{where} not Python: {error.msg}{line}") from error
     except ValueError as error:                                 # bytes that are no UTF-8, or null bytes
         raise Problem(f"it is not a text file in UTF-8: {error}") from error
-    exec(code, names)
+    try:
+        exec(code, names)
+    except SystemExit as error:
+        raise Problem("it ends Python itself, by exit(), quit() or sys.exit(): take that line out") from error
     return names
 
 
@@ -252,13 +256,24 @@ def _wrapped(sentence):
 
 
 def _where(error, path):
-    """An exception in the learner's code: which line of theirs, and what it says."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    if not frames:
-        if isinstance(error, TypeError):                        # of the call itself, or of what came back from it
+    """An exception in the learner's code: which line of theirs, what it says, and the shapes of the arrays in that line."""
+    trace = error.__traceback__
+    frames = [(place, frame) for place, (frame, _) in zip(traceback.extract_tb(trace), traceback.walk_tb(trace), strict=True)
+              if place.filename == str(path)]
+    if not frames:                                              # not in their code: of the call, or of what came back from it
+        if isinstance(error, TypeError) and " argument" in str(error):
+            return _wrapped(f"{error}: leave the arguments as `exercise` wrote them")
+        if isinstance(error, TypeError) and Path(traceback.extract_tb(trace)[-1].filename).stem == "gradcheck":
             return _wrapped(str(error))
         raise error
-    frame = frames[-1]
+    place, frame = frames[-1]
     if isinstance(error, NotImplementedError):
-        return f"{frame.name} is not written yet (line {frame.lineno}): {error}"
-    return f"line {frame.lineno}, in {frame.name}:\n    {frame.line}\n{_wrapped(f'{type(error).__name__}: {error}')}"
+        return f"{place.name} is not written yet (line {place.lineno}): {error}"
+    text = _wrapped(f"{type(error).__name__}: {error}")
+    if "read-only" in str(error):
+        text += "\nAn argument is not yours to write into: copy it first, or make an array of your own."
+    if isinstance(error, (ValueError, IndexError)):
+        arrays = {name: frame.f_locals.get(name) for name in re.findall(r"\w+", place.line)}
+        shapes = [f"{name} {array.shape}" for name, array in arrays.items() if isinstance(array, np.ndarray)]
+        text += f"\nShapes: {', '.join(shapes)}" * bool(shapes)
+    return f"line {place.lineno}, in {place.name}:\n    {place.line}\n{text}"

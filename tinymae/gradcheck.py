@@ -168,21 +168,38 @@ def _differentiable(inputs, positional):
 
 def _match(returned, wanted, inputs):
     """What backward returned as {path: array}, with a str that says what is wrong in the place of a bad one."""
-    if returned is None:
-        return {"backward": f"backward returned None, expected a tuple of {len(wanted)}: {', '.join(wanted)}; is its return "
-                            f"missing?"}
     given = [g for g in (returned if isinstance(returned, tuple) else (returned,)) if g is not None]
     if len(given) != len(wanted):
-        return {"backward": f"backward returned {len(given)} gradient(s) in a {type(returned).__name__}, expected a tuple "
-                            f"of {len(wanted)}: {', '.join(wanted)}; give a float array that is a constant by keyword"}
+        return {"backward": _wrong_number(returned, given, wanted)}
     found = {}
     for (name, leaves), gradient in zip(wanted.items(), given, strict=True):
+        if isinstance(inputs[name], np.ndarray):
+            found[name] = _one_gradient(gradient, inputs[name])
+            continue
+        if not isinstance(gradient, (dict, list)):
+            found[name] = f"the gradient is a {type(gradient).__name__}, expected a tree like {name}: {', '.join(leaves)}"
+            continue
         branches = dict(tree.leaves(gradient, name))
         for path, leaf in leaves.items():
             found[path] = _one_gradient(branches.get(path), leaf)
         for path in sorted(branches.keys() - dict(tree.leaves(inputs[name], name)).keys()):
             found[path] = "backward returned a gradient where the arguments have nothing: a misspelt key?"
     return found
+
+
+def _wrong_number(returned, given, wanted):
+    """What to say of a backward that returns too many gradients, too few, or none."""
+    names = ", ".join(wanted)
+    expected = f"a tuple of {len(wanted)}: {names}" if len(wanted) > 1 else f"the gradient of {names} alone"
+    if returned is None:
+        return f"backward returned None, expected {expected}; is its return missing?"
+    if isinstance(returned, list):
+        return f"backward returned a list, expected {expected}; `return a, b` makes a tuple, brackets make a list"
+    got = f"{len(given)} gradient(s) in a tuple" if isinstance(returned, tuple) else f"one {type(returned).__name__}"
+    hint = "one for each (gradcheck takes what has none by keyword)"
+    if len(given) > len(wanted):
+        hint = "integers, booleans and keyword arguments have no gradient"
+    return f"backward returned {got}, expected {expected}; {hint}"
 
 
 def _one_gradient(gradient, leaf):
@@ -255,6 +272,15 @@ class _Pair:
         leaf[index] = here
         return y
 
+    def forward_elsewhere(self, h):
+        """Run forward with all numbers moved by a step, as another call would: it may leave something behind."""
+        here = {path: leaf.copy() for path, leaf in self.leaves.items()}
+        for leaf in self.leaves.values():
+            leaf += h * np.maximum(1.0, np.abs(leaf))
+        self.forward()
+        for path, leaf in self.leaves.items():
+            leaf[...] = here[path]
+
     def change(self, y1, y0):
         """<dy, y1 - y0>: outputs that did not move bring no rounding error."""
         with np.errstate(all="ignore"):
@@ -317,7 +343,7 @@ def _check(pair, h, tolerance, samples):
             rows.append(_refusal(path, gradient))
         elif path not in judged:
             others = {other: numeric for other, (numeric, _) in measured.items()}
-            rows.append(_refusal(path, explain_shape(gradient, others.pop(path), others)))
+            rows.append(_refusal(path, explain_shape(path, gradient, others.pop(path), others)))
         else:
             worst, error = judged[path]
             numeric, slack = measured[path]
@@ -327,8 +353,10 @@ def _check(pair, h, tolerance, samples):
                 why = _unseen(gradient, numeric, slack, largest, tolerance)
             here = (float(gradient[worst]), float(numeric[worst])) if gradient.size else (np.nan, np.nan)
             rows.append(Row(path, worst, *here, error, not why, why))
-    # pair.cache comes from the very first forward.  Its backward runs last: a backward that secretly reads what a later
-    # forward left behind, or adds to what an earlier backward left, now returns something else.
+    # pair.cache comes from the very first forward.  Its backward runs last, after a forward in which everything was
+    # different: a backward that secretly reads what a later forward left behind, or adds to what an earlier backward left,
+    # now returns something else.
+    pair.forward_elsewhere(h)
     late = pair.backward(pair.cache)
     if any(not _equal(gradient, late.get(path)) for path, gradient in gradients.items()):
         rows.append(_refusal("backward", "the same arguments gave another gradient later: something outlives the call; "

@@ -21,6 +21,7 @@ import os
 import re
 import runpy
 import sys
+import tempfile
 import traceback
 import types
 import webbrowser
@@ -272,12 +273,13 @@ def _copied(namespace):
     """The variables as they are now: copies of what can change, the thing itself where it cannot be copied (an open file)."""
     memo, copies = {}, {}
     for name, value in namespace.items():
-        if isinstance(value, (types.ModuleType, types.FunctionType, type)):
+        # a folder that goes when its object does has to stay that object
+        if isinstance(value, (types.ModuleType, types.FunctionType, type, tempfile.TemporaryDirectory)):
             copies[name] = value
             continue
         try:
             copies[name] = copy.deepcopy(value, memo)
-        except TypeError:
+        except (TypeError, ValueError):                         # ValueError: ctypes, as in a `Workers` that has been used
             copies[name] = value
     return copies
 

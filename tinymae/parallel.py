@@ -55,7 +55,7 @@ class Workers:
     ----------
     threads : int, at least 1
     comm : mpi4py communicator such as `world()`, whose ranks share the parts of `value_and_grad`; or None for this process
-        alone. All ranks have to do the same steps: train for a number of steps, not of minutes
+        alone. All ranks have to take the same steps: train for a number of steps, not of minutes, whose clocks differ
 
     Raises
     ------

@@ -117,7 +117,8 @@ def train(
     schedule : callable; schedule(step, progress) -> learning rate, with the steps done, from 0, and the share of the run, 0..1
     batch : int, examples in a step, to show a rate
     steps, minutes : how long to train in all, one of them. With steps a run is the same every time; with minutes
-        `progress` follows the clock
+        `progress` follows the clock. Over MPI ranks steps only: with minutes each rank would follow its own clock, take other
+        steps, and wait for ever for a rank that stopped before it
     max_norm : float, clip gradients to this norm; or None
     evaluate : callable; evaluate(params) -> float, or None
     evaluate_at : increasing shares of the run, 0..1, at which to call it; it is called at the end in any case

@@ -1,6 +1,7 @@
 """Encoder layer: write the backward of a whole block, residuals included.
 
-Lesson 9; Vaswani et al. 2017, section 3.1; articles A (part 3), C (section 4) and D. Here pre-norm, as in ViT and MAE.
+Lesson 9; Vaswani et al. 2017, section 3.1; articles A (part 3), C (section 4) and D. Here pre-norm, as in ViT and MAE;
+the lesson writes post-norm, as the paper does.
 
     (1)  h  = layernorm1(x)
     (2)  x1 = x + attention(h, h)                               residual 1; h goes to the queries and to the keys and values

@@ -1,6 +1,6 @@
 """Linear map: write the backward.
 
-Lesson 11; Vaswani et al. 2017, sections 3.2.2 and 3.3; article D, linear and softmax.
+Lesson 11 (derived in 1); Vaswani et al. 2017, sections 3.2.2 and 3.3; article D, linear and softmax.
 
     (1)  y = x w + b
 

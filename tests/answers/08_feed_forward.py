@@ -1,4 +1,4 @@
-"""Lesson 8: right and wrong answers."""
+"""Right and wrong answers to the exercises of the lesson of this name; executed in its namespace."""
 import numpy as np
 
 answer_1 = 2 * 768 * 3072 + 3072 + 768
@@ -6,13 +6,13 @@ wrong_1 = 2 * 768 * 3072                        # without biases
 
 
 def answer_2(da, cache):
-    (a,) = cache
-    return 2 * a * da
+    (r,) = cache
+    return 2 * r * da
 
 
 def wrong_2(da, cache):                         # the slope of relu, not that of its square
-    (a,) = cache
-    return (a > 0) * da
+    (r,) = cache
+    return (r > 0) * da
 
 
 def answer_3(width):

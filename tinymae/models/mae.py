@@ -253,8 +253,8 @@ def mae_reconstruct(images, params, config, noise, statistics="visible"):
     images, params, config, noise : as `mae_forward`
     statistics : "visible" or "true"; matters only where config.norm_pix_loss. Such a model predicts each patch without its
         mean and contrast, and those have to come from somewhere. "visible": the mean and the typical deviation of the
-        picture's visible patches, nothing of the answer. "true": each patch's own, from the hidden picture, as the
-        paper's demo draws them: **part of the answer leaks into the picture**, and `mode` says so.
+        picture's visible patches, nothing of the answer. "true": each patch's own, from the hidden picture:
+        **part of the answer leaks into the picture**, and `mode` says so.
 
     Returns
     -------
