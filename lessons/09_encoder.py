@@ -437,7 +437,7 @@ print(plot.save(lines, figures / "encoder_it_tired_all_heads.png"))
 answer_1 = None
 if answer_1 is not None:
     zeros = [init.encoder_layer(width, 1, hidden, None) for width, hidden in ((512, 2048), (6, 10))]
-    assert answer_1(512, 2048, 6) == 6 * tree.count(zeros[0]), "a layer: 4 matrices of attention, 2 of feed forward, 2 norms"
+    assert answer_1(512, 2048, 6) == 6 * tree.count(zeros[0]), "4 + 2 matrices with their biases, and 2 norms"
     assert answer_1(6, 10, 2) == 2 * tree.count(zeros[1]), "are D and F in the right places? fc1 has F biases, fc2 has D"
 
 

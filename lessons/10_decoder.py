@@ -204,7 +204,8 @@ last = np.argmax(targets == EOS, axis=1)
 assert all((row[at + 1 :] == PAD).all() and (row[:at] > EOS).all() for row, at in zip(targets, last, strict=True))
 
 # %%
-# The model: one encoder layer, one decoder layer. ``decoder`` is a pair of functions, so that it can be broken below.
+# The model: one encoder layer, one decoder layer. ``decoder`` is a pair of functions, so that it can be broken below. (The
+# positions are constants that are added: their backward hands the gradient through.)
 
 
 def right_forward(x, memory, mask, p):
@@ -439,10 +440,10 @@ for name, decoder in (("right", right), ("no causal mask", no_mask), ("Q, K and 
 # %%
 # What loss should I see?
 # -----------------------
-# A healthy loss starts near ln V, falls, and stops above the floor that the task has. Now train the two broken decoders as the
-# right one was. Their validation loss falls through the floor of ln 2 a heading, which nobody can who does not see the coin.
-# And then they have to speak: there is no future to look at, and what they say is noise. So compute the floor where you can,
-# run ``assert_causal``, and always look at what the model *says*.
+# A healthy loss starts near ln V, falls, and stops above the floor that the task has. Now train the two broken decoders, for
+# half as many steps as the right one. Their validation loss falls through the floor of ln 2 a heading, which nobody can who
+# does not see the coin. And then they have to speak: there is no future to look at, and what they say is noise. So compute the
+# floor where you can, run ``assert_causal``, and always look at what the model *says*.
 
 losses = {"right": honest_losses}
 said_right = {"right": agree(say(params, judge[0]), judge[1]).all(axis=1).mean()}
@@ -550,7 +551,8 @@ if answer_2 is not None:
     draw = np.random.default_rng(6)
     numbers = draw.normal(size=(2, 3, 8)), draw.normal(size=(2, 5, 8)), stack["blocks"][:2]
     rows = gradcheck(stack_forward, answer_2, *numbers, samples=3, heads=2)
-    assert all(row.ok for row in rows), f"where does dmemory of the upper layer go?\n{format_rows('', rows[:2])}"
+    wrong = [row for row in rows if not row.ok]
+    assert not wrong, f"all layers' dmemory add up, and dp[i] belongs to layer i\n{format_rows('wrong', wrong)}"
 
 answer_3 = None
 if answer_3 is not None:

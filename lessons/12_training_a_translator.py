@@ -203,7 +203,7 @@ assert all(row.ok for row in rows), format_rows("transformer", rows)
 # -----------------------
 # Three levels are known before the first step:
 #
-# - :math:`\ln V`: it knows nothing. The first loss is near it, or somewhat above (lesson 11: tied weights say back what they
+# - ln V: it knows nothing. The first loss is near it, or somewhat above (lesson 11: tied weights say back what they
 #   were fed). Many times as much means a bad initialisation.
 # - the entropy of word frequencies: it knows how often each word occurs, and does not look at the source. **A loss that stays
 #   here does not use the source yet.**

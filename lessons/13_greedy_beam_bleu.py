@@ -430,7 +430,7 @@ if answer_3 is not None:
 # 4. Which of the three broken loops says every right sentence whole, and loses BLEU all the same? Write its name, as printed.
 answer_4 = None
 if answer_4 is not None:
-    assert answer_4 in results, f"write one of {list(results)[1:]}"
+    assert answer_4 in list(results)[1:], f"write one of {list(results)[1:]}"
     both = zip(results[answer_4], results["right"], strict=True)
     assert all(output[: len(right)] == right for output, right in both), "compare its words with those of the right loop"
 

@@ -1,6 +1,6 @@
 """
-Attention in O(T) memory · O(T) 内存的注意力
-============================================
+Attention in O(T) memory · 内存占用 O(T) 的注意力
+=================================================
 
 Attention compares every word with every word, so its weights are a table of T x T numbers, and training keeps that table for
 the backward. Twice the words, four times the memory. Does it have to be so? The answer is one idea, "online softmax", and with

@@ -1,6 +1,6 @@
 """
-One gradient from many workers · 多个工作者，同一个梯度
-=======================================================
+One gradient from many workers · 多个 worker，同一个梯度
+========================================================
 
 A batch is too large for the memory, or one core is too slow: so the batch is cut, and several workers take the gradient of a
 piece each. Is the sum of their gradients the gradient of the batch? Exactly? And the same tomorrow, with another number of
