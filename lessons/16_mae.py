@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tinymae import plot, plot_lessons, pretrained, tree
 from tinymae.data.crops import picture_bank, random_crops
@@ -35,6 +36,7 @@ from tinymae.ops.patches import patchify_forward, unpatchify, unshuffle_backward
 from tinymae.optim import AdamW, warmup_cosine
 from tinymae.weights import read_weights, write_pth
 
+threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures, rng = Path("figures"), np.random.default_rng(0)
 
 # %%
@@ -206,7 +208,8 @@ def loss_backward(dloss, cache):
 # %%
 # gradcheck
 # ---------
-# Ours against differences, then ours against the package, then the whole model: every parameter of encoder and decoder.
+# Ours against differences, then ours against the package, then the whole model: two numbers of every tensor of encoder and
+# decoder.
 
 x, mask_token = rng.normal(size=(2, 16, 5)), rng.normal(size=(1, 1, 5))
 rows = gradcheck(unshuffle, home, x, mask_token, ids_restore)
@@ -232,8 +235,7 @@ assert all(row.ok for row in rows)
 # %%
 # Break it: the gradient goes home by the wrong map
 # -------------------------------------------------
-# Using ``ids_restore`` itself in the backward, where its inverse belongs: shapes fit, and the loss would still fall, since the
-# decoder learns. The check sees it.
+# Using ``ids_restore`` itself in the backward, where its inverse belongs: shapes fit, and nothing complains. The check sees it.
 
 
 def lost(dy, cache):
@@ -250,8 +252,9 @@ assert not any(row.ok for row in rows)
 # Break it: no unshuffle
 # ----------------------
 # Leave the unshuffle out, and every token is at a place that says nothing about where it belongs. The backward is right for
-# this wrong forward, so a gradient check is blind to it. What sees it: the picture of nine patches, and the loss, which falls,
-# and then stays at that of painting each picture in its mean colour. The next section runs it.
+# this wrong forward, so a gradient check is blind to it. What sees it: the picture of nine patches, whose last row is not in
+# the order of the first, and the loss, which falls, and then stays at that of painting each picture in its mean colour. The
+# next section runs it.
 
 broken = {"unshuffle": False, **inputs}
 rows = gradcheck(lambda params, **inputs: forward(params=params, **inputs), mae.mae_backward, tiny_params, samples=1, **broken)
@@ -291,12 +294,12 @@ def error(restored, images):
 
 
 levels = {fill.__name__: error(fill(pool[:64], removed), pool[:64]) for fill in (mean_fill, linear_fill)}
-params, losses = train(500)
+params, losses = train(400)
 print(f"loss {losses[0]:.2f} -> {np.mean(losses[-50:]):.3f};", {name: round(level, 3) for name, level in levels.items()})
-assert np.mean(losses[-50:]) < 0.8 * levels["mean_fill"]
+assert abs(np.mean(losses[80:110]) / levels["mean_fill"] - 1) < 0.2 and np.mean(losses[-50:]) < 0.8 * levels["mean_fill"]
 
 # %%
-# Four ways to go wrong, each with the learning rates of the good run, for 200 steps:
+# Four ways to go wrong, each as the good run but for one thing, for its first 200 steps:
 #
 # - *no unshuffle*: stays at the mean fill;
 # - *no positions in the decoder*: the same. All mask tokens are one token, so all hidden patches of a picture get one answer;
@@ -311,14 +314,15 @@ for name, switches in {
     "learning rate 0.08": {"lr": 0.08},
     "loss on all patches": {"hidden_only": False},
 }.items():
-    runs[name] = train(500, 200, **switches)
+    runs[name] = train(400, 200, **switches)
 ends = {name: np.mean(curve[150:200]) for name, (_, curve) in runs.items()}
 for name, end in ends.items():
     print(f"{name:28} mean loss of steps 150 to 200: {end:.3f}")
 everywhere = mae.mae_reconstruct(pool[:64], runs["loss on all patches"][0], config, noise).pasted
 print(f"loss on all patches: {error(everywhere, pool[:64]):.3f} on the hidden pixels")
 assert ends["as it should be"] < 0.85 * levels["mean_fill"] < min(ends["no unshuffle"], ends["no positions in the decoder"])
-assert ends["learning rate 0.08"] > levels["mean_fill"] and error(everywhere, pool[:64]) > 0.9 * ends["as it should be"]
+assert ends["loss on all patches"] < ends["as it should be"] and ends["learning rate 0.08"] > levels["mean_fill"]
+assert error(everywhere, pool[:64]) > 0.9 * ends["as it should be"]
 
 # %%
 # The curves, each point the mean of 20 steps.
@@ -337,7 +341,8 @@ print(plot.save(figure, figures / "mae_loss.png"))
 # %%
 # Hide and restore: 75 %, 80 %, 95 %
 # ----------------------------------
-# Crops of a photograph that the model never saw. The honest number first: after so short a training, linear interpolation
+# Crops of a photograph that the model never saw (but settings of such models were chosen by other crops of it, says the README:
+# a third photograph would be a stricter judge). The honest number first: after so short a training, linear interpolation
 # between the visible pixels is still better. ``python -m tinymae`` trains for two and a half minutes and passes it.
 
 shown = mae.mae_reconstruct(unseen, params, config, noise)
@@ -367,7 +372,7 @@ assert seen > results["MAE"] and error(shown.reconstruction, unseen) == results[
 # model that predicts nothing at all.
 
 normalised = replace(config, norm_pix_loss=True)
-norm_params, _ = train(500, 200, config=normalised)
+norm_params, _ = train(400, 100, config=normalised)
 silent = tree.map(np.zeros_like, norm_params)                   # predicts 0 everywhere
 raw = unpatchify(mae.mae_forward(unseen, norm_params, normalised, noise)[1]["pred"], 6, (8, 8))
 drawn = {"as predicted": raw} | {
@@ -412,8 +417,9 @@ assert "no reconstruction" in refused
 # Is the mask on at inference?
 # ----------------------------
 # To restore, yes: there is nothing to restore otherwise. To use the encoder (features, fine-tuning), **no**: all patches go in,
-# as into any ViT, and nothing is random. It has never seen so many patches at once, and gets along, since attention takes any
-# number. Left on by accident, the features of one picture change from call to call, and three quarters of it are lost.
+# as into any ViT, and nothing is random. It has never seen so many patches at once, and gets along (lesson 17 measures it),
+# since attention takes any number. Left on by accident, the features of one picture change from call to call, and three
+# quarters of it are lost.
 
 positions, _ = config.positions()
 whole = encoder_features(unseen, params["encoder"], positions, config.num_heads, config.patch_size)

@@ -22,6 +22,7 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from threadpoolctl import threadpool_limits
 
 from tinymae import plot, plot_lessons, tree
 from tinymae.classification import vit_from
@@ -34,6 +35,7 @@ from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.optim import AdamW, warmup_cosine
 from tinymae.probe import Encoder, accuracies, few_labels
 
+threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures, rng = Path("figures"), np.random.default_rng(0)
 
 # %%
@@ -85,8 +87,8 @@ def probe_loop(x, w, b, labels, l2):
 #
 #    dw = x^T dz + dloss \, \lambda w, \quad db = \sum_i dz_i \qquad (4)
 #
-# (3) is equation (5) of ``ops.losses``. The weight is used twice, in the scores and in the penalty: two gradients meet in (4).
-# The features get no gradient: that is what frozen means.
+# (3) is equation (5) of ``ops.losses``, with its M = n. The weight is used twice, in the scores and in the penalty: two
+# gradients meet in (4). The features get no gradient: that is what frozen means.
 
 
 def probe_forward(w, b, x, labels, l2):
@@ -109,9 +111,9 @@ assert all(row.ok for row in rows)
 # %%
 # Equal to scikit-learn
 # ---------------------
-# This loss has one lowest point, so whoever gets there gets the same weights: no schedule, no luck. A general minimiser with
-# our gradient, and scikit-learn's ``LogisticRegression``, which ``tinymae.probe`` uses. It multiplies the sum of the losses by
-# C and leaves the penalty alone, so that C = 1 / (n l2).
+# This loss has one lowest point, so whoever gets there gets the same weights: no schedule, no luck. (Only b may move, all its
+# numbers alike: softmax does not see that.) A general minimiser with our gradient, and scikit-learn's ``LogisticRegression``,
+# which ``tinymae.probe`` uses. It multiplies the sum of the losses by C and leaves the penalty alone, so that C = 1 / (n l2).
 
 l2 = 1 / first                                                  # C = 1
 
@@ -137,7 +139,7 @@ assert abs(theirs.score(unknown, test.labels) - np.mean((unknown @ w + b).argmax
 # ten labels for each class (the mean of five draws), and with all of them. On digits of 8 x 8 pixels **the pixels win**: the
 # pictures are centred, a pixel means the same in all of them, and 64 numbers are few. (The settings of this lesson were chosen
 # with an eye on these test pictures, which flatters the features; they lose all the same.) Where things move about it is the
-# other way round: ``python -m tinymae probe`` prints such a table, the README has one of CIFAR-10, and there the features win.
+# other way round: ``python -m tinymae probe`` prints such numbers, the README has CIFAR-10's, and there the features win.
 
 views = {"features": features, "class token": features[:, :32], "mean of patches": features[:, 32:], "raw pixels": pixels}
 draws = [few_labels(known, 10, np.random.default_rng(seed)) for seed in range(5)]
@@ -148,8 +150,9 @@ for name, view in views.items():
     results[name] = {key: (np.mean([it[key] for it in few]), every[key]) for key in every}
     linear, knn = results[name]["linear"], results[name]["knn"]
     print(f"{name:16} linear {linear[0]:.1%} with 10 a class, {linear[1]:.1%} with all; k-NN {knn[0]:.1%}, {knn[1]:.1%}")
-best = results["features"]["linear"]
-assert best[1] > 0.8 and all(pixel > feature for pixel, feature in zip(results["raw pixels"]["linear"], best, strict=True))
+assert results["features"]["linear"][1] > 0.8
+for key in ("linear", "knn"):
+    assert all(pixel > it for pixel, it in zip(results["raw pixels"][key], results["features"][key], strict=True))
 
 # %%
 # The class token is never trained, so why probe it?
@@ -165,7 +168,7 @@ dparams = mae_backward(1.0, cache)
 norms = {path: float(np.linalg.norm(leaf)) for path, leaf in tree.leaves(dparams) if path.endswith("_token")}
 print("gradient norms", norms)
 token, mean = (results[name]["linear"][1] for name in ("class token", "mean of patches"))
-assert norms["encoder.cls_token"] > 0 and abs(token - mean) < 0.15 and token > 0.6
+assert norms["encoder.cls_token"] > 0 and abs(token - mean) < 0.1 and token > 0.6
 
 # %%
 # Fine-tune or linear probe?
@@ -197,7 +200,8 @@ def fine_tune(start, ids, lr=2e-3, decay=0.75, steps=200, backward=vit_backward)
 
 
 # %%
-# With ten labels for each class, and with all. From scratch is the same network with fresh numbers.
+# With ten labels for each class, and with all. From scratch is the same network with fresh numbers, in the same 200 steps with
+# the same learning rate; and once more, with four times as many steps.
 
 scratch = vit_init(config, np.random.default_rng(3))
 ten, every = draws[0], np.arange(first)
@@ -207,15 +211,20 @@ for name, ids in (("10 a class", ten), ("all labels", every)):
         "fine-tuned": fine_tune(start, ids),
         "fine-tuned, all layers alike": fine_tune(start, ids, decay=1.0),
         "from scratch": fine_tune(scratch, ids, decay=1.0),
+        "from scratch, 800 steps": fine_tune(scratch, ids, decay=1.0, steps=800),
     }
     print(name, {way: f"{right[-1]:.1%}" for way, (_, right) in runs[name].items()})
 for way in runs.values():
     assert way["fine-tuned"][1][-1] > way["from scratch"][1][-1] + 0.05
+lead = {name: way["fine-tuned"][1][-1] - way["from scratch, 800 steps"][1][-1] for name, way in runs.items()}
+assert lead["10 a class"] > 0.02 and lead["all labels"] < 0.03
 
 # %%
-# So: fine-tuning beats the same network from scratch, with few labels and with many. That gap is what pre-training gives. It
-# does not beat logistic regression on raw pixels here: these pictures hardly need an encoder. Decay or no decay makes no clear
-# difference in a network of two layers; try it where you have twelve.
+# So: in the same few steps fine-tuning beats the same network from scratch, with few labels and with many. But look at the last
+# number. With all labels and four times as many steps the network from scratch catches up: there pre-training bought speed only
+# (and cost 1200 steps of its own). With ten labels a class it does not catch up: there pre-training bought what labels did not.
+# Neither beats logistic regression on raw pixels clearly: these pictures hardly need an encoder. Decay or no decay makes no
+# clear difference in a network of two layers; try it where you have twelve.
 
 for labels_used, place in (("10 a class", 0), ("all labels", 1)):
     tuned = runs[labels_used]["fine-tuned"][1][-1]
@@ -264,7 +273,7 @@ assert leaky > 0.95 and honest < 0.2
 # -----------------------
 # A fine-tuning run starts at ln 10 like any other: the head is fresh. But it falls at once, where a run from scratch hesitates.
 # Two usual ways to go wrong: the encoder does not move, and the loss flattens early; or the learning rate is so high that it
-# destroys in a few steps what pre-training has built: the loss jumps, and much of the lead is gone.
+# destroys in a few steps what pre-training has built: the loss jumps, and the lead is gone for long.
 
 curves = {
     "fine-tuned": runs["all labels"]["fine-tuned"],
@@ -282,6 +291,8 @@ caption = (
 figure = plot_lessons.curves(smooth, "step", "cross entropy", caption, levels={"ln 10": log(10)}, ylim=(0, 3))
 print(plot.save(figure, figures / "probe_loss.png"))
 assert abs(curves["fine-tuned"][0][0] - log(10)) < 0.05
+assert np.mean(curves["fine-tuned"][0][40:50]) < np.mean(curves["from scratch"][0][40:50]) - 0.3
+assert max(curves["learning rate 30 times higher"][0][:40]) > log(10)
 start_of = {name: np.mean(losses[:100]) for name, (losses, _) in curves.items()}
 assert start_of["fine-tuned"] < min(start_of["from scratch"] - 0.2, start_of["learning rate 30 times higher"] - 0.05)
 

@@ -12,8 +12,8 @@ Read beside: the demo notebook of He et al. 2021; article A (demo); lesson 16.
 # %%
 # A tiny published file
 # ---------------------
-# The real files have hundreds of megabytes and a licence, so here is one of our own in the same format: a masked autoencoder,
-# trained for a few seconds on crops of two photographs, and written with the names and layouts of the official code.
+# The real files are large and have a licence, so here is one of our own in the same format: a masked autoencoder, trained for a
+# few seconds on crops of two photographs, and written with the names and layouts of the official code.
 
 import json
 import os
@@ -85,7 +85,8 @@ print(len(ours), "tensors, the same as with the package, and as in the .pth")
 # %%
 # What is in a .pth?
 # ------------------
-# A zip. One entry for the numbers of each tensor, and ``data.pkl``, a pickle, which says what they are called.
+# A zip. One entry for the numbers of each tensor, a few short notes (version, order of bytes), and ``data.pkl``, a *pickle*:
+# Python's own way to write down any object. Here it says what the tensors are called, and which shape they have.
 
 with zipfile.ZipFile(published) as archive:
     entries = archive.namelist()
@@ -131,9 +132,9 @@ assert "mkdir" in refused and "nothing was executed" in refused and not mark.exi
 # %%
 # Names and transposes
 # --------------------
-# Three differences between their numbers and ours, each undone by hand. A linear layer is (out, in) there, (in, out) here. The
-# patch embedding is a convolution (D, C, p, p) there; our words are read as (row, column, channel), so the axes turn. And the
-# table of positions has a row for the class token, zeros, in front.
+# Three differences between their numbers and ours, (1), (2) and (4) of ``pretrained``, each undone by hand. A linear layer is
+# (out, in) there, (in, out) here. The patch embedding is a convolution (D, C, p, p) there; our words are read as (row, column,
+# channel), so the axes turn. And the table of positions has a row for the class token, zeros, in front.
 
 D, p = config.embed_dim, config.patch_size
 encoder = params["encoder"]
@@ -190,7 +191,8 @@ print(reconstruct_published(photo, published, figures / "weights_restored.png", 
 # It generates content that was not there
 # ---------------------------------------
 # Two pictures that agree on every visible patch, and on no other. The model answers the same, to the last bit: it cannot know.
-# What it paints under the mask is a guess from what it was trained on, never a recovery, however real a large model's looks.
+# What it paints under the mask is a guess from what it was trained on, never a recovery, however real a large model's guess
+# looks.
 
 removed = removed_pixels(mae.random_masking(noise[6:7], 0.75)[2], 48, 48, 6)[0, ..., None]              # (48, 48, 1)
 other = random_crops(bank, 48, np.random.default_rng(5), 1)[0]
@@ -237,10 +239,12 @@ losses = {name: loss_of(*model) for name, model in wrong.items()}
 print(f"right {oracle:.3f};", {name: round(loss, 3) for name, loss in losses.items()})
 assert losses["square matrices not transposed"] > 1.1 * oracle
 assert all(abs(loss - oracle) > 1e-5 * oracle for loss in losses.values())
+assert abs(losses["8 heads instead of 4"] - oracle) < 0.05 * oracle
 
 # %%
 # No error anywhere. A gradient check is blind to all three: each is a correct model, only not the one that was trained. The
-# wrong heads change the loss so little that nobody would look twice; an oracle, compared to the last digits, sees all three.
+# wrong heads change the loss of this little-trained model so little that nobody would look twice (one that relies on its heads
+# suffers more); an oracle, compared to the last digits, sees all three.
 
 for name, (model, its_config) in wrong.items():
     double = tree.map(lambda leaf: leaf.astype(np.float64), model)
@@ -314,7 +318,8 @@ if answer_3 is not None:
 #   photo, look". The notebook squeezes a photograph into a square; ours takes its central square.
 # - Article A, "generates content that was not there": the section of that name makes it exact. Two pictures with the same
 #   visible patches get the same answer.
-# - Article A, opening figures: they come from large models; lesson 16 draws the same rows with a small one of its own.
-# - Articles A to E write a linear layer as x w: weights are (in, out), as here. PyTorch's ``nn.Linear`` stores (out, in).
+# - Article A, opening figures: lesson 16 draws the same rows with a small model of its own.
+# - Article C writes Q = X W_Q and max(0, x W1 + b1) W2 + b2: the weights are (in, out), as here. PyTorch's ``nn.Linear`` stores
+#   (out, in).
 
 shutil.rmtree(folder, ignore_errors=True)                      # Windows keeps files that are still mapped
