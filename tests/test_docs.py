@@ -119,6 +119,15 @@ def test_a_good_row_is_left_alone():
     assert dead_rows(f"{TABLE}   {row}\n") == []
 
 
+# ---- the fifteen questions -----------------------------------------------------------------------------------------------
+
+def test_every_question_has_its_lesson():
+    questions = re.split(r"^   \* - (\d+)$", (DOCS / "questions.rst").read_text("utf-8"), flags=re.MULTILINE)
+    numbered = dict(zip(questions[1::2], questions[2::2], strict=True))
+    assert list(numbered) == [str(number) for number in range(1, 16)]
+    assert [number for number, text in numbered.items() if not CELL.search(text)] == []
+
+
 # ---- the glossary ------------------------------------------------------------------------------------------------------
 
 def unknown_names(text):

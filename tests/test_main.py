@@ -1,5 +1,8 @@
 """The command line of the gradient check: what it prints, writes and returns."""
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -125,3 +128,14 @@ def test_published_translators(tmp_path, capsys):
     assert "--tokens is for published models" in capsys.readouterr().err
     assert main(["translate", "--weights", str(tmp_path), "--attention", "a.png", "hello"]) == 1
     assert "--attention is for models trained here" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough():
+    """`python -m tinymae lessons | head -1`: no complaint about the closed pipe."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        result = subprocess.run(
+            [sys.executable, "-m", "tinymae", "lessons"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (result.returncode, result.stderr) == (1, "")

@@ -1,6 +1,7 @@
 """python -m tinymae: the main job, and everything else that runs from the command line."""
 import argparse
 import math
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +17,12 @@ def main(arguments=None):
     try:
         with warnings.catch_warnings():                         # a warning is one line, without the code that gave it
             warnings.showwarning = lambda message, *where: print(f"tinymae: {message}", file=sys.stderr)
-            return command(**options)
+            status = command(**options)
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:                                     # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"tinymae: {error}", file=sys.stderr)
         return 1

@@ -113,7 +113,8 @@ def heatmaps(panels, xlabel, ylabel, caption, columns=3):
         for axis, name in enumerate(("down", "across"))
     ]
     tokens, fonts, note = drawable(*tokens)
-    figure = page(lines * (0.9 + 7.5 / columns), caption + note)
+    tallest = max(min(1, array.shape[0] / array.shape[1]) if _square(array) else 1 for array in arrays)
+    figure = page(lines * (1.7 + (7.5 / columns - 0.8) * tallest), caption + note)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
@@ -128,7 +129,7 @@ def heatmaps(panels, xlabel, ylabel, caption, columns=3):
         ax.tick_params("y", rotation=0)
         ax.tick_params("x", rotation=90 if across and max(map(len, across)) * len(across) > 54 / columns else 0)
         keep_upright(ax)
-        ax.set(xlabel=xlabel, ylabel=ylabel, aspect="equal" if max(array.shape) <= 2 * min(array.shape) else "auto")
+        ax.set(xlabel=xlabel, ylabel=ylabel, aspect="equal" if _square(array) else "auto")
         if max(array.shape) * columns <= WRITTEN:
             _write(ax, array, panel, 9 if max(array.shape) * columns <= 10 else 7)
         figure.colorbar(mesh, ax=ax, orientation="horizontal", extend=extend, ticks=[low, (low + panel.top) / 2, panel.top],
@@ -136,6 +137,11 @@ def heatmaps(panels, xlabel, ylabel, caption, columns=3):
     for _ in range(3):                          # square cells over long words: the layout needs some rounds to settle
         figure.get_layout_engine().execute(figure)
     return figure
+
+
+def _square(array):
+    """Whether the cells are drawn as squares: not where the matrix is much longer than wide, or wider than long."""
+    return max(array.shape) <= 2 * min(array.shape)
 
 
 def _write(ax, array, panel, size):
