@@ -11,8 +11,8 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogFormatter
 
 from tinymae.plot import AMOUNT, SIGNED, beyond, check_numbers, check_tokens, drawable, heatmap, keep_upright, page, styled
+from tinymae.plot_text import COLOURS, write_numbers
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#555555")
 WRITTEN = 18                                    # cells across the page whose numbers can still be written
 NAMED = 80                                      # points whose names still find room on the page
 
@@ -131,7 +131,8 @@ def heatmaps(panels, xlabel, ylabel, caption, columns=3):
         keep_upright(ax)
         ax.set(xlabel=xlabel, ylabel=ylabel, aspect="equal" if _square(array) else "auto")
         if max(array.shape) * columns <= WRITTEN:
-            _write(ax, array, panel, 9 if max(array.shape) * columns <= 10 else 7)
+            dark = np.abs(array) > 0.6 * panel.top if panel.signed else array < 0.55 * panel.top
+            write_numbers(ax, array, 2 if panel.top <= 10 else 0, dark, 9 if max(array.shape) * columns <= 10 else 7)
         figure.colorbar(mesh, ax=ax, orientation="horizontal", extend=extend, ticks=[low, (low + panel.top) / 2, panel.top],
                         format="%.3g", shrink=0.8, aspect=24)  # fmt: skip
     for _ in range(3):                          # square cells over long words: the layout needs some rounds to settle
@@ -142,15 +143,6 @@ def heatmaps(panels, xlabel, ylabel, caption, columns=3):
 def _square(array):
     """Whether the cells are drawn as squares: not where the matrix is much longer than wide, or wider than long."""
     return max(array.shape) <= 2 * min(array.shape)
-
-
-def _write(ax, array, panel, size):
-    """The numbers in the cells, white where the cell is dark."""
-    digits = 2 if panel.top <= 10 else 0
-    for (row, column), value in np.ndenumerate(array):
-        dark = abs(value) > 0.6 * panel.top if panel.signed else value < 0.55 * panel.top
-        text = f"{round(float(value), digits) + 0.0:.{digits}f}" if value else "0"          # + 0.0: no cell says -0.0
-        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
 
 
 @styled()

@@ -34,12 +34,12 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 SCORES = 3.0                                    # scores are coloured from -3 to 3: q.k / sqrt(d_k) is mostly within
 
 
-def _write_numbers(ax, array, digits, dark):
+def write_numbers(ax, array, digits, dark, size=9):
     """The numbers of a small heatmap in its cells, white where dark (boolean, as array); what is exactly 0 is a bare 0."""
     for (row, col), value in np.ndenumerate(array):
         text = f"{round(value, digits) + 0.0:.{digits}f}" if value else "0"            # + 0.0: no cell says -0.0
         colour = "white" if dark[row, col] else "black"
-        ax.text(col + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9, color=colour)
+        ax.text(col + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color=colour)
 
 
 def _longest(tokens):
@@ -116,8 +116,8 @@ def masks(scores, mask, queries=None, keys=None, caption=None):
         heatmap(axes[2], weights, 0, 1, AMOUNT),
     ]
     if max(rows, cols) <= 6:
-        _write_numbers(axes[0], scores, 1, np.abs(scores) > 0.6 * SCORES)
-        _write_numbers(axes[2], weights, 2, weights < 0.6)
+        write_numbers(axes[0], scores, 1, np.abs(scores) > 0.6 * SCORES)
+        write_numbers(axes[2], weights, 2, weights < 0.6)
     for ax, title in zip(axes, ("scores", "mask", "weights after softmax"), strict=True):
         ax.set(title=title, xlabel="key (is looked at)")
         _name_cells(ax, keys, queries, scores.shape, fonts, LETTERS)
@@ -262,7 +262,7 @@ def output_probabilities(target, trained, words, caption=None):
     for ax, title, array in zip(axes, ("target outputs", "outputs of the trained model"), (target, trained), strict=True):
         mesh = heatmap(ax, array, 0, 1, AMOUNT)
         if vocabulary <= 8 and length <= 16:
-            _write_numbers(ax, array, 2, array < 0.6)
+            write_numbers(ax, array, 2, array < 0.6)
         _name_cells(ax, words, None, array.shape, fonts, letters)
         ax.set_title(title)
     for ax in axes if beside else axes[1:]:

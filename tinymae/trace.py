@@ -54,9 +54,9 @@ class Call:
     depth: int
     inputs: tuple                                       # shapes of the array arguments
     output: tuple = ()                                  # shapes of y, () where the forward raised
-    norm: float = math.nan                          # of y
+    norm: float = math.nan                              # of y
     cache: object = field(default=None, repr=False)
-    gradient: float = math.nan                      # the norm of dy; nan where no backward ran
+    gradient: float = math.nan                          # the norm of dy; nan where no backward ran
     done: bool = False                                  # whether the backward ran
 
 
@@ -130,9 +130,9 @@ class _Listener:
 
 def _arguments(frame):
     """Values of the arguments, positional ones first."""
-    code = frame.f_code
+    code, values = frame.f_code, frame.f_locals         # asked once: each time it is made anew
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    return [frame.f_locals[name] for name in names]
+    return [values[name] for name in names]
 
 
 def _same(a, b):
