@@ -125,7 +125,7 @@ if __name__ == "__main__":
     runs = {
         (name, batch): lambda threads, run=run, batch=batch: run(batch, threads)
         for batch in BATCHES for name, run in (("tinymae", run_tinymae), ("torch", run_torch))
-    }  # fmt: skip
+    }
     compare(
         __file__,
         {f"{name}, batch {batch}": run for (name, batch), run in runs.items()},

@@ -17,7 +17,7 @@ from tinymae.parallel import Workers, micro_batches, value_and_grad
 CONFIG = MAEConfig(
     img_size=32, patch_size=4, in_chans=3, embed_dim=192, depth=6, num_heads=3, decoder_embed_dim=96, decoder_depth=2,
     decoder_num_heads=3, mask_ratio=0.75, norm_pix_loss=True,
-)  # fmt: skip
+)
 BATCH, MICRO_BATCH = 64, 16
 
 

@@ -15,7 +15,7 @@ from tinymae.parallel import Workers, micro_batches, value_and_grad
 SOURCE, TARGET, LENGTH = 7801, 5959, 32
 CONFIG = TransformerConfig(
     src_vocab=SOURCE, tgt_vocab=TARGET, d_model=256, encoder_layers=3, decoder_layers=3, heads=8, d_ff=512, tie="none",
-)  # fmt: skip
+)
 
 
 def sentences(batch):
@@ -54,7 +54,7 @@ def run_torch(batch, threads):
     model = nn.ModuleDict({
         "source": nn.Embedding(SOURCE, 256), "target": nn.Embedding(TARGET, 256), "transformer": transformer,
         "out": nn.Linear(256, TARGET),
-    })  # fmt: skip
+    })
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.98))
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
@@ -80,4 +80,4 @@ if __name__ == "__main__":
             for batch in (16, 64) for name, run in (("tinymae", run_tinymae), ("torch", run_torch))
         },
         [(f"tinymae, batch {batch}", f"torch, batch {batch}") for batch in (16, 64)],
-    )  # fmt: skip
+    )

@@ -108,7 +108,7 @@ if __name__ == "__main__":
             },
             [("tinymae", "torch"), ("tinymae, open", "torch, open")],
             agree=0.98,
-        )  # fmt: skip
+        )
     finally:
         if not inside:
             PATH.unlink()

@@ -200,7 +200,7 @@ class LessonCell(SphinxRole):
         reference = addnodes.pending_xref(
             "", nodes.inline("", f"{int(number)} · {heading}"), reftype="ref", refdomain="std", reftarget=target,
             refdoc=self.env.docname, refexplicit=True, refwarn=True,
-        )  # fmt: skip
+        )
         self.set_source_info(reference)
         return [reference], []
 

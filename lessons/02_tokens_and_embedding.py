@@ -160,7 +160,7 @@ for name, std in (("1 / sqrt(D)", width**-0.5), ("1", 1.0)):
     length = np.linalg.norm(matrix, axis=1).mean()
     loss, _ = cross_entropy_forward(spoken @ matrix.T, targets)
     print(f"entries of {name:11}: a word is {length:5.2f} long, times sqrt(D) {length * math.sqrt(width):6.2f}, a position "
-          f"{positions:.2f}; first loss {loss:5.2f}, ln V = {math.log(words_known):.2f}")  # fmt: skip
+          f"{positions:.2f}; first loss {loss:5.2f}, ln V = {math.log(words_known):.2f}")
     if std < 1:
         assert 0.9 < length < 1.1 and abs(positions - 16) < 1e-9 and length * math.sqrt(width) > positions
         assert loss < math.log(words_known) + 1
@@ -256,7 +256,7 @@ groups = {
     "days": "monday tuesday wednesday thursday friday saturday sunday",
     "activities": "swimming running singing dancing reading studying working cooking driving sleeping",
     "weather": "hot cold warm cool", "comparisons": "bigger smaller newer cheaper fatter cuter thinner",
-}  # fmt: skip
+}
 groups = {name: members.split() for name, members in groups.items()}
 for name, members in groups.items():
     print(f"{name:12} {members[0]:9} ->", *nearest(members[0]))

@@ -123,7 +123,7 @@ caption = (
     "a root it grows like d_k; with the root of d_k it stays at 1; the root of d_model makes it 8 times too small."
 )
 figure = plot_lessons.curves({name: (widths, v) for name, v in variance.items()}, "d_k", "variance", caption, {"1": 1.0},
-                             xscale="log", yscale="log", markers=True)  # fmt: skip
+                             xscale="log", yscale="log", markers=True)
 print(plot.save(figure, figures / "attention_variance.png"))
 
 # %%
@@ -154,7 +154,7 @@ caption = (
     "axes logarithmic. Without a root it dies out as heads become wider; with a root it does not depend on the width."
 )
 figure = plot_lessons.curves({name: (widths, v) for name, v in gradients.items()}, "d_k", "length of dL/dscores", caption,
-                             xscale="log", yscale="log", markers=True)  # fmt: skip
+                             xscale="log", yscale="log", markers=True)
 print(plot.save(figure, figures / "attention_saturation.png"))
 
 # %%

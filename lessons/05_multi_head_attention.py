@@ -271,7 +271,7 @@ def article_a_backward(dy, cache):
 
 
 p = {"attn": init.multi_head_attention(6, 3, rng, d_k=7, d_v=8, bias=False, dtype=np.float64),
-     "ln": {"gamma": rng.normal(size=6), "beta": rng.normal(size=6)}}  # fmt: skip
+     "ln": {"gamma": rng.normal(size=6), "beta": rng.normal(size=6)}}
 rows = gradcheck(article_a_forward, article_a_backward, xq, xkv, p, n_head=3, mask=mask, dropout=0.1, rng=0)
 assert all(row.ok for row in rows)
 

@@ -225,7 +225,7 @@ with np.errstate(invalid="ignore"):
     broken = one_pass_forward(words.astype(np.float32), **one)[0]
 two_pass = layernorm_forward(words.astype(np.float32), **one)[0]
 print(f"one pass: {np.isnan(broken).any(axis=-1).mean():.0%} of the words are NaN, the others are off by up to "
-      f"{np.nanmax(np.abs(broken - right)):.3g}; two passes: off by {np.abs(two_pass - right).max():.1g}")  # fmt: skip
+      f"{np.nanmax(np.abs(broken - right)):.3g}; two passes: off by {np.abs(two_pass - right).max():.1g}")
 assert np.isnan(broken).any() and np.nanmax(np.abs(broken - right)) > 0.5 and np.abs(two_pass - right).max() < 0.01
 
 # %%
@@ -308,7 +308,7 @@ arriving = {
     "residual, no norm": norms_on_the_way(lambda x, p: layer_forward(x, p, True, False), layer_backward),
     "norm, no residual": norms_on_the_way(lambda x, p: layer_forward(x, p, False, True), layer_backward),
     "neither": norms_on_the_way(lambda x, p: layer_forward(x, p, False, False), layer_backward),
-}  # fmt: skip
+}
 
 # %%
 
@@ -342,7 +342,7 @@ def weight_gradients(depth, norm_first):
 
 
 by_layer = {f"{name}, {depth} layers": (np.arange(depth), weight_gradients(depth, norm_first))
-            for name, norm_first in (("post-norm", False), ("pre-norm", True)) for depth in (6, 24)}  # fmt: skip
+            for name, norm_first in (("post-norm", False), ("pre-norm", True)) for depth in (6, 24)}
 top = {name: norms[-1] for name, (_, norms) in by_layer.items()}
 print("gradient of the feed forward in the last layer:", {name: round(float(norm), 2) for name, norm in top.items()})
 assert 0.6 < top["post-norm, 24 layers"] / top["post-norm, 6 layers"] < 1.7             # the same size
@@ -474,7 +474,7 @@ assert 30 < runs["off", 0.001][1][0] / runs["on", 0.1][1][0] < 300
 # Then the size of x in each layer, which explains both.
 
 stream = {f"{names[run]}, {when}": runs[run][2][step]
-          for run in (("on", 0.1), ("off", 0.001)) for when, step in (("first step", 0), ("last step", -1))}  # fmt: skip
+          for run in (("on", 0.1), ("off", 0.001)) for when, step in (("first step", 0), ("last step", -1))}
 caption = (
     "How to read it: the root mean square of x behind each layer. Pre-norm never normalises x itself, so it grows in both. But "
     "with the norm on, each sublayer sees numbers of size 1 and adds as much to a large x as to a small one."

@@ -206,7 +206,7 @@ def no_residual_backward(dy, cache):
 
 parts = [gradcheck(feed_forward_forward, feed_forward_backward, x, p["ffn"]),
          gradcheck(layernorm_forward, layernorm_backward, x, p["ln1"]["gamma"], p["ln1"]["beta"]),
-         gradcheck(multi_head_attention_forward, multi_head_attention_backward, x, x + 1, p["attn"], heads=2)]  # fmt: skip
+         gradcheck(multi_head_attention_forward, multi_head_attention_backward, x, x + 1, p["attn"], heads=2)]
 assert all(row.ok for rows in parts for row in rows)            # blind: each op is right
 rows = gradcheck(layer_forward, no_residual_backward, x, p=p, heads=2)
 print(format_rows("no residual", rows))
@@ -320,7 +320,7 @@ reasons = {"tired": 0, "scared": 0, "hungry": 0, "lazy": 0, "wide": 1, "busy": 1
 templates = ("The {0} didn't cross the {1} because it was too {2}", "The {1} wasn't crossed by the {0} because it was too {2}")
 examples = [(template.format(animal, street, reason), (animal, street)[whose], (i - j) % 4 == 0)
             for i, animal in enumerate(animals) for j, street in enumerate(streets)
-            for reason, whose in reasons.items() for template in templates]  # fmt: skip
+            for reason, whose in reasons.items() for template in templates]
 sentences = [tokenize_words(text) for text, _, _ in examples]
 vocabulary = Vocabulary.build(sentences)
 ids = pad_batch([vocabulary.encode(words) for words in sentences])                      # (N, T)
@@ -361,7 +361,7 @@ def model_backward(dloss, cache):
 draw, steps = np.random.default_rng(2), 300
 model = {"embed": init.normal((len(vocabulary), D), draw, 1.0, np.float64),
          "encoder": {"blocks": [init.encoder_layer(D, H, F, draw, np.float64) for _ in range(2)]},
-         "out": init.linear(D, len(vocabulary), draw, dtype=np.float64)}  # fmt: skip
+         "out": init.linear(D, len(vocabulary), draw, dtype=np.float64)}
 rows = gradcheck(model_forward, model_backward, model, ids[:3], it[:3], noun[:3], samples=2)
 assert all(row.ok for row in rows)
 
@@ -397,7 +397,7 @@ for kind, head in enumerate(heads):
 # Now article D's sentence, whose pair of nouns the model has never seen together, with both ends: tired and wide.
 
 pair = {reason: next(i for i, (text, _, _) in enumerate(examples) if text == templates[0].format("animal", "street", reason))
-        for reason in ("tired", "wide")}  # fmt: skip
+        for reason in ("tired", "wide")}
 for reason, i in pair.items():
     print(f"{examples[i][0]}: it = {vocabulary.decode(cache[-1][i : i + 1].argmax(axis=-1))[0]}")
     assert held_out[i] and right[i]

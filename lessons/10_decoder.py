@@ -234,7 +234,7 @@ def model_backward(dloss, cache):
     dx, dmemory, ddecoder = decoder[1](dx, cache)
     dsrc, dencoder = encoder_layer_backward(dmemory, encoder)   # all that the encoder hears
     return {"src": embedding_backward(dsrc, src_embedding), "encoder": dencoder, "tgt": embedding_backward(dx, tgt_embedding),
-            "decoder": ddecoder, "out": {"w": dw, "b": db}}  # fmt: skip
+            "decoder": ddecoder, "out": {"w": dw, "b": db}}
 
 # %%
 # Its parameters, and the gradient check of the whole model with whatever decoder it has.
@@ -243,7 +243,7 @@ def model_backward(dloss, cache):
 def model_init(rng):
     return {"src": init.normal((7, D), rng, 1.0), "encoder": init.encoder_layer(D, H, 2 * D, rng),
             "tgt": init.normal((12, D), rng, 1.0), "decoder": init.decoder_layer(D, H, 2 * D, rng),
-            "out": init.linear(D, 12, rng)}  # fmt: skip
+            "out": init.linear(D, 12, rng)}
 
 
 def check(decoder):
@@ -354,7 +354,7 @@ caption = (
     "right. (From place 4 on a share of the words is <eos>, which does not depend on the headings before.)"
 )
 figure = plot_lessons.curves({name: (np.arange(LONGEST - 1), rates) for name, rates in places.items()}, "place in the sentence",
-                             "share right", caption, {"guessing a heading": 1 / 4}, ylim=(0, 1.05), markers=True)  # fmt: skip
+                             "share right", caption, {"guessing a heading": 1 / 4}, ylim=(0, 1.05), markers=True)
 print(plot.save(figure, figures / "decoder_own_mistakes.png"))
 
 # %%
@@ -411,7 +411,7 @@ def swapped_backward(dy, cache):
     ds, *dln2 = layernorm_backward(ds + dx, ln2)
     dz, *dout = linear_backward(ds, out)
     dqkv = [linear_backward(d[:, 0], c) for d, c in
-            zip(scaled_dot_product_attention_backward(dz[:, None], attention), qkv, strict=True)]  # fmt: skip
+            zip(scaled_dot_product_attention_backward(dz[:, None], attention), qkv, strict=True)]
     ds, *dln1 = layernorm_backward(ds + dqkv[2][0], ln1)        # the values were x's
     dxq, dxkv, dself = multi_head_attention_backward(ds, self_attn)
     dmaps = {"q": dqkv[0][1:], "k": dqkv[1][1:], "v": dqkv[2][1:], "out": dout}
@@ -498,9 +498,9 @@ print("says", *words(said[0]), "for", *words(judge[1][0]))
 english = Language.learn("words", [source for source, _ in FIXED])
 chinese = Language.learn("characters", [target for _, target in FIXED])
 sources, answers = (pad_batch([language.encode(text) for text in side])
-                    for language, side in zip((english, chinese), zip(*FIXED, strict=True), strict=True))  # fmt: skip
+                    for language, side in zip((english, chinese), zip(*FIXED, strict=True), strict=True))
 config = TransformerConfig(len(english.vocabulary), len(chinese.vocabulary), d_model=D, encoder_layers=1, decoder_layers=1,
-                           heads=H, d_ff=2 * D, dropout=0.0, tie="none")  # fmt: skip
+                           heads=H, d_ff=2 * D, dropout=0.0, tie="none")
 translator = transformer_init(config, np.random.default_rng(5))
 optimizer = AdamW(translator)
 for step in range(150):

@@ -178,7 +178,7 @@ assert [words[v] for v in after.argmax(axis=1)] == sentence and losses[-1] < 0.0
 
 Panel = plot_lessons.Panel
 panels = [Panel("target", one_hot, 1.0, False, sentence, words), Panel("untrained", p, 1.0, False, sentence, words),
-          Panel("after 200 steps", after, 1.0, False, sentence, words)]  # fmt: skip
+          Panel("after 200 steps", after, 1.0, False, sentence, words)]
 caption = (
     "How to read it: a row is a place of the sentence, named by the word that is right there; a column is a word of the "
     "vocabulary; the brighter, the likelier. Each row sums to 1. Training moves the map in the middle towards the left one."
@@ -190,7 +190,7 @@ print(plot.save(plot_lessons.heatmaps(panels, "word", "place", caption), figures
 
 before, later = (cross_entropy_backward_loop(1.0, outputs[step], one_hot) for step in (0, 5))
 panels = [Panel("dL/dlogits, untrained", before, 1 / M, True, sentence, words),
-          Panel("dL/dlogits, after 5 steps", later, 1 / M, True, sentence, words)]  # fmt: skip
+          Panel("dL/dlogits, after 5 steps", later, 1 / M, True, sentence, words)]
 assert np.abs(later).max() < 0.6 * np.abs(before).max() and np.argwhere(before < 0).tolist() == np.argwhere(one_hot).tolist()
 caption = (
     "How to read it: (p - one_hot) / M, a row for each place. Blue is negative, the logit of the right word, which is to grow; "
@@ -318,7 +318,7 @@ caption = (
     "loss stays near ln V and hardly moves, count your softmaxes."
 )
 figure = plot_lessons.curves({"softmax once": losses, "softmax twice": twice}, "step", "loss", caption,
-                             {"ln V, knowing nothing": math.log(V), "ln(e + V - 1) - 1, floor of twice": lowest})  # fmt: skip
+                             {"ln V, knowing nothing": math.log(V), "ln(e + V - 1) - 1, floor of twice": lowest})
 print(plot.save(figure, figures / "loss_softmax_twice.png"))
 
 # %%

@@ -191,7 +191,7 @@ def check_model():
         lambda params, src, targets, **options: transformer_forward(src, targets, params, **options), transformer_backward,
         small, src=np.array([[3, 8, 5, 2], [4, 2, 0, 0]]), targets=np.array([[7, 9, 2, 0], [10, 2, 0, 0]]), config=tiny,
         label_smoothing=0.1, rng=5, samples=2,
-    )  # fmt: skip
+    )
 
 
 rows = check_model()
@@ -277,7 +277,7 @@ with patch.multiple(transformer, cross_entropy_forward=twice_forward, cross_entr
 _, runs["weights from N(0, 1)"] = fit(params=tree.map(
     lambda leaf: leaf.copy() if leaf.ndim < 2 else rng.normal(size=leaf.shape).astype(leaf.dtype),
     transformer.transformer_init(config, rng),
-))  # fmt: skip
+))
 for name, losses in runs.items():
     print(f"{name:22} first {losses[0]:6.2f}  after 20 {losses[19]:5.2f}  last {losses[-1]:5.2f}")
 last = {name: losses[-1] for name, losses in runs.items()}
@@ -414,7 +414,7 @@ assert translator.translate(["je suis étudiant"]) == ["i am a student"]
 # label smoothing asks for 0.9 and some.
 
 pair = (pad_batch([language.encode(text)]) for language, text in
-        zip(translator.languages, ("je suis étudiant", "i am a student"), strict=True))  # fmt: skip
+        zip(translator.languages, ("je suis étudiant", "i am a student"), strict=True))
 loss, cache = transformer_forward(*pair, translator.params, translator.config)
 probabilities = softmax_forward(cache["logits"])[0]             # (5, V)
 one_hot = np.eye(V)[cache["words"]]

@@ -49,7 +49,7 @@ def trained(steps):
     size = {"d_model": 64, "encoder_layers": 1, "decoder_layers": 1, "heads": 4, "d_ff": 128}
     with tempfile.TemporaryDirectory() as folder:
         train_translator(corpus, folder, SMALL._replace(config=SMALL.config | size, tokens=512), steps=steps, bar=False,
-                         say=lambda line: None)  # fmt: skip
+                         say=lambda line: None)
         translator = Translator.load(folder)
     return translator._replace(params=tree.map(lambda leaf: leaf.astype(np.float64), translator.params))
 
@@ -283,7 +283,7 @@ numbers = {
     "words and signs, capitals count": bleu(
         [tokenize_words(s, lower=False) for s in sources], [tokenize_words(s, lower=False) for s in written]),
     "words and signs, small letters": bleu(*([tokenize_words(s) for s in side] for side in (sources, written))),
-}  # fmt: skip
+}
 print(f"perfect English, {sources[0]!r} against {written[0]!r}:")
 for name, value in numbers.items():
     print(f"  {name:32} {value:5.1f}")

@@ -41,7 +41,7 @@ def rnn_loop(x, wx, wh, b):
     h, states = [0.0] * len(b), []
     for word in x:
         h = [math.tanh(b[j] + sum(word[i] * wx[i, j] for i in range(len(word)))
-                       + sum(h[i] * wh[i, j] for i in range(len(h)))) for j in range(len(b))]  # fmt: skip
+                       + sum(h[i] * wh[i, j] for i in range(len(h)))) for j in range(len(b))]
         states.append(h)
     return np.array(states)
 

@@ -214,13 +214,13 @@ def loss_backward(dloss, cache):
 x, mask_token = rng.normal(size=(2, 16, 5)), rng.normal(size=(1, 1, 5))
 rows = gradcheck(unshuffle, home, x, mask_token, ids_restore)
 rows += gradcheck(lambda pred, target, mask: (masked_mse_forward(pred, target, mask)[0], (pred, target, mask)), loss_backward,
-                  pred, target=target, mask=mask)  # fmt: skip
+                  pred, target=target, mask=mask)
 print(format_rows("unshuffle, loss", rows))
 assert all(row.ok for row in rows)
 
 dy = rng.normal(size=(2, 64, 5))
 for gradient, same in zip(home(dy, (16, ids_restore)), unshuffle_backward(dy, unshuffle_forward(x, mask_token, ids_restore)[1]),
-                          strict=True):  # fmt: skip
+                          strict=True):
     np.testing.assert_allclose(gradient, same)
 np.testing.assert_allclose(loss_backward(1.0, (pred, target, mask)), masked_mse_backward(1.0, loss_cache))
 
@@ -228,7 +228,7 @@ tiny = mae.MAEConfig(12, 3, 1, 8, 1, 2, 4, 1, 1)
 inputs = {"images": rng.normal(size=(2, 12, 12, 1)), "noise": rng.random((2, 16)), "config": tiny}
 tiny_params = mae.mae_init(tiny, rng, np.float64)
 rows = gradcheck(lambda params, **inputs: mae.mae_forward(params=params, **inputs), mae.mae_backward, tiny_params, samples=2,
-                 **inputs)  # fmt: skip
+                 **inputs)
 print(f"the whole model: {sum(row.ok for row in rows)} of {len(rows)} tensors right")
 assert all(row.ok for row in rows)
 
@@ -432,7 +432,7 @@ for draw in rng.random((2, 64, 64)):                            # two calls, wit
 moved = np.linalg.norm(calls[0] - calls[1], axis=1).mean()
 apart = np.linalg.norm(calls[0] - calls[0][::-1], axis=1).mean()
 print(f"nothing hidden {whole.shape}; mask left on {latent.shape}, and between two calls the features of one picture move by "
-      f"{moved / apart:.0%} of the distance between two pictures")  # fmt: skip
+      f"{moved / apart:.0%} of the distance between two pictures")
 assert whole.shape == (64, 65, 64) and latent.shape == (64, 17, 64) and moved > 0.1 * apart
 
 # %%
@@ -456,7 +456,7 @@ if answer_2 is not None:
 answer_3 = None
 if answer_3 is not None:
     checked = gradcheck(lambda x, ids: (np.take_along_axis(x, ids[..., None], axis=1), (ids, x.shape[1])), answer_3,
-                        np.ones((2, 64, 3)), ids_keep)  # fmt: skip
+                        np.ones((2, 64, 3)), ids_keep)
     assert all(row.ok for row in checked), format_rows("hiding", checked)
 
 # %%

@@ -48,7 +48,7 @@ first = len(known.images)                                       # 1437: the test
 model = MaskedAutoencoder(
     patch_size=2, mask_ratio=0.5, embed_dim=32, depth=2, decoder_embed_dim=32, decoder_depth=1, steps=1200, batch_size=64,
     learning_rate=4e-3, random_state=0,
-).fit(pixels[:first])  # fmt: skip
+).fit(pixels[:first])
 features = model.transform(pixels).astype(np.float64)           # (1797, 2 D)
 print(f"loss {model.losses_[0]:.2f} -> {np.mean(model.losses_[-50:]):.3f}; features {features.shape}")
 assert features.shape == (1797, 64) and np.mean(model.losses_[-50:]) < 0.6
@@ -247,7 +247,7 @@ def frozen_backward(dloss, cache):
 
 wide = tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape), start)         # float64, and a head that is not near 0
 rows = gradcheck(lambda params, **inputs: vit_forward(params=params, **inputs), frozen_backward, wide, samples=2,
-                 images=small[:3].astype(np.float64), labels=labels[:3], config=config)  # fmt: skip
+                 images=small[:3].astype(np.float64), labels=labels[:3], config=config)
 wrong = [row for row in rows if not row.ok]
 print(f"{len(wrong)} of {len(rows)} tensors wrong; {wrong[0].tensor}: {wrong[0].diagnosis}")
 assert all(row.ok != row.tensor.startswith("params.encoder") for row in rows) and "no gradient reaches it" in wrong[0].diagnosis

@@ -143,7 +143,7 @@ by_hand = {
     "patch_embed.proj.weight": (tensors["patch_embed.proj.weight"].transpose(2, 3, 1, 0).reshape(p * p * 3, D),
                                 encoder["patch_embed"]["w"]),
     "pos_embed": (tensors["pos_embed"][0, 1:], config.positions()[0]),
-}  # fmt: skip
+}
 for name, (turned, own) in by_hand.items():
     print(f"{name:26} {tensors[name].shape!s:16} -> {turned.shape}")
     assert np.array_equal(turned, own)
@@ -249,7 +249,7 @@ assert abs(losses["8 heads instead of 4"] - oracle) < 0.05 * oracle
 for name, (model, its_config) in wrong.items():
     double = tree.map(lambda leaf: leaf.astype(np.float64), model)
     rows = gradcheck(lambda params, **inputs: mae.mae_forward(params=params, **inputs), mae.mae_backward, double, samples=1,
-                     images=images[:1].astype(np.float64), noise=noise[:1], config=its_config)  # fmt: skip
+                     images=images[:1].astype(np.float64), noise=noise[:1], config=its_config)
     print(f"{name}: {sum(row.ok for row in rows)} of {len(rows)} tensors right, says the check")
     assert all(row.ok for row in rows)
 ways = [(params, config), *wrong.values()]

@@ -132,7 +132,7 @@ in_order = sum(parts)                                           # from left to r
 others = [sum(parts[np.random.default_rng(seed).permutation(16)]) for seed in range(100)]
 differ = sum(not np.array_equal(in_order, other) for other in others)
 print(f"16 parts in float32, added in 100 other orders: {differ} times other bits, at most by",
-      f"{max(np.abs(in_order - other).max() for other in others):.1e}")  # fmt: skip
+      f"{max(np.abs(in_order - other).max() for other in others):.1e}")
 assert differ == 100 and all(np.allclose(in_order, other, atol=1e-5) for other in others)
 print("and three numbers are enough:", (1e16 + 1.0) - 1e16, "and", (1e16 - 1e16) + 1.0)
 
@@ -177,7 +177,7 @@ images = (load_digits().images[..., None] / 16 - 0.5).astype(np.float32)
 config = MAEConfig(
     img_size=8, patch_size=2, in_chans=1, embed_dim=96, depth=2, num_heads=4, decoder_embed_dim=48, decoder_depth=1,
     decoder_num_heads=2, mask_ratio=0.5,
-)  # fmt: skip
+)
 
 
 def digits_gradient(add, batch=64, size=16):

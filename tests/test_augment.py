@@ -50,7 +50,7 @@ def test_shares_of_mixup_follow_beta():
     ({"labels": np.array([0.0, 1.0])}, ValueError, r"integer labels \(2,\), got \(2,\) of float64"),
     ({"labels": np.array([0, 1, 2])}, ValueError, r"got \(3,\)"),
     ({"labels": np.array([0, 3])}, IndexError, r"labels in \[0, 3\), got \[0, 3\]"),
-])  # fmt: skip
+])
 def test_mixup_refuses(change, error, says):
     good = {"images": np.zeros((2, 4, 4, 1)), "labels": np.array([0, 1]), "classes": 3, "rng": rng()}
     with pytest.raises(error, match=says):

@@ -76,7 +76,7 @@ def gradients_of_attention_with(backward):
         assert_gradients(
             blocks.multi_head_attention_forward, blocks.multi_head_attention_backward, normal(B, TQ, D), normal(B, TK, D), p,
             heads=H,
-        )  # fmt: skip
+        )
 
 
 def adam_takes_the_same_steps(backward):
@@ -208,7 +208,7 @@ def gradients_under_the_mask(mask):
     assert_gradients(
         blocks.encoder_layer_forward, blocks.encoder_layer_backward, normal(*IDS.shape, D), LAYER, heads=H, mask=mask(IDS),
         samples=10,
-    )  # fmt: skip
+    )
 
 
 # ---- layers and the decoder --------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def mae_gradients(pair):
         assert_gradients(
             lambda params, images, noise: mae.mae_forward(images, params, config, noise), mae.mae_backward, params,
             images=MAE["images"], noise=MAE["noise"], samples=3,
-        )  # fmt: skip
+        )
 
 
 def picture_of_visible_statistics(*args):
@@ -397,7 +397,7 @@ ZOO = [
         "true_patch_statistics", picture_of_visible_statistics, BROKEN["true_patch_statistics"].reconstruct,
         picture_is_made_of_what_is_visible, "hidden pixels change `reconstruction` by", (picture_looks_good,),
     ),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(params=ZOO, ids=lambda bug: bug.file)

@@ -19,7 +19,7 @@ from tinymae.training import Run, cosine, mae_gradient, train
 CONFIG = MAEConfig(
     img_size=4, patch_size=2, in_chans=1, embed_dim=4, depth=1, num_heads=1, decoder_embed_dim=4, decoder_depth=1,
     decoder_num_heads=2, mlp_ratio=1.0, mask_ratio=0.3,
-)  # fmt: skip
+)
 
 
 def trained_optimizer(params):

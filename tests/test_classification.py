@@ -234,7 +234,7 @@ def test_resumed_without_settings_goes_on_with_its_own(tmp_path):
     (small(), {"settings": QUICK._replace(lr=1.0)}, r"begun with lr 0.01 \(now 1.0\): resume with the same options"),
     (small(60), {}, r"pictures 40 \(now 48\)"),
     (small(classes=4), {}, "names"),
-])  # fmt: skip
+])
 def test_resumed_with_something_else(tmp_path, data, options, message):
     quick(small(), tmp_path)
     with pytest.raises(ValueError, match=message):
@@ -245,7 +245,7 @@ def test_resumed_with_something_else(tmp_path, data, options, message):
     ({"steps": None}, "steps, minutes or epochs, one of them, got None, None and None"),
     ({"epochs": 2}, "one of them, got 6, None and 2"),
     ({"steps": None, "epochs": 0}, "at least one epoch, got 0"),
-])  # fmt: skip
+])
 def test_bad_lengths(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         quick(small(), tmp_path, **options)

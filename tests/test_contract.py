@@ -133,7 +133,7 @@ def test_backward_names_every_gradient(name):
     (undocumented, "'M.'\nclass A:\n '''A.'''\n def f(self): pass", "f has no docstring"),
     (undocumented, "'M.'\ndef f_forward(x): 'x, an array (fresh).'", "f_forward names no shape"),
     (undocumented, "'M.'\ndef f_backward(dy, cache): 'The gradient.'", "f_backward names no gradient"),
-])  # fmt: skip
+])
 def test_text_rules_bite(rule, source, complaint):
     assert any(complaint in found for found in rule(source))
 
@@ -339,7 +339,7 @@ def test_nothing_is_global(module):
     ("tinymae.demo", "def f():\n from matplotlib import pyplot", "imports matplotlib"),
     ("tinymae.trace", "import seaborn as sns", "imports seaborn"),
     ("tinymae.ops.linear", "from PIL import Image", "imports PIL"),
-])  # fmt: skip
+])
 def test_import_rules_bite(module, source, complaint):
     (found,) = wrong_arrows(module, source)
     assert complaint in found
@@ -375,7 +375,7 @@ def test_a_new_module_needs_a_place():
     "from numpy.random import rand",
     "import random",
     "import functools\n@functools.lru_cache(None)\ndef f(n): return n",
-])  # fmt: skip
+])
 def test_state_rules_bite(source):
     assert len(global_state(source) + global_random(source)) == 1
 
@@ -648,7 +648,7 @@ class Layer:
     (check_cache, {"forward": lambda x: (x * x, [x])}, "the cache is a list"),
     (check_cache, {"forward": lambda x: (x * x, (x,) * 7)}, "the cache has 7 entries"),
     (check_cache, {"module": "tinymae.blocks"}, "the cache is a tuple"),
-], ids=str)  # fmt: skip
+], ids=str)
 def test_rules_bite(rule, functions, complaint):
     rule(planted()[0])
     with pytest.raises((AssertionError, ValueError), match=complaint):

@@ -353,7 +353,7 @@ def test_the_rng_decides():
     ({"temperature": math.inf}, "got inf"),
     ({"top_k": 0}, "top_k of at least 1, got 0"),
     ({"max_len": 0}, "max_len of at least 1, got 0"),
-])  # fmt: skip
+])
 def test_sample_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         sample(sources(), model(), SMALL, np.random.default_rng(0), **options)

@@ -21,7 +21,7 @@ from tinymae.models.mae import MAEConfig, mae_forward, mae_init, mae_reconstruct
 TINY = {
     "img_size": 12, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2, "decoder_embed_dim": 8, "decoder_depth": 1,
     "decoder_num_heads": 2,
-}  # fmt: skip
+}
 
 
 def numbers(*shape, seed=0):

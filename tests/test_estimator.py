@@ -79,7 +79,7 @@ def test_grid_search_and_cross_validation(digits):
     (10, 1, None, 4, 4, 2),                                     # no square: filled up
     (100, 1, 4, 10, 12, 4),                                     # a square that patches do not divide
     (10, 3, None, 2, 4, 2),
-])  # fmt: skip
+])
 def test_layout(features, channels, patch_size, side, size, patch):
     X = np.random.default_rng(0).normal(3, 2, (5, features))
     layout = Layout(X, channels, patch_size)
@@ -109,7 +109,7 @@ def test_a_table_with_one_value_stays_finite():
     ({"embed_dim": 9}, "embed_dim to be a multiple of 4"),
     ({"n_jobs": 0}, "n_jobs of at least 1"),
     ({"steps": 0}, "steps or minutes, one of them and positive"),
-])  # fmt: skip
+])
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         autoencoder(**options).fit(np.random.default_rng(0).normal(size=(4, 64)))

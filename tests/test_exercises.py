@@ -176,7 +176,7 @@ MISTAKES = [
     ("masked_mse", ".sum() / mask.sum() ", ".mean() ", "the mean is taken over all patches"),
     ("masked_mse", " * 2 * error", " * error", "2 is the 2 of a square"),
     ("masked_mse", "dloss * mask[..., None]", "dloss", "wrong only where mask is 0"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "old", "new", "words"), MISTAKES)
@@ -559,7 +559,7 @@ FORWARD_MISTAKES = [
     ("encoder_layer", 'h, ln1 = layernorm_forward(x, **p["ln1"])', 'h, ln1 = x, layernorm_forward(x, **p["ln1"])[1]',
      "numbers are wrong: ["),
     ("cross_entropy", "[counts].sum() / counts.sum()", "[counts].sum() / counts.size", "taken over all positions"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "old", "new", "words"), FORWARD_MISTAKES)
@@ -615,7 +615,7 @@ ZOO_CAUSES = {
          "    visible = 1 - mask[..., None]\n"
          "    mean, std = ((part * visible).sum(1, keepdims=True) / visible.sum(1, keepdims=True) for part in (mean, std))\n"
          "    pred = pred * std + mean")]),
-}  # fmt: skip
+}
 
 
 def test_the_zoo_is_complete():
@@ -715,7 +715,7 @@ FIRST = "def gelu_backward(dy, cache):"                         # and its first
     (FIRST, f"import nowhere\n\n\n{FIRST}", "in <module>: import nowhere ModuleNotFoundError: No module named 'nowhere'"),
     (FIRST, f"EXERCISE = 3\n\n\n{FIRST}", 'expected a line such as EXERCISE = "layernorm"'),
     (FIRST, f"EXERCISE = 'gellu'\n\n\n{FIRST}", "there is no exercise 'gellu': did you mean gelu?"),
-])  # fmt: skip
+])
 def test_what_a_learner_may_do(old, new, words, check):
     report = check("gelu", append=replaced(answer("gelu"), old, new))
     assert not report.ok and words in report.text, report.text

@@ -181,7 +181,7 @@ def mae_config(norm, ratio):
     return MAEConfig(
         img_size=12, patch_size=4, in_chans=3, embed_dim=8, depth=2, num_heads=4, decoder_embed_dim=12, decoder_depth=1,
         decoder_num_heads=3, mask_ratio=ratio, norm_pix_loss=norm,
-    )  # fmt: skip
+    )
 
 
 BLOCK = {
@@ -189,14 +189,14 @@ BLOCK = {
     "attn.qkv.w": "attn.qkv.weight", "attn.qkv.b": "attn.qkv.bias", "attn.out.w": "attn.proj.weight",
     "attn.out.b": "attn.proj.bias", "ffn.fc1.w": "mlp.fc1.weight", "ffn.fc1.b": "mlp.fc1.bias",
     "ffn.fc2.w": "mlp.fc2.weight", "ffn.fc2.b": "mlp.fc2.bias",
-}  # fmt: skip
+}
 NAMES = {
     "encoder.patch_embed.w": "patch_embed.proj.weight", "encoder.patch_embed.b": "patch_embed.proj.bias",
     "encoder.cls_token": "cls_token", "encoder.norm.gamma": "norm.weight", "encoder.norm.beta": "norm.bias",
     "decoder.embed.w": "decoder_embed.weight", "decoder.embed.b": "decoder_embed.bias",
     "decoder.mask_token": "mask_token", "decoder.norm.gamma": "decoder_norm.weight",
     "decoder.norm.beta": "decoder_norm.bias", "decoder.pred.w": "decoder_pred.weight", "decoder.pred.b": "decoder_pred.bias",
-}  # fmt: skip
+}
 
 
 def official(path):

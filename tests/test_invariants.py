@@ -12,7 +12,7 @@ from tinymae.ops.patches import patchify_forward
 CONFIG = MAEConfig(
     img_size=12, patch_size=4, in_chans=2, embed_dim=8, depth=2, num_heads=2, decoder_embed_dim=8, decoder_depth=1,
     decoder_num_heads=2, mask_ratio=0.5,
-)  # fmt: skip
+)
 PARAMS = mae_init(CONFIG, np.random.default_rng(0))
 IMAGES = np.random.default_rng(1).normal(size=(3, 12, 12, 2)).astype(np.float32)
 NOISE = np.random.default_rng(2).random((3, 9))
@@ -129,7 +129,7 @@ def test_batch_independent_for_the_pieces_of_the_mae():
     assert_batch_independent(
         lambda latent, ids: mae_decoder_forward(latent, ids, PARAMS["decoder"], 2, decoder_positions)[0],
         encode(IMAGES), IDS_RESTORE,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("norm_pix_loss", [False, True])

@@ -60,7 +60,7 @@ def test_npz(tmp_path, values):
     ({"labels": np.zeros(3, int)}, "4 pictures, but 3 labels"),
     ({"labels": np.zeros(4, int)}, "at least two classes, got only '0'"),
     ({"labels": np.array([1, None, 2, 3], object)}, "labels cannot be read.*pickle"),
-])  # fmt: skip
+])
 def test_npz_without_good_labels(tmp_path, arrays, message):
     np.savez(tmp_path / "d.npz", images=numbers(4, 4, 4), **arrays)
     with pytest.raises(ValueError, match=message) as caught:
@@ -103,7 +103,7 @@ LABELS = idx(np.arange(5, dtype=np.uint8))
     (b"\0\0\x08\x01\xff\xff\xff\xff", "4294967295 labels"),
     (LABELS[:6], "labels, .* found 6"),
     (gzip.compress(LABELS)[:-9], "gzip file cut short"),
-])  # fmt: skip
+])
 def test_idx_with_bad_labels(tmp_path, content, message):
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(numbers(5, 4, 4)))
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(content)
@@ -132,7 +132,7 @@ def test_openml(monkeypatch, target):
 
 @pytest.mark.parametrize(("target", "message"), [
     (None, "names no target"), (np.array([0.5, 1.5, 2.5]), "float64.*integers or strings"),
-])  # fmt: skip
+])
 def test_openml_without_classes(monkeypatch, target, message):
     bunch = sklearn.utils.Bunch(data=np.zeros((3, 25)), target=target)
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda name, as_frame: bunch)
@@ -153,7 +153,7 @@ def test_pictures_without_labels(tmp_path):
 @pytest.mark.parametrize(("shape", "expected"), [
     ((8, 8, 1), (8, 2)), ((28, 28, 1), (28, 4)), ((32, 32, 3), (32, 4)), ((64, 80, 3), (64, 8)), ((300, 200), (64, 8)),
     ((13, 13), (8, 2)), ((3, 5), (8, 2)), ((96, 96, 3), (64, 8)),
-])  # fmt: skip
+])
 def test_model_size(shape, expected):
     size, patch = model_size(shape)
     assert (size, patch) == expected and size % patch == 0

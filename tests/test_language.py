@@ -8,7 +8,7 @@ SENTENCES = ["Why do we work?", "We work.", "Do we?"]
 
 @pytest.mark.parametrize(("kind", "sentences", "shown"), [
     ("words", SENTENCES, "why do we work?"), ("letters", ["3 May"], "3 May"), ("characters", ["我有一只猫"], "我有一只猫"),
-])  # fmt: skip
+])
 def test_there_and_back(tmp_path, kind, sentences, shown):
     language = Language.learn(kind, sentences)
     ids = language.encode(sentences[0])

@@ -117,7 +117,7 @@ def test_a_temporary_folder_is_there_after_going_back(tmp_path, answers, capsys)
     path.write_text(
         '"""\nF · 夹\n===\n"""\n# %%\nimport os, tempfile\nfolder = tempfile.TemporaryDirectory()\n'
         '# %%\ny = 1\n# %%\nprint("there", os.path.isdir(folder.name))\nfolder.cleanup()\n', encoding="utf-8",
-    )  # fmt: skip
+    )
     answers("", "", "", "b", "", "")
     assert step(read_lesson(path))
     assert "there True" in capsys.readouterr().out
@@ -217,7 +217,7 @@ def test_step_in_a_pipe(tmp_path):
         [sys.executable, "-m", "tinymae", "lesson", "1", "--step"], input="\nq\n", capture_output=True, text=True,
         encoding="utf-8", cwd=tmp_path, env={**__import__("os").environ, "PYTHONPATH": str(Path(__file__).parents[1]),
                                              "PYTHONIOENCODING": "utf-8"}, check=True,
-    )  # fmt: skip
+    )
     assert "Lesson 1 [2/" in result.stdout
 
 
@@ -229,5 +229,5 @@ def test_the_wheel_carries_every_folder_of_code():
     folders = [path.parent.relative_to(root) for name in ("tinymae", "lessons") for path in (root / name).rglob("*.py")]
     found = {".".join(folder.parts) for folder in folders}
     packages = {name.removeprefix("tinymae.") if name.startswith("tinymae.lessons") else name
-                for name in config["options"]["packages"].split()}  # fmt: skip
+                for name in config["options"]["packages"].split()}
     assert found == packages

@@ -39,12 +39,12 @@ def test_it_draws_with_tinymae_only(lesson):
 
 def test_it_runs_and_its_exercises_have_answers(lesson, tmp_path):
     environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONIOENCODING": "utf-8",
-                   "PYTHONWARNINGS": "error,ignore:no font on this machine:UserWarning"}  # fmt: skip
+                   "PYTHONWARNINGS": "error,ignore:no font on this machine:UserWarning"}
     answers = ROOT / "tests" / "answers" / lesson.path.name
     result = subprocess.run(
         [sys.executable, ROOT / "tests" / "lesson_driver.py", lesson.path, answers], cwd=tmp_path, env=environment,
         capture_output=True, text=True, encoding="utf-8", check=False,
-    )  # fmt: skip
+    )
     assert result.returncode == 0, result.stderr
     drawn = [line for line in result.stdout.splitlines() if line.endswith(".png")]
     assert drawn and all((tmp_path / path).stat().st_size > 1000 for path in drawn)

@@ -24,7 +24,7 @@ from tinymae.ops.losses import masked_mse_forward
 SIZES = {
     "img_size": 12, "patch_size": 4, "in_chans": 3, "embed_dim": 8, "depth": 2, "num_heads": 2, "decoder_embed_dim": 12,
     "decoder_depth": 1, "decoder_num_heads": 3, "mask_ratio": 0.6,
-}  # fmt: skip
+}
 
 
 def model(dtype=np.float64, **changed):

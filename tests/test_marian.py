@@ -210,7 +210,7 @@ def test_an_incomplete_tokenizer(tmp_path, name):
     ({"encoder_layers": 2}, r"expected the tensor model\.encoder\.layers\.1\.fc1\.weight, encoder_layers is 2"),
     ({"decoder_layers": 1}, r"26 tensors have no place in the model, the first is model\.decoder\.layers\.1\.encoder_attn"),
     ({"encoder_ffn_dim": 16, "decoder_ffn_dim": 16}, r"fc1\.weight to be floats \(16, 8\), got float32 \(12, 8\)"),
-])  # fmt: skip
+])
 def test_a_config_that_does_not_fit(tmp_path, change, message):
     path = write_folder(tmp_path) / "config.json"
     given = {key: value for key, value in (json.loads(path.read_text()) | change).items() if change.get(key, 0) is not None}
@@ -243,7 +243,7 @@ QUERY, POSITIONS = "model.encoder.layers.0.self_attn.q_proj.weight", "model.deco
     (replaced(POSITIONS, lambda w: w[:, [0, 4, 1, 5, 2, 6, 3, 7]]), r"embed_positions\.weight: expected fixed positions"),
     (replaced(POSITIONS, lambda w: w[:, :6]), r"embed_positions\.weight: expected fixed positions"),
     (lambda tensors: [tensors.pop(name) for name in marian.TABLES], r"expected the tensor model\.shared\.weight"),
-])  # fmt: skip
+])
 def test_tensors_that_do_not_fit(tmp_path, monkeypatch, change, message):
     write_folder(tmp_path)
     tensors = dict(read_weights(tmp_path / "pytorch_model.bin").tensors)

@@ -306,7 +306,7 @@ def layernorm_row(x, gamma, beta, eps):
 
 @pytest.mark.parametrize(("dtype", "offset", "tolerance"), [
     (np.float64, 0, 1e-13), (np.float64, 5000, 1e-11), (np.float32, 0, 1e-5), (np.float32, 5000, 2e-3),
-])  # fmt: skip
+])
 def test_layernorm_row_by_row(dtype, offset, tolerance, rng):
     x = (offset + rng.normal(size=(B, TQ, 64))).astype(dtype)
     gamma, beta = rng.normal(size=64).astype(dtype), rng.normal(size=64).astype(dtype)
@@ -624,7 +624,7 @@ def patchify_loops(images, p):
             for c in range(0, image.shape[1], p)
         ]
         for image in images
-    ])  # fmt: skip
+    ])
 
 
 @pytest.mark.parametrize(("shape", "p"), [((2, 4, 6, 3), 2), ((1, 6, 3, 1), 3), ((3, 5, 5, 2), 5), ((2, 2, 3, 4), 1)])
@@ -930,7 +930,7 @@ ERRORS = {
     "positions, other width": (
         lambda: positional_forward(z(1, 2, 4), z(3, 8)), ValueError, r"\(at least 2, 4\) .*got \(3, 8\)"
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -944,7 +944,7 @@ def test_errors_say_what_is_wrong(name):
 MODULES = [
     activation, attention, dropout, embedding, layernorm, linear, losses, memory_efficient_attention, patches, positional,
     softmax,
-]  # fmt: skip
+]
 
 
 def test_every_error_of_every_op_is_tested():

@@ -23,7 +23,7 @@ from tinymae.training import Run, mae_gradient, train
 CONFIG = MAEConfig(
     img_size=12, patch_size=4, in_chans=2, embed_dim=8, depth=2, num_heads=2, decoder_embed_dim=8, decoder_depth=1,
     decoder_num_heads=2,
-)  # fmt: skip
+)
 
 
 def problem(batch, dtype=np.float32):
@@ -298,7 +298,7 @@ def test_training_on_mpi_is_training_alone(tmp_path):
     result = subprocess.run(
         [MPIEXEC, "-n", "2", sys.executable, "-m", "mpi4py", "-c", ON_MPI, tmp_path], env=environment, timeout=120,
         capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    )
     assert result.returncode == 0, result.stderr
     # 0_of_1.npz: this mpiexec belongs to another MPI library than mpi4py's
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0_of_2.npz", "1_of_2.npz"]

@@ -58,7 +58,7 @@ def test_each_residual_path_ends_in_an_add_and_the_memory_in_each_cross_attentio
 
 def test_it_reads_upwards_in_the_order_of_the_computation():
     heights = {text.get_text(): text.get_position()[1] for text in encoder_decoder(1, 1, True).axes[0].texts
-               if text.get_position()[0] > 4}  # fmt: skip
+               if text.get_position()[0] > 4}
     order = ["Embedding + positions", "Masked self-attention", "Cross attention", "Feed forward", "Linear", "Softmax"]
     assert sorted(order, key=heights.get) == order
 

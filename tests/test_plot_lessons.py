@@ -148,7 +148,7 @@ def test_logarithmic_axes_have_plain_numbers():
     ({"a": (np.arange(3), np.arange(4))}, ValueError, r"curves\['a'\]: expected as many y as x, got \(4,\) and \(3,\)"),
     ({"a": (np.array([1, np.nan]), np.arange(2))}, ValueError, "x of 'a' must be finite"),
     ({"a": np.ones((2, 3))}, ValueError, r"curves\['a'\]: expected as many y as x"),
-])  # fmt: skip
+])
 def test_curves_refuse(given, error, message):
     with pytest.raises(error, match=message):
         curves(given)
@@ -188,7 +188,7 @@ def test_heatmaps_name_rows_and_columns_and_leave_large_ones_without_numbers():
     ([Panel("a", np.zeros(3))], r"array of 'a' must have the shape \(rows, columns\), got \(3,\)"),
     ([Panel("a", np.array([[np.nan]]))], "array of 'a' must be finite"),
     ([Panel("a", np.eye(2), down=["one"])], "down of 'a' has 1 tokens, but the rows and columns of the array have 2"),
-])  # fmt: skip
+])
 def test_heatmaps_refuse(panels, message):
     with pytest.raises(ValueError, match=message):
         plot_lessons.heatmaps(panels, "key", "query", READ)
@@ -245,7 +245,7 @@ def test_saving_moves_neither_points_nor_names(tmp_path):
     ({"a": (np.zeros(2), ["x", "y"])}, ValueError, r"places of 'a' must have the shape \(n, 2\)"),
     ({"a": (np.full((1, 2), np.inf), ["x"])}, ValueError, "places of 'a' must be finite"),
     (cloud(41), ValueError, "at most 80 points, whose names can still be read, got 82"),
-])  # fmt: skip
+])
 def test_points_refuse(groups, error, message):
     with pytest.raises(error, match=message):
         points(groups)

@@ -60,7 +60,7 @@ def test_grey_pictures_and_other_grids(channels, grid, tmp_path):
     ({"grid": (3, 9)}, ValueError, "expected 2 to 16 patches"),
     ({"ids_restore": ORDER[:3]}, ValueError, r"ids_restore must hold 0\.\.8 once each, got \[3, 0, 5\]: is it ids_keep"),
     ({"ids_shuffle": np.zeros(9, int)}, ValueError, "ids_shuffle must hold"),
-])  # fmt: skip
+])
 def test_refused(changes, error, message):
     given = {"picture": picture(), "ids_shuffle": ORDER, "ids_restore": RESTORE, "kept": 3, "grid": (3, 3)} | changes
     with pytest.raises(error, match=message):

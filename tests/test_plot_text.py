@@ -162,7 +162,7 @@ def test_large_masks_carry_no_numbers_that_would_touch():
     ({"queries": ["a"]}, ValueError, "queries has 1 tokens, but the scores have 5"),
     ({"keys": ["a"] * 6}, ValueError, "keys has 6 tokens, but the scores have 5"),
     ({"scores": scores(5, 15), "mask": np.ones((5, 15), bool), "keys": ["a"] * 15}, ValueError, "more than 14 cannot be read"),
-])  # fmt: skip
+])
 def test_masks_refuse(changed, error, message):
     with pytest.raises(error, match=message):
         plot_text.masks(**({"scores": scores(), "mask": CAUSAL} | changed))
@@ -215,7 +215,7 @@ def test_lines_of_cross_attention_have_words_of_their_own_on_each_side():
     ({"weights": scores(144, 1).reshape(1, 12, 12)}, ValueError, r"lie in 0\.\.1.*before the softmax"),
     ({"tokens": SENTENCE[1:]}, ValueError, "tokens has 11 tokens, but the weights have 12"),
     ({"keys": SENTENCE[1:]}, ValueError, "keys has 11 tokens, but the weights have 12"),
-])  # fmt: skip
+])
 def test_attention_lines_refuse(changed, error, message):
     with pytest.raises(error, match=message):
         plot_text.attention_lines(**({"tokens": SENTENCE, "weights": softmax_rows(2, 12, 12), "word": 7} | changed))
@@ -253,7 +253,7 @@ def test_many_words_get_the_whole_width():
     ({"target": TARGET * 0}, "target must hold probabilities, but row 0 sums to 0"),
     ({"trained": scores(5, 6)}, r"trained must lie in 0\.\.1"),
     ({"words": WORDS[:5]}, "words has 5 tokens, but the probabilities have 6"),
-])  # fmt: skip
+])
 def test_output_probabilities_refuse(changed, message):
     with pytest.raises(ValueError, match=message):
         plot_text.output_probabilities(**({"target": TARGET, "trained": softmax_rows(5, 6), "words": WORDS} | changed))
@@ -297,7 +297,7 @@ def test_wide_tables_show_four_clocks_from_fast_to_slow():
     ({"positions": [25]}, r"whole numbers in 0\.\.24, so that pos \+ 5 exists, got \[25\]"),
     ({"positions": [0, 1, 2, 3, 4]}, "1 to 4 whole numbers"),
     ({"positions": []}, "1 to 4 whole numbers"),
-])  # fmt: skip
+])
 def test_position_rotation_refuses(changed, message):
     with pytest.raises(ValueError, match=message):
         plot_text.position_rotation(**({"table": sinusoidal_interleaved(30, 8), "offset": 5} | changed))
@@ -324,7 +324,7 @@ def test_learning_rates_count_steps_from_one_and_mark_the_highest():
     ({"a": [0.1, -0.2]}, ValueError, r"curves\['a'\] must not be negative, got -0.2 at step 2"),
     ({"a": [0.1, np.inf]}, ValueError, r"curves\['a'\] must be finite"),
     ({"a": 0.1}, ValueError, r"curves\['a'\] must have the shape \(n,\)"),
-])  # fmt: skip
+])
 def test_learning_rates_refuse(curves, error, message):
     with pytest.raises(error, match=message):
         plot_text.learning_rates(curves)

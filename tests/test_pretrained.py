@@ -145,7 +145,7 @@ def test_hugging_face_names_of_other_years(put):
         {"vit.encoder.layer.": "vit.layers.", "attention.attention.query": "attention.q_proj", "output.dense": "mlp.fc2",
          "attention.attention.key": "attention.k_proj", "attention.attention.value": "attention.v_proj",
          "attention.mlp.fc2": "attention.o_proj", "intermediate.dense": "mlp.fc1"},
-    ):  # fmt: skip
+    ):
         renamed = {}
         for name, tensor in tensors.items():
             for old, new in changes.items():
@@ -300,7 +300,7 @@ def test_paths_of_exports(tmp_path):
 @pytest.mark.parametrize("name, kind", [
     ("visualize.pth", "mae"), ("legacy.pth", "mae"), ("training.pth", "mae"), ("encoder.pth", "mae-encoder"),
     ("finetuned.pth", "mae-vit"), ("vit_mae", "vit-mae"), ("vit", "vit"),
-])  # fmt: skip
+])
 def test_inspect(name, kind, put):
     found = inspect(put(name))
     assert found.kind == kind and (found.what, found.can) == KINDS[kind]
@@ -343,7 +343,7 @@ def test_licence_is_said(put, capsys):
     ("visualize.pth", load_vit, "expected a classifier, got a masked autoencoder.*load_encoder"),
     ("encoder.pth", load_vit, "expected a classifier, got an encoder of a masked autoencoder.*load_encoder"),
     ("vit_mae", load_vit, "expected a classifier, got a masked autoencoder.*load_encoder"),
-])  # fmt: skip
+])
 def test_another_model(name, load, message, put):
     with pytest.raises(ValueError, match=message):
         load(put(name))
@@ -387,7 +387,7 @@ def changed(put, tmp_path, change):
     (lambda t: t.update({"patch_embed.proj.weight": np.ones((8, 48), np.float32)}), r"'patch_embed\.proj\.weight' with 4 axes"),
     (lambda t: t.update({"pos_embed": np.ones((1, 9, 8), np.float32)}), "9 positions in 'pos_embed'"),
     (lambda t: t.update({"patch_embed.proj.weight": np.ones((10**6, 1, 1, 1), np.float32)}), r"expected .* of floats, got"),
-])  # fmt: skip
+])
 def test_tensors_that_do_not_fit(change, message, put, tmp_path):
     path = changed(put, tmp_path, change)
     with pytest.raises(ValueError, match=message):
@@ -420,7 +420,7 @@ def test_class_tokens_own_positions(put, tmp_path):
     ({"layer_norm_eps": 0}, "small positive eps"),
     ({"mask_ratio": 1.5}, "mask ratio in \\[0, 1\\), got 1.5"),
     ({"norm_pix_loss": "yes"}, "expected norm_pix_loss as bool, got 'yes'"),
-])  # fmt: skip
+])
 def test_config_that_does_not_fit(change, message, put):
     folder = put("vit_mae")
     config = json.loads((folder / "config.json").read_text())

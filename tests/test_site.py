@@ -21,7 +21,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason='needs playwright
 PAGES = sorted(Path(SITE).resolve().rglob("*.html"))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+         "--disable-component-update", "--disable-sync"]
 LOOK = """async () => {
     if (window.MathJax) await MathJax.startup.promise;
     const images = [...document.images];
@@ -60,7 +60,7 @@ def seen():
             tab.on("console", lambda message, errors=errors: errors.append(message.text) if message.type == "error" else None)
             tab.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
             tab.on("request", lambda request, errors=errors: None if request.url.startswith(("file:", "data:"))
-                   else errors.append(f"asks the network for {request.url}"))  # fmt: skip
+                   else errors.append(f"asks the network for {request.url}"))
             for page in PAGES:
                 tab.goto(page.as_uri())
                 found[page, width] = tab.evaluate(LOOK) | {"errors": errors[:]}

@@ -78,5 +78,5 @@ def test_off_it_is_gone():
 
 def test_every_op_has_a_formula():
     ops = {check.function.__name__.removesuffix("_forward") for check in checks.checks()
-           if check.function.__module__.startswith("tinymae.ops.")}  # fmt: skip
+           if check.function.__module__.startswith("tinymae.ops.")}
     assert ops <= FORMULAS.keys(), ops - FORMULAS.keys()

@@ -16,7 +16,7 @@ from tinymae.training import Run, cosine, mae_gradient, stop_between_steps, trai
 CONFIG = MAEConfig(
     img_size=12, patch_size=4, in_chans=1, embed_dim=8, depth=1, num_heads=2, decoder_embed_dim=8, decoder_depth=1,
     decoder_num_heads=2,
-)  # fmt: skip
+)
 
 
 class Recorder:

@@ -171,7 +171,7 @@ def loss_a(src, targets, params, config):
 ARTICLE_A = TransformerConfig(
     src_vocab=9, tgt_vocab=11, d_model=8, encoder_layers=2, decoder_layers=2, heads=2, d_ff=7, d_k=3, d_v=5, dropout=0.0,
     bias=False, eps=1e-6, tie="none", positions="article_a",
-)  # fmt: skip
+)
 SRC = np.array([[4, 7, 3, 5, 2], [6, 3, 2, 0, 0], [8, 2, 0, 0, 0]])
 TARGETS = np.array([[5, 3, 8, 2, 0, 0], [4, 10, 2, 0, 0, 0], [9, 6, 7, 6, 3, 2]])
 
@@ -322,7 +322,7 @@ def first_mask_for_all(ids, pad=0):
     (check_source_padding, {"padding_mask": no_mask}, "what stands under the padding reaches the output"),
     (check_target_padding, {"causal_mask": no_causal_mask}, "what stands under the padding reaches the output"),
     (check_batch, {"padding_mask": first_mask_for_all}, "example 1 comes out otherwise alone"),
-], ids=["no causal mask", "one word too far", "no padding mask", "no mask for the target", "one mask for all"])  # fmt: skip
+], ids=["no causal mask", "one word too far", "no padding mask", "no mask for the target", "one mask for all"])
 def test_invariants_find_a_planted_leak(rule, leak, complaint, config, monkeypatch):
     params = noisy(config, dtype=np.float32)
     for name, planted in leak.items():
@@ -480,7 +480,7 @@ def test_a_fresh_model_knows_nothing(tie, norm_first):
     config = TransformerConfig(
         src_vocab=500, tgt_vocab=500, d_model=32, encoder_layers=2, decoder_layers=2, heads=4, d_ff=64, tie=tie,
         norm_first=norm_first,
-    )  # fmt: skip
+    )
     rng = np.random.default_rng(0)
     src, targets = rng.integers(3, 500, (2, 16, 10))
     loss, _ = transformer_forward(src, targets, transformer_init(config, rng), config)
@@ -554,7 +554,7 @@ def test_right_configs():
     TransformerConfig(heads=7, d_k=64, d_v=64)
     for norm_first, final_norm, expected in [
         (False, None, False), (True, None, True), (False, True, True), (True, False, False),
-    ]:  # fmt: skip
+    ]:
         config = TransformerConfig(norm_first=norm_first, final_norm=final_norm)
         assert config.has_final_norm == expected
         params = transformer_init(config, None)

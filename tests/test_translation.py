@@ -26,7 +26,7 @@ TINY = Settings(
     {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "d_ff": 24, "dropout": 0.1, "norm_first": True,
      "tie": "output"},
     lr=5e-3, tokens=60, micro_batch=24, label_smoothing=0.1,
-)  # fmt: skip
+)
 WHO, WHAT = ["i", "you", "we"], ["cats", "dogs", "birds", "books"]
 PAIRS = [(f"{who} see {what}", f"{what} {who}") for who in WHO for what in WHAT]
 CORPUS = Corpus(PAIRS, PAIRS[:4], "words", "words")

@@ -23,7 +23,7 @@ TENSORS = {
     "long": np.array([1 << 40, -1]), "int": np.arange(3, dtype=np.int32), "short": np.arange(3, dtype=np.int16),
     "char": np.arange(-2, 2, dtype=np.int8), "byte": np.arange(3, dtype=np.uint8), "bool": np.array([True, False, True]),
     "été": np.ones(2, np.float32),
-}  # fmt: skip
+}
 
 
 def same(found, expected):
@@ -272,7 +272,7 @@ def entry(dtype="F32", shape=(2, 3), offsets=(0, 24)):
     (safe({"w": entry(), "v": entry()}), "overlaps the one before it"),
     (safe({"w": entry(), "v": entry(shape=[1], offsets=[28, 32])}, bytes(32)), "'v' leaves a gap before it"),
     (safe({"w": entry()}, bytes(30)), "or something follows"),
-])  # fmt: skip
+])
 def test_bad_safetensors(data, match, refused):
     refused(data, match)
 
@@ -306,7 +306,7 @@ def test_bad_safetensors(data, match, refused):
     (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", "applies torch._utils._rebuild_tensor_v2 to 0 values: refused"),
     (b"\x80\x02ctorch\nFloatStorage\n)R.", "applies torch.FloatStorage to 0 values: refused"),
     (b"\x80\x02cargparse\nNamespace\nK\x01\x85R.", "applies argparse.Namespace to 1 values: refused"),
-], ids=range(28))  # fmt: skip
+], ids=range(28))
 def test_bad_pickles(pickled, match, refused):
     refused(zipped(pickled), match)
 
@@ -329,7 +329,7 @@ NESTED = b"\x80\x02)" + b"q\x00h\x00\x86" * 60      # a tuple of 2 of 2 of 2 ...
     (b"\x80\x02" + b"(" * 400_000 + b".", "more than 300000 instructions"),
     (b"\x80\x02" + b"I" + b"9" * 100_000 + b"\n.", "damaged|limit|refused"),
     (bytes(17 << 20), "data.pkl has 17825792 bytes, more than"),
-], ids=range(14))  # fmt: skip
+], ids=range(14))
 def test_pickle_bombs(pickled, match, refused):
     refused(zipped(pickled), match)
 
@@ -390,7 +390,7 @@ def test_nothing_is_executed(name, form, refused, tmp_path):
     ("numpy.core.multiarray", "_reconstruct"),
     ("tinymae.weights", "_Namespace"), ("argparse", "Namespace.__init__"), ("collections", "OrderedDict.__class__"),
     ("torch._utils", "_rebuild_tensor_v2.__globals__"), ("torch", "FloatStorage x"),
-])  # fmt: skip
+])
 def test_other_globals_are_refused_by_name(module, name, refused):
     message = f"asks for '{module}.{name}', which is no part of a tensor: refused, nothing was executed"
     refused(zipped(f"\x80\x02c{module}\n{name}\n.".encode("latin-1")), message.replace(".", r"\."))
@@ -476,7 +476,7 @@ def test_a_zip_without_checksums(put):
     (pickle.dumps(["0"], 2) + struct.pack("<q", 1 << 60) + bytes(24), "claims 1152921504606846976 numbers, expected 6"),
     (pickle.dumps(["0"], 2) + struct.pack("<q", 6) + bytes(20), "cut short"),
     (pickle.dumps(["0"], 2) + struct.pack("<q", 6) + bytes(28), "its storages end at"),
-])  # fmt: skip
+])
 def test_bad_legacy(rest, match, refused):
     refused(legacy(tensors_pickle(), rest), match)
 

@@ -174,7 +174,7 @@ def _translate_options(parser):
 
 _MAE_SIZES = (
     "patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads",
-)  # fmt: skip
+)
 
 
 def _training_options(parser):
@@ -260,7 +260,7 @@ def _train_translate(
     run = train_translator(
         corpus, out, settings._replace(config=config, **given), steps, minutes, epochs, seed, threads, resume, vectors, freeze,
         say=tqdm.write,
-    )  # fmt: skip
+    )
     sources, references = zip(*corpus.held_out, strict=True)
     translator = Translator.load(out)
     exact = sum(map(translator.exact, translator.translate(sources), references)) / len(references)
@@ -370,7 +370,7 @@ def _export(model, to, file):
     found = load_encoder(model)
     if (found.model == "vit") != (to == "vit"):
         raise ValueError(f"{model}: holds a {found.model} model, which --to {to} cannot hold: expected --to " + (
-            "vit" if found.model == "vit" else "mae or vit-mae"))  # fmt: skip
+            "vit" if found.model == "vit" else "mae or vit-mae"))
     write = {"mae": pretrained.export_mae, "vit-mae": pretrained.export_vit_mae, "vit": pretrained.export_vit}[to]
     print(write(file, found.config, found.params))
     return 0

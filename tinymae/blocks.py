@@ -265,7 +265,7 @@ def decoder_layer_forward(
     return y, {
         "ln1": ln1, "self_attn": self_attn, "drop1": drop1, "ln2": ln2, "cross_attn": cross_attn, "drop2": drop2,
         "ln3": ln3, "ffn": ffn, "drop3": drop3, "norm_first": norm_first,
-    }  # fmt: skip
+    }
 
 
 def decoder_layer_backward(dy, cache):

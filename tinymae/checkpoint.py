@@ -25,7 +25,7 @@ FORMAT = "tinymae checkpoint 1"
 # what zipfile, zlib and NumPy raise for a file that is cut short, damaged, or something else
 _DAMAGES = (
     zipfile.BadZipFile, zlib.error, ValueError, TypeError, EOFError, OSError, KeyError, RuntimeError, AttributeError,
-)  # fmt: skip
+)
 
 
 class Checkpoint(NamedTuple):

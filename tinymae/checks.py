@@ -85,7 +85,7 @@ def _op_checks(rng):
         "cross_entropy, smoothed, padded", losses.cross_entropy_forward, losses.cross_entropy_forward,
         losses.cross_entropy_backward, (x(B, TK, V),),
         {"targets": rng.integers(1, V, (B, TK)) * np.array([1, 1, 0, 1, 0]), "ignore_index": 0, "label_smoothing": 0.1},
-    )  # fmt: skip
+    )
     return [
         pair("linear", linear, x(B, TQ, D), x(D, F), x(F)),
         pair("linear", linear, x(TQ, B, D).swapaxes(0, 1), x(F, D).T, title="linear, no bias, not contiguous"),
@@ -125,7 +125,7 @@ def _op_checks(rng):
             {"targets": rng.dirichlet(np.ones(V), (B, TK)), "label_smoothing": 0.1},
         ),
         pair("positional", positional, x(B, TQ, D), x(TK, D)),
-    ]  # fmt: skip
+    ]
 
 
 def perturbed(params, rng):
@@ -166,11 +166,11 @@ def _block_checks(rng):
             layers.append(block(
                 f"encoder_layer, {norm}-norm, {activate}", blocks.encoder_layer_forward, blocks.encoder_layer_backward,
                 y, encoder, mask=padding, **options,
-            ))  # fmt: skip
+            ))
             layers.append(block(
                 f"decoder_layer, {norm}-norm, {activate}", blocks.decoder_layer_forward, blocks.decoder_layer_backward,
                 x, y, decoder, mask=causal, memory_mask=padding, **options, samples=20,
-            ))  # fmt: skip
+            ))
     return [
         mha("multi_head_attention, self, causal", no_bias, x, mask=causal),
         mha("multi_head_attention, cross, d_k, d_v, mask, dropout", separate, x, y, mask=padding, dropout=0.3, rng=2),
@@ -183,7 +183,7 @@ def _block_checks(rng):
         block("encoder", blocks.encoder_forward, blocks.encoder_backward, y, stack, heads=H, mask=padding, samples=20),
         block("decoder", blocks.decoder_forward, blocks.decoder_backward, x, y, decoders, heads=H, mask=causal,
               memory_mask=padding, dropout=0.2, rng=4, samples=10),
-    ]  # fmt: skip
+    ]
 
 
 def _self_attention_forward(x, p, **options):
@@ -199,7 +199,7 @@ def _model_checks(rng):
     config = mae.MAEConfig(
         img_size=12, patch_size=4, in_chans=2, embed_dim=D, depth=2, num_heads=3, decoder_embed_dim=8, decoder_depth=1,
         decoder_num_heads=2, mlp_ratio=1.5, mask_ratio=0.5,
-    )  # fmt: skip
+    )
     normalised = replace(config, norm_pix_loss=True, mask_ratio=0.75)
     params = perturbed(mae.mae_init(config, rng, np.float64), rng)
     images, noise = rng.normal(size=(B, 12, 12, 2)), rng.random((B, 9))
@@ -231,7 +231,7 @@ def _model_checks(rng):
             lambda params, images, **options: mae.mae_forward(images, params, **options), mae.mae_backward,
             (params,), {"images": images, "config": c, "noise": noise}, 10,
         ) for name, c in (("plain pixels", config), ("normalised pixels", normalised))),
-    ]  # fmt: skip
+    ]
 
 
 def _vit_forward(patches, p, positions, **options):
@@ -241,7 +241,7 @@ def _vit_forward(patches, p, positions, **options):
 def _transformer_checks(rng):
     base = transformer.TransformerConfig(
         src_vocab=V, tgt_vocab=V, d_model=D, encoder_layers=1, decoder_layers=2, heads=H, d_ff=F, dropout=0.2, max_len=8,
-    )  # fmt: skip
+    )
     configs = {
         "post-norm, relu, one matrix": base,
         "pre-norm, gelu, two matrices, learned positions": replace(
@@ -261,13 +261,13 @@ def _transformer_checks(rng):
             transformer.transformer_backward, (perturbed(transformer.transformer_init(config, rng, np.float64), rng),),
             {"src": src, "targets": targets, "config": config, "label_smoothing": 0.1, "rng": 5}, 4,
         ) for name, config in configs.items()
-    ]  # fmt: skip
+    ]
 
 
 def _vit_checks(rng):
     base = vit.ViTConfig(
         img_size=12, patch_size=4, in_chans=2, num_classes=V, embed_dim=D, depth=2, num_heads=3, mlp_ratio=1.5, dropout=0.2,
-    )  # fmt: skip
+    )
     numbers, shares = rng.integers(0, V, B), rng.dirichlet(np.ones(V), B)
     cases = {
         "class token, learned positions": (base, numbers, 0.1),
@@ -282,4 +282,4 @@ def _vit_checks(rng):
             (perturbed(vit.vit_init(config, rng, np.float64), rng),),
             {"images": images, "labels": labels, "config": config, "label_smoothing": smoothing, "rng": 7}, 10,
         ) for name, (config, labels, smoothing) in cases.items()
-    ]  # fmt: skip
+    ]

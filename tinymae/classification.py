@@ -136,7 +136,7 @@ def vit_gradient(config, pixels, labels, batches, settings, workers):
 def train_vit(
     data, out, settings=None, steps=None, minutes=None, epochs=None, from_folder=None, seed=0, threads=None, resume=False,
     bar=True, say=print,
-):  # fmt: skip
+):
     """Train a Vision Transformer on labelled pictures and keep it in a folder, as vit.npz.
 
     Parameters
@@ -173,7 +173,7 @@ def train_vit(
     meta = {
         "names": list(data.names), "seed": seed, "settings": settings._asdict(), "pictures": len(known.images), "mean": MEAN,
         "std": STD, "from": None if from_folder is None else str(from_folder),
-    }  # fmt: skip
+    }
     run, config = _resumed(out, settings, meta) if resume else _begun(data, settings, seed, from_folder)
     pictures, glance = (fit_pictures(part, config.img_size, config.in_chans) for part in (known.images, apart.images[:GLANCE]))
     evaluate_at = TWENTIETHS
@@ -200,7 +200,7 @@ def train_vit(
         return train(
             run, gradient, cosine(settings.lr), min(settings.batch, len(pictures)), steps, minutes, settings.max_norm, evaluate,
             evaluate_at, save, bar,
-        )  # fmt: skip
+        )
 
 
 def _begun(data, settings, seed, from_folder):
@@ -245,7 +245,7 @@ def vit_from(encoder, num_classes, rng, changes=None):
         config = ViTConfig(
             it.img_size, it.patch_size, it.in_chans, num_classes, it.embed_dim, it.depth, it.num_heads, mlp_ratio=it.mlp_ratio,
             pool="mean", positions="fixed", eps=it.eps,
-        )  # fmt: skip
+        )
     else:
         config = replace(it, num_classes=num_classes)
     changed = replace(config, **(changes or {}))

@@ -90,7 +90,7 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False, sizes=None):
 _SIZES = {
     "embed_dim": 128, "depth": 4, "num_heads": 4,
     "decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4,
-}  # fmt: skip
+}
 
 
 def _check_hidden(config):

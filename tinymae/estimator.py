@@ -107,7 +107,7 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self, channels=1, patch_size=None, mask_ratio=0.75, norm_pix_loss=False, embed_dim=128, depth=4, num_heads=4,
         decoder_embed_dim=64, decoder_depth=2, decoder_num_heads=4, steps=2000, batch_size=32, learning_rate=2e-3,
         weight_decay=0.05, random_state=None, n_jobs=-1, verbose=False,
-    ):  # fmt: skip
+    ):
         self.channels = channels
         self.patch_size = patch_size
         self.mask_ratio = mask_ratio
@@ -134,7 +134,7 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             self.layout_.size, self.layout_.patch_size, self.channels, self.embed_dim, self.depth, self.num_heads,
             self.decoder_embed_dim, self.decoder_depth, self.decoder_num_heads, mask_ratio=self.mask_ratio,
             norm_pix_loss=self.norm_pix_loss,
-        )  # fmt: skip
+        )
         number = self.config_.grid[0] * self.config_.grid[1]
         kept = int(number * (1 - self.mask_ratio))
         if not 0 < kept < number:
@@ -235,7 +235,7 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         self, channels=1, patch_size=None, embed_dim=128, depth=4, num_heads=4, pool="mean", positions="fixed", dropout=0.0,
         steps=1000, batch_size=64, learning_rate=1e-3, weight_decay=0.05, label_smoothing=0.1, mixup=0.0, shift=0, flip=False,
         random_state=None, n_jobs=-1, verbose=False,
-    ):  # fmt: skip
+    ):
         self.channels = channels
         self.patch_size = patch_size
         self.embed_dim = embed_dim
@@ -267,11 +267,11 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         self.config_ = ViTConfig(
             self.layout_.size, self.layout_.patch_size, self.channels, len(self.classes_), self.embed_dim, self.depth,
             self.num_heads, pool=self.pool, positions=self.positions, dropout=self.dropout,
-        )  # fmt: skip
+        )
         settings = Settings(
             {}, self.learning_rate, self.batch_size, label_smoothing=self.label_smoothing, mixup=self.mixup, shift=self.shift,
             flip=self.flip,
-        )  # fmt: skip
+        )
         pictures = self.layout_.pictures(X).astype(np.float32)
         rng = generator(self.random_state)
         params = vit_init(self.config_, rng)

@@ -50,7 +50,7 @@ def check_numerical_gradient(names):
             lambda: slope(w.sum() * (before + h), w.sum() * (before - h)),
         "x + h and x - h are one array, moved up and down again: a = x makes no copy": lambda: 0 * everywhere,
         "another h is used than the one that was given, or more than two points": lambda: w * np.cos(total),
-    })]  # fmt: skip
+    })]
 
 
 def check_embedding(names):
@@ -81,7 +81,7 @@ def check_positional_encoding(names):
             "positions count from 1: the first is 0": lambda: waves(positions + 1, exponents),
             "all sines stand before all cosines, the layout in halves: here they alternate":
                 lambda: positional.sinusoidal_halves(length, width - width % 2),
-        })  # fmt: skip
+        })
 
     for length, width in ((10, 8), (7, 5)):
         yield f"{length} positions, width {width}", [row(length, width)]
@@ -106,7 +106,7 @@ def dropout_rows(name, draw, x, rate):
         judge("draws", not alike, np.array(True), otherwise=alike),
         judge("share of zeros", share, np.array(rate), tolerance=0.1,
               otherwise=f"a share of {share:.2f} is dropped, expected {rate}{known}"),
-    ]  # fmt: skip
+    ]
 
 
 def check_dropout(names):
@@ -155,7 +155,7 @@ ATTENTION_VARIANTS = {
     "forbidden scores become 0: exp(0) is 1, so they have to become minus infinity":
         lambda q, k, v, mask=None: attend(q, k, v, mask, forbidden=0.0),
     "the mask is not used": lambda q, k, v, mask=None: attend(q, k, v),
-}  # fmt: skip
+}
 
 
 def check_attention(names, dropout=True):
@@ -166,7 +166,7 @@ def check_attention(names, dropout=True):
     core = partial(
         check_pair, names, "scaled_dot_product_attention", attention.scaled_dot_product_attention_forward, q, k, v,
         variants=ATTENTION_VARIANTS, invariants=[lambda y: assert_batch_independent(y, q, k, v)],
-    )  # fmt: skip
+    )
     yield from core()
     yield from core(title="with a mask", mask=mask, invariants=())
     if dropout:
@@ -189,10 +189,10 @@ def check_split_heads(names):
             lambda: x.reshape(B, H, TQ, DK),
         "the columns are dealt out in turn: head h owns the columns h d ... (h + 1) d":
             lambda: x.reshape(B, TQ, DK, H).transpose(0, 3, 1, 2),
-    })]  # fmt: skip
+    })]
     yield "merge_heads", [judge("merged", merge(heads), x, {
         "the heads are reshaped at once: swap the axes back first, then join the last two": lambda: heads.reshape(B, TQ, D),
-    })]  # fmt: skip
+    })]
 
 
 def attend_heads(xq, xk, xv, p, heads, mask=None, core=attend, split=None, merge=None):
@@ -212,7 +212,7 @@ def head_variants(self_attention):
         "every weight is 1.0 and every word looks at itself only: do the words stand on the axis of the batch? Then attention "
         "sees sentences of one word": {"core": lambda q, k, v, mask: v},
         **{words: {"core": core} for words, core in ATTENTION_VARIANTS.items()},
-    }  # fmt: skip
+    }
     return {words: partial(self_attention, **wrong) for words, wrong in variants.items()}
 
 
@@ -229,7 +229,7 @@ def check_multi_head_attention(names):
     block = partial(
         check_pair, names, "multi_head_attention", reference, normal(B, TQ, D), projections(), heads=H,
         variants=head_variants(lambda x, p, heads, mask=None, **wrong: attend_heads(x, x, x, p, heads, mask, **wrong)),
-    )  # fmt: skip
+    )
     yield from block()
     yield from block(title="with a causal mask", mask=causal_mask(TQ))
 
@@ -264,7 +264,7 @@ def check_cross_attention(names):
             names, "cross_attention", blocks.multi_head_attention_forward, x, memory, p, heads=H,
             title=f"{TQ} words look at {length}", variants=swaps if length == TQ else (),
             invariants=[lambda y, memory=memory: assert_causal(lambda x: y(x, memory, p, H), x)],
-        )  # fmt: skip
+        )
 
 
 # ---- lesson 6: masks -------------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def check_padding_mask(names):
                 lambda: expected.swapaxes(2, 3),
             "the mask is the wrong way round: True = may attend": lambda: ~expected,
             "padding is id 0, whatever `pad` is": lambda: np.broadcast_to(padding_mask(ids), expected.shape),
-        }, [lambda: assert_pad_invariant(looks, ids, ids != 0)] if pad == 0 else ())  # fmt: skip
+        }, [lambda: assert_pad_invariant(looks, ids, ids != 0)] if pad == 0 else ())
 
     for pad in (0, 9):
         yield f"padding_mask, pad={pad}", [row(pad)]
@@ -305,7 +305,7 @@ def check_masks(names):
         "no word looks at itself: word t looks at 0..t, itself included": lambda: np.tri(TQ, k=-1)[None, None],
         "a word looks at the next one, too: word t looks at 0..t": lambda: np.tri(TQ, k=1)[None, None],
         "the mask is the wrong way round: True = may attend": lambda: ~expected,
-    })]  # fmt: skip
+    })]
 
 
 # ---- lessons 7 to 9, and 11: what a layer is made of, and a layer ----------------------------------------------------
@@ -345,7 +345,7 @@ def check_layernorm(names):
             ),
             "(5) stops after rstd * dxhat: mean and variance depend on x, too": slip(lambda dxhat, xhat, rstd: rstd * dxhat),
         },
-    )  # fmt: skip
+    )
     yield from check_pair(
         names, "layernorm", layernorm.layernorm_forward, normal(TQ, D), gamma, beta, title="x of shape (T, D)"
     )
@@ -356,7 +356,7 @@ def check_layernorm(names):
     yield "float32, inputs near 5000", [judge("y", y, expected, tolerance=2e-3, otherwise=(
         "right near 0 and wrong far from it: is the variance computed as mean(x^2) - mean(x)^2? Those are two large numbers, "
         "and float32 keeps nothing of their difference; take mean((x - mean(x))^2)"
-    ))]  # fmt: skip
+    ))]
 
 
 def check_gelu(names):
@@ -371,7 +371,7 @@ def check_gelu(names):
         "the slope is cdf(x) + pdf(x): the second term has the factor x": lambda dy, x: dy * (ndtr(x) + pdf(x)),
         "the slope is x pdf(x) alone: x is also the factor of cdf": lambda dy, x: dy * x * pdf(x),
         "the slope is pdf(x): y is a product, x cdf(x)": lambda dy, x: dy * pdf(x),
-    })  # fmt: skip
+    })
 
 
 def check_feed_forward(names):
@@ -383,7 +383,7 @@ def check_feed_forward(names):
     yield from check_pair(names, "feed_forward", blocks.feed_forward_forward, normal(B, TQ, D), p, slips={
         "the ReLU is not undone: dh is da where h > 0, and 0 elsewhere": slip(lambda da: da),
         "da decides what passes: it is h, where h > 0": slip(lambda da: np.maximum(da, 0)),
-    })  # fmt: skip
+    })
 
 
 def check_linear(names):
@@ -409,11 +409,11 @@ def check_softmax(names):
         "the sum is taken over the whole array: each row has its own": lambda s: softmax_with(s, 0, None),
         "the numbers are not divided by the sum of their row": lambda s: np.exp(s - s.max(-1, keepdims=True)),
         "the softmax is applied twice": lambda s: softmax_with(softmax_with(s, 0), 0),
-    })  # fmt: skip
+    })
     yield "scores near 1000", [judge(
         "p", parts(forward(scores + 1000), "p", "cache")[0], softmax.softmax_forward(scores + 1000)[0], otherwise=
         "right for small scores, wrong for these: exp(1000) overflows, so subtract the largest score of each row first",
-    )]  # fmt: skip
+    )]
 
 
 def check_encoder_layer(names):
@@ -425,6 +425,6 @@ def check_encoder_layer(names):
     layer = partial(check_pair, names, "encoder_layer", reference, normal(B, TQ, D), p, heads=H, variants={
         "each norm comes after its sum (post-norm): here it comes before its sublayer (pre-norm)":
             lambda x, p, heads, mask=None: reference(x, p, heads, mask, norm_first=False)[0],
-    })  # fmt: skip
+    })
     yield from layer()
     yield from layer(title="with a mask", mask=np.arange(TQ) < np.array([5, 3, 4])[:, None, None, None])

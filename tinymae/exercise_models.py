@@ -27,7 +27,7 @@ def check_shift_right(names):
             "the last word comes round to the front: <bos> stands there": lambda: np.roll(targets, 1, axis=1),
             "whole sentences move: the words are axis 1": lambda: np.concatenate([np.full((1, 4), bos), targets[:-1]]),
             "the first word is 1, whatever bos is": lambda: shift_right(targets, 1),
-        })  # fmt: skip
+        })
 
     for bos in (1, 4):
         yield f"bos = {bos}", [row(bos)]
@@ -49,7 +49,7 @@ def check_cross_entropy(names):
             ),
             "the labels are not smoothed": lambda logits, targets, **_: loss(logits, targets, 0, 0.0),
         },
-    )  # fmt: skip
+    )
 
 
 # ---- lessons 12 and 13: training and decoding ------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def move(p, mhat, vhat, lr):
 
 
 def adam(start, move=move, clock=lambda t, i: (t, t), betas=BETAS, mean=lambda m, g, b: b * m + (1 - b) * g,
-         gradient=lambda g, p: g, square=np.square, keep_hats=False):  # fmt: skip
+         gradient=lambda g, p: g, square=np.square, keep_hats=False):
     """A step of AdamW as it should be, for `trajectory`; the options are what may be wrong.
 
     clock(t, i) is the t in the hats of m and v, for array i.
@@ -135,10 +135,10 @@ def check_adamw(names):
         "p moves along the gradient, uphill: subtract": moved(lambda p, m, v, lr: move(p, -m, v, lr)),
         "the arrays of params stay what they were: write into them (params[name] -= ...); whoever holds them does not see a "
         "new one": moved(lambda p, m, v, lr: p),
-    }, otherwise=where)]  # fmt: skip
+    }, otherwise=where)]
     yield "a second optimiser", [judge("parameters", run(function(names, "AdamW")), expected, otherwise=(
         "it does not begin where the first one began: keep m, v and t in self, and nothing outside"
-    ))]  # fmt: skip
+    ))]
 
 
 def check_schedule(names):
@@ -157,7 +157,7 @@ def check_schedule(names):
         "the warm-up is missing: the rate starts at its highest": lambda: factor * width**-0.5 * down,
         "the rate never falls: after the warm-up comes the root of the step": lambda: factor * width**-0.5 * up,
         "max stands in the place of min": lambda: factor * width**-0.5 * np.maximum(up, down),
-    })]  # fmt: skip
+    })]
 
 
 def check_beam_step(names):
@@ -186,7 +186,7 @@ def check_beam_step(names):
             "the totals of the beginnings are not added": lambda: log_probs[row, column],
             "the totals are added nowhere: a beginning brings its own probability along": lambda: log_probs.ravel()[alone],
         }),
-    })  # fmt: skip
+    })
 
 
 # ---- lessons 15 and 16: patches and MAE ------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def check_patchify(names):
         "the channel stands before row and column in each patch (PyTorch's order): here it stands last":
             partial(cut, (0, 1, 3, 5, 2, 4)),
         "row and column have changed places in each patch": partial(cut, (0, 1, 3, 4, 2, 5)),
-    })  # fmt: skip
+    })
 
 
 def check_random_masking(names):
@@ -233,7 +233,7 @@ def check_random_masking(names):
             "it asks ids_shuffle where patch n is: ids_restore knows": lambda: shuffle >= 3,
             "one patch too many stays: the places 0 ... K - 1 do": lambda: restore > 3,
         }),
-    })  # fmt: skip
+    })
     yield "ratio 0.75", [judge("ids_keep, K = int(6 * 0.25) = 1", hide(noise, 0.75)[0], shuffle[:, :1])]
 
 
@@ -261,7 +261,7 @@ def check_unshuffle(names):
                 shuffled(x, mask_token), np.argsort(ids_restore, axis=1)[..., None], axis=1
             ),
         },
-    )  # fmt: skip
+    )
 
 
 def check_masked_mse(names):
@@ -284,7 +284,7 @@ def check_masked_mse(names):
             "the mean is taken in each picture first, then over the pictures: it is over all removed patches at once":
                 lambda pred, target, mask: variant(mask / mask.sum(axis=1, keepdims=True), 3 * width)(pred, target, mask),
         },
-    )  # fmt: skip
+    )
 
 
 def check_reconstruct(names):
@@ -292,13 +292,13 @@ def check_reconstruct(names):
     config = mae.MAEConfig(
         img_size=12, patch_size=4, in_chans=2, embed_dim=8, depth=1, num_heads=2, decoder_embed_dim=8, decoder_depth=1,
         decoder_num_heads=2, mask_ratio=0.7, norm_pix_loss=True,
-    )  # fmt: skip
+    )
     params = perturbed(mae.mae_init(config, np.random.default_rng(0), np.float64), np.random.default_rng(1))
     images, noise = normal(2, 12, 12, 2), np.random.default_rng(2).random((2, 9))
     reconstruct = function(names, "reconstruct")
     ours, right, leaks = (make(frozen(images), params, config, frozen(noise)) for make in (
         reconstruct, mae.mae_reconstruct, partial(mae.mae_reconstruct, statistics="true")
-    ))  # fmt: skip
+    ))
 
     def row(name):
         return judge(name, getattr(ours, name, None), getattr(right, name), {
@@ -306,6 +306,6 @@ def check_reconstruct(names):
             "visible patches": lambda: getattr(leaks, name),
         }, [lambda: assert_mask_hides(
             lambda images: getattr(reconstruct(images, params, config, noise), name), images, right.mask, config.patch_size
-        )])  # fmt: skip
+        )])
 
     yield "reconstruct", [row(name) for name in ("masked", "reconstruction", "pasted")]

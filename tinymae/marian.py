@@ -27,21 +27,21 @@ from tinymae.weights import read_weights
 
 TABLES = (                                                      # one matrix under four names; a file has one or all of them
     "model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight",
-)  # fmt: skip
+)
 POSITIONS = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")    # in old files; never trained
 ENCODER = {"ln1": "self_attn_layer_norm", "attn": "self_attn", "ln2": "final_layer_norm"}
 DECODER = {
     "ln1": "self_attn_layer_norm", "ln2": "encoder_attn_layer_norm", "cross_attn": "encoder_attn", "ln3": "final_layer_norm",
-}  # fmt: skip
+}
 PARTS = {
     "q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj", "w": "weight", "b": "bias", "gamma": "weight",
     "beta": "bias",
-}  # fmt: skip
+}
 ACTIVATIONS = {"swish": "swish", "silu": "swish", "relu": "relu", "gelu": "gelu"}
 SIZES = (
     "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads",
     "encoder_ffn_dim", "decoder_ffn_dim",
-)  # fmt: skip
+)
 IDS = ("pad_token_id", "decoder_start_token_id", "eos_token_id")
 
 
@@ -112,7 +112,7 @@ def _config(given, output_bias):
         activation=ACTIVATIONS[given["activation_function"]], output_bias=output_bias,
         scale_embedding=bool(given["scale_embedding"]), positions="halves", pad=given["pad_token_id"],
         bos=given["decoder_start_token_id"], eos=given["eos_token_id"],
-    )  # fmt: skip
+    )
 
 
 def _params(config, tensors, dtype):

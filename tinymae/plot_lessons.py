@@ -134,7 +134,7 @@ def heatmaps(panels, xlabel, ylabel, caption, columns=3):
             dark = np.abs(array) > 0.6 * panel.top if panel.signed else array < 0.55 * panel.top
             write_numbers(ax, array, 2 if panel.top <= 10 else 0, dark, 9 if max(array.shape) * columns <= 10 else 7)
         figure.colorbar(mesh, ax=ax, orientation="horizontal", extend=extend, ticks=[low, (low + panel.top) / 2, panel.top],
-                        format="%.3g", shrink=0.8, aspect=24)  # fmt: skip
+                        format="%.3g", shrink=0.8, aspect=24)
     for _ in range(3):                          # square cells over long words: the layout needs some rounds to settle
         figure.get_layout_engine().execute(figure)
     return figure
@@ -204,7 +204,7 @@ def _write_beside(ax, place, dot, name, taken, **style):
         left, middle, right = dot[0] - gap - size.width, dot[0] - size.width / 2, dot[0] + gap
         low, centre, high = dot[1] - gap - size.height, dot[1] - size.height / 2, dot[1] + gap
         spots += [(right, centre), (left, centre), (middle, high), (middle, low),
-                  (right, high), (right, low), (left, high), (left, low)]  # fmt: skip
+                  (right, high), (right, low), (left, high), (left, low)]
     boxes = np.array([(x, y, x + size.width, y + size.height) for x, y in spots])
     best = int(np.argmin([_covered(box, np.array(taken), ax.bbox.extents) for box in boxes]))
     box = boxes[best]
@@ -259,7 +259,7 @@ def shuffle(picture, ids_shuffle, ids_restore, kept, grid, caption=None):
     for name, ids in (("ids_shuffle", ids_shuffle), ("ids_restore", ids_restore)):
         if not np.array_equal(np.sort(ids), np.arange(count)):
             raise ValueError(f"{name} must hold 0..{count - 1} once each, got {np.asarray(ids).tolist()}: is it ids_keep, or "
-                             "the mask?")  # fmt: skip
+                             "the mask?")
     size = (picture.shape[0] // rows, picture.shape[1] // cols)
     tiles = picture.reshape(rows, size[0], cols, size[1], -1).swapaxes(1, 2).reshape(count, *size, -1)
     order, restore = list(range(count)), np.asarray(ids_restore)
@@ -282,21 +282,21 @@ def shuffle(picture, ids_shuffle, ids_restore, kept, grid, caption=None):
     ax = right.subplots()
     side, step = 0.82, 2.05
     names = ("patches in their order", f"shuffled; the first {kept} stay visible, the others are removed",
-             "encoded, with mask tokens behind", "unshuffled: each place takes its token")  # fmt: skip
+             "encoded, with mask tokens behind", "unshuffled: each place takes its token")
     for row, (name, patches) in enumerate(zip(names, (order, shuffled, tokens, restored), strict=True)):
         ax.text(0, row * step - 0.12, name, va="bottom", fontsize=9, color="#333333", zorder=3,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
         for place, patch in enumerate(patches):
             _tile(ax, tiles, patch, place, row * step, side, size, faded=row == 1 and place >= kept)
     places = range(count)
     moves = (                                                          # (from, to, place in the shuffle)
         [(shuffled[j], j, j) for j in places], [(j, j, j) for j in places], [(int(restore[n]), n, restore[n]) for n in places],
-    )  # fmt: skip
+    )
     for row, lines in enumerate(moves):
         for start, end, place in lines:
             seen = place < kept
             ax.plot([start + side / 2, end + side / 2], [row * step + side, (row + 1) * step], zorder=2 if seen else 1,
-                    color=COLOURS[0] if seen else "#bbbbbb", linewidth=1.6 if seen else 0.9)  # fmt: skip
+                    color=COLOURS[0] if seen else "#bbbbbb", linewidth=1.6 if seen else 0.9)
     ax.set(xlim=(-0.05, count), ylim=(3 * step + side + 0.05, -0.5), aspect="equal")
     ax.set_axis_off()
     return figure
@@ -311,7 +311,7 @@ def _tile(ax, tiles, patch, x, y, side, size, faded=False):
         tile = tiles[patch] if tiles.shape[-1] == 3 else tiles[patch].repeat(3, axis=-1)
         ax.imshow(tile, extent=frame, alpha=0.25 if faded else 1.0)
     ax.text(x + side / 2, y + side / 2, "M" if patch is None else str(patch), ha="center", va="center", fontsize=9,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.2})  # fmt: skip
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.2})
 
 
 BOX, TALL, GAP, PAD = 1.9, 0.26, 0.17, 0.22    # inches: a box's width and height, the space above it, below a layer's first
@@ -404,7 +404,7 @@ def _stack(ax, x, outwards, name, layers, sublayers, norm_first):
             _arrow(ax, (side, into), (x + outwards * BOX / 2, into), RESIDUAL)
         _rounded(ax, x - BOX / 2 - 0.32, bottom + 0.04, BOX + 0.64, y - GAP / 2 - bottom - 0.04, "#f3f3f3", "#aaaaaa", 0)
         ax.text(x + outwards * (BOX / 2 + 0.45), (bottom + y) / 2, f"{name} layer {layer}", rotation=90, ha="center",
-                va="center", fontsize=9, color=MAIN)  # fmt: skip
+                va="center", fontsize=9, color=MAIN)
     for box in (*["Norm"] * norm_first, *["Linear", "Softmax"] * (name == "decoder")):
         y = _box(ax, x, y, box)
     return x, y - GAP, crossings
@@ -422,7 +422,7 @@ def _box(ax, x, y, text):
 
 def _rounded(ax, x, y, width, height, face, edge, zorder):
     ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.06", facecolor=face,
-                                edgecolor=edge, linewidth=0.8, zorder=zorder))  # fmt: skip
+                                edgecolor=edge, linewidth=0.8, zorder=zorder))
 
 
 def _arrow(ax, start, end, colour):

@@ -106,7 +106,7 @@ OFFICIAL = _Names(
     "patch_embed.proj", "cls_token", "pos_embed", "blocks", "norm",
     "decoder_embed", "mask_token", "decoder_pos_embed", "decoder_blocks", "decoder_norm", "decoder_pred", "head",
     "norm1", ("attn.qkv",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2",
-)  # fmt: skip
+)
 HUGGING_FACE = _Names(
     "vit.embeddings.patch_embeddings.projection", "vit.embeddings.cls_token", "vit.embeddings.position_embeddings",
     "vit.encoder.layer", "vit.layernorm",
@@ -114,7 +114,7 @@ HUGGING_FACE = _Names(
     "decoder.decoder_norm", "decoder.decoder_pred", "classifier",
     "layernorm_before", tuple(f"attention.attention.{part}" for part in ("query", "key", "value")), "attention.output.dense",
     "layernorm_after", "intermediate.dense", "output.dense",
-)  # fmt: skip
+)
 # Hugging Face has renamed its tensors now and then: (newer, as above)
 RENAMED = (
     ("decoder.decoder_encoder.layer.", "decoder.decoder_layers."),
@@ -530,7 +530,7 @@ def _sizes(file):
     return {
         "img_size": side * patch, "patch_size": patch, "in_chans": channels, "embed_dim": width,
         "depth": _depth(file, names.blocks), "mlp_ratio": ratio,
-    }  # fmt: skip
+    }
 
 
 def _perhaps_metas(kind, meta):
@@ -565,7 +565,7 @@ def _hugging_face_options(file, sizes, heads):
         "image_size": sizes["img_size"], "patch_size": sizes["patch_size"], "num_channels": sizes["in_chans"],
         "hidden_size": sizes["embed_dim"], "num_hidden_layers": sizes["depth"],
         "intermediate_size": int(sizes["embed_dim"] * sizes["mlp_ratio"]), "hidden_act": "gelu", "qkv_bias": True,
-    }  # fmt: skip
+    }
     for key, value in expected.items():
         if config.get(key, value) not in (value, [value, value]):
             why = "our layers have no other" if key in ("hidden_act", "qkv_bias") else "by the weights: another config?"
@@ -696,7 +696,7 @@ def export_vit_mae(folder, config, params):
         "decoder_num_attention_heads": config.decoder_num_heads,
         "decoder_intermediate_size": int(config.decoder_embed_dim * config.mlp_ratio),
         "mask_ratio": config.mask_ratio, "norm_pix_loss": config.norm_pix_loss,
-    }  # fmt: skip
+    }
     return _write_folder(folder, tensors, table)
 
 
@@ -744,7 +744,7 @@ def export_vit(path, config, params):
     table = _hugging_face_config(config, "ViTForImageClassification", "vit", params) | {
         "hidden_dropout_prob": config.dropout, "positions": config.positions,
         "id2label": {str(i): label for i, label in enumerate(labels)}, "label2id": {label: i for i, label in enumerate(labels)},
-    }  # fmt: skip
+    }
     return _write_folder(path, tensors, table)
 
 
@@ -798,7 +798,7 @@ def _hugging_face_config(config, architecture, model_type, params):
         "intermediate_size": int(config.embed_dim * config.mlp_ratio), "hidden_act": "gelu", "qkv_bias": True,
         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "layer_norm_eps": config.eps,
         "image_mean": [MEAN] * config.in_chans, "image_std": [STD] * config.in_chans,      # ours, for `normalisation`
-    }  # fmt: skip
+    }
 
 
 def _write_folder(folder, tensors, table):

@@ -74,7 +74,7 @@ class Trace:
             rows.append((
                 "  " * call.depth + call.name, shapes, formula, _number(call.norm), gradient if call.done else "(not run)",
                 _number(call.gradient) if call.done else "",
-            ))  # fmt: skip
+            ))
         widths = [max(len(row[column]) for row in rows) for column in range(6)]
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 

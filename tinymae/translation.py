@@ -141,12 +141,12 @@ SMALL = Settings(
     {"d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "heads": 4, "d_ff": 256, "dropout": 0.1, "norm_first": True,
      "activation": "gelu", "tie": "output"},
     lr=2e-3, tokens=1536, micro_batch=768, label_smoothing=0.1,
-)  # fmt: skip
+)
 LARGE = Settings(
     {"d_model": 256, "encoder_layers": 3, "decoder_layers": 3, "heads": 8, "d_ff": 512, "dropout": 0.1, "norm_first": True,
      "activation": "gelu", "tie": "output"},
     lr=1e-3, tokens=1024, micro_batch=512, label_smoothing=0.1, min_count=2,
-)  # fmt: skip
+)
 
 
 def settings_for(corpus):
@@ -219,7 +219,7 @@ def train_translator(
     meta = {
         **kinds, "seed": seed, "settings": settings._asdict(),
         "frozen": {name: np.flatnonzero(rows).tolist() for name, rows in frozen.items()},
-    }  # fmt: skip
+    }
 
     def save(run):
         path, extra = out / "transformer.npz", {**run.history, **meta}
@@ -256,7 +256,7 @@ def train_translator(
         return train(
             run, gradient, schedule, rows, steps, minutes, max_norm=1.0, evaluate=evaluate, evaluate_at=evaluate_at, save=save,
             bar=bar, unit="sentences",
-        )  # fmt: skip
+        )
 
 
 def _begun(corpus, out, settings, seed, vectors, say):
@@ -371,7 +371,7 @@ def average(folder, out, last=KEPT):
     models = [checkpoint.load(path, "transformer", TransformerConfig, transformer_init) for path in paths[-last:]]
     mean = tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(leaves[0].dtype), *(
         model.params for model in models
-    ))  # fmt: skip
+    ))
     extra = {name: saved.extra[name] for name in ("source", "target", "seed", "settings", "frozen")}
     for language, name in zip(languages, ("source.json", "target.json"), strict=True):
         language.vocabulary.save(out / name)
@@ -466,4 +466,4 @@ def evaluate(translator, pairs, beam=1):
     return {
         "bleu": bleu.score, "signature": str(metric.get_signature()), "exact": exact,
         "perplexity": measured.perplexity, "accuracy": measured.accuracy,
-    }  # fmt: skip
+    }

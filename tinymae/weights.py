@@ -45,11 +45,11 @@ STORAGES = {
     "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": BFLOAT16, "DoubleStorage": "float64",
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
     "BoolStorage": "bool",
-}  # fmt: skip
+}
 SAFETENSORS = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": BFLOAT16, "I64": "int64", "I32": "int32", "I16": "int16",
     "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
+}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 # No file of weights needs more, and what is longer was made to fill the memory.
@@ -112,7 +112,7 @@ def read_weights(path):
         tensors[name] = (
             np.ndarray(note.shape, array.dtype, array, note.offset * array.itemsize, strides) if 0 not in note.shape
             else np.empty(note.shape, array.dtype)
-        )  # fmt: skip
+        )
     window = notes.raw.base.obj                                     # the map behind the array's memoryview
     return Weights(tensors, {name: note.dtype for name, note in notes.tensors.items()}, notes.meta, window)
 
@@ -267,7 +267,7 @@ def _sizes(value):
     return (
         isinstance(value, (list, tuple)) and len(value) <= 64
         and all(type(size) is int and 0 <= size < 1 << 63 for size in value)
-    )  # fmt: skip
+    )
 
 
 def _shape(value):
@@ -426,7 +426,7 @@ def _set(target, values):
 def _known(name):
     known = {f"torch.{storage}" for storage in STORAGES} | {
         "collections.OrderedDict", "argparse.Namespace", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter",
-    }  # fmt: skip
+    }
     if name not in known:
         raise ValueError(f"its pickle asks for {_short(name)}, which is no part of a tensor: refused, nothing was executed")
     return _Global(name)
@@ -689,7 +689,7 @@ def _pickle(content):
             storage = b"(%sctorch\n%s\n%s%s%stQ" % (
                 instructions("storage"), storages[value.dtype.name].encode(), instructions(str(next(keys))),
                 instructions("cpu"), instructions(value.size),
-            )  # fmt: skip
+            )
             layout = instructions(0) + instructions(value.shape) + instructions(_strides(value.shape))
             return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + layout + b"\x89ccollections\nOrderedDict\n)RtR"
         if value is None or isinstance(value, bool):

@@ -36,7 +36,7 @@ def pieces(text, vocab_size):
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(text.splitlines()), model_writer=file, vocab_size=vocab_size, character_coverage=1.0,
         normalization_rule_name="identity", bos_id=-1, eos_id=0, unk_id=1, minloglevel=2,
-    )  # fmt: skip
+    )
     return file.getvalue()
 
 
@@ -55,7 +55,7 @@ def make_model(words):
         encoder_attention_heads=HEADS, decoder_attention_heads=HEADS, encoder_ffn_dim=HIDDEN, decoder_ffn_dim=HIDDEN,
         activation_function="swish", scale_embedding=True, max_position_embeddings=32, dropout=0.1,
         pad_token_id=words - 1, decoder_start_token_id=words - 1, eos_token_id=0, forced_eos_token_id=None,
-    )  # fmt: skip
+    )
     model = randomise(transformers.MarianMTModel(config)).eval()
     model.final_logits_bias.data = normal(1, words, scale=0.3)
     model.final_logits_bias.data[0, [-1, 0, 1]] = torch.tensor([4, 2.75, -3])               # likely: <pad>, </s>; not: <unk>

@@ -154,12 +154,12 @@ def make_views():
         "empty_view": base[4:], "scalar": torch.tensor(2.5), "parameter": nn.Parameter(normal(2, 2)),
         "half": normal(3).half()[1:], "bfloat16": normal(3, 4).bfloat16()[1:, ::2], "double": normal(3), "long": count,
         "int": count.int(), "short": count.short(), "char": count.char(), "byte": count.abs().byte(), "bool": count > 0,
-    }  # fmt: skip
+    }
     contiguous = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     files = {
         "views.pth": saved(tensors), "views_4.pth": saved({"state_dict": tensors}, pickle_protocol=4),
         "views_legacy.pth": saved(tensors, _use_new_zipfile_serialization=False), "views.safetensors": safetensors(contiguous),
-    }  # fmt: skip
+    }
     as_numpy = {name: t.float() if t.dtype == torch.bfloat16 else t for name, t in contiguous.items()}
     return files, {f"views.{name}": t.numpy() for name, t in as_numpy.items()}
 
@@ -208,13 +208,13 @@ def make_hugging_face(images, noise):
     sizes = {
         "hidden_size": D, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "intermediate_size": 20,
         "image_size": SIDE * PATCH, "patch_size": PATCH,
-    }  # fmt: skip
+    }
     files, out = {}, {}
     for case, eps, fixed in (("vit_mae", 1e-5, True), ("vit_mae_other_positions", 1e-12, False)):
         model = ViTMAEForPreTraining(ViTMAEConfig(
             **sizes, layer_norm_eps=eps, decoder_hidden_size=E, decoder_num_hidden_layers=1, mask_ratio=0.5,
             decoder_num_attention_heads=DECODER_HEADS, decoder_intermediate_size=30, norm_pix_loss=True,
-        ))  # fmt: skip
+        ))
         randomise(model)
         table = official()
         for ours, theirs in ((table.pos_embed, model.vit.embeddings.position_embeddings),

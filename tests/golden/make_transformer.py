@@ -47,7 +47,7 @@ class Translator(nn.Module):
             self.embed(src, self.src), self.embed(inputs, self.tgt),
             tgt_mask=torch.ones(length, length, dtype=torch.bool).triu(1),                  # True = may not attend
             src_key_padding_mask=src == PAD, memory_key_padding_mask=src == PAD, tgt_key_padding_mask=inputs == PAD,
-        )  # fmt: skip
+        )
         return self.out(x)
 
 

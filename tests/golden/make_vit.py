@@ -20,7 +20,7 @@ class ClassToken(ViTForImageClassification):
             hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * width,
             image_size=side * patch, patch_size=patch, num_channels=3, num_labels=classes, hidden_act="gelu",
             layer_norm_eps=1e-6, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, qkv_bias=True,
-        ))  # fmt: skip
+        ))
 
     def forward(self, images, **options):
         return super().forward(images, **options).logits

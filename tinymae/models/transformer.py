@@ -35,7 +35,7 @@ from tinymae.ops.positional import (
 
 POSITIONS = {
     "interleaved": sinusoidal_interleaved, "halves": sinusoidal_halves, "article_a": get_positional_encoding,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class TransformerConfig:
         return {
             "heads": self.heads, "norm_first": self.norm_first, "activation": self.activation, "dropout": self.dropout,
             "eps": self.eps,
-        }  # fmt: skip
+        }
 
 
 def transformer_init(config, rng, dtype=np.float32):
@@ -216,7 +216,7 @@ def decode(inputs, memory, src, params, config, rng=None):
     x, decoder = decoder_forward(
         x, memory, params["decoder"], mask=causal_mask(inputs.shape[1]),
         memory_mask=padding_mask(src, config.pad), rng=rng, **config.layer,
-    )  # fmt: skip
+    )
     return x, {"embed": embed, "decoder": decoder}
 
 
@@ -267,7 +267,7 @@ def transformer_forward(src, targets, params, config, label_smoothing=0.0, rng=N
     return loss, {
         "encoder": encoder, "decoder": decoder, "rows": (rows, x.shape), "vocabulary": vocabulary, "entropy": entropy,
         "logits": logits, "words": words, "config": config,
-    }  # fmt: skip
+    }
 
 
 def transformer_backward(dloss, cache):

@@ -290,7 +290,7 @@ def vit_forward(images, labels, params, config, label_smoothing=0.0, rng=None):
     latent, encoder = vit_encoder_forward(
         patches, params["encoder"], config.num_heads, vit_positions(params, config, images.dtype), eps=config.eps,
         dropout=config.dropout, rng=rng,
-    )  # fmt: skip
+    )
     pooled, pool = _pool(latent, params, config)                                            # (B, D)
     logits, head = linear_forward(pooled, **params["head"])                                 # (B, classes)
     soft = labels.ndim == 2
@@ -299,7 +299,7 @@ def vit_forward(images, labels, params, config, label_smoothing=0.0, rng=None):
     )
     return loss, {
         "encoder": encoder, "pool": pool, "head": head, "entropy": entropy, "soft": soft, "logits": logits, "config": config,
-    }  # fmt: skip
+    }
 
 
 def vit_backward(dloss, cache):
