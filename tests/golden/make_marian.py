@@ -149,7 +149,7 @@ def make_marian(folder):
         said[name] = model.generate(
             input_ids=src, attention_mask=seen, num_beams=1, do_sample=False, max_length=MAX_LENGTH, bad_words_ids=never,
             forced_eos_token_id=None,
-        )[:, 1:]  # # without the <pad> that starts each
+        )[:, 1:]  # without the <pad> that starts each
     assert said["free"].tolist() != said["greedy"].tolist()    # it would have said <pad>
     ends = [row.tolist().index(0) if 0 in row else None for row in said["greedy"]]
     assert None in ends and len(set(ends)) > 2, ends            # sentences of several lengths, and one that is cut off
