@@ -24,8 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymae import exercise_layers as layers
-from tinymae import exercise_models as models
+from tinymae import exercise_layers, exercise_models
 from tinymae.exercise_judge import UNKNOWN, Problem
 from tinymae.gradcheck import format_rows
 from tinymae.lesson import lessons_folder
@@ -42,50 +41,50 @@ class Exercise(NamedTuple):
 
 
 EXERCISES = {
-    "numerical_gradient": Exercise(1, layers.check_numerical_gradient),
-    "embedding": Exercise(2, layers.check_embedding),
-    "positional_encoding": Exercise(3, layers.check_positional_encoding),
-    "dropout": Exercise(3, layers.check_dropout),
-    "attention": Exercise(4, layers.check_attention),
-    "split_heads": Exercise(5, layers.check_split_heads),
-    "multi_head_attention": Exercise(5, layers.check_multi_head_attention),
-    "masks": Exercise(6, layers.check_masks),
-    "layernorm": Exercise(7, layers.check_layernorm),
-    "gelu": Exercise(8, layers.check_gelu),
-    "feed_forward": Exercise(8, layers.check_feed_forward),
-    "encoder_layer": Exercise(9, layers.check_encoder_layer),
-    "shift_right": Exercise(10, models.check_shift_right),
-    "cross_attention": Exercise(10, layers.check_cross_attention),
-    "linear": Exercise(11, layers.check_linear),
-    "softmax": Exercise(11, layers.check_softmax),
-    "cross_entropy": Exercise(11, models.check_cross_entropy),
-    "adamw": Exercise(12, models.check_adamw),
-    "schedule": Exercise(12, models.check_schedule),
-    "beam_step": Exercise(13, models.check_beam_step),
-    "patchify": Exercise(15, models.check_patchify),
-    "random_masking": Exercise(16, models.check_random_masking),
-    "unshuffle": Exercise(16, models.check_unshuffle),
-    "masked_mse": Exercise(16, models.check_masked_mse),
+    "numerical_gradient": Exercise(1, exercise_layers.check_numerical_gradient),
+    "embedding": Exercise(2, exercise_layers.check_embedding),
+    "positional_encoding": Exercise(3, exercise_layers.check_positional_encoding),
+    "dropout": Exercise(3, exercise_layers.check_dropout),
+    "attention": Exercise(4, exercise_layers.check_attention),
+    "split_heads": Exercise(5, exercise_layers.check_split_heads),
+    "multi_head_attention": Exercise(5, exercise_layers.check_multi_head_attention),
+    "masks": Exercise(6, exercise_layers.check_masks),
+    "layernorm": Exercise(7, exercise_layers.check_layernorm),
+    "gelu": Exercise(8, exercise_layers.check_gelu),
+    "feed_forward": Exercise(8, exercise_layers.check_feed_forward),
+    "encoder_layer": Exercise(9, exercise_layers.check_encoder_layer),
+    "shift_right": Exercise(10, exercise_models.check_shift_right),
+    "cross_attention": Exercise(10, exercise_layers.check_cross_attention),
+    "linear": Exercise(11, exercise_layers.check_linear),
+    "softmax": Exercise(11, exercise_layers.check_softmax),
+    "cross_entropy": Exercise(11, exercise_models.check_cross_entropy),
+    "adamw": Exercise(12, exercise_models.check_adamw),
+    "schedule": Exercise(12, exercise_models.check_schedule),
+    "beam_step": Exercise(13, exercise_models.check_beam_step),
+    "patchify": Exercise(15, exercise_models.check_patchify),
+    "random_masking": Exercise(16, exercise_models.check_random_masking),
+    "unshuffle": Exercise(16, exercise_models.check_unshuffle),
+    "masked_mse": Exercise(16, exercise_models.check_masked_mse),
 }
 
 ZOO = {
-    "dv_before_dropout": Exercise(4, layers.check_attention),
-    "attention_item_0": Exercise(4, partial(layers.check_attention, dropout=False)),
-    "scaled_by_d_model": Exercise(4, partial(layers.check_attention, dropout=False)),
-    "sentence_as_batch": Exercise(5, layers.check_sentence),
-    "padding_mask_on_queries": Exercise(6, layers.check_padding_mask),
-    "padding_mask_broadcast": Exercise(6, layers.check_padding_mask),
-    "layernorm_gamma_outside": Exercise(7, layers.check_layernorm),
-    "layernorm_of_squares": Exercise(7, layers.check_layernorm),
-    "no_residual_backward": Exercise(9, layers.check_encoder_layer),
-    "cross_attention_swapped": Exercise(10, layers.check_cross_attention),
-    "softmax_by_batch": Exercise(11, layers.check_softmax),
-    "softmax_diagonal": Exercise(11, layers.check_softmax),
-    "softmax_wrong_axis": Exercise(11, layers.check_softmax),
-    "adam_stands_still": Exercise(12, models.check_adamw),
-    "schedule_by_tensor": Exercise(12, models.check_schedule),
-    "mae_without_unshuffle": Exercise(16, models.check_unshuffle),
-    "true_patch_statistics": Exercise(16, models.check_reconstruct),
+    "dv_before_dropout": Exercise(4, exercise_layers.check_attention),
+    "attention_item_0": Exercise(4, partial(exercise_layers.check_attention, dropout=False)),
+    "scaled_by_d_model": Exercise(4, partial(exercise_layers.check_attention, dropout=False)),
+    "sentence_as_batch": Exercise(5, exercise_layers.check_sentence),
+    "padding_mask_on_queries": Exercise(6, exercise_layers.check_padding_mask),
+    "padding_mask_broadcast": Exercise(6, exercise_layers.check_padding_mask),
+    "layernorm_gamma_outside": Exercise(7, exercise_layers.check_layernorm),
+    "layernorm_of_squares": Exercise(7, exercise_layers.check_layernorm),
+    "no_residual_backward": Exercise(9, exercise_layers.check_encoder_layer),
+    "cross_attention_swapped": Exercise(10, exercise_layers.check_cross_attention),
+    "softmax_by_batch": Exercise(11, exercise_layers.check_softmax),
+    "softmax_diagonal": Exercise(11, exercise_layers.check_softmax),
+    "softmax_wrong_axis": Exercise(11, exercise_layers.check_softmax),
+    "adam_stands_still": Exercise(12, exercise_models.check_adamw),
+    "schedule_by_tensor": Exercise(12, exercise_models.check_schedule),
+    "mae_without_unshuffle": Exercise(16, exercise_models.check_unshuffle),
+    "true_patch_statistics": Exercise(16, exercise_models.check_reconstruct),
 }
 
 

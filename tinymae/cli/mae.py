@@ -1,0 +1,87 @@
+"""Commands of the masked autoencoder: demo, train mae, reconstruct."""
+from pathlib import Path
+
+_MAE_SIZES = (
+    "patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads",
+)
+
+
+def _training_options(parser):
+    parser.add_argument(
+        "--data", default="photos", help="photos, digits, openml:NAME, or a path: folder of pictures, IDX file (.gz), .npz"
+    )
+    parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of the patches to hide, in [0, 1)")
+    parser.add_argument("--norm-pix-loss", action="store_true", help="predict each patch without its mean and contrast")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="train for so many steps: the same result every time")
+    length.add_argument("--minutes", type=float, help="train for so long (default: 2.5, digits 0.5)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="default: one for each core")
+
+
+def _length(data, steps, minutes):
+    if steps is None and minutes is None:
+        minutes = 0.5 if data == "digits" else 2.5
+    return {"steps": steps, "minutes": minutes}
+
+
+def add_demo(commands):
+    """`demo`."""
+    demo = commands.add_parser("demo", help="train a masked autoencoder and restore pictures it has never seen")
+    _training_options(demo)
+    demo.add_argument("--out", type=Path, default=Path("figures"), help="folder for pictures, table, model (default: figures)")
+    demo.set_defaults(command=_demo)
+
+
+def _demo(data, out, steps, minutes, **options):
+    from tinymae.demo import demo
+
+    demo(data, out, **_length(data, steps, minutes), **options)
+    return 0
+
+
+def add_train(models):
+    """`train mae`."""
+    mae = models.add_parser("mae", help="a masked autoencoder")
+    _training_options(mae)
+    mae.add_argument("--out", type=Path, required=True, help="folder for the model, mae.npz")
+    mae.add_argument("--resume", action="store_true", help="go on with the model in the folder")
+    sizes = mae.add_argument_group("sizes; the default is a small model that fits the pictures")
+    for name in _MAE_SIZES:
+        sizes.add_argument(f"--{name.replace('_', '-')}", type=int)
+    mae.set_defaults(command=_train_mae)
+
+
+def _train_mae(data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume, **sizes):
+    from tinymae.demo import prepare, train_mae
+
+    task = prepare(data, mask_ratio, norm_pix_loss, {name: size for name, size in sizes.items() if size is not None})
+    run = train_mae(task, out, **_length(data, steps, minutes), seed=seed, threads=threads, resume=resume, extra={"data": data})
+    print(f"{run.step} steps, loss on unseen pictures {run.evaluations[-1][1]:.4f}: {out / 'mae.npz'}")
+    if run.interrupted:
+        print("interrupted; the same command with --resume goes on from here")
+    return 0
+
+
+def add_reconstruct(commands):
+    """`reconstruct`."""
+    reconstruct = commands.add_parser("reconstruct", help="hide patches of your own photograph and restore them")
+    reconstruct.add_argument("picture", metavar="PICTURE", type=Path)
+    which = reconstruct.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", type=Path, help="folder that demo or train mae wrote to")
+    which.add_argument("--weights", type=Path, metavar="FILE", help="a published model: .pth or Hugging Face folder")
+    reconstruct.add_argument("--mask-ratio", type=float, help="share of the patches to hide (default: as in training)")
+    reconstruct.add_argument("--seed", type=int, default=1, help="which patches are hidden")
+    reconstruct.add_argument("--out", type=Path, help="the .png to write (default: figures/PICTURE_restored.png)")
+    reconstruct.set_defaults(command=_reconstruct)
+
+
+def _reconstruct(picture, model, weights, mask_ratio, seed, out):
+    from tinymae.demo import reconstruct, reconstruct_published
+
+    out = out or Path("figures", f"{picture.stem}_restored.png")
+    if weights:
+        print(reconstruct_published(picture, weights, out, mask_ratio, seed))
+    else:
+        print(reconstruct(picture, model, out, mask_ratio, seed))
+    return 0

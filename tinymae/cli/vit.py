@@ -1,0 +1,127 @@
+"""Commands of the classifier: train vit, evaluate vit, probe."""
+import argparse
+from pathlib import Path
+
+_LABELLED = "digits, openml:NAME, an IDX file of pictures with its labels beside it, or an .npz with images and labels"
+
+
+def add_train(models):
+    """`train vit`."""
+    parser = models.add_parser("vit", help="a Vision Transformer that names pictures")
+    parser.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth is kept apart")
+    parser.add_argument("--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune this encoder")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, help="go through the pictures so many times")
+    length.add_argument("--steps", type=int, help="train for so many steps")
+    length.add_argument("--minutes", type=float, help="train for so long (default: 9, digits 1)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="default: one for each core")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model, vit.npz")
+    parser.add_argument("--resume", action="store_true", help="go on with the model in the folder")
+    model = parser.add_argument_group("model and training; the defaults fit the data")
+    for name in ("img-size", "patch-size", "embed-dim", "depth", "num-heads", "batch", "shift"):
+        model.add_argument(f"--{name}", type=int, help="pixels by which pictures are moved" if name == "shift" else None)
+    model.add_argument("--pool", choices=("token", "mean"), help="class token, or mean of the patches")
+    model.add_argument("--positions", choices=("learned", "fixed"))
+    for name in ("dropout", "lr", "weight-decay", "label-smoothing", "mixup", "layer-decay"):
+        model.add_argument(f"--{name}", type=float)
+    model.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror pictures (default: colour ones)")
+    parser.set_defaults(command=_train_vit)
+
+
+def _train_vit(data, from_folder, epochs, steps, minutes, seed, threads, out, resume, **options):
+    from tqdm import tqdm
+
+    from tinymae.classification import evaluate, settings_for, train_vit
+    from tinymae.data.labelled import load_labelled
+
+    labelled = load_labelled(data)
+    if epochs is None and steps is None and minutes is None:
+        minutes = 1 if data == "digits" else 9
+    settings = None                                             # a resumed run goes on with its own
+    given = {name: value for name, value in options.items() if value is not None}
+    if given or not resume:
+        settings = settings_for(labelled, from_folder is not None)
+        config = settings.config | {name: given.pop(name) for name in list(given) if name not in settings._fields}
+        settings = settings._replace(config=config, **given)
+    run = train_vit(labelled, out, settings, steps, minutes, epochs, from_folder, seed, threads, resume, say=tqdm.write)
+    result = evaluate(out, labelled, threads=threads)
+    right, count = result["accuracy"], result["pictures"]
+    print(f"{run.step} steps, {run.seconds:.0f} s; right on {right:.2%} of {count} pictures kept apart")
+    if run.interrupted:
+        print("interrupted; the same command with --resume goes on from here")
+    print(out / "vit.npz")
+    return 0
+
+
+def add_evaluate(models):
+    """`evaluate vit`."""
+    judge = models.add_parser("vit", help="accuracy and confusions of a classifier")
+    judge.add_argument("--model", type=Path, required=True, help="folder that train vit wrote to")
+    judge.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth of it is looked at")
+    judge.add_argument("--whole", action="store_true", help="all of the data, of which nothing was trained on")
+    judge.add_argument("--rollout", type=Path, metavar="FILE.png", help="draw what the model looks at in six pictures")
+    judge.set_defaults(command=_evaluate_vit)
+
+
+def _evaluate_vit(model, data, whole, rollout):
+    from tinymae.classification import evaluate
+    from tinymae.data.labelled import load_labelled
+
+    labelled = load_labelled(data)
+    result = evaluate(model, labelled, whole)
+    names, confusion = result["names"], result["confusion"]
+    print(f"right on {result['accuracy']:.2%} of {result['pictures']} pictures")
+    if len(names) <= 20:
+        wide = max(5, *(len(name) + 1 for name in names))
+        print("\ntrue class down, the model's answer across")
+        print(" " * wide + "".join(f"{name:>{wide}}" for name in names))
+        for name, row in zip(names, confusion, strict=True):
+            print(f"{name:>{wide}}" + "".join(f"{count:{wide}}" for count in row))
+    if rollout:
+        _draw_rollout(model, labelled, rollout)
+    return 0
+
+
+def _draw_rollout(model, labelled, path):
+    from tinymae import plot
+    from tinymae.classification import Classifier
+    from tinymae.data.images import to_pixels
+    from tinymae.data.labelled import fit_pictures
+    from tinymae.models.vit import attention_rollout, vit_attention
+
+    classifier = Classifier.load(model)
+    config = classifier.config
+    pictures = fit_pictures(labelled.split()[1].images[:6], config.img_size, config.in_chans)
+    rollout = attention_rollout(vit_attention(to_pixels(pictures), classifier.params, config))
+    seen, caption = rollout[:, 0, 1:], None                     # by the class token
+    if config.pool == "mean":
+        seen = rollout[:, 1:, 1:].mean(axis=1)
+        caption = (
+            "How to read it: the brighter a patch, the more of it reaches the mean of all patches, from which this model names "
+            "the picture, through all layers together. Each picture has its own scale, from 0 (dark) to its brightest patch."
+        )
+    print(plot.save(plot.rollout_over_pictures(pictures, seen, config.grid, caption), path))
+
+
+def add_probe(commands):
+    """`probe`."""
+    probe = commands.add_parser("probe", help="what an encoder has learned: simple classifiers on its frozen features")
+    probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT, or a published one")
+    probe.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth is for testing")
+    probe.add_argument("--per-class", type=int, metavar="N", help="learn from N labels a class, drawn ten times (default: all)")
+    probe.set_defaults(command=_probe)
+
+
+def _probe(model, data, per_class):
+    from tinymae.data.labelled import load_labelled
+    from tinymae.probe import probe
+
+    report = probe(model, load_labelled(data), per_class)
+    print(f"accuracy on {report['test']} pictures kept apart, learned from {report['train']} labels")
+    print(f"{'':26}{'encoder features':>20}{'raw pixels':>20}")
+    for key, label in (("linear", "logistic regression"), ("knn", "nearest neighbours")):
+        cells = [f"{report[view][key]:.2%} +- {report['deviations'][view][key]:.2%}" for view in ("features", "pixels")]
+        cells = cells if per_class else [cell.partition(" +-")[0] for cell in cells]
+        print(f"{label:26}" + "".join(f"{cell:>20}" for cell in cells))
+    return 0

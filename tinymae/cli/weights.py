@@ -1,0 +1,45 @@
+"""Commands for published weights: inspect, export."""
+import math
+from pathlib import Path
+
+
+def add_inspect(commands):
+    """`inspect`."""
+    inspect = commands.add_parser("inspect", help="list the tensors of a file of weights: what model is it?")
+    inspect.add_argument("file", metavar="FILE", type=Path, help=".pth, .bin, .safetensors, or a Hugging Face folder")
+    inspect.set_defaults(command=_inspect)
+
+
+def _inspect(file):
+    from tinymae.pretrained import inspect
+
+    found = inspect(file)
+    for name, shape, dtype in found.tensors:
+        print(f"{name:64} {tuple(shape)!s:20} {dtype}")
+    print(f"\n{len(found.tensors)} tensors, {sum(math.prod(shape) for _, shape, _ in found.tensors):,} numbers")
+    print(f"{found.what}\nit can: {found.can}")
+    if found.licence:
+        print(found.licence)
+    return 0
+
+
+def add_export(commands):
+    """`export`."""
+    export = commands.add_parser("export", help="write a model trained here for the official MAE code or Hugging Face")
+    export.add_argument("--model", type=Path, required=True, help="folder that train mae or train vit wrote to")
+    export.add_argument("--to", required=True, choices=("mae", "vit-mae", "vit"), help="whose format")
+    export.add_argument("file", metavar="FILE", type=Path, help="mae: .pth; vit-mae: Hugging Face folder; vit: either")
+    export.set_defaults(command=_export)
+
+
+def _export(model, to, file):
+    from tinymae import pretrained
+    from tinymae.probe import load_encoder
+
+    found = load_encoder(model)
+    if (found.model == "vit") != (to == "vit"):
+        raise ValueError(f"{model}: holds a {found.model} model, which --to {to} cannot hold: expected --to " + (
+            "vit" if found.model == "vit" else "mae or vit-mae"))
+    write = {"mae": pretrained.export_mae, "vit-mae": pretrained.export_vit_mae, "vit": pretrained.export_vit}[to]
+    print(write(file, found.config, found.params))
+    return 0
