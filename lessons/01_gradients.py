@@ -172,7 +172,7 @@ print(plot.save(figure, figures / "gradients_step.png"))
 # %%
 # The checker, and what it says
 # -----------------------------
-# ``tinymae.gradcheck`` is this idea made careful: float64, a random dy, a step where the blue curve is lowest, and a second
+# ``tinymae.gradcheck.check`` is this idea made careful: float64, a random dy, a step where the blue curve is lowest, and a second
 # look where a function has a corner. One line for each argument: its worst place, what your backward says there, what the
 # differences say, the relative error. A wrong gradient usually leaves a fingerprint, and the last column reads it. Three
 # mistakes that everybody makes once:
@@ -268,7 +268,7 @@ assert "cannot be judged" in rows[0].diagnosis
 # attention (lesson 4) divides its scores by :math:`\sqrt{d_{model}}`, where the paper has :math:`\sqrt{d_k}`, the width of one
 # of its heads. Both passes agree, so the check passes, and a model would even learn. Other witnesses find it: a loop written
 # from the formula, as here; numbers from another program (``tests/golden`` has PyTorch's); and *invariants*, what must hold
-# for any weights, such as "no word sees a later one" (``tinymae.invariants``, lessons 6 and 10).
+# for any weights, such as "no word sees a later one" (``tinymae.gradcheck.invariants``, lessons 6 and 10).
 
 q, k, v = rng.normal(size=(2, 4, 3, 8)), rng.normal(size=(2, 4, 5, 8)), rng.normal(size=(2, 4, 5, 6))     # (B, H, T, d)
 root = math.sqrt(q.shape[1])                                    # sqrt(d_model) = sqrt(H) sqrt(d_k)

@@ -29,7 +29,7 @@ from tinymae.blocks import (
     multi_head_attention_forward,
 )
 from tinymae.gradcheck import format_rows, gradcheck
-from tinymae.invariants import assert_batch_independent
+from tinymae.gradcheck.invariants import assert_batch_independent
 from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 from tinymae.ops.linear import linear_backward, linear_forward

@@ -21,7 +21,7 @@ import numpy as np
 
 from tinymae import plot, plot_lessons, plot_text
 from tinymae.gradcheck import format_rows, gradcheck
-from tinymae.invariants import assert_causal, assert_pad_invariant
+from tinymae.gradcheck.invariants import assert_causal, assert_pad_invariant
 from tinymae.masks import causal_mask, causal_padding_mask, padding_mask, shift_right
 from tinymae.models.transformer import TransformerConfig, decode, encode, to_vocabulary, transformer_init
 from tinymae.ops.attention import scaled_dot_product_attention_backward, scaled_dot_product_attention_forward

@@ -39,7 +39,7 @@ from tinymae.data.language import Language
 from tinymae.data.phrasebook import FIXED
 from tinymae.data.text import BOS, EOS, PAD, pad_batch
 from tinymae.gradcheck import format_rows, gradcheck
-from tinymae.invariants import assert_causal
+from tinymae.gradcheck.invariants import assert_causal
 from tinymae.masks import causal_mask, padding_mask, shift_right
 from tinymae.models.transformer import (
     TransformerConfig,

@@ -29,7 +29,7 @@ from tinymae.data.language import Language
 from tinymae.data.text import pad_batch
 from tinymae.decode import greedy
 from tinymae.gradcheck import format_rows, gradcheck
-from tinymae.invariants import assert_causal, assert_pad_invariant
+from tinymae.gradcheck.invariants import assert_causal, assert_pad_invariant
 from tinymae.masks import shift_right
 from tinymae.models import transformer
 from tinymae.models.transformer import decode, encode, to_vocabulary, transformer_backward, transformer_forward

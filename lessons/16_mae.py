@@ -28,7 +28,7 @@ from tinymae.data.fills import linear_fill, mean_fill, removed_pixels
 from tinymae.data.images import load_images, resize_picture, to_picture, to_pixels, unseen_photo
 from tinymae.demo import restore, unseen_crops
 from tinymae.gradcheck import format_rows, gradcheck
-from tinymae.invariants import assert_mask_hides
+from tinymae.gradcheck.invariants import assert_mask_hides
 from tinymae.models import mae
 from tinymae.models.vit import encoder_features, vit_encoder_forward
 from tinymae.ops.losses import masked_mse_backward, masked_mse_forward

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import tinymae
-from tinymae.checks import Check, checks
 from tinymae.gradcheck import format_rows, gradcheck
+from tinymae.gradcheck.cases import Check, checks
 
 PACKAGE = Path(tinymae.__file__).parent
 SOURCES = {
@@ -105,7 +105,7 @@ FORWARDS = [f.name for module in PAIRED for f in public_functions(SOURCES[module
 
 @pytest.mark.parametrize("name", FORWARDS)
 def test_every_forward_has_a_gradient_check(name):
-    assert function_of(name) in [case.function for case in CASES.values()], f"{name}: add a case to tinymae/checks.py"
+    assert function_of(name) in [case.function for case in CASES.values()], f"{name}: add a case to tinymae/gradcheck/cases.py"
 
 
 @pytest.mark.parametrize("name", FORWARDS)
@@ -145,8 +145,8 @@ def test_text_rules_bite(rule, source, complaint):
 LAYERS = [
     "tinymae.files",
     "tinymae.tree",
-    "tinymae.diagnosis",
-    "tinymae.gradcheck",
+    "tinymae.gradcheck.diagnosis",
+    "tinymae.gradcheck.check",
     "tinymae.ops.dropout",
     "tinymae.ops.softmax",
     "tinymae.ops.linear",
@@ -159,7 +159,7 @@ LAYERS = [
     "tinymae.ops.patches",
     "tinymae.ops.losses",
     "tinymae.ops",
-    "tinymae.invariants",
+    "tinymae.gradcheck.invariants",
     "tinymae.init",
     "tinymae.masks",
     "tinymae.blocks",
@@ -181,7 +181,7 @@ LAYERS = [
     "tinymae.plot_text",
     "tinymae.plot_lessons",
     "tinymae.trace",
-    "tinymae.checks",
+    "tinymae.gradcheck.cases",
     "tinymae.checkpoint",
     "tinymae.decode",
     "tinymae.weights",

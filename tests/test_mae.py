@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tinymae import tree
-from tinymae.invariants import assert_mask_hides
+from tinymae.gradcheck.invariants import assert_mask_hides
 from tinymae.models.mae import (
     MAEConfig,
     check_images,

@@ -7,15 +7,15 @@ import sys
 import numpy as np
 import pytest
 
-from tinymae import checks
 from tinymae.__main__ import main
+from tinymae.gradcheck import cases
 from tinymae.ops.softmax import softmax_backward, softmax_forward
 
 
 def some_checks(backward):
     def find(seed=0):
         x = np.random.default_rng(seed).normal(size=(2, 5))
-        return [checks.Check("softmax", softmax_forward, softmax_forward, backward, (x,), {})]
+        return [cases.Check("softmax", softmax_forward, softmax_forward, backward, (x,), {})]
 
     return find
 

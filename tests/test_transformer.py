@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinymae import blocks, init, masks, tree
-from tinymae.invariants import assert_batch_independent, assert_causal, assert_pad_invariant
+from tinymae.gradcheck.invariants import assert_batch_independent, assert_causal, assert_pad_invariant
 from tinymae.models import transformer
 from tinymae.models.transformer import (
     TransformerConfig,

@@ -8,7 +8,7 @@ import pytest
 
 from tinymae import init, tree
 from tinymae.blocks import multi_head_attention_backward, multi_head_attention_forward
-from tinymae.invariants import assert_batch_independent
+from tinymae.gradcheck.invariants import assert_batch_independent
 from tinymae.models.mae import MAEConfig, mae_attention, mae_init
 from tinymae.models.vit import (
     ViTConfig,

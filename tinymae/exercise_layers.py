@@ -12,10 +12,10 @@ import numpy as np
 from scipy.special import ndtr
 
 from tinymae import blocks, init
-from tinymae.checks import perturbed
 from tinymae.exercise_judge import check_pair, frozen, function, judge, normal, parts
 from tinymae.gradcheck import gradcheck
-from tinymae.invariants import assert_batch_independent, assert_causal, assert_pad_invariant
+from tinymae.gradcheck.cases import perturbed
+from tinymae.gradcheck.invariants import assert_batch_independent, assert_causal, assert_pad_invariant
 from tinymae.masks import causal_mask, padding_mask
 from tinymae.ops import activation, attention, embedding, layernorm, linear, positional, softmax
 

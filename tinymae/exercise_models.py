@@ -4,9 +4,9 @@ from functools import partial
 
 import numpy as np
 
-from tinymae.checks import perturbed
 from tinymae.exercise_judge import check_pair, close, frozen, function, judge, judge_all, normal
-from tinymae.invariants import assert_mask_hides
+from tinymae.gradcheck.cases import perturbed
+from tinymae.gradcheck.invariants import assert_mask_hides
 from tinymae.masks import shift_right
 from tinymae.models import mae
 from tinymae.ops import losses, patches

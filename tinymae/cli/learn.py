@@ -81,8 +81,8 @@ def _gradcheck(seed, json):
     from dataclasses import asdict
     from json import dumps
 
-    from tinymae.checks import run_checks
     from tinymae.gradcheck import format_rows
+    from tinymae.gradcheck.cases import run_checks
 
     layout = "{:52} {:>7}  {:34} {:14} {:>8}  {}"
     print(layout.format("op, block or model", "tensors", "worst of them", "at", "error", "verdict"))

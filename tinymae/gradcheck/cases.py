@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymae import blocks, init, tree
-from tinymae.gradcheck import gradcheck
+from tinymae.gradcheck.check import gradcheck
 from tinymae.models import mae, transformer, vit
 from tinymae.ops import (
     activation,

@@ -1,107 +1,13 @@
-"""What does a wrong gradient look like?
-
-A wrong backward usually leaves a fingerprint: it is off by one factor, or transposed, or one summand short, or right
-again when gamma is 1 or dropout is off.  Each hypothesis below is a function of the evidence (a Case) that returns one
-sentence, or '' when it does not fit.  `diagnose` returns the first that fits; they are ordered from exact arithmetic
-(the numbers agree to five digits once the mistake is undone) to circumstance (it passes when something is switched off).
-
-A sentence names its evidence.  The evidence is certain; the cause it suggests is a guess, the likeliest we know.
-"""
+"""What a wrong gradient may be: one function for each known mistake, asked in order."""
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-MATCH = 1e-5            # two gradients are the same when they differ by less than this part of their norm
+from tinymae.gradcheck.evidence import MATCH, arrays, places, same, wrong_elements, zero_sums
+
 BRANCHES = 8            # subtrees of the arguments that are switched off one by one: each costs a forward and a backward
 
-
-@dataclass(frozen=True)
-class Case:
-    """One tensor whose gradient is wrong, and the evidence.
-
-    analytic and numeric have its shape; numeric is NaN where nobody measured it.  gradients is {tensor: (analytic,
-    numeric)} for all tensors, inputs {path: leaf} for all arguments and options, y and dy list the floating outputs and
-    their gradients.  rescaled(s) is the analytic gradient for s * dy.  passes({path: leaf}) says whether the gradient of
-    this tensor is right when those arguments are replaced, lost({path: leaf}) whether it is then 0 although y depends on it.
-    """
-
-    tensor: str
-    analytic: np.ndarray
-    numeric: np.ndarray
-    gradients: dict
-    inputs: dict
-    dy: list
-    y: list
-    rescaled: Callable
-    passes: Callable
-    lost: Callable
-
-
-def diagnose(case):
-    """One sentence on what the error looks like."""
-    return next(filter(None, (hypothesis(case) for hypothesis in HYPOTHESES)))
-
-
-def explain_shape(tensor, analytic, numeric, others=()):
-    """One sentence on a gradient of the wrong shape; others is {tensor: numeric} of the other tensors."""
-    text = f"the gradient has shape {analytic.shape}, expected {numeric.shape}"
-    for other, gradient in dict(others).items():
-        if same(analytic, gradient):
-            return f"{text}: it is the gradient of {other}; {places(tensor, other)}"
-    if analytic.size == numeric.size and same(analytic.reshape(numeric.shape), numeric):
-        return f"{text}: the numbers are right, reshape it"
-    for axes in itertools.permutations(range(analytic.ndim)):
-        turned = analytic.transpose(axes)
-        if turned.shape == numeric.shape and same(turned, numeric):
-            return f"{text}: it is right after transpose{axes}"
-    for count in range(1, analytic.ndim + 1):
-        for axes in itertools.combinations(range(analytic.ndim), count):
-            total = analytic.sum(axis=axes)
-            if total.size == numeric.size and same(total.reshape(numeric.shape), numeric):
-                return f"{text}: it is right when summed over axes {axes}, along which forward repeated the argument"
-    return text
-
-
-def places(tensor, other):
-    """What to do about two gradients of which one stands in the other's place."""
-    if "." in tensor and "." in other:
-        return "put each under its own key, and take what another backward returns in its order"
-    return "return one for each, in the order of forward's arguments"
-
-
-# ---- comparing -------------------------------------------------------------------------------------------------------
-
-def same(a, b):
-    """a equals b up to MATCH, where b was measured; two zeros prove nothing and are not the same."""
-    if a.shape != b.shape:
-        return False
-    known = np.isfinite(b)
-    size = np.linalg.norm(b[known])
-    return bool(size > 0 and np.linalg.norm(a[known] - b[known]) <= MATCH * size)
-
-
-def wrong_elements(case):
-    """Where analytic and numeric differ by more than MATCH of the largest element."""
-    known = np.isfinite(case.numeric)
-    difference = np.abs(case.analytic - np.where(known, case.numeric, case.analytic))
-    return difference > MATCH * np.abs(case.numeric[known]).max(initial=0.0)
-
-
-def zero_sums(gradient):
-    """The axes along which every sum of the gradient is 0."""
-    size = np.linalg.norm(gradient)
-    return {axis for axis in range(gradient.ndim)
-            if gradient.shape[axis] > 1 and np.linalg.norm(gradient.sum(axis=axis)) <= MATCH * size}
-
-
-def arrays(case, kinds):
-    return {path: leaf for path, leaf in case.inputs.items() if isinstance(leaf, np.ndarray) and leaf.dtype.kind in kinds}
-
-
-# ---- the numbers are right once something is undone ------------------------------------------------------------------
 
 def not_finite(case):
     if np.isinf(case.numeric).any():
@@ -256,8 +162,6 @@ def softmax_diagonal(case):
     return ""
 
 
-# ---- only some elements are wrong ------------------------------------------------------------------------------------
-
 def repeated_ids(case):
     if not case.numeric.ndim:
         return ""
@@ -312,8 +216,6 @@ def marked(case):
             return f"wrong only where {path} is {value}: what does not count in forward gets no gradient"
     return ""
 
-
-# ---- it passes when something is switched off ------------------------------------------------------------------------
 
 def gain_of_one(case):
     vectors = {path: leaf for path, leaf in arrays(case, "f").items() if leaf.ndim == 1 and leaf.size and path != case.tensor}

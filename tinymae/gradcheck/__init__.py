@@ -1,0 +1,6 @@
+"""Is a backward right? Compared with finite differences of its forward: for the functions of tinymae and for yours."""
+from tinymae.gradcheck.check import Row, format_rows, gradcheck
+
+__all__ = (
+    "Row", "format_rows", "gradcheck",
+)

@@ -1,0 +1,290 @@
+"""Is a backward pass the derivative of its forward pass?  Ask the forward pass.
+
+    y, cache = forward(*args, **options)
+    grads    = backward(dy, cache)              one gradient per differentiable argument, in the same order
+
+For one number x_i of one argument, and for L = <dy, y> with a random dy,
+
+    (1)  numeric  = (L(x_i + h) - L(x_i - h)) / 2h         two forward passes, no backward
+    (2)  analytic = what backward returns for x_i
+    (3)  error    = |analytic - numeric| / max(|analytic|, |numeric|)      where |analytic - numeric| > noise
+    (4)  noise    = 10 eps |L| / h                         what rounding alone does to (1); eps = 2.2e-16, and |L| is
+                                                           the norm of dy * y, which no lucky signs make small
+
+dy is random because dy = 1 hides bugs: the gradient of sum(softmax(x)) is 0, so a softmax backward that is 1000 times
+too large passes that test.  Choose random arguments for the same reason (a gamma that is not 1, a beta that is not 0),
+sizes that all differ, masks on, dropout on.
+
+Why h = 1e-5: (1) is off by about h*h/6 third derivatives (1e-11) and by eps / h of rounding (1e-11); the two meet near
+eps ** (1/3).  Why tolerance = 1e-6: (1) is good to 1e-8 where the gradient is not tiny, and the smallest real mistake we
+know, a layer normalisation whose backward forgets eps = 1e-5, is an error of 1e-5.  An element that misses the tolerance
+is measured again with four steps; the two neighbouring steps that agree best with each other decide.  They never look
+at the analytic gradient, so this settles kinks (ReLU) and curvature, and saves no wrong backward.
+
+What a gradient check cannot see: it compares backward with forward only.  A wrong forward with the right derivative of
+itself passes.  Forward passes need other witnesses: reference numbers, slow loops, invariants.
+"""
+import inspect
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinymae.gradcheck.diagnosis import diagnose, explain_shape
+from tinymae.gradcheck.evidence import MATCH, Case
+from tinymae.gradcheck.measure import FILL, hidden_by_noise, judge, kink, largest_element, measure, relative_errors, step_size
+from tinymae.gradcheck.pair import Pair, arrays_of, differentiable, float_parts, joint_norm, leaves_of, rebuild
+
+
+@dataclass(frozen=True)
+class Row:
+    """The verdict on one tensor.
+
+    tensor is the argument's name and the path in its tree (`p.q.w`); `y`, `dy`, `cache.0`, `backward` name what is not a
+    gradient.  worst is the index of the worst element; analytic, numeric and error are its numbers (nan, nan, inf where
+    there is none).  diagnosis is '' when ok.
+    """
+
+    tensor: str
+    worst: tuple
+    analytic: float
+    numeric: float
+    error: float
+    ok: bool
+    diagnosis: str
+
+
+def gradcheck(forward, backward, *args, seed=0, h=1e-5, tolerance=1e-6, samples=None, **options):
+    """Compare a hand-written backward with central differences of its forward.
+
+    Parameters
+    ----------
+    forward : callable, y, cache = forward(*args, **options)
+        y is a float, an array, or a tuple of them
+    backward : callable, gradients = backward(dy, cache)
+        a tuple, or the lone gradient.  dy is like y: a float for a float, a tuple for a tuple; None stands in it for an
+        output that is not floating
+    *args : the arguments of forward
+        float64 arrays, and dicts and lists that hold them, are differentiated.  All else is constant: integer and bool
+        arrays, numbers, strings, callables, tuples, None.  For a constant backward returns nothing, or None.
+    seed : int, for dy and the sampled elements
+    h : float, the step of the differences, times max(1, |x_i|)
+    tolerance : float, the largest relative error that passes
+    samples : int or None
+        check that many random elements of each tensor (None: all), and the derivative along one random direction, which
+        covers the rest; for whole models
+    **options : passed to forward, never differentiated
+        So a float array that is a constant for backward (a target) is given by keyword.  `rng` is an int here: forward
+        gets a fresh np.random.default_rng(rng) in every call, so that dropout always draws the same mask.
+
+    Returns
+    -------
+    rows : list of Row
+        one per differentiable array, in order, and one for anything else that is wrong.  The pair is right when
+        all(row.ok for row in rows).  A tensor that drowns in noise is not ok either: nobody can tell.  A forbidden
+        write and a bad y are reported alone: they void the rest.
+
+    Raises
+    ------
+    TypeError
+        for float32 arguments, an rng that is a Generator, or a forward that does not return (y, cache)
+    ValueError
+        when no positional argument is a float64 array, or samples < 1
+
+    Notes
+    -----
+    The arguments are copied.  Forward sees them read-only, backward gets dy and the cache read-only.
+
+    Differs: torch.autograd.gradcheck compares the whole Jacobian; here one random dy stands for all its rows.
+    """
+    inputs = _named(forward, args, options)
+    _demand(inputs, len(args), samples)
+    try:
+        return _check(Pair(forward, backward, inputs, len(args), seed), h, tolerance, samples)
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        guilty = _find_write(forward, backward, inputs, len(args), seed)
+        if guilty is None:                      # an array that was read-only before it came here
+            raise
+        return [_refusal(guilty[1], "{} writes into {}: a function writes in place only into arrays that it made in this "
+                                    "call; write a = a * b instead of a *= b, or copy first".format(*guilty))]
+
+
+def format_rows(title, rows):
+    """The rows as an aligned table: tensor, worst index, both numbers there, relative error, verdict, diagnosis."""
+    lines = [(title, "worst", "analytic", "numeric", "error", "", "")]
+    for row in rows:
+        worst = "[" + ", ".join(map(str, row.worst)) + "]" if row.worst else ""
+        numbers = ["" if np.isnan(number) else f"{number:.6g}" for number in (row.analytic, row.numeric)]
+        error = f"{row.error:.1e}" if np.isfinite(row.error) else ""
+        lines.append((f"  {row.tensor}", worst, *numbers, error, "ok" if row.ok else "WRONG", row.diagnosis))
+    widths = [max(len(line[column]) for line in lines) for column in range(6)] + [0]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+                     for line in lines)
+
+
+def _named(forward, args, options):
+    """{name: value} of all arguments: the positional ones first, by the names in forward's signature."""
+    try:
+        parameters = inspect.signature(forward).parameters.values()
+    except ValueError:                                          # some builtins have none
+        parameters = ()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:len(args)]
+    names += [f"arg{i}" for i in range(len(names), len(args))]
+    if twice := sorted(set(names) & options.keys()):
+        raise TypeError(f"{twice[0]!r} is given twice: by position and by keyword")
+    return dict(zip(names, args, strict=True)) | options
+
+
+def _demand(inputs, positional, samples):
+    for path, leaf in leaves_of(inputs):
+        if isinstance(leaf, np.random.Generator):
+            raise TypeError(f"{path} is a Generator, expected an int seed: forward runs many times and has to draw the "
+                            f"same numbers every time; pass rng=0 and forward gets a fresh default_rng(0) in each call")
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fc" and leaf.dtype != np.float64:
+            raise TypeError(f"{path} is {leaf.dtype}, a gradient check needs float64: float32 keeps 7 digits, and the "
+                            f"difference over a step of 1e-5 drowns in its rounding; pass {path}.astype(np.float64)")
+    if not differentiable(inputs, positional):
+        raise ValueError(f"nothing to differentiate: among {list(inputs)} no positional argument is a float64 array, or "
+                         f"a dict or list with one; keyword arguments are constants")
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples is {samples}, expected at least 1, or None for every element")
+
+
+def _check(pair, h, tolerance, samples):
+    if problem := _output_problem(pair):
+        return [_refusal("y", problem)]
+    gradients = pair.backward(pair.forward()[1])
+    rng = np.random.default_rng([pair.seed, 1])
+    measured = {path: measure(pair, path, h, FILL if gradient.shape != pair.leaves[path].shape else samples, rng)
+                for path, gradient in gradients.items() if not isinstance(gradient, str)}
+    judged = {path: judge(pair, path, gradients[path], numeric, slack, h, tolerance, rng)
+              for path, (numeric, slack) in measured.items() if gradients[path].shape == numeric.shape}
+    largest = max(largest_element(array) for array in [*pair.weights, *(numeric for numeric, _ in measured.values())])
+
+    rows = []
+    for path, gradient in gradients.items():
+        if isinstance(gradient, str):
+            rows.append(_refusal(path, gradient))
+        elif path not in judged:
+            others = {other: numeric for other, (numeric, _) in measured.items()}
+            rows.append(_refusal(path, explain_shape(path, gradient, others.pop(path), others)))
+        else:
+            worst, error = judged[path]
+            numeric, slack = measured[path]
+            if error > tolerance:
+                why = kink(pair, path, worst, gradient[worst], h) or _explain(pair, path, gradients, measured, h, rng)
+            else:
+                why = hidden_by_noise(gradient, numeric, slack, largest, tolerance)
+            here = (float(gradient[worst]), float(numeric[worst])) if gradient.size else (np.nan, np.nan)
+            rows.append(Row(path, worst, *here, error, not why, why))
+    # pair.cache comes from the very first forward.  Its backward runs last, after a forward in which everything was
+    # different: a backward that secretly reads what a later forward left behind, or adds to what an earlier backward left,
+    # now returns something else.
+    pair.forward_elsewhere(h)
+    late = pair.backward(pair.cache)
+    if any(not _equal(gradient, late.get(path)) for path, gradient in gradients.items()):
+        rows.append(_refusal("backward", "the same arguments gave another gradient later: something outlives the call; "
+                                         "read all that backward needs from its cache, and add to no stored gradient"))
+    return rows
+
+
+def _output_problem(pair):
+    for part in pair.y:
+        if part.dtype != np.float64:
+            return f"y is {part.dtype} for float64 arguments: which line of forward casts it?"
+        if not np.isfinite(part).all():
+            return f"y holds {part[~np.isfinite(part)][0]}: forward itself fails at this point"
+    again = float_parts(pair.forward()[0])
+    if len(again) != len(pair.y) or any(not _equal(a, b) for a, b in zip(again, pair.y, strict=True)):
+        return ("not deterministic: two calls of forward with the same arguments differ; pass rng=0 if it draws random "
+                "numbers, and look for state that outlives the call if not")
+    return ""
+
+
+def _explain(pair, path, gradients, measured, h, rng):
+    """Collect the evidence for diagnose."""
+    numeric, slack = measured[path]
+    if numeric.size <= FILL:
+        for index in zip(*np.nonzero(np.isnan(numeric)), strict=True):
+            numeric[index], slack[index] = pair.slope(path, index, 1.0, step_size(h, pair.leaves[path][index]))
+
+    def elsewhere(changes):
+        altered = rebuild(lambda where, leaf: changes.get(where, leaf), pair.inputs)
+        other = Pair(*pair.functions, altered, pair.positional, pair.seed)
+        return other, other.backward(other.cache)[path]
+
+    def passes(changes):
+        try:
+            other, gradient = elsewhere(changes)
+            return _agrees(other, path, gradient, h, rng)
+        except Exception:           # the functions owe us nothing for arguments that nobody gave them
+            return False
+
+    def lost(changes):
+        try:
+            other, gradient = elsewhere(changes)
+            if np.any(gradient):
+                return False
+            slope, noise = other.slope(path, ..., rng.standard_normal(gradient.shape), h)
+            return abs(slope) > 100 * noise
+        except Exception:           # as above
+            return False
+
+    return diagnose(Case(
+        tensor=path, analytic=gradients[path], numeric=numeric, gradients={
+            where: (gradients[where], n) for where, (n, _) in measured.items() if gradients[where].shape == n.shape},
+        inputs=dict(leaves_of(pair.inputs)), dy=[np.asarray(d) for d in pair.weights], y=pair.y,
+        rescaled=lambda scale: pair.backward(pair.forward()[1], scale)[path], passes=passes, lost=lost))
+
+
+def _agrees(pair, path, analytic, h, rng):
+    """Three random directions agree, and show more than noise."""
+    seen = False
+    for _ in range(3):
+        v = rng.standard_normal(analytic.shape)
+        slope, noise = pair.slope(path, ..., v, h)
+        if relative_errors(np.vdot(analytic, v), slope, noise, MATCH, joint_norm([analytic * v])) > MATCH:
+            return False
+        seen = seen or abs(slope) > 100 * noise
+    return seen
+
+
+def _find_write(forward, backward, inputs, positional, seed):
+    """(function, array) of the first forbidden write, or None: one array at a time is frozen."""
+    point = forward, backward, inputs, positional, seed
+    if _writes(Pair, *point, ""):              # not for our freezing: the array was read-only before
+        return None
+    for path, _ in arrays_of(inputs):
+        if _writes(Pair, *point, path):
+            return "forward", path
+    loose = Pair(*point, freeze="")
+    candidates = arrays_of(inputs) + arrays_of({"dy": loose.dy, "cache": loose.cache})
+    if _writes(loose.backward, loose.cache):
+        return None
+    for path, _ in candidates:
+        pair = Pair(*point, freeze=path)
+        if _writes(pair.backward, pair.cache):
+            return "backward", path
+    return None
+
+
+def _writes(function, *args):
+    try:
+        function(*args)
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        return True
+    return False
+
+
+def _refusal(tensor, diagnosis):
+    return Row(tensor, (), np.nan, np.nan, np.inf, False, diagnosis)
+
+
+def _equal(a, b):
+    """The same up to the last digits, which threads may change."""
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
+        return type(a) is type(b)           # messages
+    return a.shape == b.shape and bool(np.all(np.abs(a - b) <= 1e-10 * max(largest_element(a), largest_element(b))))

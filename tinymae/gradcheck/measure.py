@@ -1,0 +1,122 @@
+"""One gradient measured: central differences, the noise floor, and a verdict."""
+import numpy as np
+
+from tinymae.gradcheck.pair import EPS, joint_norm, unravel
+
+FILL = 256              # a wrong tensor of up to this size is measured completely before it is diagnosed
+
+
+def measure(pair, path, h, samples, rng):
+    """(numeric, slack): (1) and (4) for every element, or for `samples` of them and NaN elsewhere."""
+    leaf = pair.leaves[path]
+    numeric, slack = np.full(leaf.shape, np.nan), np.zeros(leaf.shape)
+    everything = samples is None or samples >= leaf.size
+    for flat in range(leaf.size) if everything else rng.choice(leaf.size, samples, replace=False):
+        index = unravel(flat, leaf.shape)
+        numeric[index], slack[index] = pair.slope(path, index, 1.0, step_size(h, leaf[index]))
+    return numeric, slack
+
+
+def judge(pair, path, analytic, numeric, slack, h, tolerance, rng):
+    """(index of the worst element, its error); what had to be measured better is changed in numeric and slack."""
+    if not numeric.size:
+        return (), 0.0
+    error = np.where(np.isnan(numeric), -1.0, relative_errors(analytic, numeric, slack, tolerance))
+    while error.max() > tolerance:
+        worst = unravel(np.argmax(error), error.shape)
+        error[worst] = _sharpen(pair, path, worst, analytic, numeric, slack, h, tolerance)
+        if error[worst] > tolerance:                            # one that is surely wrong is enough
+            return worst, float(error[worst])
+    if np.isnan(numeric).any() and (found := _search(pair, path, analytic, h, tolerance, rng)):
+        worst, along = found
+        return worst, max(along, float(_sharpen(pair, path, worst, analytic, numeric, slack, h, tolerance)))
+    worst = unravel(np.argmax(error), error.shape)
+    return worst, float(error[worst])
+
+
+def _sharpen(pair, path, index, analytic, numeric, slack, h, tolerance):
+    """Measure one element again, better; the new error."""
+    numeric[index], slack[index] = pair.sharp_slope(path, index, 1.0, step_size(h, pair.leaves[path][index]))
+    return relative_errors(analytic[index], numeric[index], slack[index], tolerance)
+
+
+def _search(pair, path, analytic, h, tolerance, rng):
+    """A wrong element that the sample missed, and the error that gave it away; None if there is none.
+
+    The derivative along a random direction v is <analytic, v>.  If that is wrong, it is wrong in one half of the tensor,
+    and so on down to one element: log2(size) steps.
+    """
+    leaf = pair.leaves[path]
+    v = rng.standard_normal(leaf.shape) * np.maximum(1.0, np.abs(leaf))
+
+    def error(part):
+        along = np.zeros(leaf.size)
+        along[part] = v.flat[part]
+        along = along.reshape(leaf.shape)
+        expected, scale = np.vdot(analytic, along), joint_norm([analytic * along])
+        found = relative_errors(expected, *pair.slope(path, ..., along, h), tolerance, scale)
+        if found > tolerance:
+            found = relative_errors(expected, *pair.sharp_slope(path, ..., along, h), tolerance, scale)
+        return float(found)
+
+    part = np.arange(leaf.size)
+    whole = error(part)
+    if whole <= tolerance:
+        return None
+    while part.size > 1:
+        half, rest = np.array_split(part, 2)
+        part = half if error(half) > tolerance else rest
+    return unravel(part[0], leaf.shape), whole
+
+
+def relative_errors(analytic, numeric, slack, tolerance, scale=0.0):
+    """(3), elementwise; inf where forward was not finite next to the point.
+
+    A difference within slack counts as that part of the tolerance which it fills of the slack, or as (3) if smaller.
+    """
+    difference = np.abs(analytic - numeric)
+    size = np.maximum(np.maximum(np.abs(analytic), np.abs(numeric)), scale)
+    size = np.where(difference <= slack, np.maximum(size, slack / tolerance), size)
+    error = np.divide(difference, size, out=np.zeros(np.shape(difference)), where=np.isfinite(difference) & (size > 0))
+    return np.where(np.isinf(difference), np.inf, error)
+
+
+def hidden_by_noise(analytic, numeric, slack, largest, tolerance):
+    """What to say of a tensor without errors that the noise hides too well to call right; '' if it is right.
+
+    Right means: the noise leaves a digit of the largest element; or the gradient is 0 but for rounding, and the noise
+    is below the tolerance when compared with `largest`, the largest gradient (dy included).
+    """
+    noise = largest_element(slack)
+    zero = largest_element(analytic) <= 1000 * EPS * largest and noise <= tolerance * largest
+    if zero or noise <= 0.1 * max(largest_element(analytic), largest_element(numeric)):
+        return ""
+    return (f"cannot be judged: rounding in forward makes differences of up to {noise:.0e}, and the gradient is not larger "
+            f"(at most {largest_element(analytic):.0e}); make y smaller (subtract a constant, mean for sum), or give a larger h")
+
+
+def kink(pair, path, index, analytic, h):
+    """'' unless forward has a kink at the point itself, and analytic lies between its two slopes.
+
+    Curvature parts the two slopes as well, but ten times less when the step is ten times smaller.
+    """
+    here, gaps = pair.moved(path, index, 1.0, 0.0), []
+    for step in step_size(h, pair.leaves[path][index]) * np.array([0.1, 0.01]):
+        low, high = sorted((pair.change(here, pair.moved(path, index, 1.0, -step)) / step,
+                            pair.change(pair.moved(path, index, 1.0, step), here) / step))
+        gaps.append(high - low if np.isfinite(low) and np.isfinite(high) else np.inf)
+    noise = 20 * EPS * pair.size / step
+    if gaps[1] > max(0.5 * gaps[0], 0.01 * abs(low), 0.01 * abs(high), 2 * noise) \
+            and low - noise <= analytic <= high + noise:
+        return (f"forward has a kink at this very point (slopes {low:.4g} and {high:.4g}, as ReLU has at 0), and the "
+                f"gradient lies between: move the argument a little and check again")
+    return ""
+
+
+def step_size(h, x):
+    return h * max(1.0, abs(float(x)))
+
+
+def largest_element(array):
+    array = np.abs(array)
+    return float(np.max(array, where=np.isfinite(array), initial=0.0))

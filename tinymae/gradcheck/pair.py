@@ -1,0 +1,227 @@
+"""A forward and its backward as the checker sees them: which arguments have a gradient, and which array belongs to which."""
+from contextlib import contextmanager
+
+import numpy as np
+
+from tinymae import tree
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+def differentiable(inputs, positional):
+    """{argument: {path: array}} of the arguments that have a gradient."""
+    found = {}
+    for name in list(inputs)[:positional]:
+        leaves = {path: leaf for path, leaf in tree.leaves(inputs[name], name)
+                  if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"}
+        if leaves:
+            found[name] = leaves
+    return found
+
+
+def _match(returned, wanted, inputs):
+    """What backward returned as {path: array}, with a str that says what is wrong in the place of a bad one."""
+    given = [g for g in (returned if isinstance(returned, tuple) else (returned,)) if g is not None]
+    if len(given) != len(wanted):
+        return {"backward": _wrong_number(returned, given, wanted)}
+    found = {}
+    for (name, leaves), gradient in zip(wanted.items(), given, strict=True):
+        if isinstance(inputs[name], np.ndarray):
+            found[name] = _one_gradient(gradient, inputs[name])
+            continue
+        if not isinstance(gradient, (dict, list)):
+            found[name] = f"the gradient is a {type(gradient).__name__}, expected a tree like {name}: {', '.join(leaves)}"
+            continue
+        branches = dict(tree.leaves(gradient, name))
+        for path, leaf in leaves.items():
+            found[path] = _one_gradient(branches.get(path), leaf)
+        for path in sorted(branches.keys() - dict(tree.leaves(inputs[name], name)).keys()):
+            found[path] = "backward returned a gradient where the arguments have nothing: a misspelt key?"
+    return found
+
+
+def _wrong_number(returned, given, wanted):
+    """What to say of a backward that returns too many gradients, too few, or none."""
+    names = ", ".join(wanted)
+    expected = f"a tuple of {len(wanted)}: {names}" if len(wanted) > 1 else f"the gradient of {names} alone"
+    if returned is None:
+        return f"backward returned None, expected {expected}; is its return missing?"
+    if isinstance(returned, list):
+        return f"backward returned a list, expected {expected}; `return a, b` makes a tuple, brackets make a list"
+    got = f"{len(given)} gradient(s) in a tuple" if isinstance(returned, tuple) else f"one {type(returned).__name__}"
+    hint = "one for each (gradcheck takes what has none by keyword)"
+    if len(given) > len(wanted):
+        hint = "integers, booleans and keyword arguments have no gradient"
+    return f"backward returned {got}, expected {expected}; {hint}"
+
+
+def _one_gradient(gradient, leaf):
+    if gradient is None:
+        return "backward returned no gradient for it"
+    if not isinstance(gradient, (np.ndarray, np.generic, float)):
+        return f"the gradient is a {type(gradient).__name__}, expected an array of shape {leaf.shape}"
+    gradient = np.array(gradient)                               # a copy: the original may be dy itself
+    if gradient.dtype != np.float64:
+        return f"the gradient is {gradient.dtype}, expected float64 as the argument: which line casts it?"
+    if not np.isfinite(gradient).all():
+        index = unravel(np.argmin(np.isfinite(gradient)), gradient.shape)
+        return f"the gradient has {gradient[index]} at {index}: a division by 0, log of 0 or overflow in backward?"
+    return gradient
+
+
+class Pair:
+    """The two functions, our own copy of the arguments, and a random dy.
+
+    freeze is the path of the only array that is read-only; None makes all of them so.
+    """
+
+    def __init__(self, forward, backward, inputs, positional, seed, freeze=None):
+        self.functions = forward, backward
+        self.positional, self.seed, self.freeze = positional, seed, freeze
+        self.inputs = rebuild(lambda path, leaf: _copy(leaf), inputs)      # we write into these
+        self.views = rebuild(self._view, self.inputs)                      # the functions see these
+        self.wanted = differentiable(self.inputs, positional)
+        self.leaves = {path: leaf for leaves in self.wanted.values() for path, leaf in leaves.items()}
+        y, self.cache = self.forward()
+        self.y = float_parts(y)
+        # not default_rng(seed): whoever drew the arguments from that would find his x in dy again
+        self.dy = _random_like(y, np.random.default_rng([seed, 2]))
+        self.weights = [d for d in _parts(self.dy) if d is not None]
+        self.size = joint_norm([d * part for d, part in zip(self.weights, self.y, strict=True)])     # |L|, no lucky signs
+
+    def _view(self, path, leaf):
+        if isinstance(leaf, np.ndarray):
+            leaf = leaf.view()
+            leaf.flags.writeable = self.freeze not in (None, path)
+        return leaf
+
+    def forward(self):
+        """Run forward, with containers of its own and a fresh rng."""
+        def fresh(path, leaf):
+            return np.random.default_rng(leaf) if path == "rng" and leaf is not None else leaf
+
+        inputs = rebuild(fresh, self.views)
+        args = [inputs.pop(name) for name in list(inputs)[:self.positional]]
+        result = self.functions[0](*args, **inputs)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(f"forward returned a {type(result).__name__}, expected the tuple (y, cache)")
+        return result
+
+    def backward(self, cache, scale=1.0):
+        """Run backward on scale * dy; the result is that of _match."""
+        dy = tuple(None if d is None else d * scale for d in _parts(self.dy))
+        dy = dy if isinstance(self.dy, tuple) else dy[0]
+        with _frozen([leaf for path, leaf in arrays_of({"dy": dy, "cache": cache}) if self.freeze in (None, path)]):
+            return _match(self.functions[1](dy, cache), self.wanted, self.inputs)
+
+    def moved(self, path, index, v, offset):
+        """The outputs with leaf[index] moved by offset * v."""
+        leaf = self.leaves[path]
+        here = leaf[index].copy()
+        leaf[index] = here + offset * v
+        y = float_parts(self.forward()[0])
+        leaf[index] = here
+        return y
+
+    def forward_elsewhere(self, h):
+        """Run forward with all numbers moved by a step, as another call would: it may leave something behind."""
+        here = {path: leaf.copy() for path, leaf in self.leaves.items()}
+        for leaf in self.leaves.values():
+            leaf += h * np.maximum(1.0, np.abs(leaf))
+        self.forward()
+        for path, leaf in self.leaves.items():
+            leaf[...] = here[path]
+
+    def change(self, y1, y0):
+        """<dy, y1 - y0>: outputs that did not move bring no rounding error."""
+        with np.errstate(all="ignore"):
+            change = sum(float(np.vdot(d, a - b)) for d, a, b in zip(self.weights, y1, y0, strict=True))
+        return np.inf if np.isnan(change) else change           # NaN is kept for "not measured"
+
+    def slope(self, path, index, v, step):
+        """(1) for leaf[index] moved along v, and its noise (4)."""
+        change = self.change(self.moved(path, index, v, step), self.moved(path, index, v, -step))
+        return change / (2 * step), 10 * EPS * self.size / step
+
+    def sharp_slope(self, path, index, v, step):
+        """The slope that two neighbouring ones of four steps agree on best, and how far they leave it open."""
+        slopes, noise = np.array([self.slope(path, index, v, step * factor) for factor in (10, 1, 0.1, 0.01)]).T
+        with np.errstate(invalid="ignore"):
+            doubt = np.nan_to_num(np.abs(np.diff(slopes)) + noise[1:], nan=np.inf, posinf=np.inf)
+        best = np.argmin(doubt)
+        return (slopes[best + 1], doubt[best]) if np.isfinite(doubt[best]) else (np.inf, 0.0)
+
+
+def _parts(y):
+    return y if isinstance(y, tuple) else (y,)
+
+
+def _is_float(part):
+    return isinstance(part, (float, np.floating, np.ndarray)) and np.asarray(part).dtype.kind == "f"
+
+
+def float_parts(y):
+    """Copies of the floating parts of y; y itself may be a view of the argument that moves next."""
+    return [np.array(part) for part in _parts(y) if _is_float(part)]
+
+
+def _random_like(y, rng):
+    """A random dy: normal for arrays, for a number one of either sign that is clearly neither 0, 1 nor 2."""
+    if not any(_is_float(part) for part in _parts(y)):
+        raise TypeError(f"forward returned a y of type {type(y).__name__}, expected a float, a floating array, or a tuple "
+                        f"with one of them")
+    dy = tuple(None if not _is_float(part) else rng.standard_normal(part.shape) if np.ndim(part) else
+               float(rng.choice([-1, 1]) * rng.uniform(1.2, 1.8)) for part in _parts(y))
+    return dy if isinstance(y, tuple) else dy[0]
+
+
+def unravel(flat, shape):
+    return tuple(int(i) for i in np.unravel_index(flat, shape))
+
+
+def joint_norm(arrays):
+    return float(np.sqrt(sum(np.vdot(a, a) for a in arrays)))
+
+
+def rebuild(function, value, path=""):
+    """The nest of dicts, lists and tuples again, with function(path, leaf) in the place of every leaf."""
+    if isinstance(value, dict):
+        return {key: rebuild(function, branch, f"{path}.{key}" if path else str(key)) for key, branch in value.items()}
+    if isinstance(value, (list, tuple)):
+        branches = [rebuild(function, branch, f"{path}.{i}" if path else str(i)) for i, branch in enumerate(value)]
+        return value._make(branches) if hasattr(value, "_make") else type(value)(branches)
+    return function(path, value)
+
+
+def leaves_of(value):
+    """[(path, leaf)]: tree.leaves, but it goes into tuples too, as caches have them."""
+    found = []
+    rebuild(lambda path, leaf: found.append((path, leaf)), value)
+    return found
+
+
+def arrays_of(value):
+    return [(path, leaf) for path, leaf in leaves_of(value) if isinstance(leaf, np.ndarray)]
+
+
+def _copy(leaf):
+    """A writeable copy of an array that is contiguous only if the array is: strided arguments stay strided."""
+    if not isinstance(leaf, np.ndarray):
+        return leaf
+    copy = leaf.copy(order="K")
+    if copy.flags.c_contiguous and not leaf.flags.c_contiguous:
+        copy = np.repeat(copy, 2, axis=-1)[..., ::2]
+    return copy
+
+
+@contextmanager
+def _frozen(arrays):
+    arrays = [array for array in arrays if array.flags.writeable]
+    arrays.sort(key=lambda array: array.base is not None)       # owners first: their views are freed after them
+    for array in arrays:
+        array.flags.writeable = False
+    try:
+        yield
+    finally:
+        for array in arrays:
+            array.flags.writeable = True
