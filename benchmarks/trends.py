@@ -22,10 +22,10 @@ import numpy as np
 
 from tinymae import plot
 from tinymae.blocks import encoder_backward, encoder_forward
-from tinymae.data.images import to_pixels
-from tinymae.data.labelled import fit_pictures, load_labelled
 from tinymae.demo import prepare
 from tinymae.files import whole_file
+from tinymae.images.labelled import fit_pictures, load_labelled
+from tinymae.images.pixels import to_pixels
 from tinymae.models.mae import (
     mae_backward,
     mae_decays,

@@ -39,8 +39,8 @@ from tinymae.blocks import (
     multi_head_attention_backward,
     multi_head_attention_forward,
 )
-from tinymae.data.labelled import load_labelled
 from tinymae.gradcheck import format_rows, gradcheck
+from tinymae.images.labelled import load_labelled
 from tinymae.ops.layernorm import layernorm_backward, layernorm_forward
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward

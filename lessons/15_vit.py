@@ -24,8 +24,9 @@ from threadpoolctl import threadpool_limits
 
 from tinymae import plot, plot_lessons, tree
 from tinymae.classification import endless_batches
-from tinymae.data.images import digits, load_images, resize_picture, to_pixels
 from tinymae.gradcheck import format_rows, gradcheck
+from tinymae.images.pixels import resize_picture, to_pixels
+from tinymae.images.sources import digits, load_images
 from tinymae.models import vit
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.patches import patchify_backward, patchify_forward, unpatchify

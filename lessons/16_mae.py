@@ -23,12 +23,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tinymae import plot, plot_lessons, pretrained, tree
-from tinymae.data.crops import picture_bank, random_crops
-from tinymae.data.fills import linear_fill, mean_fill, removed_pixels
-from tinymae.data.images import load_images, resize_picture, to_picture, to_pixels, unseen_photo
-from tinymae.demo import restore, unseen_crops
+from tinymae.demo import restore
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.invariants import assert_mask_hides
+from tinymae.images.crops import picture_bank, random_crops, unseen_crops
+from tinymae.images.fills import linear_fill, mean_fill, removed_pixels
+from tinymae.images.pixels import resize_picture, to_picture, to_pixels
+from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models import mae
 from tinymae.models.vit import encoder_features, vit_encoder_forward
 from tinymae.ops.losses import masked_mse_backward, masked_mse_forward

@@ -26,9 +26,9 @@ from threadpoolctl import threadpool_limits
 
 from tinymae import plot, plot_lessons, tree
 from tinymae.classification import vit_from
-from tinymae.data.labelled import load_labelled
 from tinymae.estimator import MaskedAutoencoder
 from tinymae.gradcheck import format_rows, gradcheck
+from tinymae.images.labelled import load_labelled
 from tinymae.models.mae import mae_backward, mae_forward
 from tinymae.models.vit import ViTConfig, layer_rates, vit_backward, vit_decays, vit_forward, vit_init, vit_logits
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward

@@ -28,11 +28,12 @@ import numpy as np
 from PIL import Image
 
 from tinymae import plot, pretrained, tree
-from tinymae.data.crops import picture_bank, random_crops
-from tinymae.data.fills import removed_pixels
-from tinymae.data.images import load_images, to_picture, to_pixels, unseen_photo
-from tinymae.demo import reconstruct_published, unseen_crops
+from tinymae.demo import reconstruct_published
 from tinymae.gradcheck import gradcheck
+from tinymae.images.crops import picture_bank, random_crops, unseen_crops
+from tinymae.images.fills import removed_pixels
+from tinymae.images.pixels import to_picture, to_pixels
+from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models import mae
 from tinymae.ops.linear import linear_forward
 from tinymae.optim import AdamW, warmup_cosine

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from tinymae.data.augment import crop_and_flip, mixup
+from tinymae.images.augment import crop_and_flip, mixup
 
 
 def rng():

@@ -17,8 +17,8 @@ from tinymae.classification import (
     vit_from,
     vit_gradient,
 )
-from tinymae.data.images import MEAN, STD, to_pixels
-from tinymae.data.labelled import Labelled, load_labelled
+from tinymae.images.labelled import Labelled, load_labelled
+from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.vit import ViTConfig, encoder_features, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
 from tinymae.parallel import Workers

@@ -14,8 +14,9 @@ from PIL import Image
 
 from tinymae import __version__, checkpoint, demo, plot, training
 from tinymae.__main__ import main
-from tinymae.data.fills import linear_fill, nearest_fill
-from tinymae.data.images import to_picture, to_pixels
+from tinymae.images import crops
+from tinymae.images.fills import linear_fill, nearest_fill
+from tinymae.images.pixels import to_picture, to_pixels
 from tinymae.models.mae import MAEConfig, mae_forward, mae_init, mae_reconstruct, random_masking
 
 TINY = {
@@ -292,10 +293,10 @@ def test_grey_photographs_become_crops(tmp_path):
 def test_unseen_crops(rows, cols, channels):
     """Parts of the photograph; of one colour where it has one colour."""
     photo = numbers(rows, cols, channels)
-    crops = demo.unseen_crops(photo, 12, 5)
+    crops = crops.unseen_crops(photo, 12, 5)
     assert crops.shape == (5, 12, 12, channels) and crops.dtype == np.uint8
-    np.testing.assert_array_equal(crops, demo.unseen_crops(photo, 12, 5))
-    flat = demo.unseen_crops(np.full_like(photo, 77), 12, 5)
+    np.testing.assert_array_equal(crops, crops.unseen_crops(photo, 12, 5))
+    flat = crops.unseen_crops(np.full_like(photo, 77), 12, 5)
     assert (flat == 77).all()
 
 

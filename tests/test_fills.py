@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from tinymae.data.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
+from tinymae.images.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
 
 FILLS = [mean_fill, nearest_fill, linear_fill]
 

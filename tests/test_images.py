@@ -10,8 +10,9 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from tinymae.data import images
-from tinymae.data.images import load_images, load_picture, resize_picture, to_picture, to_pixels, unseen_photo
+from tinymae.images import sources
+from tinymae.images.pixels import load_picture, resize_picture, to_picture, to_pixels
+from tinymae.images.sources import load_images, unseen_photo
 
 
 def numbers(shape, seed=0):
@@ -450,17 +451,17 @@ def test_unseen_photo():
 
 
 def test_unseen_photo_does_not_import_matplotlib():
-    code = ("import sys; from tinymae.data.images import unseen_photo; unseen_photo(); "
+    code = ("import sys; from tinymae.images.sources import unseen_photo; unseen_photo(); "
             "sys.exit('matplotlib' in sys.modules or 'sklearn' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_unseen_photo_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(images.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"grace_hopper\.jpg.*pip install matplotlib"):
         unseen_photo()
     bare = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})
-    monkeypatch.setattr(images.importlib.util, "find_spec", lambda name: bare)
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: bare)
     with pytest.raises(FileNotFoundError) as caught:
         unseen_photo()
     assert str(tmp_path) in str(caught.value)

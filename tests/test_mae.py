@@ -295,7 +295,7 @@ def test_what_hidden_pixels_tell_the_reconstruction(norm_pix_loss, statistics, l
 
 
 @pytest.mark.parametrize(("images", "error", "message"), [
-    (np.zeros((2, 12, 12, 3), np.uint8), TypeError, "float32 or float64 pixels, got uint8: data.images.to_pixels"),
+    (np.zeros((2, 12, 12, 3), np.uint8), TypeError, "float32 or float64 pixels, got uint8: images.pixels.to_pixels"),
     (np.zeros((2, 12, 12, 3), int), TypeError, "got int64"),
     (np.zeros((2, 12, 12, 3), np.float16), TypeError, "got float16"),
     (np.zeros((12, 12, 3)), ValueError, r"\(B, 12, 12, 3\), got \(12, 12, 3\): is the batch axis missing"),

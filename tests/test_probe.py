@@ -5,8 +5,8 @@ from sklearn.linear_model import LogisticRegression
 
 from tinymae import checkpoint, tree
 from tinymae.classification import vit_from
-from tinymae.data.images import to_pixels
-from tinymae.data.labelled import Labelled, load_labelled
+from tinymae.images.labelled import Labelled, load_labelled
+from tinymae.images.pixels import to_pixels
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.vit import ViTConfig, vit_encoder_forward, vit_init
 from tinymae.ops.patches import patchify_forward

@@ -449,7 +449,7 @@ def test_config_refuses(changed, says):
 
 
 @pytest.mark.parametrize(("change", "error", "says"), [
-    (lambda x, y: (x.astype(np.uint8), y), TypeError, "got uint8: data.images.to_pixels"),
+    (lambda x, y: (x.astype(np.uint8), y), TypeError, "got uint8: images.pixels.to_pixels"),
     (lambda x, y: (x[0], y), ValueError, "is the batch axis missing"),
     (lambda x, y: (x.transpose(0, 3, 1, 2), y), ValueError, "channels first"),
     (lambda x, y: (x[..., :1], y), ValueError, "grey and colour"),

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymae import checkpoint, tree
-from tinymae.data.augment import crop_and_flip, mixup
-from tinymae.data.images import MEAN, STD, to_pixels
-from tinymae.data.labelled import fit_pictures, model_size
+from tinymae.images.augment import crop_and_flip, mixup
+from tinymae.images.labelled import fit_pictures, model_size
+from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.vit import ViTConfig, layer_rates, vit_backward, vit_decays, vit_forward, vit_init, vit_logits
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers, micro_batches, value_and_grad
@@ -46,7 +46,7 @@ def settings_for(data, fine_tune=False):
 
     Parameters
     ----------
-    data : data.labelled.Labelled
+    data : images.labelled.Labelled
     fine_tune : bool, whether the encoder is already trained
     """
     size, patch = model_size(data.images.shape[1:])
@@ -141,7 +141,7 @@ def train_vit(
 
     Parameters
     ----------
-    data : data.labelled.Labelled; its last fifth is kept apart
+    data : images.labelled.Labelled; its last fifth is kept apart
     out : str or Path, a folder
     settings : Settings, or None for those that fit, or those that a resumed run was begun with
     steps, minutes, epochs : how long in all, one of them. The model is evaluated after each epoch, or else twenty times
@@ -219,7 +219,7 @@ def _begun(data, settings, seed, from_folder):
 def vit_from(encoder, num_classes, rng, changes=None):
     """A classifier with a trained encoder and a fresh head.
 
-    It is trained on pixels as `data.images.to_pixels` makes them; to an encoder that was trained on others' (ImageNet's mean
+    It is trained on pixels as `images.pixels.to_pixels` makes them; to an encoder that was trained on others' (ImageNet's mean
     and deviation are near) the first layer adapts.
 
     Parameters
@@ -291,7 +291,7 @@ def evaluate(folder, data, whole=False, threads=None):
     Parameters
     ----------
     folder : str or Path, that `train_vit` wrote to
-    data : data.labelled.Labelled; its classes are found by name
+    data : images.labelled.Labelled; its classes are found by name
     whole : bool; all pictures, where none of them was trained on. Otherwise the last fifth, which `train_vit` keeps apart
     threads : int, or None for one per core
 

@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tinymae import checkpoint, tree
-from tinymae.data.crops import picture_bank, random_crops, random_pictures
-from tinymae.data.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
-from tinymae.data.images import MEAN, STD, load_images, load_picture, resize_picture, to_picture, to_pixels, unseen_photo
-from tinymae.data.labelled import model_size
 from tinymae.files import whole_file
+from tinymae.images.crops import fit_whole, picture_bank, random_crops, random_pictures, unseen_crops
+from tinymae.images.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
+from tinymae.images.labelled import model_size
+from tinymae.images.pixels import MEAN, STD, load_picture, resize_picture, to_picture, to_pixels
+from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_attention, mae_decays, mae_forward, mae_init, mae_reconstruct
 from tinymae.ops.patches import patchify_forward, unpatchify
 from tinymae.optim import AdamW
@@ -47,7 +48,7 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False, sizes=None):
 
     Parameters
     ----------
-    data : str, as `data.images.load_images`
+    data : str, as `images.sources.load_images`
     mask_ratio, norm_pix_loss : as `MAEConfig`
     sizes : dict of further fields of MAEConfig (embed_dim, depth, patch_size ...), or None for a small model
 
@@ -77,7 +78,7 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False, sizes=None):
     if len({picture.shape for picture in (*pictures, *kept)}) == 1 and max(pictures[0].shape[:2]) <= 64:
         size, patch = model_size(pictures[0].shape)
         config = MAEConfig(**{"img_size": size, "patch_size": patch, **common})
-        pictures, kept = (np.stack([_whole(picture, size) for picture in part]) for part in (pictures, kept[:256]))
+        pictures, kept = (np.stack([fit_whole(picture, size) for picture in part]) for part in (pictures, kept[:256]))
         _check_hidden(config)
         return Task(config, lambda rng, count: random_pictures(pictures, rng, count), to_pixels(kept), None)
     config = MAEConfig(**{"img_size": CROP, "patch_size": CROP_PATCH, **common})
@@ -101,38 +102,6 @@ def _check_hidden(config):
             f"expected a mask ratio that hides some of the {number} patches and shows some, got {config.mask_ratio}, "
             f"which shows {kept}"
         )
-
-
-def _whole(picture, size):
-    return picture if picture.shape[:2] == (size, size) else resize_picture(picture, size)
-
-
-def unseen_crops(photo, size, count, sides=(0.1, 0.3), seed=0):
-    """The crops of a photograph that a model is judged by: always the same ones.
-
-    No model was trained on `grace_hopper.jpg`, but the settings of the demo were chosen by the error on other crops of it.
-
-    Parameters
-    ----------
-    photo : ndarray uint8 (rows, cols, C)
-    size, count : int
-    sides : (float, float), how much of the photograph's shorter side a crop covers, evenly in between
-    seed : int
-
-    Returns
-    -------
-    ndarray uint8 (count, size, size, C)
-    """
-    rng = np.random.default_rng(seed)
-    rows, cols, channels = photo.shape
-    image = Image.fromarray(photo[..., 0] if channels == 1 else photo)
-    crops = []
-    for _ in range(count):
-        side = rng.uniform(*sides) * min(rows, cols)
-        left, top = rng.uniform(0, cols - side), rng.uniform(0, rows - side)
-        box = (left, top, left + side, top + side)
-        crops.append(np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box)).reshape(size, size, channels))
-    return np.stack(crops)
 
 
 def train_mae(task, out, steps=None, minutes=None, seed=0, threads=None, resume=False, extra=None, bar=True):
@@ -217,7 +186,7 @@ def demo(data, out, steps=None, minutes=None, mask_ratio=0.75, norm_pix_loss=Fal
 
     Parameters
     ----------
-    data : str, as `data.images.load_images`
+    data : str, as `images.sources.load_images`
     out : str or Path, a folder
     steps, minutes, seed, threads : as `train_mae`
     mask_ratio, norm_pix_loss : as `MAEConfig`

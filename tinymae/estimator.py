@@ -6,7 +6,7 @@ X is (samples, features), a flat picture in each row: (rows, cols, C) as `pictur
 square picture is laid out as one all the same: the row is filled up with average values until it is. So any table of numbers
 can be trained on; only pictures can be expected to give much, because what a model of patches sees is who is near whom.
 
-All features are moved and scaled by one mean and one deviation, those of the training data, as `data.images.to_pixels` does.
+All features are moved and scaled by one mean and one deviation, those of the training data, as `images.pixels.to_pixels` does.
 Training runs in float32; what comes after it in the type of X.
 """
 import math
@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tinymae import tree
 from tinymae.classification import Settings, endless_batches, vit_gradient
-from tinymae.data.fills import removed_pixels
+from tinymae.images.fills import removed_pixels
 from tinymae.models.mae import MAEConfig, mae_decays, mae_init, mae_reconstruct
 from tinymae.models.vit import ViTConfig, vit_decays, vit_init, vit_logits
 from tinymae.ops.softmax import softmax_forward

@@ -27,8 +27,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymae import tree
-from tinymae.data.images import MEAN, STD
 from tinymae.files import whole_file
+from tinymae.images.pixels import MEAN, STD
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.vit import ViTConfig, vit_init
 from tinymae.ops.positional import sincos_2d
@@ -270,7 +270,7 @@ def recognise(names):
 
 
 def normalisation(path):
-    """(mean, std) of the pixels that a model was trained on, for `data.images.to_pixels`.
+    """(mean, std) of the pixels that a model was trained on, for `images.pixels.to_pixels`.
 
     Ours, one number for all channels, where a file says that we wrote it; else ImageNet's, three, which published models use.
     """

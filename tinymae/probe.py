@@ -18,8 +18,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from tinymae import checkpoint, pretrained
-from tinymae.data.images import MEAN, STD, to_pixels
-from tinymae.data.labelled import fit_pictures
+from tinymae.images.labelled import fit_pictures
+from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.vit import ViTConfig, encoder_features, vit_init, vit_positions
 
@@ -33,7 +33,7 @@ class Encoder(NamedTuple):
     model: str                  # "mae" or "vit"
     config: object              # MAEConfig or ViTConfig
     params: dict                # of the whole model
-    mean: object = MEAN         # of the pixels it was trained on, and their deviation, see `data.images.to_pixels`
+    mean: object = MEAN         # of the pixels it was trained on, and their deviation, see `images.pixels.to_pixels`
     std: object = STD
 
     def features(self, pictures, rows=256):
@@ -80,7 +80,7 @@ def features(images, params, config):
 
     Parameters
     ----------
-    images : ndarray of shape (B, img_size, img_size, C), float32 or float64, in the units of `data.images.to_pixels`
+    images : ndarray of shape (B, img_size, img_size, C), float32 or float64, in the units of `images.pixels.to_pixels`
     params : tree of `models.mae.mae_init` or `models.vit.vit_init`, dtype of images
     config : MAEConfig or ViTConfig
 
@@ -123,7 +123,7 @@ def probe(folder, data, per_class=None, draws=DRAWS, seed=0):
     Parameters
     ----------
     folder : as `load_encoder`
-    data : data.labelled.Labelled; its last fifth is for testing
+    data : images.labelled.Labelled; its last fifth is for testing
     per_class : int, labels of each class to learn from; or None for all there are
     draws : int, how often `per_class` labels are drawn anew
     seed : int, of the draws

@@ -33,7 +33,7 @@ def _train_vit(data, from_folder, epochs, steps, minutes, seed, threads, out, re
     from tqdm import tqdm
 
     from tinymae.classification import evaluate, settings_for, train_vit
-    from tinymae.data.labelled import load_labelled
+    from tinymae.images.labelled import load_labelled
 
     labelled = load_labelled(data)
     if epochs is None and steps is None and minutes is None:
@@ -66,7 +66,7 @@ def add_evaluate(models):
 
 def _evaluate_vit(model, data, whole, rollout):
     from tinymae.classification import evaluate
-    from tinymae.data.labelled import load_labelled
+    from tinymae.images.labelled import load_labelled
 
     labelled = load_labelled(data)
     result = evaluate(model, labelled, whole)
@@ -86,8 +86,8 @@ def _evaluate_vit(model, data, whole, rollout):
 def _draw_rollout(model, labelled, path):
     from tinymae import plot
     from tinymae.classification import Classifier
-    from tinymae.data.images import to_pixels
-    from tinymae.data.labelled import fit_pictures
+    from tinymae.images.labelled import fit_pictures
+    from tinymae.images.pixels import to_pixels
     from tinymae.models.vit import attention_rollout, vit_attention
 
     classifier = Classifier.load(model)
@@ -114,7 +114,7 @@ def add_probe(commands):
 
 
 def _probe(model, data, per_class):
-    from tinymae.data.labelled import load_labelled
+    from tinymae.images.labelled import load_labelled
     from tinymae.probe import probe
 
     report = probe(model, load_labelled(data), per_class)

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tinymae.data.images import digits, load_images, resize_picture
+from tinymae.images.pixels import resize_picture
+from tinymae.images.sources import digits, load_images
 
 SOURCES = (
     "'digits', 'openml:NAME', an IDX file of pictures (.gz) with its labels beside it, or an .npz file with 'images' and "
@@ -55,7 +56,7 @@ def load_labelled(data):
     Parameters
     ----------
     data : str or path
-        'digits': scikit-learn's 1797 handwritten digits, 8 x 8. 'openml:NAME': as `data.images.load_images`, with the data
+        'digits': scikit-learn's 1797 handwritten digits, 8 x 8. 'openml:NAME': as `images.sources.load_images`, with the data
         set's target. An IDX file of pictures, as MNIST has them: train-images-idx3-ubyte(.gz) finds
         train-labels-idx1-ubyte(.gz) beside it. An .npz file with `images` and `labels` (N,), integers or strings.
 
@@ -66,7 +67,7 @@ def load_labelled(data):
     Raises
     ------
     FileNotFoundError, OSError, TypeError
-        as `data.images.load_images`, and where there is no file of labels
+        as `images.sources.load_images`, and where there is no file of labels
     ValueError
         where there are no labels, not as many as pictures, or fewer than two classes; names the source
     """

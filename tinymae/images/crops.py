@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from tinymae.data.images import to_pixels
+from tinymae.images.pixels import resize_picture, to_pixels
 
 
 def picture_bank(pictures, size, sides=(0.1, 0.5), most=144):
@@ -119,3 +119,35 @@ def _recolour(pixels, rng):
     flat = pixels.reshape(count, -1, channels)
     pixels = (flat @ mix.astype(pixels.dtype) + shift[:, None].astype(pixels.dtype)).reshape(pixels.shape)
     return np.clip(pixels, *to_pixels(np.array([0, 255], np.uint8)), out=pixels)            # no blacker than black
+
+
+def fit_whole(picture, size):
+    return picture if picture.shape[:2] == (size, size) else resize_picture(picture, size)
+
+
+def unseen_crops(photo, size, count, sides=(0.1, 0.3), seed=0):
+    """The crops of a photograph that a model is judged by: always the same ones.
+
+    No model was trained on `grace_hopper.jpg`, but the settings of the demo were chosen by the error on other crops of it.
+
+    Parameters
+    ----------
+    photo : ndarray uint8 (rows, cols, C)
+    size, count : int
+    sides : (float, float), how much of the photograph's shorter side a crop covers, evenly in between
+    seed : int
+
+    Returns
+    -------
+    ndarray uint8 (count, size, size, C)
+    """
+    rng = np.random.default_rng(seed)
+    rows, cols, channels = photo.shape
+    image = Image.fromarray(photo[..., 0] if channels == 1 else photo)
+    crops = []
+    for _ in range(count):
+        side = rng.uniform(*sides) * min(rows, cols)
+        left, top = rng.uniform(0, cols - side), rng.uniform(0, rows - side)
+        box = (left, top, left + side, top + side)
+        crops.append(np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box)).reshape(size, size, channels))
+    return np.stack(crops)
