@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from tinymae.lesson import read_lesson
+from tinymae.learn.lessons import read_lesson
 
 BLANK = re.compile(r"^(answer_\d+) = None$", re.MULTILINE)
 

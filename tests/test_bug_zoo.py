@@ -16,11 +16,11 @@ import pytest
 from test_golden import MAE, OPS, OPTIM, mae_config, mae_tree
 
 from tinymae import blocks, init
-from tinymae.exercises import ZOO as FILES
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.cases import perturbed
 from tinymae.gradcheck.invariants import assert_batch_independent
-from tinymae.lesson import lessons_folder
+from tinymae.learn.exercises import ZOO as FILES
+from tinymae.learn.lessons import lessons_folder
 from tinymae.masks import padding_mask
 from tinymae.models import mae
 from tinymae.ops import attention, patches

@@ -193,11 +193,11 @@ LAYERS = [
     "tinymae.estimator",
     "tinymae.translation",
     "tinymae.demo",
-    "tinymae.lesson",
-    "tinymae.exercise_judge",
-    "tinymae.exercise_layers",
-    "tinymae.exercise_models",
-    "tinymae.exercises",
+    "tinymae.learn.lessons",
+    "tinymae.learn.judge",
+    "tinymae.learn.check_layers",
+    "tinymae.learn.check_models",
+    "tinymae.learn.exercises",
     "tinymae",                      # the public names: nobody below may import them back
     "tinymae.__main__",
 ]

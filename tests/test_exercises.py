@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinymae import exercise_judge, exercise_layers, exercise_models
 from tinymae.__main__ import main
-from tinymae.exercises import EXERCISES, ZOO, check_file, list_exercises, story, write_exercise
-from tinymae.lesson import lessons_folder
+from tinymae.learn.exercises import EXERCISES, ZOO, check_file, list_exercises, story, write_exercise
+from tinymae.learn.lessons import lessons_folder
 
 FOLDER = lessons_folder() / "exercises"
 
@@ -528,11 +527,11 @@ def test_every_variant_is_wrong_somewhere(name, check, monkeypatch):
 
     def judge(row, ours, expected, variants=(), *args, tolerance=1e-9, **options):
         for words, variant in dict(variants).items():
-            agrees = exercise_judge.close(np.asarray(expected, float), variant(), tolerance)
+            agrees = judge.close(np.asarray(expected, float), variant(), tolerance)
             same[row, words] = same.get((row, words), True) and agrees
         return judged(row, ours, expected, variants, *args, tolerance=tolerance, **options)
 
-    judged = exercise_judge.judge
+    judged = judge.judge
     for module in (exercise_judge, exercise_layers, exercise_models):
         monkeypatch.setattr(module, "judge", judge)
     assert check(name, append=answer(name)).ok

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tinymae import lesson as lesson_module
 from tinymae.__main__ import main
-from tinymae.lesson import find_lesson, lessons, read_lesson, readable, run, step
+from tinymae.learn import lessons as lesson_module
+from tinymae.learn.lessons import find_lesson, lessons, read_lesson, run
+from tinymae.learn.stepper import readable, step
 
 SMALL = '''"""
 Counting · 计数

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinymae.lesson import read_lesson
+from tinymae.learn.lessons import read_lesson
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "lessons").glob("[0-9]*.py"))

@@ -10,7 +10,7 @@ def add_lessons(commands):
 
 
 def _lessons():
-    from tinymae.lesson import lessons
+    from tinymae.learn.lessons import lessons
 
     for lesson in lessons():
         print(f"{lesson.number:2}  {lesson.title:50} {lesson.chinese}")
@@ -27,8 +27,8 @@ def add_lesson(commands):
 
 
 def _lesson(number, step):
-    from tinymae.lesson import find_lesson, run
-    from tinymae.lesson import step as walk
+    from tinymae.learn.lessons import find_lesson, run
+    from tinymae.learn.stepper import step as walk
 
     (walk if step else run)(find_lesson(number))
     return 0
@@ -42,7 +42,7 @@ def add_exercise(commands):
 
 
 def _exercise(name):
-    from tinymae.exercises import list_exercises, write_exercise
+    from tinymae.learn.exercises import list_exercises, write_exercise
 
     if name is None:
         for each, kind, lesson, summary in list_exercises():
@@ -62,7 +62,7 @@ def add_check(commands):
 
 
 def _check(file):
-    from tinymae.exercises import check_file
+    from tinymae.learn.exercises import check_file
 
     report = check_file(file)
     print(report.text)

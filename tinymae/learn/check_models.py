@@ -4,15 +4,14 @@ from functools import partial
 
 import numpy as np
 
-from tinymae.exercise_judge import check_pair, close, frozen, function, judge, judge_all, normal
 from tinymae.gradcheck.cases import perturbed
 from tinymae.gradcheck.invariants import assert_mask_hides
+from tinymae.learn.judge import check_pair, close, frozen, function, judge, judge_all, normal
 from tinymae.masks import shift_right
 from tinymae.models import mae
 from tinymae.ops import losses, patches
 from tinymae.optim import AdamW, noam
 
-# ---- lessons 10 and 11: targets and loss -----------------------------------------------------------------------------
 
 def check_shift_right(names):
     """Sentences of three lengths, and two words that <bos> may be."""
@@ -51,8 +50,6 @@ def check_cross_entropy(names):
         },
     )
 
-
-# ---- lessons 12 and 13: training and decoding ------------------------------------------------------------------------
 
 BETAS, EPS, DECAY, RATES = (0.8, 0.95), 1e-3, 0.1, (0.02, 0.03, 0.01, 0.04, 0.02)
 
@@ -188,8 +185,6 @@ def check_beam_step(names):
         }),
     })
 
-
-# ---- lessons 15 and 16: patches and MAE ------------------------------------------------------------------------------
 
 def check_patchify(names):
     """Pictures that are not square."""

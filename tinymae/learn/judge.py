@@ -200,3 +200,7 @@ def check_pair(
         words = [words for words, slip in slips.items() if close(dx, slip(dy, *args, **options), 1e-9)]
         checked[0] = replace(checked[0], diagnosis=f"it is what comes out when {words[0]}" if words else checked[0].diagnosis)
     yield title, rows + checked
+
+
+B, H, TQ, TK, D, F, V = 3, 2, 5, 6, 14, 10, 11                  # all different, and their roots too: nothing can hide
+DK, DV = D // H, 8

@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymae import exercise_layers, exercise_models
-from tinymae.exercise_judge import UNKNOWN, Problem
 from tinymae.gradcheck import format_rows
-from tinymae.lesson import lessons_folder
+from tinymae.learn import check_attention, check_layers, check_models
+from tinymae.learn.judge import UNKNOWN, Problem
+from tinymae.learn.lessons import lessons_folder
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
 WIDTH = 100             # of the sentences of a report
@@ -41,50 +41,49 @@ class Exercise(NamedTuple):
 
 
 EXERCISES = {
-    "numerical_gradient": Exercise(1, exercise_layers.check_numerical_gradient),
-    "embedding": Exercise(2, exercise_layers.check_embedding),
-    "positional_encoding": Exercise(3, exercise_layers.check_positional_encoding),
-    "dropout": Exercise(3, exercise_layers.check_dropout),
-    "attention": Exercise(4, exercise_layers.check_attention),
-    "split_heads": Exercise(5, exercise_layers.check_split_heads),
-    "multi_head_attention": Exercise(5, exercise_layers.check_multi_head_attention),
-    "masks": Exercise(6, exercise_layers.check_masks),
-    "layernorm": Exercise(7, exercise_layers.check_layernorm),
-    "gelu": Exercise(8, exercise_layers.check_gelu),
-    "feed_forward": Exercise(8, exercise_layers.check_feed_forward),
-    "encoder_layer": Exercise(9, exercise_layers.check_encoder_layer),
-    "shift_right": Exercise(10, exercise_models.check_shift_right),
-    "cross_attention": Exercise(10, exercise_layers.check_cross_attention),
-    "linear": Exercise(11, exercise_layers.check_linear),
-    "softmax": Exercise(11, exercise_layers.check_softmax),
-    "cross_entropy": Exercise(11, exercise_models.check_cross_entropy),
-    "adamw": Exercise(12, exercise_models.check_adamw),
-    "schedule": Exercise(12, exercise_models.check_schedule),
-    "beam_step": Exercise(13, exercise_models.check_beam_step),
-    "patchify": Exercise(15, exercise_models.check_patchify),
-    "random_masking": Exercise(16, exercise_models.check_random_masking),
-    "unshuffle": Exercise(16, exercise_models.check_unshuffle),
-    "masked_mse": Exercise(16, exercise_models.check_masked_mse),
+    "numerical_gradient": Exercise(1, check_layers.check_numerical_gradient),
+    "embedding": Exercise(2, check_layers.check_embedding),
+    "positional_encoding": Exercise(3, check_layers.check_positional_encoding),
+    "dropout": Exercise(3, check_layers.check_dropout),
+    "attention": Exercise(4, check_attention.check_attention),
+    "split_heads": Exercise(5, check_attention.check_split_heads),
+    "multi_head_attention": Exercise(5, check_attention.check_multi_head_attention),
+    "masks": Exercise(6, check_attention.check_masks),
+    "layernorm": Exercise(7, check_layers.check_layernorm),
+    "gelu": Exercise(8, check_layers.check_gelu),
+    "feed_forward": Exercise(8, check_layers.check_feed_forward),
+    "encoder_layer": Exercise(9, check_layers.check_encoder_layer),
+    "shift_right": Exercise(10, check_models.check_shift_right),
+    "cross_attention": Exercise(10, check_attention.check_cross_attention),
+    "linear": Exercise(11, check_layers.check_linear),
+    "softmax": Exercise(11, check_layers.check_softmax),
+    "cross_entropy": Exercise(11, check_models.check_cross_entropy),
+    "adamw": Exercise(12, check_models.check_adamw),
+    "schedule": Exercise(12, check_models.check_schedule),
+    "beam_step": Exercise(13, check_models.check_beam_step),
+    "patchify": Exercise(15, check_models.check_patchify),
+    "random_masking": Exercise(16, check_models.check_random_masking),
+    "unshuffle": Exercise(16, check_models.check_unshuffle),
+    "masked_mse": Exercise(16, check_models.check_masked_mse),
 }
-
 ZOO = {
-    "dv_before_dropout": Exercise(4, exercise_layers.check_attention),
-    "attention_item_0": Exercise(4, partial(exercise_layers.check_attention, dropout=False)),
-    "scaled_by_d_model": Exercise(4, partial(exercise_layers.check_attention, dropout=False)),
-    "sentence_as_batch": Exercise(5, exercise_layers.check_sentence),
-    "padding_mask_on_queries": Exercise(6, exercise_layers.check_padding_mask),
-    "padding_mask_broadcast": Exercise(6, exercise_layers.check_padding_mask),
-    "layernorm_gamma_outside": Exercise(7, exercise_layers.check_layernorm),
-    "layernorm_of_squares": Exercise(7, exercise_layers.check_layernorm),
-    "no_residual_backward": Exercise(9, exercise_layers.check_encoder_layer),
-    "cross_attention_swapped": Exercise(10, exercise_layers.check_cross_attention),
-    "softmax_by_batch": Exercise(11, exercise_layers.check_softmax),
-    "softmax_diagonal": Exercise(11, exercise_layers.check_softmax),
-    "softmax_wrong_axis": Exercise(11, exercise_layers.check_softmax),
-    "adam_stands_still": Exercise(12, exercise_models.check_adamw),
-    "schedule_by_tensor": Exercise(12, exercise_models.check_schedule),
-    "mae_without_unshuffle": Exercise(16, exercise_models.check_unshuffle),
-    "true_patch_statistics": Exercise(16, exercise_models.check_reconstruct),
+    "dv_before_dropout": Exercise(4, check_attention.check_attention),
+    "attention_item_0": Exercise(4, partial(check_attention.check_attention, dropout=False)),
+    "scaled_by_d_model": Exercise(4, partial(check_attention.check_attention, dropout=False)),
+    "sentence_as_batch": Exercise(5, check_attention.check_sentence),
+    "padding_mask_on_queries": Exercise(6, check_attention.check_padding_mask),
+    "padding_mask_broadcast": Exercise(6, check_attention.check_padding_mask),
+    "layernorm_gamma_outside": Exercise(7, check_layers.check_layernorm),
+    "layernorm_of_squares": Exercise(7, check_layers.check_layernorm),
+    "no_residual_backward": Exercise(9, check_layers.check_encoder_layer),
+    "cross_attention_swapped": Exercise(10, check_attention.check_cross_attention),
+    "softmax_by_batch": Exercise(11, check_layers.check_softmax),
+    "softmax_diagonal": Exercise(11, check_layers.check_softmax),
+    "softmax_wrong_axis": Exercise(11, check_layers.check_softmax),
+    "adam_stands_still": Exercise(12, check_models.check_adamw),
+    "schedule_by_tensor": Exercise(12, check_models.check_schedule),
+    "mae_without_unshuffle": Exercise(16, check_models.check_unshuffle),
+    "true_patch_statistics": Exercise(16, check_models.check_reconstruct),
 }
 
 
@@ -184,8 +183,6 @@ def check_file(path):
     return Report(ok, "\n\n".join(text))
 
 
-# ---- files -------------------------------------------------------------------------------------------------------------
-
 def _source(name):
     """The text of an exercise's file in the package; a ValueError where there is none."""
     if name not in EXERCISES | ZOO:
@@ -228,8 +225,6 @@ def _exercise_of(names):
         raise Problem(_unknown(name))
     return name, (EXERCISES | ZOO)[name]
 
-
-# ---- the text of a report ----------------------------------------------------------------------------------------------
 
 def _table(text, title, rows):
     """Append the table of some rows to text, and the causes of those that are wrong; whether all are right."""
