@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from translation_step import CONFIG, LENGTH, SOURCE
 
 from tinymae import tree
-from tinymae.decode import greedy
+from tinymae.models.decoding import greedy
 from tinymae.models.transformer import transformer_init
 from tinymae.ops.positional import sinusoidal_interleaved
 from tinymae.parallel import Workers, micro_batches

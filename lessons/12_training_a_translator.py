@@ -27,11 +27,11 @@ from tinymae import blocks, init, plot, plot_lessons, plot_text, tree
 from tinymae.data.corpus import load_corpus
 from tinymae.data.language import Language
 from tinymae.data.text import pad_batch
-from tinymae.decode import greedy
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.invariants import assert_causal, assert_pad_invariant
 from tinymae.masks import shift_right
 from tinymae.models import transformer
+from tinymae.models.decoding import greedy
 from tinymae.models.transformer import decode, encode, to_vocabulary, transformer_backward, transformer_forward
 from tinymae.ops import attention
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward

@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from tinymae import plot, plot_lessons, tree
 from tinymae.data.corpus import Corpus, load_corpus
 from tinymae.data.text import BOS, EOS, PAD, UNK, pad_batch, tokenize_words
-from tinymae.decode import State, beam_search, greedy, sample
+from tinymae.models.decoding import State, beam_search, greedy, sample
 from tinymae.models.transformer import decode, encode, to_vocabulary
 from tinymae.ops.softmax import softmax_forward
 from tinymae.translation import SMALL, Translator, train_translator

@@ -27,7 +27,7 @@ from tinymae.classification import endless_batches
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.images.pixels import resize_picture, to_pixels
 from tinymae.images.sources import digits, load_images
-from tinymae.models import vit
+from tinymae.models import attention_maps, fine_tuning, patch_encoder, vit
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.patches import patchify_backward, patchify_forward, unpatchify
 from tinymae.optim import AdamW, warmup_cosine
@@ -94,7 +94,7 @@ np.testing.assert_allclose(linear_forward(words, w, b)[0], convolved, atol=1e-9)
 seven = to_pixels(np.stack([temple[:256, left : left + 256] for left in range(0, 385, 64)]))
 config = vit.ViTConfig(img_size=256, embed_dim=512, depth=1, num_heads=8)
 params = vit.vit_init(config, rng)
-latent = vit.encoder_features(seven, params["encoder"], params["positions"], config.num_heads, config.patch_size)
+latent = patch_encoder.encoder_features(seven, params["encoder"], params["positions"], config.num_heads, config.patch_size)
 print(f"{seven.shape} -> {latent.shape}: batch, class token + {config.grid[0]} x {config.grid[1]} patches, width")
 assert latent.shape == (7, 257, 512)
 
@@ -148,10 +148,10 @@ assert all(row.ok for row in rows)
 
 encoder = {"patch_embed": {"w": w, "b": b}, "cls_token": cls_token, "blocks": []}
 y, ours = embed_forward(images, w, b, cls_token, positions, 2)
-latent, theirs = vit.vit_encoder_forward(patchify(images, 2), encoder, 1, positions)
+latent, theirs = patch_encoder.vit_encoder_forward(patchify(images, 2), encoder, 1, positions)
 np.testing.assert_allclose(latent, y)
 _, dw, _, _, dpositions = embed_backward(y, ours)               # any dy will do: y itself
-_, dencoder, dtable = vit.vit_encoder_backward(y, theirs)
+_, dencoder, dtable = patch_encoder.vit_encoder_backward(y, theirs)
 np.testing.assert_allclose(dw, dencoder["patch_embed"]["w"])
 np.testing.assert_allclose(dpositions, dtable)
 
@@ -206,7 +206,7 @@ pixels, test = to_pixels(pictures), to_pixels(pictures[1437:])  # the last 360 a
 def train(images, labels, lr=3e-3, steps=400, bag=False):
     params = vit.vit_init(size, np.random.default_rng(1))
     params["positions"] *= not bag                              # a bag of patches: the table is zero and stays zero
-    optimizer = AdamW(params, weight_decay=0.05, decays=vit.vit_decays(params))
+    optimizer = AdamW(params, weight_decay=0.05, decays=fine_tuning.vit_decays(params))
     losses, batches = [], endless_batches(1437, 32, seed=2)
     for step in range(steps):
         ids = next(batches)
@@ -277,11 +277,11 @@ assert bag_right < right - 0.05 and shaken_right < right - 0.2
 # multiplied, with half of each token kept for the residual. It estimates how much of each patch reaches the class token; it
 # follows attention alone, so read it as a hint, not as an explanation.
 
-attentions = vit.vit_attention(test[:6], good, size)            # of each layer (B, H, 17, 17)
+attentions = attention_maps.vit_attention(test[:6], good, size)            # of each layer (B, H, 17, 17)
 last = attentions[-1][0]                                        # (H, 17, 17) of the first digit
 figure = plot.attention_over_picture(pictures[1437], last[:, 0, 1:], last[:, 1 + 6, 1:], 6, (4, 4))
 print(plot.save(figure, figures / "vit_attention.png"))
-rollout = vit.attention_rollout(attentions)                     # (B, 17, 17)
+rollout = attention_maps.attention_rollout(attentions)                     # (B, 17, 17)
 np.testing.assert_allclose(rollout.sum(axis=-1), 1, atol=1e-4)  # every row shares out a whole
 figure = plot.rollout_over_pictures(pictures[1437:1443], rollout[:, 0, 1:], (4, 4))
 print(plot.save(figure, figures / "vit_rollout.png"))

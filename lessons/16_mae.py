@@ -31,7 +31,7 @@ from tinymae.images.fills import linear_fill, mean_fill, removed_pixels
 from tinymae.images.pixels import resize_picture, to_picture, to_pixels
 from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models import mae
-from tinymae.models.vit import encoder_features, vit_encoder_forward
+from tinymae.models.patch_encoder import encoder_features, vit_encoder_forward
 from tinymae.ops.losses import masked_mse_backward, masked_mse_forward
 from tinymae.ops.patches import patchify_forward, unpatchify, unshuffle_backward, unshuffle_forward
 from tinymae.optim import AdamW, warmup_cosine

@@ -29,8 +29,9 @@ from tinymae.classification import vit_from
 from tinymae.estimator import MaskedAutoencoder
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.images.labelled import load_labelled
+from tinymae.models.fine_tuning import layer_rates, vit_decays
 from tinymae.models.mae import mae_backward, mae_forward
-from tinymae.models.vit import ViTConfig, layer_rates, vit_backward, vit_decays, vit_forward, vit_init, vit_logits
+from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.optim import AdamW, warmup_cosine
 from tinymae.probe import Encoder, accuracies, few_labels

@@ -20,7 +20,8 @@ from tinymae.classification import (
 from tinymae.images.labelled import Labelled, load_labelled
 from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.mae import MAEConfig, mae_init
-from tinymae.models.vit import ViTConfig, encoder_features, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
+from tinymae.models.patch_encoder import encoder_features
+from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
 from tinymae.parallel import Workers
 from tinymae.probe import load_encoder
 

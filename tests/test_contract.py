@@ -183,7 +183,7 @@ LAYERS = [
     "tinymae.trace",
     "tinymae.gradcheck.cases",
     "tinymae.checkpoint",
-    "tinymae.decode",
+    "tinymae.models.decoding",
     "tinymae.weights",
     "tinymae.pretrained",
     "tinymae.marian",

@@ -8,7 +8,7 @@ import pytest
 
 from tinymae import tree
 from tinymae.blocks import attention_weights
-from tinymae.decode import Decoded, State, beam_search, greedy, sample
+from tinymae.models.decoding import Decoded, State, beam_search, greedy, sample
 from tinymae.models.transformer import (
     TransformerConfig,
     decode,

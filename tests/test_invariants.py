@@ -6,7 +6,7 @@ from tinymae import init
 from tinymae.blocks import encoder_layer_forward
 from tinymae.gradcheck.invariants import assert_batch_independent, assert_mask_hides
 from tinymae.models.mae import MAEConfig, mae_decoder_forward, mae_init, mae_reconstruct, random_masking
-from tinymae.models.vit import vit_encoder_forward
+from tinymae.models.patch_encoder import vit_encoder_forward
 from tinymae.ops.patches import patchify_forward
 
 CONFIG = MAEConfig(

@@ -4,10 +4,10 @@ import pytest
 
 from tinymae import tree
 from tinymae.gradcheck.invariants import assert_mask_hides
+from tinymae.models.attention_maps import mae_attention
 from tinymae.models.mae import (
     MAEConfig,
     check_images,
-    mae_attention,
     mae_backward,
     mae_count,
     mae_decays,
@@ -17,7 +17,7 @@ from tinymae.models.mae import (
     mae_reconstruct,
     random_masking,
 )
-from tinymae.models.vit import vit_encoder_forward
+from tinymae.models.patch_encoder import vit_encoder_forward
 from tinymae.ops.layernorm import layernorm_forward
 from tinymae.ops.losses import masked_mse_forward
 

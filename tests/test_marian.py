@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tinymae import marian, tree
-from tinymae.decode import greedy
 from tinymae.marian import MarianTokenizer, load_marian, parse_ids, translate_ids
+from tinymae.models.decoding import greedy
 from tinymae.models.transformer import transformer_backward, transformer_forward
 from tinymae.ops.positional import sinusoidal_halves
 from tinymae.weights import Weights, read_weights

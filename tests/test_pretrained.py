@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from tinymae import tree
-from tinymae.models.mae import MAEConfig, mae_backward, mae_forward, mae_init, mae_reconstruct
-from tinymae.models.vit import ViTConfig, encoder_features, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
+from tinymae.models.mae import MAEConfig, StoredPositions, mae_backward, mae_forward, mae_init, mae_reconstruct
+from tinymae.models.patch_encoder import encoder_features
+from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
 from tinymae.pretrained import (
     KINDS,
     LICENCE,
-    StoredPositions,
     export_mae,
     export_vit,
     export_vit_mae,

@@ -8,7 +8,8 @@ from tinymae.classification import vit_from
 from tinymae.images.labelled import Labelled, load_labelled
 from tinymae.images.pixels import to_pixels
 from tinymae.models.mae import MAEConfig, mae_init
-from tinymae.models.vit import ViTConfig, vit_encoder_forward, vit_init
+from tinymae.models.patch_encoder import vit_encoder_forward
+from tinymae.models.vit import ViTConfig, vit_init
 from tinymae.ops.patches import patchify_forward
 from tinymae.pretrained import export_mae, export_vit_mae
 from tinymae.probe import accuracies, features, few_labels, load_encoder, probe

@@ -9,24 +9,11 @@ import pytest
 from tinymae import init, tree
 from tinymae.blocks import multi_head_attention_backward, multi_head_attention_forward
 from tinymae.gradcheck.invariants import assert_batch_independent
-from tinymae.models.mae import MAEConfig, mae_attention, mae_init
-from tinymae.models.vit import (
-    ViTConfig,
-    attention_rollout,
-    encoder_features,
-    interpolate_positions,
-    layer_rates,
-    resize_vit,
-    vit_attention,
-    vit_backward,
-    vit_count,
-    vit_decays,
-    vit_encoder_forward,
-    vit_forward,
-    vit_init,
-    vit_logits,
-    vit_positions,
-)
+from tinymae.models.attention_maps import attention_rollout, mae_attention, vit_attention
+from tinymae.models.fine_tuning import interpolate_positions, layer_rates, resize_vit, vit_decays
+from tinymae.models.mae import MAEConfig, mae_init
+from tinymae.models.patch_encoder import encoder_features, vit_encoder_forward
+from tinymae.models.vit import ViTConfig, vit_backward, vit_count, vit_forward, vit_init, vit_logits, vit_positions
 from tinymae.ops.patches import patchify_forward
 from tinymae.ops.positional import sincos_2d
 from tinymae.optim import AdamW

@@ -16,7 +16,8 @@ from tinymae import checkpoint, tree
 from tinymae.images.augment import crop_and_flip, mixup
 from tinymae.images.labelled import fit_pictures, model_size
 from tinymae.images.pixels import MEAN, STD, to_pixels
-from tinymae.models.vit import ViTConfig, layer_rates, vit_backward, vit_decays, vit_forward, vit_init, vit_logits
+from tinymae.models.fine_tuning import layer_rates, vit_decays
+from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers, micro_batches, value_and_grad
 from tinymae.probe import load_encoder

@@ -22,7 +22,8 @@ from tinymae.images.fills import linear_fill, mean_fill, nearest_fill, removed_p
 from tinymae.images.labelled import model_size
 from tinymae.images.pixels import MEAN, STD, load_picture, resize_picture, to_picture, to_pixels
 from tinymae.images.sources import load_images, unseen_photo
-from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_attention, mae_decays, mae_forward, mae_init, mae_reconstruct
+from tinymae.models.attention_maps import mae_attention
+from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_decays, mae_forward, mae_init, mae_reconstruct
 from tinymae.ops.patches import patchify_forward, unpatchify
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers

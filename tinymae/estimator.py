@@ -22,8 +22,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tinymae import tree
 from tinymae.classification import Settings, endless_batches, vit_gradient
 from tinymae.images.fills import removed_pixels
+from tinymae.models.fine_tuning import vit_decays
 from tinymae.models.mae import MAEConfig, mae_decays, mae_init, mae_reconstruct
-from tinymae.models.vit import ViTConfig, vit_decays, vit_init, vit_logits
+from tinymae.models.vit import ViTConfig, vit_init, vit_logits
 from tinymae.ops.softmax import softmax_forward
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers, micro_batches

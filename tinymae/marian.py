@@ -20,7 +20,7 @@ import numpy as np
 
 from tinymae import tree
 from tinymae.data.text import pad_batch
-from tinymae.decode import beam_search, greedy
+from tinymae.models.decoding import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_init
 from tinymae.ops.positional import sinusoidal_halves
 from tinymae.weights import read_weights

@@ -20,7 +20,7 @@ Translators (Marian) are recognised here and loaded elsewhere. Nothing is ever f
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ import numpy as np
 from tinymae import tree
 from tinymae.files import whole_file
 from tinymae.images.pixels import MEAN, STD
-from tinymae.models.mae import MAEConfig, mae_init
+from tinymae.models.mae import MAEConfig, StoredPositions, mae_init
 from tinymae.models.vit import ViTConfig, vit_init
 from tinymae.ops.positional import sincos_2d
 from tinymae.weights import Weights, list_weights, read_weights, write_pth, write_safetensors
@@ -63,23 +63,6 @@ class Inspection(NamedTuple):
     licence: str    # "" where nothing is to be said
     tensors: list   # of (name, shape, dtype), as in the file
 
-
-@dataclass(frozen=True)
-class StoredPositions(MAEConfig):
-    """A MAEConfig whose fixed positions are those of a file, not the computed table.
-
-    So a file is computed with its own numbers, to the last bit: also where they were rounded to half precision, or are not
-    sines and cosines at all. It is for using a model; a training checkpoint cannot hold the tables.
-    """
-
-    tables: tuple = field(default=(), compare=False, repr=False)    # of encoder (N, D) and decoder (N, E)
-
-    def positions(self, dtype=np.float32):
-        """The positions of encoder and decoder, (N, D) each."""
-        return tuple(table.astype(dtype) for table in self.tables)
-
-
-# ---- names -----------------------------------------------------------------------------------------------------------
 
 class _Names(NamedTuple):
     patch_embed: str
@@ -115,6 +98,7 @@ HUGGING_FACE = _Names(
     "layernorm_before", tuple(f"attention.attention.{part}" for part in ("query", "key", "value")), "attention.output.dense",
     "layernorm_after", "intermediate.dense", "output.dense",
 )
+
 # Hugging Face has renamed its tensors now and then: (newer, as above)
 RENAMED = (
     ("decoder.decoder_encoder.layer.", "decoder.decoder_layers."),
@@ -190,7 +174,7 @@ def _vit_rows(names, config, head=True):
         yield from _linear("head", (names.head,), config.embed_dim, config.num_classes)
 
 
-def _ours(array, layout):
+def to_ours(array, layout):
     """A tensor of theirs in our layout: (1) and (2)."""
     if layout == "linear":
         return array.T
@@ -199,15 +183,13 @@ def _ours(array, layout):
     return array
 
 
-def _theirs(leaf, row):
-    """A leaf of ours in their layout, the inverse of `_ours`; for several names the first axis holds them all."""
+def to_theirs(leaf, row):
+    """A leaf of ours in their layout, the inverse of `to_ours`; for several names the first axis holds them all."""
     if row.layout == "convolution":
         width, channels, patch, _ = row.shape
         return leaf.reshape(patch, patch, channels, width).transpose(3, 2, 0, 1)
     return leaf.T if row.layout == "linear" else leaf
 
-
-# ---- reading ---------------------------------------------------------------------------------------------------------
 
 def read_model(path):
     """A folder or file of weights, with what config.json says.
@@ -252,7 +234,7 @@ def inspect(path):
     tensors, meta = list_weights(file)
     kind = recognise([name for name, _, _ in tensors])
     what, can = KINDS.get(kind, ("no model that is known here", f"nothing; known are {', '.join(KINDS)}"))
-    return Inspection(kind, what, can, LICENCE if _perhaps_metas(kind, meta) else "", tensors)
+    return Inspection(kind, what, can, LICENCE if perhaps_metas(kind, meta) else "", tensors)
 
 
 def recognise(names):
@@ -276,7 +258,7 @@ def normalisation(path):
     """
     file, config = _find(path)
     _, meta = list_weights(file)
-    if "eps" in _said(meta) or "image_mean" in config:
+    if "eps" in stated(meta) or "image_mean" in config:
         return MEAN, STD
     return IMAGENET_MEAN, IMAGENET_STD
 
@@ -318,7 +300,7 @@ def load_mae(path, heads=None, decoder_heads=None, dtype=np.float32):
         options["decoder_num_heads"] = decoder_heads or file.config.get("decoder_num_attention_heads", DECODER_HEADS)
         options |= {key: file.config[key] for key in ("mask_ratio", "norm_pix_loss") if key in file.config}
     else:
-        saved = _said(file.weights.meta)
+        saved = stated(file.weights.meta)
         options = saved | {"num_heads": _heads(file, sizes, heads, saved)}
         if not decoder_heads and "decoder_num_heads" not in saved and width % DECODER_HEADS:
             raise ValueError(f"{path}: how many heads its decoder of width {width} has is not in the file: give decoder_heads")
@@ -400,7 +382,7 @@ def _load_vit(path, heads, dtype, head):
     names = file.names
     sizes = _sizes(file)
     if file.kind.startswith("mae"):
-        saved = _said(file.weights.meta)
+        saved = stated(file.weights.meta)
         options = saved | {"num_heads": _heads(file, sizes, heads, saved)}
         options["pool"] = "mean" if "fc_norm.weight" in file.weights.tensors else "token"
     else:
@@ -472,7 +454,7 @@ def _open(path):
         if known in given:
             raise ValueError(f"{path}: {name!r} and {given[known]!r} are the same tensor twice")
         given[known] = name
-    if _perhaps_metas(kind, weights.meta):
+    if perhaps_metas(kind, weights.meta):
         print(f"{path}: {LICENCE}", file=sys.stderr)
     tensors = {known: weights.tensors[name] for known, name in given.items()}
     return _File(path, kind, OFFICIAL if official else HUGGING_FACE, weights._replace(tensors=tensors), given, config)
@@ -533,12 +515,12 @@ def _sizes(file):
     }
 
 
-def _perhaps_metas(kind, meta):
+def perhaps_metas(kind, meta):
     """Is it in the official format, and not written by us?"""
-    return kind.startswith("mae") and "eps" not in _said(meta)
+    return kind.startswith("mae") and "eps" not in stated(meta)
 
 
-def _said(meta):
+def stated(meta):
     """What an official file says beyond the sizes: all in those that we wrote, little in a training checkpoint, or nothing."""
     config, args = (found if isinstance(found := meta.get(key), dict) else {} for key in ("config", "args"))
     mae = ("mask_ratio", "norm_pix_loss")
@@ -623,7 +605,7 @@ def _take(file, rows, config, positions, dtype, unused=()):
     file.weights.release()                                      # all of it was read to be compared
     flat = {}
     for row in rows:
-        parts = [_ours(tensors[name], row.layout) for name in row.names]
+        parts = [to_ours(tensors[name], row.layout) for name in row.names]
         leaf = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)              # (3)
         flat[row.path] = leaf.astype(dtype, copy=False)
     file.weights.release()                                      # what was copied need not be held twice
@@ -643,8 +625,6 @@ def _unlike_fixed(file, name, config):
     rounding = {"bfloat16": 1e-2, "float16": 1e-3}.get(file.weights.dtypes[file.given[name]], 1e-5)
     return 0.0 if off <= rounding else off
 
-
-# ---- writing ---------------------------------------------------------------------------------------------------------
 
 def export_mae(path, config, params):
     """Write a masked autoencoder for the official code: {"model": its state dict, "config": ours}.
@@ -774,7 +754,7 @@ def _give(params, rows):
         if leaf is None or leaf.shape != shape:
             got = "none" if leaf is None else leaf.shape
             raise ValueError(f"params do not fit the config: expected {row.path!r} of shape {shape}, got {got}")
-        tensors |= zip(row.names, np.split(_theirs(leaf, row), len(row.names)), strict=True)
+        tensors |= zip(row.names, np.split(to_theirs(leaf, row), len(row.names)), strict=True)
     if flat:
         raise ValueError(f"params do not fit the config: {min(flat)!r} is left over")
     return tensors

@@ -21,7 +21,8 @@ from tinymae import checkpoint, pretrained
 from tinymae.images.labelled import fit_pictures
 from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.mae import MAEConfig, mae_init
-from tinymae.models.vit import ViTConfig, encoder_features, vit_init, vit_positions
+from tinymae.models.patch_encoder import encoder_features
+from tinymae.models.vit import ViTConfig, vit_init, vit_positions
 
 NEIGHBOURS = 5
 DRAWS = 10                      # of few labels: which ones they are matters

@@ -18,8 +18,8 @@ from tinymae import checkpoint, tree
 from tinymae.data.language import TOKENISERS, Language
 from tinymae.data.text import UNK, pad_batch, token_batches
 from tinymae.data.vectors import load_word_vectors
-from tinymae.decode import beam_search, greedy
 from tinymae.files import whole_file
+from tinymae.models.decoding import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
 from tinymae.optim import AdamW, noam
 from tinymae.parallel import Workers, value_and_grad
@@ -398,7 +398,7 @@ class Translator(NamedTuple):
         return self.languages[1].tokens(hypothesis) == self.languages[1].tokens(reference)
 
     def decode(self, text, beam=1):
-        """(source tokens, target tokens, decode.Decoded) of one sentence, for its attention."""
+        """(source tokens, target tokens, models.decoding.Decoded) of one sentence, for its attention."""
         source, target = self.languages
         decoded = self._decode(np.array([source.encode(text)]), beam)
         words = [*target.words(decoded.ids[0].tolist()), "<eos>"][: decoded.ids.shape[1]]

@@ -88,7 +88,7 @@ def _draw_rollout(model, labelled, path):
     from tinymae.classification import Classifier
     from tinymae.images.labelled import fit_pictures
     from tinymae.images.pixels import to_pixels
-    from tinymae.models.vit import attention_rollout, vit_attention
+    from tinymae.models.attention_maps import attention_rollout, vit_attention
 
     classifier = Classifier.load(model)
     config = classifier.config

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinymae import blocks, init, tree
 from tinymae.gradcheck.check import gradcheck
-from tinymae.models import mae, transformer, vit
+from tinymae.models import mae, patch_encoder, transformer, vit
 from tinymae.ops import (
     activation,
     attention,
@@ -209,15 +209,15 @@ def _model_checks(rng):
     cut, _ = patches.patchify_forward(images, 4)
     return [
         Check(
-            "vit_encoder, all patches, learned positions", vit.vit_encoder_forward, _vit_forward, vit.vit_encoder_backward,
+            "vit_encoder, all patches, learned positions", patch_encoder.vit_encoder_forward, _vit_forward, patch_encoder.vit_encoder_backward,
             (cut, params["encoder"], positions), {"heads": 3}, 20,
         ),
         Check(
-            "vit_encoder, visible patches", vit.vit_encoder_forward, _vit_forward, vit.vit_encoder_backward,
+            "vit_encoder, visible patches", patch_encoder.vit_encoder_forward, _vit_forward, patch_encoder.vit_encoder_backward,
             (cut, params["encoder"], positions), {"heads": 3, "ids_keep": ids_keep}, 20,
         ),
         Check(
-            "vit_encoder, dropout", vit.vit_encoder_forward, _vit_forward, vit.vit_encoder_backward,
+            "vit_encoder, dropout", patch_encoder.vit_encoder_forward, _vit_forward, patch_encoder.vit_encoder_backward,
             (cut, params["encoder"], positions), {"heads": 3, "dropout": 0.2, "rng": 6}, 20,
         ),
         Check(
@@ -235,7 +235,7 @@ def _model_checks(rng):
 
 
 def _vit_forward(patches, p, positions, **options):
-    return vit.vit_encoder_forward(patches, p, positions=positions, **options)
+    return patch_encoder.vit_encoder_forward(patches, p, positions=positions, **options)
 
 
 def _transformer_checks(rng):

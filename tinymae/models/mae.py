@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymae import init, tree
-from tinymae.blocks import attention_weights, encoder_backward, encoder_forward
-from tinymae.models.vit import check_images, vit_encoder_backward, vit_encoder_forward, vit_encoder_init
+from tinymae.blocks import encoder_backward, encoder_forward
+from tinymae.models.patch_encoder import check_images, vit_encoder_backward, vit_encoder_forward, vit_encoder_init
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import masked_mse_backward, masked_mse_forward, normalise_patches
 from tinymae.ops.patches import patchify_forward, unpatchify, unshuffle_backward, unshuffle_forward
@@ -285,10 +285,16 @@ def mae_reconstruct(images, params, config, noise, statistics="visible"):
     return Reconstruction(*pictures, mask, mode)
 
 
-def mae_attention(images, params, config):
-    """Attention of the encoder over the whole picture, nothing hidden: a list of (B, H, 1 + N, 1 + N), one for each layer."""
-    check_images(images, config)
-    patches, _ = patchify_forward(images, config.patch_size)
-    positions, _ = config.positions(images.dtype)
-    _, cache = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, eps=config.eps)
-    return [attention_weights(block["attn"]) for block in cache["encoder"]["blocks"]]
+@dataclass(frozen=True)
+class StoredPositions(MAEConfig):
+    """A MAEConfig whose fixed positions are those of a file, not the computed table.
+
+    So a file is computed with its own numbers, to the last bit: also where they were rounded to half precision, or are not
+    sines and cosines at all. It is for using a model; a training checkpoint cannot hold the tables.
+    """
+
+    tables: tuple = field(default=(), compare=False, repr=False)    # of encoder (N, D) and decoder (N, E)
+
+    def positions(self, dtype=np.float32):
+        """The positions of encoder and decoder, (N, D) each."""
+        return tuple(table.astype(dtype) for table in self.tables)

@@ -1,0 +1,60 @@
+"""What a vision model attends to: the attention of each layer, and attention rollout."""
+import numpy as np
+
+from tinymae.blocks import attention_weights
+from tinymae.models.patch_encoder import check_images, vit_encoder_forward
+from tinymae.models.vit import vit_positions
+from tinymae.ops.patches import patchify_forward
+
+
+def mae_attention(images, params, config):
+    """Attention of the encoder over the whole picture, nothing hidden: a list of (B, H, 1 + N, 1 + N), one for each layer."""
+    check_images(images, config)
+    patches, _ = patchify_forward(images, config.patch_size)
+    positions, _ = config.positions(images.dtype)
+    _, cache = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, eps=config.eps)
+    return [attention_weights(block["attn"]) for block in cache["encoder"]["blocks"]]
+
+
+def vit_attention(images, params, config):
+    """Attention over whole pictures: a list of (B, H, 1 + N, 1 + N), one for each layer."""
+    check_images(images, config)
+    patches, _ = patchify_forward(images, config.patch_size)
+    positions = vit_positions(params, config, images.dtype)
+    _, cache = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, eps=config.eps)
+    return [attention_weights(block["attn"]) for block in cache["encoder"]["blocks"]]
+
+
+def attention_rollout(attentions):
+    """How much of each input token reaches each output token, through all layers: Abnar & Zuidema 2020, section 3.
+
+        (1)  a_l     = (mean over heads of layer l + identity) / 2      half of a residual sum is the token itself
+        (2)  rollout = a_L a_(L-1) ... a_1
+
+    Parameters
+    ----------
+    attentions : list of L arrays (B, H, T, T), the lowest layer first: of `vit_attention` or `mae_attention`
+
+    Returns
+    -------
+    rollout : ndarray of shape (B, T, T); a row is an output token and sums to 1. rollout[:, 0, 1:] is the class token's view of
+        the patches
+
+    Raises
+    ------
+    ValueError
+        where there is no layer, or a layer is not (B, H, T, T)
+
+    Notes
+    -----
+    It follows attention only: that values, feed forwards and heads weigh tokens differently is left out.
+    """
+    if not len(attentions):
+        raise ValueError("attention_rollout: expected at least one layer, got none")
+    rollout = None
+    for attention in attentions:
+        if attention.ndim != 4 or attention.shape[2] != attention.shape[3]:
+            raise ValueError(f"attention_rollout: expected layers (B, H, T, T), got {attention.shape}: self-attention only")
+        layer = (attention.mean(axis=1) + np.eye(attention.shape[2], dtype=attention.dtype)) / 2        # (1)
+        rollout = layer if rollout is None else layer @ rollout                                         # (2)
+    return rollout

@@ -1,0 +1,122 @@
+"""Fine-tuning a Vision Transformer: what decays, how fast each layer learns, positions for another image size."""
+from dataclasses import replace
+
+import numpy as np
+
+from tinymae import tree
+from tinymae.models.vit import vit_positions
+
+
+def vit_decays(params):
+    """A tree of bool: what weight decay acts on.
+
+    As in the fine-tuning code of He et al. 2021: no vector (bias, layer norm), not the class token, not the positions. In their
+    pre-training the token does decay, see `mae_decays`.
+    """
+    skipped = ("encoder.cls_token", "positions")
+    return tree.unflatten({path: leaf.ndim > 1 and path not in skipped for path, leaf in tree.leaves(params)}, params)
+
+
+def layer_rates(params, config, decay):
+    """A tree of float, each leaf's factor of the learning rate: layer-wise decay, for `AdamW(rates=...)`.
+
+    Parameters
+    ----------
+    params : tree of `vit_init`
+    config : ViTConfig
+    decay : float in (0, 1], the factor from one layer to the one below; He et al. use 0.65 (ViT-B) and 0.75 (ViT-L, ViT-H)
+
+    Returns
+    -------
+    tree : 1 for the head and the last norm, decay for the top layer, ... decay^L for the bottom one, decay^(L + 1) for patch
+        embedding, class token and positions
+
+    Notes
+    -----
+    What lies near the pixels is general and was learned with much more data: it should move least. Clark et al. 2020 (ELECTRA),
+    Bao et al. 2021 (BEiT); He et al. 2021, appendix A.2 and table 9, `util/lr_decay.py` in their code.
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"layer_rates: expected a decay in (0, 1], got {decay}: 1 moves all layers alike")
+    top = config.depth + 1
+
+    def height(path):
+        if path.startswith("encoder.blocks."):
+            return 1 + int(path.split(".")[2])
+        return 0 if path.startswith(("encoder.patch_embed", "encoder.cls_token", "positions")) else top
+
+    return tree.unflatten({path: decay ** (top - height(path)) for path, _ in tree.leaves(params)}, params)
+
+
+def interpolate_positions(positions, grid, new_grid):
+    """Positions for another number of patches, by bicubic interpolation on the grid.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (N, D), row by row, without the class token's
+    grid : (int, int), patches down and across, N in all
+    new_grid : (int, int)
+
+    Returns
+    -------
+    ndarray of shape (N', D), dtype of positions, fresh
+
+    Raises
+    ------
+    ValueError
+        where positions do not fill the grid, or a side of the new one is below 1
+
+    Notes
+    -----
+    Equals torch.nn.functional.interpolate(mode="bicubic", align_corners=False), which the code of He et al. 2021 uses: Keys'
+    cubic with a = -0.75, border positions repeated outwards. Fewer patches are sampled, not averaged. Dosovitskiy et al. 2020,
+    section 3.2.
+    """
+    if len(positions) != grid[0] * grid[1]:
+        hint = ": leave the class token's out" if len(positions) == grid[0] * grid[1] + 1 else ""
+        raise ValueError(f"expected {grid[0] * grid[1]} positions for the grid {grid}, got {positions.shape}{hint}")
+    if min(new_grid) < 1:
+        raise ValueError(f"expected a grid of at least 1 x 1, got {new_grid}")
+    down, across = (_cubic(old, new) for old, new in zip(grid, new_grid, strict=True))
+    x = positions.reshape(*grid, -1)
+    x = np.tensordot(across, x, axes=(1, 1))                    # (new cols, rows, D)
+    x = np.tensordot(down, x, axes=(1, 1))                      # (new rows, new cols, D)
+    return x.reshape(new_grid[0] * new_grid[1], -1).astype(positions.dtype)
+
+
+def _cubic(old, new, a=-0.75):
+    """The matrix (new, old) that resamples a row of `old` numbers to `new`: Keys 1981, equation 4."""
+    place = (np.arange(new) + 0.5) * old / new - 0.5            # where the middle of each new one lies among the old
+    left = np.floor(place).astype(int)
+    matrix = np.zeros((new, old))
+    for tap in (-1, 0, 1, 2):
+        s = np.abs(place - (left + tap))
+        near = (a + 2) * s * s * s - (a + 3) * s * s + 1        # 0 <= s <= 1
+        far = a * (s * s * s - 5 * s * s + 8 * s - 4)           # 1 <= s <= 2
+        np.add.at(matrix, (np.arange(new), np.clip(left + tap, 0, old - 1)), np.where(s <= 1, near, far))
+    return matrix
+
+
+def resize_vit(params, config, img_size):
+    """The same model for pictures of another size: more or fewer patches, interpolated positions.
+
+    Parameters
+    ----------
+    params : tree of `vit_init`
+    config : ViTConfig
+    img_size : int, a multiple of patch_size
+
+    Returns
+    -------
+    params : tree; only "positions" is new, all other leaves are those given
+    config : ViTConfig; its positions are "learned", since interpolated ones are in no formula (the code of He et al. 2021
+        likewise goes on to train them)
+    """
+    if img_size == config.img_size:
+        return params, config
+    changed = replace(config, img_size=img_size, positions="learned")
+    positions = vit_positions(params, config, params["head"]["w"].dtype)
+    positions = interpolate_positions(positions, config.grid, changed.grid)
+    return {"encoder": params["encoder"], "positions": positions} | {
+        name: branch for name, branch in params.items() if name not in ("encoder", "positions")
+    }, changed
