@@ -41,6 +41,7 @@ from tinymae.ops.patches import patchify_forward
 from tinymae.ops.positional import positional_backward, positional_forward
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers, micro_batches, value_and_grad
+from tinymae.plot import style
 from tinymae.probe import accuracies, features
 from tinymae.training import Run, cosine, train
 
@@ -190,7 +191,7 @@ def trends(source, steps, seeds, threads, say=print):
     return {"pixels": pixels, "settings": settings, "points": points}
 
 
-@plot.styled()
+@style.styled()
 def draw(report):
     """The figure of a report of `trends`."""
     settings = report["settings"]
@@ -200,7 +201,7 @@ def draw(report):
         f"{'seed' if settings['seeds'] == 1 else 'seeds; bars are standard deviations'}). Dashed: the same probe on raw "
         "pixels. The accuracy axis does not start at 0. Last panel: time of a training step."
     )
-    figure = plot.page(5.2, caption)
+    figure = style.page(5.2, caption)
     axes = figure.subplots(2, 3)
     shown = [point["linear"] for point in report["points"]] + [report["pixels"]["linear"]]
     spare = 0.1 * (max(shown) - min(shown)) + 0.01

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymae import plot, plot_lessons
+from tinymae import plot
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.ops.attention import scaled_dot_product_attention_backward, scaled_dot_product_attention_forward
 from tinymae.ops.layernorm import layernorm_forward
@@ -166,7 +166,7 @@ caption = (
 )
 curves = {name: (steps, curve) for name, curve in errors.items()}
 levels = {"gradcheck tolerates 1e-6": 1e-6}
-figure = plot_lessons.curves(curves, "step h", "relative error of the difference", caption, levels, "log", "log")
+figure = plot.curves(curves, "step h", "relative error of the difference", caption, levels, "log", "log")
 print(plot.save(figure, figures / "gradients_step.png"))
 
 # %%

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from tinymae import init, plot, plot_lessons
+from tinymae import init, plot
 from tinymae.data.bpe import train_bpe
 from tinymae.data.phrasebook import phrasebook
 from tinymae.data.text import PAD, UNK, Vocabulary, pad_batch, tokenize_characters, tokenize_words
@@ -278,7 +278,7 @@ caption = (
     "that is not drawn. Left and right, above and below mean nothing by themselves."
 )
 placed = {name: (np.array([next(flat) for _ in members]), members) for name, members in drawn.items()}
-figure = plot_lessons.points(placed, "first direction", "second direction", caption)
+figure = plot.points(placed, "first direction", "second direction", caption)
 print(plot.save(figure, figures / "embedding_map.png"))
 
 # %%

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymae import init, plot, plot_lessons, plot_text
+from tinymae import init, plot
 from tinymae.blocks import (
     attention_weights,
     encoder_layer_forward,
@@ -201,7 +201,7 @@ for name, rows in (("paper", paper), ("article A", article[1:])):
     print(f"{name}: the best matrix for 'three on' misses by up to {np.abs(rows[:-3] @ best - rows[3:]).max():.1e}")
     assert (np.abs(rows[:-3] @ best - rows[3:]).max() < 1e-6) == (name == "paper")
 
-print(plot.save(plot_text.position_rotation(table, 3), figures / "positional_rotation.png"))
+print(plot.save(plot.position_rotation(table, 3), figures / "positional_rotation.png"))
 
 # %%
 # Add or concatenate?
@@ -382,8 +382,8 @@ caption = (
     "alone; right, the attention, mean of 64 sentences. The line is 'the place before me'. Place 0 has none, and is not asked."
 )
 top = float(np.ceil(np.abs(scores).max()))
-panels = [plot_lessons.Panel("scores of positions", scores, top, signed=True), plot_lessons.Panel("attention", weights)]
-print(plot.save(plot_lessons.heatmaps(panels, "key (place)", "query (place)", caption, 2), figures / "positional_learned.png"))
+panels = [plot.Panel("scores of positions", scores, top, signed=True), plot.Panel("attention", weights)]
+print(plot.save(plot.heatmaps(panels, "key (place)", "query (place)", caption, 2), figures / "positional_learned.png"))
 
 # %%
 # Does it extrapolate?
@@ -415,7 +415,7 @@ caption = (
     "How to read it: how often the word before is named, at each place of 60-word sentences. Training saw places 0 to 19. "
     "Beyond them the trained models are right only here and there, though the sines go on; the rotation (3) never fails."
 )
-figure = plot_lessons.curves(rates, "place", "share right", caption, {"guessing": 1 / V}, ylim=(0, 1.05))
+figure = plot.curves(rates, "place", "share right", caption, {"guessing": 1 / V}, ylim=(0, 1.05))
 print(plot.save(figure, figures / "positional_extrapolation.png"))
 
 # %%

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymae import plot, plot_lessons
+from tinymae import plot
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.ops.attention import scaled_dot_product_attention_backward, scaled_dot_product_attention_forward
 from tinymae.ops.dropout import dropout_backward, dropout_forward
@@ -122,7 +122,7 @@ caption = (
     "How to read it: the variance of q.k over 4000 random pairs, against the width of a head, both axes logarithmic. Without "
     "a root it grows like d_k; with the root of d_k it stays at 1; the root of d_model makes it 8 times too small."
 )
-figure = plot_lessons.curves({name: (widths, v) for name, v in variance.items()}, "d_k", "variance", caption, {"1": 1.0},
+figure = plot.curves({name: (widths, v) for name, v in variance.items()}, "d_k", "variance", caption, {"1": 1.0},
                              xscale="log", yscale="log", markers=True)
 print(plot.save(figure, figures / "attention_variance.png"))
 
@@ -153,7 +153,7 @@ caption = (
     "How to read it: the length of dL/dscores of a typical query (the median of 500) for a random dL/dweights, 32 keys, both "
     "axes logarithmic. Without a root it dies out as heads become wider; with a root it does not depend on the width."
 )
-figure = plot_lessons.curves({name: (widths, v) for name, v in gradients.items()}, "d_k", "length of dL/dscores", caption,
+figure = plot.curves({name: (widths, v) for name, v in gradients.items()}, "d_k", "length of dL/dscores", caption,
                              xscale="log", yscale="log", markers=True)
 print(plot.save(figure, figures / "attention_saturation.png"))
 
@@ -304,12 +304,12 @@ caption = (
 )
 top, names = float(np.ceil(np.abs(dscores).max())), {"down": words, "across": words}
 panels = [
-    plot_lessons.Panel("attention", before, **names),
-    plot_lessons.Panel("dL/dscores", dscores, top, signed=True, **names),
-    plot_lessons.Panel("attention, 40 steps later", after, **names),
-    plot_lessons.Panel("dL/dscores, 40 steps later", dscores_after, top, signed=True, **names),
+    plot.Panel("attention", before, **names),
+    plot.Panel("dL/dscores", dscores, top, signed=True, **names),
+    plot.Panel("attention, 40 steps later", after, **names),
+    plot.Panel("dL/dscores, 40 steps later", dscores_after, top, signed=True, **names),
 ]
-figure = plot_lessons.heatmaps(panels, "key (is looked at)", "query (looks)", caption, columns=2)
+figure = plot.heatmaps(panels, "key (is looked at)", "query (looks)", caption, columns=2)
 print(plot.save(figure, figures / "attention_gradient.png"))
 
 # %%

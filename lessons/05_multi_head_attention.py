@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymae import init, plot, plot_lessons, tree
+from tinymae import init, plot, tree
 from tinymae.blocks import attention_weights, multi_head_attention_backward, multi_head_attention_forward
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.ops.attention import scaled_dot_product_attention_backward, scaled_dot_product_attention_forward
@@ -246,8 +246,8 @@ caption = (
     "reaches every word. Right, heads cut by reshape alone: two blocks that never meet, and no gradient check complains."
 )
 top = float(np.ceil(max(good.max(), bad.max())))
-panels = [plot_lessons.Panel("reshape, then swap", good, top), plot_lessons.Panel("reshape alone", bad, top)]
-print(plot.save(plot_lessons.heatmaps(panels, "input word", "output word", caption, 2), figures / "multi_head_reshape.png"))
+panels = [plot.Panel("reshape, then swap", good, top), plot.Panel("reshape alone", bad, top)]
+print(plot.save(plot.heatmaps(panels, "input word", "output word", caption, 2), figures / "multi_head_reshape.png"))
 
 # %%
 # Article A's MultiHeadAttention

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymae import plot, plot_lessons, plot_text
+from tinymae import plot
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.invariants import assert_causal, assert_pad_invariant
 from tinymae.masks import causal_mask, causal_padding_mask, padding_mask, shift_right
@@ -76,7 +76,7 @@ for t in range(5):
     print(f"{' '.join(seen):25} -> {sentence[targets[0, t]]}")
 np.testing.assert_array_equal(inputs[0], np.arange(5))
 
-print(plot.save(plot_text.masks(scores, causal, sentence[:5], sentence[:5]), figures / "mask_causal.png"))
+print(plot.save(plot.masks(scores, causal, sentence[:5], sentence[:5]), figures / "mask_causal.png"))
 
 # %%
 # Padding with 0
@@ -92,7 +92,7 @@ weights, _ = softmax_forward(rng.normal(size=(5, 4)) @ keys.T)
 print(f"weight that padding of zeros takes without a mask: {weights[:, 3:].sum(axis=1).round(2)}")
 assert weights[:, 3:].sum(axis=1).min() > 0.05
 
-print(plot.save(plot_text.masks(scores, mask, padded, padded), figures / "mask_padding.png"))
+print(plot.save(plot.masks(scores, mask, padded, padded), figures / "mask_padding.png"))
 
 # %%
 # Which axis, and does 0 mean keep?
@@ -182,8 +182,8 @@ caption = (
     "How to read it: a causal mask. Left, the weights; right, the gradient of their scores for a random dL/dweights. A bare 0 "
     "is exactly zero: what was hidden gets no gradient. Row 0 has one word to look at, so nothing to decide."
 )
-panels = [plot_lessons.Panel("attention", weights), plot_lessons.Panel("dL/dscores", dscores, 1.0, signed=True)]
-figure = plot_lessons.heatmaps(panels, "key (is looked at)", "query (looks)", caption, 2)
+panels = [plot.Panel("attention", weights), plot.Panel("dL/dscores", dscores, 1.0, signed=True)]
+figure = plot.heatmaps(panels, "key (is looked at)", "query (looks)", caption, 2)
 print(plot.save(figure, figures / "mask_gradient.png"))
 
 # %%

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymae import init, plot, plot_lessons, tree
+from tinymae import init, plot, tree
 from tinymae.blocks import (
     encoder_backward,
     encoder_forward,
@@ -322,7 +322,7 @@ caption = (
     "of norm 1 enters at the top (right). A line that stays level brings the same gradient to every layer. The scale is "
     "logarithmic."
 )
-figure = plot_lessons.curves(arriving, "layer", "norm of dx", caption, yscale="log", markers=True)
+figure = plot.curves(arriving, "layer", "norm of dx", caption, yscale="log", markers=True)
 print(plot.save(figure, figures / "residual_gradient_by_layer.png"))
 
 # %%
@@ -352,7 +352,7 @@ caption = (
     "right end of each line: post-norm's last layer gets the same at any depth, pre-norm's gets less, the deeper the stack "
     "is."
 )
-figure = plot_lessons.curves(by_layer, "layer", "norm of the weights' gradient", caption, ylim=(0, 9), markers=True)
+figure = plot.curves(by_layer, "layer", "norm of the weights' gradient", caption, ylim=(0, 9), markers=True)
 print(plot.save(figure, figures / "residual_pre_and_post_norm.png"))
 
 # %%
@@ -458,7 +458,7 @@ caption = (
 )
 losses = {names[run]: losses for run, (losses, *_) in runs.items()}
 level = {"ln 10, knowing nothing": math.log(10)}
-figure = plot_lessons.curves(losses, "step", "loss", caption, level, yscale="log", ylim=(0.01, 1000))
+figure = plot.curves(losses, "step", "loss", caption, level, yscale="log", ylim=(0.01, 1000))
 print(plot.save(figure, figures / "layernorm_on_off_loss.png"))
 
 caption = (
@@ -466,7 +466,7 @@ caption = (
     "larger, so a learning rate must be as much smaller. It is the product of the two that moves the weights."
 )
 gradients = {names[run]: gradients for run, (_, gradients, *_) in runs.items()}
-figure = plot_lessons.curves(gradients, "step", "norm of the gradient", caption, yscale="log", ylim=(0.1, 1e5))
+figure = plot.curves(gradients, "step", "norm of the gradient", caption, yscale="log", ylim=(0.1, 1e5))
 print(plot.save(figure, figures / "layernorm_on_off_gradient.png"))
 assert 30 < runs["off", 0.001][1][0] / runs["on", 0.1][1][0] < 300
 
@@ -479,7 +479,7 @@ caption = (
     "How to read it: the root mean square of x behind each layer. Pre-norm never normalises x itself, so it grows in both. But "
     "with the norm on, each sublayer sees numbers of size 1 and adds as much to a large x as to a small one."
 )
-figure = plot_lessons.curves(stream, "layer", "root mean square of x", caption, yscale="log", markers=True)
+figure = plot.curves(stream, "layer", "root mean square of x", caption, yscale="log", markers=True)
 print(plot.save(figure, figures / "layernorm_on_off_activation.png"))
 assert stream["norm off, lr 0.001, first step"][-1] > 2 * stream["norm on, lr 0.1, first step"][-1]
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymae import init, plot, plot_lessons, tree
+from tinymae import init, plot, tree
 from tinymae.blocks import (
     feed_forward_backward,
     feed_forward_forward,
@@ -110,12 +110,12 @@ caption = (
     "How to read it: what goes into a hidden unit across, what comes out up. On the far right all three let nearly everything "
     "through, on the far left nearly nothing. gelu and swish dip below 0 on the way, and have no corner."
 )
-print(plot.save(plot_lessons.curves(values, "h", "a", caption), figures / "feed_forward_bends.png"))
+print(plot.save(plot.curves(values, "h", "a", caption), figures / "feed_forward_bends.png"))
 caption = (
     "How to read it: the slopes of the same curves; the backward multiplies by them. Left of 0 relu lets no gradient pass; "
     "gelu and swish pass some, in part with the other sign. Where their slope is above 1 they amplify a little."
 )
-print(plot.save(plot_lessons.curves(slopes, "h", "slope, da/dh", caption), figures / "feed_forward_slopes.png"))
+print(plot.save(plot.curves(slopes, "h", "slope, da/dh", caption), figures / "feed_forward_slopes.png"))
 
 # %%
 # The way back
@@ -223,7 +223,7 @@ caption = (
     "How to read it: what each of four hidden units adds to the output, for every x. Each is 0 on one side of its corner and a "
     "straight line on the other. Their sum bends where one of them has its corner, and follows the sine."
 )
-print(plot.save(plot_lessons.curves(curves, "x", "y", caption), figures / "feed_forward_units.png"))
+print(plot.save(plot.curves(curves, "x", "y", caption), figures / "feed_forward_units.png"))
 
 # %%
 # Break it: dead units
@@ -248,7 +248,7 @@ caption = (
     "them. With relu it is the larger the longer the steps are. gelu and swish still have a slope on the negative side: fewer "
     "units are lost, only those that were pushed very far."
 )
-print(plot.save(plot_lessons.curves(curves, "step", "dead units", caption, ylim=(-0.03, 1)), figures / "feed_forward_dead.png"))
+print(plot.save(plot.curves(curves, "step", "dead units", caption, ylim=(-0.03, 1)), figures / "feed_forward_dead.png"))
 
 # %%
 # How much of a layer is here?

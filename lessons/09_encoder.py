@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymae import init, plot, plot_lessons, plot_text, tree
+from tinymae import init, plot, tree
 from tinymae.blocks import (
     attention_weights,
     encoder_backward,
@@ -296,13 +296,13 @@ caption = (
     "How to read it: how different the words of a sentence are behind each layer of a fresh stack (layer 0 is the input), "
     "as a share of the norm of x. Lines that fall out of the picture soon make all words alike: only rounding is left."
 )
-figure = plot_lessons.curves(apart, "layer", "differences between words", caption, yscale="log", ylim=(1e-3, 1.2), markers=True)
+figure = plot.curves(apart, "layer", "differences between words", caption, yscale="log", ylim=(1e-3, 1.2), markers=True)
 print(plot.save(figure, figures / "encoder_rank_collapse.png"))
 caption = (
     "How to read it: how much of x behind each layer says where a word stands. It fades with the differences between words; "
     "residual paths carry it upwards, and adding the positions in each layer brings it back."
 )
-figure = plot_lessons.curves(placed, "layer", "share of positions", caption, yscale="log", ylim=(1e-3, 1.2), markers=True)
+figure = plot.curves(placed, "layer", "share of positions", caption, yscale="log", ylim=(1e-3, 1.2), markers=True)
 print(plot.save(figure, figures / "encoder_positions_fade.png"))
 
 # %%
@@ -408,11 +408,11 @@ for reason, i in pair.items():
         f"of its four heads are drawn. The sentence ends in {reason}. A wider line is more attention; compare tired with wide."
     )
     length = len(sentences[i])                                  # the picture shows no padding
-    lines = plot_text.attention_lines(sentences[i], two[:, :length, :length], int(it[i]), caption=caption)
+    lines = plot.attention_lines(sentences[i], two[:, :length, :length], int(it[i]), caption=caption)
     print(plot.save(lines, figures / f"encoder_it_{reason}_two_heads.png"))
 
 i = pair["tired"]
-lines = plot_text.attention_lines(sentences[i], looks[i, :, : len(sentences[i]), : len(sentences[i])], int(it[i]))
+lines = plot.attention_lines(sentences[i], looks[i, :, : len(sentences[i]), : len(sentences[i])], int(it[i]))
 print(plot.save(lines, figures / "encoder_it_tired_all_heads.png"))
 
 # %%

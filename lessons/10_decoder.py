@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymae import init, plot, plot_lessons, tree
+from tinymae import init, plot, tree
 from tinymae.blocks import (
     attention_weights,
     decoder_backward,
@@ -65,7 +65,7 @@ rng = np.random.default_rng(0)
 
 # %%
 
-print(plot.save(plot_lessons.encoder_decoder(2, 2), figures / "decoder_layers.png"))
+print(plot.save(plot.encoder_decoder(2, 2), figures / "decoder_layers.png"))
 
 # %%
 # Cross attention, as a loop
@@ -353,7 +353,7 @@ caption = (
     "place starts from the truth. Fed its own words, the model starts from its mistakes, and the gap opens from left to "
     "right. (From place 4 on a share of the words is <eos>, which does not depend on the headings before.)"
 )
-figure = plot_lessons.curves({name: (np.arange(LONGEST - 1), rates) for name, rates in places.items()}, "place in the sentence",
+figure = plot.curves({name: (np.arange(LONGEST - 1), rates) for name, rates in places.items()}, "place in the sentence",
                              "share right", caption, {"guessing a heading": 1 / 4}, ylim=(0, 1.05), markers=True)
 print(plot.save(figure, figures / "decoder_own_mistakes.png"))
 
@@ -461,7 +461,7 @@ caption = (
     "everything but which language the coin chose. The two that do (trained for half as long) have seen the answer."
 )
 levels = {"honest floor": honest, "ln 12, knowing nothing": math.log(12)}
-figure = plot_lessons.curves(losses, "step", "validation loss", caption, levels)
+figure = plot.curves(losses, "step", "validation loss", caption, levels)
 print(plot.save(figure, figures / "decoder_leak.png"))
 
 # %%

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymae import plot, plot_lessons
+from tinymae import plot
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 from tinymae.ops.linear import linear_backward, linear_forward
@@ -176,14 +176,14 @@ after = outputs[-1]
 print(f"loss {losses[0]:.2f} -> {losses[-1]:.3f} (ln 6 = {math.log(6):.2f});", *(words[v] for v in after.argmax(axis=1)))
 assert [words[v] for v in after.argmax(axis=1)] == sentence and losses[-1] < 0.05 and after[one_hot == 1].min() > 0.9
 
-Panel = plot_lessons.Panel
+Panel = plot.Panel
 panels = [Panel("target", one_hot, 1.0, False, sentence, words), Panel("untrained", p, 1.0, False, sentence, words),
           Panel("after 200 steps", after, 1.0, False, sentence, words)]
 caption = (
     "How to read it: a row is a place of the sentence, named by the word that is right there; a column is a word of the "
     "vocabulary; the brighter, the likelier. Each row sums to 1. Training moves the map in the middle towards the left one."
 )
-print(plot.save(plot_lessons.heatmaps(panels, "word", "place", caption), figures / "loss_outputs.png"))
+print(plot.save(plot.heatmaps(panels, "word", "place", caption), figures / "loss_outputs.png"))
 
 # %%
 # The gradient itself. Red logits go down, blue ones up: training subtracts the gradient.
@@ -197,7 +197,7 @@ caption = (
     "red is positive, the words that took its probability. Each row sums to zero. The range is that of the largest possible "
     "gradient, 1/M, on both sides. Right: the less is wrong, the less there is to say."
 )
-print(plot.save(plot_lessons.heatmaps(panels, "word", "place", caption, columns=2), figures / "loss_gradient.png"))
+print(plot.save(plot.heatmaps(panels, "word", "place", caption, columns=2), figures / "loss_gradient.png"))
 
 # %%
 # Padding is not asked for
@@ -317,7 +317,7 @@ caption = (
     "does, falls more slowly, and stops at its floor. The floor is far above 0, and close to ln V where V is large: if a "
     "loss stays near ln V and hardly moves, count your softmaxes."
 )
-figure = plot_lessons.curves({"softmax once": losses, "softmax twice": twice}, "step", "loss", caption,
+figure = plot.curves({"softmax once": losses, "softmax twice": twice}, "step", "loss", caption,
                              {"ln V, knowing nothing": math.log(V), "ln(e + V - 1) - 1, floor of twice": lowest})
 print(plot.save(figure, figures / "loss_softmax_twice.png"))
 

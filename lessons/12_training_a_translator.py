@@ -23,7 +23,7 @@ from unittest.mock import patch
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymae import blocks, init, plot, plot_lessons, plot_text, tree
+from tinymae import blocks, init, plot, tree
 from tinymae.data.corpus import load_corpus
 from tinymae.data.language import Language
 from tinymae.data.text import pad_batch
@@ -141,7 +141,7 @@ rates = {
 print(f"top of the paper's: {noam(4000, 512, 4000):.1e}; of ours: {rate(40):.1e}; {tensors} tensors")
 assert rate(40) == max(map(rate, steps)) and math.isclose(noam(4000, 512, 4000), (512 * 4000) ** -0.5)
 shown = {name: np.array([r(step) for step in steps]) for name, r in rates.items() if name != "5 times too high"}
-print(plot.save(plot_text.learning_rates(shown), figures / "training_rates.png"))
+print(plot.save(plot.learning_rates(shown), figures / "training_rates.png"))
 
 # %%
 # The loop
@@ -294,7 +294,7 @@ caption = (
     "curve starts (ln V?), then at where it stops: at the word frequencies nothing of the source is used, at the floor of "
     "label smoothing all is learned. The run from N(0, 1) comes down from far above the picture."
 )
-figure = plot_lessons.curves(runs, "step", "loss (label smoothing 0.1)", caption, levels, ylim=(0.4, 5))
+figure = plot.curves(runs, "step", "loss (label smoothing 0.1)", caption, levels, ylim=(0.4, 5))
 print(plot.save(figure, figures / "training_losses.png"))
 
 # %%
@@ -340,7 +340,7 @@ caption = (
     "How to read it: training loss as in the picture before. Four curves that nobody can tell apart; three of the runs have a "
     "bug. What tells is a translation, an invariant, or a gradient check."
 )
-figure = plot_lessons.curves(hidden, "step", "loss (label smoothing 0.1)", caption, levels, ylim=(0.4, 5))
+figure = plot.curves(hidden, "step", "loss (label smoothing 0.1)", caption, levels, ylim=(0.4, 5))
 print(plot.save(figure, figures / "training_hidden.png"))
 
 # %%
@@ -419,7 +419,7 @@ loss, cache = transformer_forward(*pair, translator.params, translator.config)
 probabilities = softmax_forward(cache["logits"])[0]             # (5, V)
 one_hot = np.eye(V)[cache["words"]]
 print("probability of each right word:", probabilities[one_hot == 1].round(2))
-figure = plot_text.output_probabilities(one_hot, probabilities, words)
+figure = plot.output_probabilities(one_hot, probabilities, words)
 print(plot.save(figure, figures / "training_outputs.png"))
 assert 0.7 < probabilities[one_hot == 1].min() < probabilities[one_hot == 1].max() < 0.999
 
@@ -440,7 +440,7 @@ for layer, weights in enumerate(decoded.cross[0]):              # (H, T, Tk)
 negation = decoded.cross[0][:, :, said.index("not"), [sources.index("ne"), sources.index("pas")]].sum(axis=-1)      # (L, H)
 print(f"share of its attention that 'not' gives to ne and pas, by layer: {negation.mean(axis=1).round(2)}")
 assert negation.mean() > 0.5
-lines_of_not = plot_text.attention_lines(said, decoded.cross[0][-1], said.index("not"), sources)
+lines_of_not = plot.attention_lines(said, decoded.cross[0][-1], said.index("not"), sources)
 print(plot.save(lines_of_not, figures / "training_lines.png"))
 folder.cleanup()
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymae import plot, plot_lessons, tree
+from tinymae import plot, tree
 from tinymae.data.corpus import Corpus, load_corpus
 from tinymae.data.text import BOS, EOS, PAD, UNK, pad_batch, tokenize_words
 from tinymae.models.decoding import State, beam_search, greedy, sample
@@ -215,7 +215,7 @@ caption = (
     "Greedy takes the likeliest word at every step, which is not always the way to the likeliest sentence: where the lines "
     "cross, greedy has to pay for its choice, and the beam has kept the other beginning."
 )
-figure = plot_lessons.curves(paths, "character of the translation", "log p so far", caption, markers=True)
+figure = plot.curves(paths, "character of the translation", "log p so far", caption, markers=True)
 print(plot.save(figure, figures / "decoding_beam_path.png"))
 
 # %%
@@ -327,7 +327,7 @@ caption = (
     f"How to read it: BLEU of characters on the {len(src)} held-out questions, against the width of the beam; 1 is greedy. "
     "Search helps the model that hesitates, up to a point; the trained one needs none."
 )
-figure = plot_lessons.curves(scores, "width of the beam", "BLEU", caption, markers=True)
+figure = plot.curves(scores, "width of the beam", "BLEU", caption, markers=True)
 print(plot.save(figure, figures / "decoding_beam_bleu.png"))
 
 measured = []

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymae import init, plot, plot_lessons
+from tinymae import init, plot
 from tinymae.blocks import multi_head_attention_backward, multi_head_attention_forward
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.ops.activation import relu_backward, relu_forward
@@ -266,7 +266,7 @@ for name, (_, taken) in times.items():
 for name in ("RNN", "CNN"):
     print(f"{name:<10} 64 x 64 words: {milliseconds(name, 64, 64):.1f} ms; 4 x 1024: {milliseconds(name, 4, 1024):.1f} ms")
 assert times["attention"][1][-1] > 10 * times["attention"][1][2]
-print(plot.save(plot_lessons.curves(
+print(plot.save(plot.curves(
     times, "words in the sentence (T)", "milliseconds, forward + backward",
     "How to read it: on two logarithmic axes a power of T is a straight line. RNN and CNN rise with slope 1 (twice the words, "
     "twice the time); attention turns towards slope 2, where the pairs of words outweigh the projections.",
@@ -298,7 +298,7 @@ reach = {
 }
 for name, norms in reach.items():
     print(f"{name:<23} 1 word back {norms[1]:.1e}, 10 back {norms[10]:.1e}, 99 back {norms[99]:.1e}")
-print(plot.save(plot_lessons.curves(
+print(plot.save(plot.curves(
     {name: (np.arange(100), norms) for name, norms in reach.items()}, "words back", "norm of the gradient of the last output",
     "How to read it: a straight line downwards is a gradient that shrinks by the same factor at every step (logarithmic axis). "
     "A line that falls at once has reached exactly 0: the layers do not see that far. Attention and the dilated CNN reach far "
@@ -369,7 +369,7 @@ for name in pairs:
     shares = ", ".join(f"{100 * share:.1f} % over {n}" for n, (share, _) in zip(between, trained[name], strict=True))
     print(f"{name:<10} {shares} ({time.perf_counter() - start:.1f} s)")
 right = {name: [share for share, _ in runs] for name, runs in trained.items()}
-print(plot.save(plot_lessons.curves(
+print(plot.save(plot.curves(
     {name: (between, shares) for name, shares in right.items()}, "words between the first and the last", "share right",
     "How to read it: of 1,000 new sentences, the share whose first word is named. All three can do it over a short distance. "
     "The RNN cannot learn it over a long one: the gradient that should teach it has shrunk to nothing.",
@@ -395,7 +395,7 @@ sentences = np.random.default_rng(6).integers(0, WORDS, (20000, 17))
 shares = np.array([np.bincount(ids, minlength=WORDS) for ids in sentences]) / 17
 bag = -np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=1).mean()
 levels = {f"ln 8 = {math.log(8):.2f}: nothing known": math.log(8), f"{bag:.2f}: the words, not their order": bag}
-print(plot.save(plot_lessons.curves(
+print(plot.save(plot.curves(
     {name: np.convolve(curve, np.ones(20) / 20, "valid") for name, curve in losses.items()}, "step (mean of 20)", "loss",
     "How to read it: at which level does a curve stop? At ln 8 or above nothing about the first word arrives: the windows do "
     "not reach it (CNN), or the gradient does not (RNN). Near the dotted line the words are known, not their order.",

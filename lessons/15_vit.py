@@ -22,7 +22,7 @@ import numpy as np
 from scipy.signal import correlate
 from threadpoolctl import threadpool_limits
 
-from tinymae import plot, plot_lessons, tree
+from tinymae import plot, tree
 from tinymae.classification import endless_batches
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.images.pixels import resize_picture, to_pixels
@@ -178,8 +178,8 @@ caption = (
     "2 x 2, from top left to bottom right, its columns the 4 pixels of the patch. Right the same pixels cut without the "
     "transpose: a row is half a line of the picture."
 )
-panels = [plot_lessons.Panel(title, array[0]) for title, array in panels.items()]
-print(plot.save(plot_lessons.heatmaps(panels, "column", "row", caption), figures / "vit_patches.png"))
+panels = [plot.Panel(title, array[0]) for title, array in panels.items()]
+print(plot.save(plot.heatmaps(panels, "column", "row", caption), figures / "vit_patches.png"))
 
 # %%
 # The other classic: channels first, as PyTorch has them. The model refuses the shape. Mend it with ``np.moveaxis(x, 1, -1)``,
@@ -255,7 +255,7 @@ caption = (
     "How to read it: training loss, the mean of the last 20 steps. The dashed line is ln 10, the loss of a model that knows "
     "nothing. A healthy run leaves it in the first tenth and keeps falling; see where the others leave it, and where they end."
 )
-figure = plot_lessons.curves(smooth, "step", "cross entropy", caption, levels={"ln 10": log(10)}, ylim=(0, 2.6))
+figure = plot.curves(smooth, "step", "cross entropy", caption, levels={"ln 10": log(10)}, ylim=(0, 2.6))
 print(plot.save(figure, figures / "vit_loss.png"))
 
 # %%

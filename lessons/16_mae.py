@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymae import plot, plot_lessons, pretrained, tree
+from tinymae import plot, pretrained, tree
 from tinymae.demo import restore
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.invariants import assert_mask_hides
@@ -76,7 +76,7 @@ tokens = [str(patch) for patch in ids_shuffle[:3]] + ["M"] * 6
 print("after the encoder", tokens)
 print("unshuffled       ", [tokens[place] for place in ids_restore])
 flower = resize_picture(load_images("photos")[1], 96)
-figure = plot_lessons.shuffle(flower, ids_shuffle, ids_restore, 3, (3, 3))
+figure = plot.shuffle(flower, ids_shuffle, ids_restore, 3, (3, 3))
 print(plot.save(figure, figures / "mae_shuffle.png"))
 
 # %%
@@ -261,7 +261,7 @@ broken = {"unshuffle": False, **inputs}
 rows = gradcheck(lambda params, **inputs: forward(params=params, **inputs), mae.mae_backward, tiny_params, samples=1, **broken)
 print(f"without unshuffle: {sum(row.ok for row in rows)} of {len(rows)} tensors right, says the check")
 assert all(row.ok for row in rows)
-figure = plot_lessons.shuffle(flower, np.argsort(restore_ids[0]), np.arange(9), 3, (3, 3))
+figure = plot.shuffle(flower, np.argsort(restore_ids[0]), np.arange(9), 3, (3, 3))
 print(plot.save(figure, figures / "mae_no_unshuffle.png"))
 
 # %%
@@ -336,7 +336,7 @@ caption = (
     "yellow run counts other pixels in its loss: it cannot be compared with the others."
 )
 names = {"mean fill": levels["mean_fill"], "linear interpolation": levels["linear_fill"]}
-figure = plot_lessons.curves(smooth, "step", "mean squared error", caption, levels=names, ylim=(0.2, 1.4))
+figure = plot.curves(smooth, "step", "mean squared error", caption, levels=names, ylim=(0.2, 1.4))
 print(plot.save(figure, figures / "mae_loss.png"))
 
 # %%

@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
-from tinymae import plot, plot_lessons, tree
+from tinymae import plot, tree
 from tinymae.classification import vit_from
 from tinymae.estimator import MaskedAutoencoder
 from tinymae.gradcheck import format_rows, gradcheck
@@ -289,7 +289,7 @@ caption = (
     "How to read it: training loss with all labels, the mean of the last 10 steps. The dashed line is ln 10, a head that knows "
     "nothing. Pre-training shows in the first fifty steps: the fine-tuned run is far below the one from scratch."
 )
-figure = plot_lessons.curves(smooth, "step", "cross entropy", caption, levels={"ln 10": log(10)}, ylim=(0, 3))
+figure = plot.curves(smooth, "step", "cross entropy", caption, levels={"ln 10": log(10)}, ylim=(0, 3))
 print(plot.save(figure, figures / "probe_loss.png"))
 assert abs(curves["fine-tuned"][0][0] - log(10)) < 0.05
 assert np.mean(curves["fine-tuned"][0][40:50]) < np.mean(curves["from scratch"][0][40:50]) - 0.3
@@ -306,7 +306,7 @@ caption = (
     "How to read it: the share of 360 test pictures that are named right, during 200 steps with all labels. The two straight "
     "lines are logistic regression, on the frozen features and on the pixels: on small digits the pixels are hard to beat."
 )
-figure = plot_lessons.curves(accuracy, "step", "right", caption, levels=levels, ylim=(0, 1))
+figure = plot.curves(accuracy, "step", "right", caption, levels=levels, ylim=(0, 1))
 print(plot.save(figure, figures / "probe_accuracy.png"))
 
 # %%

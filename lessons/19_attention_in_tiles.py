@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymae import plot, plot_lessons
+from tinymae import plot
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.ops.attention import scaled_dot_product_attention_backward, scaled_dot_product_attention_forward
 from tinymae.ops.memory_efficient_attention import memory_efficient_attention_backward, memory_efficient_attention_forward
@@ -203,7 +203,7 @@ print("broken: the rows of weights sum to", np.round(wrong.sum(axis=1), 2))
 early = right.argmax(axis=1) < 2                                # the largest weight of a row is in the first tile
 np.testing.assert_allclose(wrong[early], right[early])
 assert early.any() and (wrong[~early] < right[~early]).all() and wrong.sum(axis=1).min() < 0.5
-print(plot.save(plot_lessons.heatmaps(
+print(plot.save(plot.heatmaps(
     [("right: each row sums to 1", right), ("broken: the sum is not rescaled", wrong)], "key", "query",
     "How to read it: weights from tiles of 2 keys. Compare row by row: where the largest score stands in the first tile (keys "
     "0 and 1) both are the same; where it comes later the broken row is too dark everywhere, as its total is too large.",
@@ -218,7 +218,7 @@ tiled = [peak(in_tiles, length) for length in lengths]
 for length, one, other in zip(lengths, whole, tiled, strict=True):
     print(f"T = {length:4}: {one:6.1f} MiB at once, {other:5.2f} MiB in tiles, {one / other:4.1f} times less")
 assert 1.9 < tiled[-1] / tiled[-2] < 2.1 and whole[-1] > 15 * tiled[-1]
-print(plot.save(plot_lessons.curves(
+print(plot.save(plot.curves(
     {"all at once": (lengths, whole), "in tiles of 128 keys": (lengths, tiled)}, "words (T)", "MiB at the worst moment",
     "How to read it: both axes are logarithmic. Twice the words: four times the memory at once (slope 2), twice the memory in "
     "tiles (slope 1). One head of width 32, float32, forward and backward.",
@@ -243,7 +243,7 @@ with threadpool_limits(1, "blas"):                              # one core, so t
                 took[name][i] = min(took[name][i], time.perf_counter() - start)
 for name, curve in took.items():
     print(f"{name:<17}", *(f"T = {length}: {1000 * s:6.1f} ms " for length, s in zip(lengths, curve, strict=True)))
-print(plot.save(plot_lessons.curves(
+print(plot.save(plot.curves(
     {name: (lengths, curve) for name, curve in took.items()}, "words (T)", "seconds, forward + backward",
     "How to read it: all lines turn towards slope 2 (logarithmic axes): tiles save memory, not work. Compare the heights: "
     "tiles of 128 cost about as much as all at once, tiles of 8 more.",

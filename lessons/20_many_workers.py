@@ -26,7 +26,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
 
-from tinymae import plot, plot_lessons, tree
+from tinymae import plot, tree
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.models.mae import MAEConfig, mae_backward, mae_forward, mae_init
 from tinymae.ops.linear import linear_backward, linear_forward
@@ -260,7 +260,7 @@ for seed in (1, 2):
     drift[f"added as they finish, run {seed}"] = np.abs(path - alone).max(axis=1)
     assert 1e-5 < drift[f"added as they finish, run {seed}"][-1] < 1e-2
 if rank == 0:
-    print(plot.save(plot_lessons.curves(
+    print(plot.save(plot.curves(
         drift, "step", "largest difference of a parameter", "How to read it: how far a training is from the same training on "
         "one worker. In a fixed order the difference is exactly 0 at every step, for 1, 2 and 4 workers (a logarithmic axis "
         "has no place for it). In another order it soon is far above what a rounding is, and a share of a whole step.",
@@ -313,7 +313,7 @@ if ranks == 1:
         curves[f"parts of {size}"] = counts, taken
         print(f"parts of {size}; workers:", *(f"{n}: {ms:.1f} ms" for n, ms in zip(counts, taken, strict=True)))
     curves["parts of 64, one worker's time divided"] = counts, [taken[0] / n for n in counts]
-    print(plot.save(plot_lessons.curves(
+    print(plot.save(plot.curves(
         curves, "workers (threads), each with one BLAS thread", "milliseconds for one gradient",
         f"How to read it: measured on {os.cpu_count()} cores; lower is better. The green line divides the work perfectly; "
         "large parts can come near it, up to the number of cores that nobody else is using. More workers bring nothing.",

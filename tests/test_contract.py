@@ -177,9 +177,9 @@ LAYERS = [
     "tinymae.data.phrasebook",
     "tinymae.data.corpus",
     "tinymae.data",
-    "tinymae.plot",
-    "tinymae.plot_text",
-    "tinymae.plot_lessons",
+    "tinymae.plot.style",
+    "tinymae.plot.style",
+    "tinymae.plot.line_charts",
     "tinymae.trace",
     "tinymae.gradcheck.cases",
     "tinymae.checkpoint",
@@ -203,7 +203,7 @@ LAYERS = [
 ]
 
 # matplotlib and seaborn are slow to import: nobody else does
-PICTURES = ("tinymae.plot", "tinymae.plot_text", "tinymae.plot_lessons")
+PICTURES = ("tinymae.plot.style", "tinymae.plot.style", "tinymae.plot.line_charts")
 
 
 def imports(source, modules):
@@ -335,7 +335,7 @@ def test_nothing_is_global(module):
     ("tinymae.training", "from tinymae.checkpoint import _pack", "imports tinymae.checkpoint._pack, which is private"),
     ("tinymae.demo", "from tinymae.__main__ import main", "imports tinymae.__main__, which stands above it"),
     ("tinymae.demo", "from tinymae import __version__", "imports tinymae, which stands above it"),
-    ("tinymae.plot", "def f():\n import torch.nn", "imports torch"),
+    ("tinymae.plot.style", "def f():\n import torch.nn", "imports torch"),
     ("tinymae.demo", "def f():\n from matplotlib import pyplot", "imports matplotlib"),
     ("tinymae.trace", "import seaborn as sns", "imports seaborn"),
     ("tinymae.ops.linear", "from PIL import Image", "imports PIL"),

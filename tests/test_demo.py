@@ -66,7 +66,7 @@ def assert_picture(path, least=200):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is handed to plot.reconstructions: a list of dicts."""
+    """What is handed to plot.images.reconstructions: a list of dicts."""
     calls = []
     real = plot.reconstructions
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from tinymae import plot
+from tinymae.plot import style
 
 
 def rng():
@@ -131,7 +132,7 @@ def test_importing_needs_no_display_and_changes_no_setting(tmp_path):
         "before = dict.copy(matplotlib.rcParams)\n"
         "from tinymae import plot\n"
         "assert dict.copy(matplotlib.rcParams) == before, 'import changed the settings'\n"
-        "plot.save(plot.attention([[0.5, 0.5]]), 'a.png')\n"
+        "plot.style.save(plot.attention_heatmaps.attention([[0.5, 0.5]]), 'a.png')\n"
         "assert dict.copy(matplotlib.rcParams) == before, 'drawing changed the settings or chose a backend'\n"
     )
     screens = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
@@ -305,7 +306,7 @@ def fake_font(path, characters, family="WenQuanYi Zen Hei"):
 @pytest.fixture
 def no_chinese(monkeypatch):
     """A machine without fonts for Chinese."""
-    others = [font for font in font_manager.fontManager.ttflist if font.name not in plot.CJK_FAMILIES]
+    others = [font for font in font_manager.fontManager.ttflist if font.name not in style.CJK_FAMILIES]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", others)
 
 

@@ -8,7 +8,8 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
 
 from tinymae import plot
-from tinymae.plot_lessons import BOX, MEMORY, RESIDUAL, encoder_decoder
+from tinymae.plot import encoder_decoder
+from tinymae.plot.diagrams import BOX, MEMORY, RESIDUAL
 
 SIZES = [*itertools.product((1, 2, 4), (1, 2, 4), (False, True))]
 

@@ -8,8 +8,8 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from tinymae import plot, plot_lessons
-from tinymae.plot_lessons import Panel
+from tinymae import plot
+from tinymae.plot import Panel, line_charts, style
 
 READ = "How to read it: from left to right."
 CHINESE = list("我有一只猫")
@@ -21,12 +21,12 @@ def rng():
 
 def curves(curves=None, **options):
     curves = curves or {"with": rng().random(9), "without": (np.arange(5), rng().random(5))}
-    return plot_lessons.curves(curves, "step", "loss", READ, **options)
+    return plot.curves(curves, "step", "loss", READ, **options)
 
 
 def heatmaps(panels=None, **options):
     panels = panels or [Panel("weights", rng().random((3, 4))), Panel("gradient", rng().normal(size=(3, 4)), 3, signed=True)]
-    return plot_lessons.heatmaps(panels, "key", "query", READ, **options)
+    return plot.heatmaps(panels, "key", "query", READ, **options)
 
 
 def cloud(count, groups=2, names="word{}"):
@@ -35,7 +35,7 @@ def cloud(count, groups=2, names="word{}"):
 
 
 def points(groups=None):
-    return plot_lessons.points(groups or cloud(6), "first", "second", READ)
+    return plot.points(groups or cloud(6), "first", "second", READ)
 
 
 def examples():
@@ -78,7 +78,7 @@ def legend(ax):
 @pytest.fixture
 def no_chinese(monkeypatch):
     """A machine without fonts for Chinese."""
-    others = [font for font in font_manager.fontManager.ttflist if font.name not in plot.CJK_FAMILIES]
+    others = [font for font in font_manager.fontManager.ttflist if font.name not in style.CJK_FAMILIES]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", others)
 
 
@@ -162,7 +162,7 @@ def test_heatmaps_have_fixed_ranges_titles_and_numbers():
     left, right = maps(figure)
     assert [ax.get_title() for ax in (left, right)] == ["weights", "gradient"]
     assert [ax.collections[0].get_clim() for ax in (left, right)] == [(0, 1), (-3, 3)]
-    assert [ax.collections[0].get_cmap().name for ax in (left, right)] == [plot.AMOUNT, plot.SIGNED]
+    assert [ax.collections[0].get_cmap().name for ax in (left, right)] == [style.AMOUNT, style.SIGNED]
     np.testing.assert_array_equal(np.asarray(right.collections[0].get_array()).reshape(2, 2), gradient)
     assert written(left) == ["0", "0.25", "0.75", "1.00"]
     assert written(right) == ["-2.00", "0.00", "0.00", "3.00"]                  # no cell says -0.00
@@ -191,7 +191,7 @@ def test_heatmaps_name_rows_and_columns_and_leave_large_ones_without_numbers():
 ])
 def test_heatmaps_refuse(panels, message):
     with pytest.raises(ValueError, match=message):
-        plot_lessons.heatmaps(panels, "key", "query", READ)
+        plot.heatmaps(panels, "key", "query", READ)
 
 
 # ---- points ----------------------------------------------------------------------------------------------------------
@@ -206,13 +206,13 @@ def test_points_stand_where_they_should_in_the_colour_of_their_group():
     (ax,) = points(groups).axes
     assert ax.get_aspect() == 1                                         # distances can be compared
     assert legend(ax) == list(groups)
-    for dots, (where, _), colour in zip(ax.lines, groups.values(), plot_lessons.COLOURS, strict=False):
+    for dots, (where, _), colour in zip(ax.lines, groups.values(), line_charts.COLOURS, strict=False):
         np.testing.assert_array_equal(dots.get_xydata(), where)
         assert dots.get_color() == colour
     names = [text for text in ax.texts if text.get_text()]
     assert [text.get_text() for text in names] == [name for _, named in groups.values() for name in named]
     np.testing.assert_array_equal([text.xy for text in names], np.concatenate([where for where, _ in groups.values()]))
-    assert [text.get_color() for text in names] == [colour for colour in plot_lessons.COLOURS[:2] for _ in range(6)]
+    assert [text.get_color() for text in names] == [colour for colour in line_charts.COLOURS[:2] for _ in range(6)]
 
 
 def test_names_neither_touch_each_other_nor_hide_points_nor_leave_the_page():
@@ -254,8 +254,8 @@ def test_points_refuse(groups, error, message):
 # ---- Chinese ---------------------------------------------------------------------------------------------------------
 
 IN_CHINESE = {
-    "heatmaps": lambda: plot_lessons.heatmaps([Panel("a", np.eye(5), down=CHINESE, across=CHINESE)], "key", "query", READ),
-    "points": lambda: plot_lessons.points({"words": (rng().normal(size=(5, 2)), CHINESE)}, "first", "second", READ),
+    "heatmaps": lambda: plot.heatmaps([Panel("a", np.eye(5), down=CHINESE, across=CHINESE)], "key", "query", READ),
+    "points": lambda: plot.points({"words": (rng().normal(size=(5, 2)), CHINESE)}, "first", "second", READ),
 }
 
 

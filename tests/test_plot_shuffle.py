@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tinymae import plot, plot_lessons
+from tinymae import plot
+from tinymae.plot import line_charts
 
 NOISE = np.array([0.2, 0.9, 0.5, 0.1, 0.8, 0.3, 0.7, 0.6, 0.4])
 ORDER = np.argsort(NOISE)                                       # [3, 0, 5, 8, 2, 7, 6, 4, 1]
@@ -21,7 +22,7 @@ def numbers(figure):
 
 
 def test_every_patch_stands_where_the_ids_say():
-    figure = plot_lessons.shuffle(picture(), ORDER, RESTORE, 3, (3, 3))
+    figure = plot.shuffle(picture(), ORDER, RESTORE, 3, (3, 3))
     assert isinstance(figure, Figure)
     whole, decoder, strips = numbers(figure)
     rows = [strips[10 * row + 1 : 10 * row + 10] for row in range(4)]               # a title, then nine tiles
@@ -32,21 +33,21 @@ def test_every_patch_stands_where_the_ids_say():
 
 
 def test_a_wrong_restore_draws_a_wrong_picture():
-    _, decoder, _ = numbers(plot_lessons.shuffle(picture(), ORDER, np.arange(9), 3, (3, 3)))
+    _, decoder, _ = numbers(plot.shuffle(picture(), ORDER, np.arange(9), 3, (3, 3)))
     assert decoder == list("305MMMMMM")
 
 
 def test_lines_of_visible_patches_are_blue():
-    ax = plot_lessons.shuffle(picture(), ORDER, RESTORE, 3, (3, 3)).axes[2]
+    ax = plot.shuffle(picture(), ORDER, RESTORE, 3, (3, 3)).axes[2]
     colours = [line.get_color() for line in ax.lines]
-    assert len(colours) == 27 and colours.count(plot_lessons.COLOURS[0]) == 9
+    assert len(colours) == 27 and colours.count(line_charts.COLOURS[0]) == 9
 
 
 @pytest.mark.parametrize(("channels", "grid"), [(1, (3, 3)), (3, (2, 3))])
 def test_grey_pictures_and_other_grids(channels, grid, tmp_path):
     count = grid[0] * grid[1]
     order = np.random.default_rng(1).permutation(count)
-    figure = plot_lessons.shuffle(picture(6, 9, channels), order, np.argsort(order), 2, grid, caption="Mine.")
+    figure = plot.shuffle(picture(6, 9, channels), order, np.argsort(order), 2, grid, caption="Mine.")
     assert figure.get_supxlabel() == "Mine."
     assert plot.save(figure, tmp_path / "shuffle.png").stat().st_size > 1000
 
@@ -64,4 +65,4 @@ def test_grey_pictures_and_other_grids(channels, grid, tmp_path):
 def test_refused(changes, error, message):
     given = {"picture": picture(), "ids_shuffle": ORDER, "ids_restore": RESTORE, "kept": 3, "grid": (3, 3)} | changes
     with pytest.raises(error, match=message):
-        plot_lessons.shuffle(**given)
+        plot.shuffle(**given)

@@ -8,10 +8,11 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from tinymae import plot, plot_text
+from tinymae import plot
 from tinymae.masks import causal_mask
 from tinymae.ops.positional import get_positional_encoding, sinusoidal_halves, sinusoidal_interleaved
 from tinymae.optim import noam
+from tinymae.plot import style
 
 CHINESE = list("我有一只猫")
 PINYIN = "wo you yi zhi mao".split()                            # for pictures that any machine can draw
@@ -38,12 +39,12 @@ def scores(rows=5, cols=5):
 def examples(**options):
     """One figure from each function."""
     return {
-        "masks": plot_text.masks(scores(), CAUSAL, PINYIN, WORDS[:5], **options),
-        "attention_lines": plot_text.attention_lines(SENTENCE, softmax_rows(8, 12, 12), 7, **options),
-        "output_probabilities": plot_text.output_probabilities(TARGET, softmax_rows(5, 6), WORDS, **options),
-        "stacked": plot_text.output_probabilities(np.eye(30)[:4], softmax_rows(4, 30), WORDS * 5, **options),
-        "position_rotation": plot_text.position_rotation(sinusoidal_interleaved(30, 8), 5, **options),
-        "learning_rates": plot_text.learning_rates({"noam": [noam(i, 8, 9) for i in range(1, 40)], "one": [1e-3]}, **options),
+        "masks": plot.masks(scores(), CAUSAL, PINYIN, WORDS[:5], **options),
+        "attention_lines": plot.attention_lines(SENTENCE, softmax_rows(8, 12, 12), 7, **options),
+        "output_probabilities": plot.output_probabilities(TARGET, softmax_rows(5, 6), WORDS, **options),
+        "stacked": plot.output_probabilities(np.eye(30)[:4], softmax_rows(4, 30), WORDS * 5, **options),
+        "position_rotation": plot.position_rotation(sinusoidal_interleaved(30, 8), 5, **options),
+        "learning_rates": plot.learning_rates({"noam": [noam(i, 8, 9) for i in range(1, 40)], "one": [1e-3]}, **options),
     }
 
 
@@ -72,7 +73,7 @@ def tick_labels(axis):
 @pytest.fixture
 def no_chinese(monkeypatch):
     """A machine without fonts for Chinese."""
-    others = [font for font in font_manager.fontManager.ttflist if font.name not in plot.CJK_FAMILIES]
+    others = [font for font in font_manager.fontManager.ttflist if font.name not in style.CJK_FAMILIES]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", others)
 
 
@@ -107,7 +108,7 @@ def test_settings_and_pyplot_are_left_as_they_were(tmp_path):
         figures = examples()
         plot.save(figures["attention_lines"], tmp_path / "a.png")
         with pytest.raises(TypeError):
-            plot_text.learning_rates([1.0])
+            plot.learning_rates([1.0])
         assert dict(matplotlib.rcParams) == before
         assert figures["learning_rates"].axes[0].get_facecolor() == (1, 1, 1, 1)
     assert plt.get_fignums() == []
@@ -116,7 +117,7 @@ def test_settings_and_pyplot_are_left_as_they_were(tmp_path):
 # ---- masks -----------------------------------------------------------------------------------------------------------
 
 def test_masks_show_scores_mask_and_weights():
-    figure = plot_text.masks(scores(), CAUSAL, PINYIN, PINYIN)
+    figure = plot.masks(scores(), CAUSAL, PINYIN, PINYIN)
     before, mask, after = maps(figure)
     np.testing.assert_array_equal(values(before), scores())
     np.testing.assert_array_equal(values(mask), CAUSAL)
@@ -136,20 +137,20 @@ def test_masks_show_scores_mask_and_weights():
 def test_masks_say_what_lies_beyond_and_who_sees_nothing():
     blind = CAUSAL.copy()
     blind[2] = False
-    figure = plot_text.masks(scores() * 10, blind, caption="mine.")
+    figure = plot.masks(scores() * 10, blind, caption="mine.")
     assert "Scores run from" in caption(figure)
     assert "A query that may look at nothing gets zeros." in caption(figure)
     assert tick_labels(maps(figure)[2].child_axes[0].yaxis) == ["1", "1", "0", "1", "1"]
 
 
 def test_no_cell_says_minus_zero():
-    before, _, after = maps(plot_text.masks(np.array([[-0.01, 0.01, 0.0]]), np.ones((1, 3), bool)))
+    before, _, after = maps(plot.masks(np.array([[-0.01, 0.01, 0.0]]), np.ones((1, 3), bool)))
     assert written(before) == ["0.0", "0.0", "0"]
     assert written(after) == ["0.33", "0.34", "0.33"]
 
 
 def test_large_masks_carry_no_numbers_that_would_touch():
-    figure = plot_text.masks(scores(12, 20), np.ones((12, 20), bool))
+    figure = plot.masks(scores(12, 20), np.ones((12, 20), bool))
     assert [written(ax) for ax in maps(figure)] == [[], [], []]
     assert not maps(figure)[2].child_axes
 
@@ -165,7 +166,7 @@ def test_large_masks_carry_no_numbers_that_would_touch():
 ])
 def test_masks_refuse(changed, error, message):
     with pytest.raises(error, match=message):
-        plot_text.masks(**({"scores": scores(), "mask": CAUSAL} | changed))
+        plot.masks(**({"scores": scores(), "mask": CAUSAL} | changed))
 
 
 # ---- attention as lines ----------------------------------------------------------------------------------------------
@@ -179,13 +180,13 @@ def test_lines_are_as_wide_as_the_weights():
     weights = softmax_rows(2, 12, 12)
     weights[1, 7, 3] = 0
     assert weights[1, 7].sum() < 0.98
-    (ax,) = plot_text.attention_lines(SENTENCE, weights, 7).axes
+    (ax,) = plot.attention_lines(SENTENCE, weights, 7).axes
     drawn = lines(ax)
     assert len(drawn) == 23                                             # the zero is no line
-    (step,) = {round(y - np.floor(y + 0.5), 3) for (colour, y) in drawn if colour == plot_text.COLOURS[1]}
+    (step,) = {round(y - np.floor(y + 0.5), 3) for (colour, y) in drawn if colour == style.COLOURS[1]}
     for head in range(2):
         for key in range(12):
-            width = drawn.get((plot_text.COLOURS[head], round(key + (step if head else -step), 3)), 0)
+            width = drawn.get((style.COLOURS[head], round(key + (step if head else -step), 3)), 0)
             np.testing.assert_allclose(width, 9 * weights[head, 7, key])
     assert {round(line.get_ydata()[0] - 7, 3) for line in ax.lines} == {step, -step}    # all start at the word
     assert [text.get_text() for text in ax.texts] == SENTENCE * 2
@@ -196,11 +197,11 @@ def test_lines_are_as_wide_as_the_weights():
     assert [line.get_linewidth() for line in legend.get_lines()[2:]] == pytest.approx([0.9, 4.5, 9])
     assert '"it" in the yellow box' in caption(ax.figure)
     assert "share out a weight of 1" not in caption(ax.figure)          # head 1 lost a weight above
-    assert "share out a weight of 1" in caption(plot_text.attention_lines(SENTENCE, softmax_rows(2, 12, 12), 7))
+    assert "share out a weight of 1" in caption(plot.attention_lines(SENTENCE, softmax_rows(2, 12, 12), 7))
 
 
 def test_lines_of_cross_attention_have_words_of_their_own_on_each_side():
-    (ax,) = plot_text.attention_lines(SENTENCE[:4], softmax_rows(1, 4, 5), 2, keys=PINYIN).axes
+    (ax,) = plot.attention_lines(SENTENCE[:4], softmax_rows(1, 4, 5), 2, keys=PINYIN).axes
     assert [text.get_text() for text in ax.texts] == SENTENCE[:4] + PINYIN
     assert {line.get_ydata()[0] for line in ax.lines} == {2}
     assert sorted(line.get_ydata()[1] for line in ax.lines) == [0, 1, 2, 3, 4]
@@ -218,14 +219,14 @@ def test_lines_of_cross_attention_have_words_of_their_own_on_each_side():
 ])
 def test_attention_lines_refuse(changed, error, message):
     with pytest.raises(error, match=message):
-        plot_text.attention_lines(**({"tokens": SENTENCE, "weights": softmax_rows(2, 12, 12), "word": 7} | changed))
+        plot.attention_lines(**({"tokens": SENTENCE, "weights": softmax_rows(2, 12, 12), "word": 7} | changed))
 
 
 # ---- outputs ---------------------------------------------------------------------------------------------------------
 
 def test_outputs_stand_side_by_side_in_one_scale():
     trained = softmax_rows(5, 6)
-    left, right = maps(plot_text.output_probabilities(TARGET, trained, WORDS))
+    left, right = maps(plot.output_probabilities(TARGET, trained, WORDS))
     np.testing.assert_array_equal(values(left), TARGET)
     np.testing.assert_array_equal(values(right), trained)
     assert left.collections[0].get_clim() == right.collections[0].get_clim() == (0, 1)
@@ -237,7 +238,7 @@ def test_outputs_stand_side_by_side_in_one_scale():
 
 
 def test_many_words_get_the_whole_width():
-    figure = plot_text.output_probabilities(np.eye(30)[:4], softmax_rows(4, 30), WORDS * 5)
+    figure = plot.output_probabilities(np.eye(30)[:4], softmax_rows(4, 30), WORDS * 5)
     figure.draw_without_rendering()
     above, below = maps(figure)
     assert above.get_position().y0 > below.get_position().y1
@@ -256,14 +257,14 @@ def test_many_words_get_the_whole_width():
 ])
 def test_output_probabilities_refuse(changed, message):
     with pytest.raises(ValueError, match=message):
-        plot_text.output_probabilities(**({"target": TARGET, "trained": softmax_rows(5, 6), "words": WORDS} | changed))
+        plot.output_probabilities(**({"target": TARGET, "trained": softmax_rows(5, 6), "words": WORDS} | changed))
 
 
 # ---- positions as clocks ---------------------------------------------------------------------------------------------
 
 def test_an_offset_turns_a_hand_by_one_angle_wherever_it_starts():
     table = sinusoidal_interleaved(40, 8)
-    figure = plot_text.position_rotation(table, 5, positions=[0, 3, 34])
+    figure = plot.position_rotation(table, 5, positions=[0, 3, 34])
     clocks = np.array(figure.axes).reshape(3, 4)
     for pair in range(4):
         angle = np.degrees(5 / 10000 ** (2 * pair / 8)) % 360
@@ -282,9 +283,9 @@ def test_an_offset_turns_a_hand_by_one_angle_wherever_it_starts():
 
 
 def test_wide_tables_show_four_clocks_from_fast_to_slow():
-    figure = plot_text.position_rotation(sinusoidal_interleaved(20, 512), 1)
+    figure = plot.position_rotation(sinusoidal_interleaved(20, 512), 1)
     assert [ax.get_title() for ax in figure.axes[:4]] == [f"columns {2 * i}, {2 * i + 1}" for i in (0, 85, 170, 255)]
-    assert len(plot_text.position_rotation(sinusoidal_interleaved(2, 2), 1).axes) == 1
+    assert len(plot.position_rotation(sinusoidal_interleaved(2, 2), 1).axes) == 1
 
 
 @pytest.mark.parametrize(("changed", "message"), [
@@ -300,14 +301,14 @@ def test_wide_tables_show_four_clocks_from_fast_to_slow():
 ])
 def test_position_rotation_refuses(changed, message):
     with pytest.raises(ValueError, match=message):
-        plot_text.position_rotation(**({"table": sinusoidal_interleaved(30, 8), "offset": 5} | changed))
+        plot.position_rotation(**({"table": sinusoidal_interleaved(30, 8), "offset": 5} | changed))
 
 
 # ---- learning rates --------------------------------------------------------------------------------------------------
 
 def test_learning_rates_count_steps_from_one_and_mark_the_highest():
     rates = [noam(step, 64, 10) for step in range(1, 41)]
-    (ax,) = plot_text.learning_rates({"noam": rates, "flat": [1e-3] * 5}).axes
+    (ax,) = plot.learning_rates({"noam": rates, "flat": [1e-3] * 5}).axes
     curve, top, *_ = ax.lines
     np.testing.assert_array_equal(curve.get_xdata(), np.arange(1, 41))
     np.testing.assert_array_equal(curve.get_ydata(), rates)
@@ -327,15 +328,15 @@ def test_learning_rates_count_steps_from_one_and_mark_the_highest():
 ])
 def test_learning_rates_refuse(curves, error, message):
     with pytest.raises(error, match=message):
-        plot_text.learning_rates(curves)
+        plot.learning_rates(curves)
 
 
 # ---- Chinese ---------------------------------------------------------------------------------------------------------
 
 IN_CHINESE = {
-    "masks": lambda: plot_text.masks(scores(), CAUSAL, CHINESE, CHINESE),
-    "attention_lines": lambda: plot_text.attention_lines(CHINESE, softmax_rows(2, 5, 5), 4),
-    "output_probabilities": lambda: plot_text.output_probabilities(np.eye(5), softmax_rows(5, 5), CHINESE),
+    "masks": lambda: plot.masks(scores(), CAUSAL, CHINESE, CHINESE),
+    "attention_lines": lambda: plot.attention_lines(CHINESE, softmax_rows(2, 5, 5), 4),
+    "output_probabilities": lambda: plot.output_probabilities(np.eye(5), softmax_rows(5, 5), CHINESE),
 }
 
 

@@ -1,0 +1,16 @@
+"""Arrays in, a matplotlib Figure out: one style, labelled axes, a caption that says how to read it."""
+from tinymae.plot.attention_heatmaps import attention, attention_lines, attention_over_picture, rollout_over_pictures
+from tinymae.plot.diagrams import encoder_decoder
+from tinymae.plot.images import reconstructions, shuffle
+from tinymae.plot.line_charts import curves, learning_rates, loss_curve
+from tinymae.plot.mask_heatmaps import masks
+from tinymae.plot.matrices import Panel, heatmaps, output_probabilities
+from tinymae.plot.position_heatmaps import position_grid, position_rotation, positional_encoding
+from tinymae.plot.scatter import points
+from tinymae.plot.style import save
+
+__all__ = (
+    "Panel", "attention", "attention_lines", "attention_over_picture", "curves", "encoder_decoder", "heatmaps",
+    "learning_rates", "loss_curve", "masks", "output_probabilities", "points", "position_grid", "position_rotation",
+    "positional_encoding", "reconstructions", "rollout_over_pictures", "save", "shuffle",
+)
