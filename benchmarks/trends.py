@@ -22,7 +22,6 @@ import numpy as np
 
 from tinymae import plot
 from tinymae.blocks import encoder_backward, encoder_forward
-from tinymae.demo import prepare
 from tinymae.files import whole_file
 from tinymae.images.labelled import fit_pictures, load_labelled
 from tinymae.images.pixels import to_pixels
@@ -42,7 +41,9 @@ from tinymae.ops.positional import positional_backward, positional_forward
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers, micro_batches, value_and_grad
 from tinymae.plot import style
-from tinymae.probe import accuracies, features
+from tinymae.tasks.encoders import features
+from tinymae.tasks.probe import accuracies
+from tinymae.tasks.restore import prepare
 from tinymae.training import Run, cosine, train
 
 BATCH, MICRO_BATCH = 32, 16

@@ -37,8 +37,9 @@ from tinymae.ops import attention
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.ops.softmax import softmax_backward, softmax_forward
 from tinymae.optim import AdamW, clip_grad_norm, noam
+from tinymae.tasks.train_translator import train_translator
+from tinymae.tasks.translate import Translator, encode_pairs, score
 from tinymae.training import Run, train
-from tinymae.translation import Translator, encode_pairs, score, train_translator
 
 threadpool_limits(1, "blas")                                   # for matrices this small one thread is faster than several
 figures = Path("figures")

@@ -31,7 +31,8 @@ from tinymae.data.text import BOS, EOS, PAD, UNK, pad_batch, tokenize_words
 from tinymae.models.decoding import State, beam_search, greedy, sample
 from tinymae.models.transformer import decode, encode, to_vocabulary
 from tinymae.ops.softmax import softmax_forward
-from tinymae.translation import SMALL, Translator, train_translator
+from tinymae.tasks.train_translator import SMALL, train_translator
+from tinymae.tasks.translate import Translator
 
 threadpool_limits(1, "blas")                                   # for matrices this small one thread is faster than several
 figures = Path("figures")

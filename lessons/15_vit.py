@@ -23,7 +23,6 @@ from scipy.signal import correlate
 from threadpoolctl import threadpool_limits
 
 from tinymae import plot, tree
-from tinymae.classification import endless_batches
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.images.pixels import resize_picture, to_pixels
 from tinymae.images.sources import digits, load_images
@@ -31,6 +30,7 @@ from tinymae.models import attention_maps, fine_tuning, patch_encoder, vit
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.patches import patchify_backward, patchify_forward, unpatchify
 from tinymae.optim import AdamW, warmup_cosine
+from tinymae.tasks.classify import endless_batches
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures, rng = Path("figures"), np.random.default_rng(0)

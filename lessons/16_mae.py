@@ -23,7 +23,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tinymae import plot, pretrained, tree
-from tinymae.demo import restore
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.invariants import assert_mask_hides
 from tinymae.images.crops import picture_bank, random_crops, unseen_crops
@@ -35,6 +34,7 @@ from tinymae.models.patch_encoder import encoder_features, vit_encoder_forward
 from tinymae.ops.losses import masked_mse_backward, masked_mse_forward
 from tinymae.ops.patches import patchify_forward, unpatchify, unshuffle_backward, unshuffle_forward
 from tinymae.optim import AdamW, warmup_cosine
+from tinymae.tasks.restore import restore
 from tinymae.weights import read_weights, write_pth
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several

@@ -25,7 +25,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
 from tinymae import plot, tree
-from tinymae.classification import vit_from
 from tinymae.estimator import MaskedAutoencoder
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.images.labelled import load_labelled
@@ -34,7 +33,9 @@ from tinymae.models.mae import mae_backward, mae_forward
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.optim import AdamW, warmup_cosine
-from tinymae.probe import Encoder, accuracies, few_labels
+from tinymae.tasks.classify import vit_from
+from tinymae.tasks.encoders import Encoder
+from tinymae.tasks.probe import accuracies, few_labels
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures, rng = Path("figures"), np.random.default_rng(0)
@@ -114,7 +115,7 @@ assert all(row.ok for row in rows)
 # ---------------------
 # This loss has one lowest point, so whoever gets there gets the same weights: no schedule, no luck. (Only b may move, all its
 # numbers alike: softmax does not see that.) A general minimiser with our gradient, and scikit-learn's ``LogisticRegression``,
-# which ``tinymae.probe`` uses. It multiplies the sum of the losses by C and leaves the penalty alone, so that C = 1 / (n l2).
+# which ``tinymae.tasks.probe`` uses. It multiplies the sum of the losses by C and leaves the penalty alone, so that C = 1 / (n l2).
 
 l2 = 1 / first                                                  # C = 1
 

@@ -28,7 +28,6 @@ import numpy as np
 from PIL import Image
 
 from tinymae import plot, pretrained, tree
-from tinymae.demo import reconstruct_published
 from tinymae.gradcheck import gradcheck
 from tinymae.images.crops import picture_bank, random_crops, unseen_crops
 from tinymae.images.fills import removed_pixels
@@ -37,6 +36,7 @@ from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models import mae
 from tinymae.ops.linear import linear_forward
 from tinymae.optim import AdamW, warmup_cosine
+from tinymae.tasks.restore import reconstruct_published
 from tinymae.weights import read_weights, write_pth, write_safetensors
 
 figures, rng = Path("figures"), np.random.default_rng(0)

@@ -5,8 +5,15 @@ import signal
 import numpy as np
 import pytest
 
-from tinymae import checkpoint, classification, tree
-from tinymae.classification import (
+from tinymae import checkpoint, tree
+from tinymae.images.labelled import Labelled, load_labelled
+from tinymae.images.pixels import MEAN, STD, to_pixels
+from tinymae.models.mae import MAEConfig, mae_init
+from tinymae.models.patch_encoder import encoder_features
+from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
+from tinymae.parallel import Workers
+from tinymae.tasks import classify
+from tinymae.tasks.classify import (
     Classifier,
     Settings,
     endless_batches,
@@ -17,13 +24,7 @@ from tinymae.classification import (
     vit_from,
     vit_gradient,
 )
-from tinymae.images.labelled import Labelled, load_labelled
-from tinymae.images.pixels import MEAN, STD, to_pixels
-from tinymae.models.mae import MAEConfig, mae_init
-from tinymae.models.patch_encoder import encoder_features
-from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
-from tinymae.parallel import Workers
-from tinymae.probe import load_encoder
+from tinymae.tasks.encoders import load_encoder
 
 SIZES = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "pool": "mean", "positions": "fixed"}
 QUICK = Settings(SIZES, 1e-2, batch=10, micro_batch=4, shift=1)
@@ -183,7 +184,7 @@ def test_pictures_are_moved_flipped_and_mixed(monkeypatch):
 
 def interrupt(monkeypatch, step):
     """Somebody presses Ctrl-C, once, in a step (from 1) of the training that follows."""
-    real, calls = classification.vit_gradient, []
+    real, calls = classify.vit_gradient, []
 
     def vit_gradient(*arguments):
         gradient = real(*arguments)

@@ -188,11 +188,11 @@ LAYERS = [
     "tinymae.pretrained",
     "tinymae.marian",
     "tinymae.training",
-    "tinymae.probe",
-    "tinymae.classification",
+    "tinymae.tasks.probe",
+    "tinymae.tasks.classify",
     "tinymae.estimator",
-    "tinymae.translation",
-    "tinymae.demo",
+    "tinymae.tasks.translate",
+    "tinymae.tasks.restore",
     "tinymae.learn.lessons",
     "tinymae.learn.judge",
     "tinymae.learn.check_layers",
@@ -333,10 +333,10 @@ def test_nothing_is_global(module):
     ("tinymae.models.vit", "from tinymae.models.mae import f", "imports tinymae.models.mae, which stands above it"),
     ("tinymae.models.mae", "from tinymae import training", "imports tinymae.training, which stands above it"),
     ("tinymae.training", "from tinymae.checkpoint import _pack", "imports tinymae.checkpoint._pack, which is private"),
-    ("tinymae.demo", "from tinymae.__main__ import main", "imports tinymae.__main__, which stands above it"),
-    ("tinymae.demo", "from tinymae import __version__", "imports tinymae, which stands above it"),
+    ("tinymae.tasks.restore", "from tinymae.__main__ import main", "imports tinymae.__main__, which stands above it"),
+    ("tinymae.tasks.restore", "from tinymae import __version__", "imports tinymae, which stands above it"),
     ("tinymae.plot.style", "def f():\n import torch.nn", "imports torch"),
-    ("tinymae.demo", "def f():\n from matplotlib import pyplot", "imports matplotlib"),
+    ("tinymae.tasks.restore", "def f():\n from matplotlib import pyplot", "imports matplotlib"),
     ("tinymae.trace", "import seaborn as sns", "imports seaborn"),
     ("tinymae.ops.linear", "from PIL import Image", "imports PIL"),
 ])
@@ -351,7 +351,7 @@ def test_import_rules_bite(module, source, complaint):
 ])
 def test_hidden_imports_are_refused(source, complaint):
     with pytest.raises(AssertionError, match=complaint):
-        wrong_arrows("tinymae.demo", source)
+        wrong_arrows("tinymae.tasks.restore", source)
 
 
 def test_a_new_module_needs_a_place():

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinymae import __version__, checkpoint, demo, plot, training
+from tinymae import __version__, checkpoint, plot, training
 from tinymae.__main__ import main
 from tinymae.images import crops
 from tinymae.images.fills import linear_fill, nearest_fill
 from tinymae.images.pixels import to_picture, to_pixels
 from tinymae.models.mae import MAEConfig, mae_forward, mae_init, mae_reconstruct, random_masking
+from tinymae.tasks import restore
 
 TINY = {
     "img_size": 12, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2, "decoder_embed_dim": 8, "decoder_depth": 1,
@@ -82,7 +83,7 @@ def drawn(monkeypatch):
 def interrupt(monkeypatch):
     """interrupt(n): somebody presses Ctrl-C, once, in step n (from 1) of the training that follows."""
     def at(step):
-        real, calls = demo.mae_gradient, []
+        real, calls = restore.mae_gradient, []
 
         def mae_gradient(*arguments):
             gradient = real(*arguments)
@@ -147,10 +148,10 @@ def test_demo_writes_what_it_promises_and_says_where(name, expected, steps, requ
 def test_the_model_of_the_demo_is_the_one_in_the_table(digits):
     folder, _ = digits
     saved = checkpoint.load(folder / "mae.npz", "mae", MAEConfig, mae_init)
-    task = demo.prepare("digits")
+    task = restore.prepare("digits")
     results = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
     assert saved.config == task.config and saved.step == results["steps"] == len(saved.extra["losses"])
-    assert demo.table(task, saved.params) == {key: results[key] for key in ("mae", "mean", "nearest", "linear")}
+    assert restore.table(task, saved.params) == {key: results[key] for key in ("mae", "mean", "nearest", "linear")}
     assert saved.extra["evaluations"][-1][0] == saved.step and saved.extra["data"] == "digits"
 
 
@@ -161,9 +162,9 @@ def test_demo_names_normalised_pixels_in_its_pictures(tmp_path, drawn, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir()} == DIGITS_FILES | {"restored_50.png"}
     assert len(drawn) == 3 and all("visible patches" in call["mode"] and "TRUE" not in call["mode"] for call in drawn)
     saved = checkpoint.load(tmp_path / "out" / "mae.npz", "mae", MAEConfig, mae_init)
-    task = demo.prepare(data, mask_ratio=0.5, norm_pix_loss=True)
+    task = restore.prepare(data, mask_ratio=0.5, norm_pix_loss=True)
     assert saved.config == task.config and saved.config.norm_pix_loss and saved.config.mask_ratio == 0.5
-    pictures, original, mode = demo.restore(task.unseen[:2], saved.params, saved.config, 0.5)
+    pictures, original, mode = restore.restore(task.unseen[:2], saved.params, saved.config, 0.5)
     assert mode == drawn[0]["mode"]
     np.testing.assert_array_equal(original, to_picture(task.unseen[:2]))
     assert all(picture.shape == original.shape and picture.dtype == np.uint8 for picture in pictures)
@@ -220,15 +221,15 @@ def test_table_is_measured_on_the_same_hidden_pixels(norm_pix_loss):
     config = MAEConfig(**TINY, norm_pix_loss=norm_pix_loss)
     params = mae_init(config, np.random.default_rng(0))
     unseen = to_pixels(numbers(5, 12, 12, 3))
-    task = demo.Task(config, None, unseen, None)
-    noise = demo.unseen_noise(task)
-    assert noise.shape == (5, 9) and np.array_equal(noise, demo.unseen_noise(task))
+    task = restore.Task(config, None, unseen, None)
+    noise = restore.unseen_noise(task)
+    assert noise.shape == (5, 9) and np.array_equal(noise, restore.unseen_noise(task))
     *_, mask = random_masking(noise, config.mask_ratio)
     removed = np.array([np.kron(row.reshape(3, 3), np.ones((4, 4))) for row in mask]) == 1
     constant = []
     for picture, gone in zip(unseen.astype(np.float64), removed, strict=True):
         constant.append(((picture[gone] - picture[~gone].mean(axis=0)) ** 2).mean())
-    table = demo.table(task, params)
+    table = restore.table(task, params)
     assert list(table) == ["mae", "mean", "nearest", "linear"] and all(type(value) is float for value in table.values())
     assert table["mean"] == pytest.approx(np.mean(constant), rel=1e-5)
     for name, fill in (("nearest", nearest_fill), ("linear", linear_fill)):
@@ -245,7 +246,7 @@ def test_table_is_measured_on_the_same_hidden_pixels(norm_pix_loss):
 
 
 def test_small_pictures_are_used_whole_and_the_last_fifth_is_kept_apart(tmp_path):
-    task = demo.prepare(small_pictures(tmp_path, count=25))
+    task = restore.prepare(small_pictures(tmp_path, count=25))
     pictures = numbers(25, 8, 8, 3)
     assert task.config.img_size == 8 and task.config.in_chans == 3 and task.photo is None
     np.testing.assert_array_equal(to_picture(task.unseen), pictures[-5:])
@@ -259,7 +260,7 @@ def test_small_pictures_are_used_whole_and_the_last_fifth_is_kept_apart(tmp_path
 @pytest.mark.parametrize(("rows", "cols"), [(1, 1), (2, 2), (7, 7), (28, 28), (31, 31), (61, 61), (64, 64), (20, 13)])
 def test_small_pictures_of_any_size(tmp_path, rows, cols):
     np.savez(tmp_path / "small.npz", images=numbers(3, rows, cols))
-    task = demo.prepare(str(tmp_path / "small.npz"))
+    task = restore.prepare(str(tmp_path / "small.npz"))
     config = task.config
     assert config.img_size % config.patch_size == 0 and config.patch_size >= 2 and config.grid[0] >= 4
     assert task.unseen.shape == (1, config.img_size, config.img_size, 1)
@@ -270,12 +271,12 @@ def test_photographs_become_crops(tmp_path):
     """Of several sizes: the last one of three is kept apart, whole and in crops."""
     for i, (rows, cols) in enumerate([(70, 90), (100, 66), (80, 120)]):
         Image.fromarray(numbers(rows, cols, 3, seed=i)).save(tmp_path / f"{i}.png")
-    task = demo.prepare(str(tmp_path))
+    task = restore.prepare(str(tmp_path))
     size = task.config.img_size
     assert task.config.in_chans == 3
     np.testing.assert_array_equal(task.photo, numbers(80, 120, 3, seed=2))
     assert len(task.unseen) >= 1 and task.unseen.shape[1:] == (size, size, 3) and task.unseen.dtype == np.float32
-    np.testing.assert_array_equal(task.unseen, demo.prepare(str(tmp_path)).unseen)      # always the same ones
+    np.testing.assert_array_equal(task.unseen, restore.prepare(str(tmp_path)).unseen)      # always the same ones
     sample = task.sample(np.random.default_rng(0), 7)
     assert sample.shape == (7, size, size, 3) and sample.dtype == np.float32 and np.isfinite(sample).all()
     assert len({picture.tobytes() for picture in sample}) == 7
@@ -284,7 +285,7 @@ def test_photographs_become_crops(tmp_path):
 
 def test_grey_photographs_become_crops(tmp_path):
     np.savez(tmp_path / "grey.npz", images=numbers(3, 70, 90))
-    task = demo.prepare(str(tmp_path / "grey.npz"))
+    task = restore.prepare(str(tmp_path / "grey.npz"))
     assert task.config.in_chans == 1 and task.photo.shape == (70, 90, 1)
     assert task.sample(np.random.default_rng(0), 2).shape == (2, task.config.img_size, task.config.img_size, 1)
 
@@ -400,7 +401,7 @@ def test_resume_with_nothing_there(tmp_path, capsys):
 @pytest.mark.parametrize("with_optimizer", [False, True])
 def test_resume_from_a_model_that_was_saved_otherwise(tmp_path, capsys, with_optimizer):
     """Without an optimiser, or without the history that training keeps."""
-    config = demo.prepare(small_pictures(tmp_path)).config
+    config = restore.prepare(small_pictures(tmp_path)).config
     params, rng = mae_init(config, np.random.default_rng(0)), np.random.default_rng(0)
     optimizer = training.AdamW(params) if with_optimizer else None
     path = checkpoint.save(tmp_path / "out" / "mae.npz", "mae", config, params, 1, optimizer, rng)
@@ -491,7 +492,7 @@ def test_reconstruct(tmp_path, models, drawn, capsys, model, kind):
     if model == "grey":                                         # the central square
         assert (rows, cols) == (12, 12)
     else:                                                       # in whole tiles: all of it, or the middle if it is very long
-        assert min(rows, cols) == demo.TILES * 12 and rows % 12 == cols % 12 == 0
+        assert min(rows, cols) == restore.TILES * 12 and rows % 12 == cols % 12 == 0
         assert rows / cols == pytest.approx(np.clip(rgb.shape[0] / rgb.shape[1], 1 / 4, 4), rel=0.15)
     if kind == "rgba":
         assert (original == 255).all()
@@ -541,10 +542,10 @@ def test_the_tiles_of_a_photograph_come_back_in_their_places(rows, cols, channel
     """With nothing hidden, the pasted tiles are the photograph."""
     config = MAEConfig(**TINY, in_chans=channels)
     photo = numbers(rows, cols, channels)
-    (masked, reconstruction, pasted), original, _ = demo.restore_photo(photo, mae_init(config, None), config, 0.0)
+    (masked, reconstruction, pasted), original, _ = restore.restore_photo(photo, mae_init(config, None), config, 0.0)
     assert masked.shape == reconstruction.shape == pasted.shape == original.shape
     np.testing.assert_array_equal(pasted, original)
-    if rows == cols == 12 * demo.TILES:                         # as it was
+    if rows == cols == 12 * restore.TILES:                         # as it was
         np.testing.assert_array_equal(original[0], photo)
 
 
@@ -659,7 +660,7 @@ def test_training_that_diverges_keeps_the_last_model(tmp_path, capsys, monkeypat
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What the command line asks of demo.demo: a list of (data, out, options)."""
+    """What the command line asks of tasks.demo.demo: a list of (data, out, options)."""
     calls = []
     monkeypatch.setattr(demo, "demo", lambda data, out, **options: calls.append((data, out, options)))
     return calls

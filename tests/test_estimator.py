@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tinymae import tree
 from tinymae.estimator import Layout, MaskedAutoencoder, VisionTransformerClassifier, threads
 from tinymae.models.mae import mae_reconstruct
-from tinymae.probe import features
+from tinymae.tasks.encoders import features
 
 TINY = {"embed_dim": 8, "depth": 1, "num_heads": 2, "n_jobs": 1, "random_state": 0}
 

@@ -58,7 +58,7 @@ def mae_folder(tmp_path_factory):
 
 
 def test_the_sizes_of_train_mae(mae_folder, capsys):
-    from tinymae.probe import load_encoder
+    from tinymae.tasks.encoders import load_encoder
 
     config = load_encoder(mae_folder).config
     assert (config.embed_dim, config.depth, config.decoder_embed_dim, config.patch_size) == (16, 1, 8, 2)

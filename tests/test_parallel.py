@@ -18,7 +18,8 @@ from tinymae import tree
 from tinymae.models.mae import MAEConfig, mae_backward, mae_forward, mae_init
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers, micro_batches, value_and_grad, world
-from tinymae.training import Run, mae_gradient, train
+from tinymae.tasks.restore import mae_gradient
+from tinymae.training import Run, train
 
 CONFIG = MAEConfig(
     img_size=12, patch_size=4, in_chans=2, embed_dim=8, depth=2, num_heads=2, decoder_embed_dim=8, decoder_depth=1,

@@ -5,22 +5,14 @@ import types
 import numpy as np
 import pytest
 
-from tinymae import translation, tree
+from tinymae import tree
 from tinymae.__main__ import main
 from tinymae.data.corpus import Corpus, load_corpus, read_pairs
 from tinymae.data.text import pad_batch, tokenize_words
 from tinymae.models.transformer import transformer_forward
-from tinymae.translation import (
-    Encoded,
-    Settings,
-    Translator,
-    average,
-    drop_long,
-    evaluate,
-    score,
-    settings_for,
-    train_translator,
-)
+from tinymae.tasks import train_translator, translate
+from tinymae.tasks.train_translator import Settings, drop_long, settings_for, train_translator
+from tinymae.tasks.translate import Encoded, Translator, average, evaluate, score
 
 TINY = Settings(
     {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "d_ff": 24, "dropout": 0.1, "norm_first": True,
@@ -56,7 +48,7 @@ def test_it_learns_to_translate(tmp_path):
 
 def test_interrupted_and_resumed_is_never_interrupted(tmp_path, monkeypatch):
     whole = run_it(tmp_path / "whole")
-    real, calls = translation.transformer_forward, []
+    real, calls = translate.transformer_forward, []
 
     def interrupt(*args, **options):
         calls.append(None)
@@ -66,7 +58,7 @@ def test_interrupted_and_resumed_is_never_interrupted(tmp_path, monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(translation, "transformer_forward", interrupt)
-    monkeypatch.setattr(translation, "score", lambda *args, **options: translation.Score(1.0, 1.0, 0.0))
+    monkeypatch.setattr(translation, "score", lambda *args, **options: translate.Score(1.0, 1.0, 0.0))
     first = run_it(tmp_path / "parts", threads=1)
     assert first.interrupted and 0 < first.step < 12
     monkeypatch.undo()
@@ -79,14 +71,14 @@ def test_interrupted_and_resumed_is_never_interrupted(tmp_path, monkeypatch):
 def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(tmp_path):
     """Words, not sentences, are what the mean is over."""
     run = run_it(tmp_path, steps=2)
-    saved, languages = translation.load_translator(tmp_path)
+    saved, languages = translate.load_translator(tmp_path)
     config = saved.config.__class__(**{**vars(saved.config), "dropout": 0.0})
-    pairs = translation.encode_pairs([*PAIRS, ("i", "i i i i i i")], languages)
+    pairs = translate.encode_pairs([*PAIRS, ("i", "i i i i i i")], languages)
     params = tree.map(lambda leaf: leaf.astype(np.float64), run.params)
     results = []
     for micro_batch in (1000, 12):
-        with translation.Workers(2) as workers:
-            gradient = translation.transformer_gradient(config, pairs, iter([np.arange(13)]), micro_batch, workers)
+        with translate.Workers(2) as workers:
+            gradient = train_translator.transformer_gradient(config, pairs, iter([np.arange(13)]), micro_batch, workers)
             results.append(gradient(params, np.random.default_rng(0)))
     (loss, whole), (other, parts) = results
     assert loss == pytest.approx(other, rel=1e-12)
@@ -96,8 +88,8 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(tmp_path):
 
 def test_score_is_the_loss_over_all_words(tmp_path):
     run = run_it(tmp_path, steps=2)
-    saved, languages = translation.load_translator(tmp_path)
-    pairs = translation.encode_pairs(PAIRS, languages)
+    saved, languages = translate.load_translator(tmp_path)
+    pairs = translate.encode_pairs(PAIRS, languages)
     small, large = score(run.params, saved.config, pairs, rows=5), score(run.params, saved.config, pairs, rows=50)
     assert small.loss == pytest.approx(large.loss, rel=1e-5) and small.accuracy == large.accuracy
     assert small.perplexity == pytest.approx(np.exp(small.loss))
@@ -107,7 +99,7 @@ def test_score_is_the_loss_over_all_words(tmp_path):
 
 def test_it_says_what_looks_wrong(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(translation, "score", lambda *args, **options: translation.Score(9.0, 8000.0, 0.99))
+    monkeypatch.setattr(translation, "score", lambda *args, **options: translate.Score(9.0, 8000.0, 0.99))
     train_translator(CORPUS, tmp_path, TINY, steps=1, bar=False, say=lines.append)
     text = "\n".join(lines)
     assert "far from ln V" in text and "does the future leak?" in text and "i see cats -> " in text
@@ -181,7 +173,7 @@ def test_exact_counts_tokens_not_spaces(tmp_path):
 
 def test_batches_are_the_same_for_the_same_seed():
     pairs = Encoded([[5, 2]] * 30, [[6, 7, 2]] * 30)
-    first, again, other = (translation.endless_batches(pairs, 12, seed) for seed in (0, 0, 1))
+    first, again, other = (train_translator.endless_batches(pairs, 12, seed) for seed in (0, 0, 1))
     taken = [np.concatenate([next(batches) for _ in range(16)]) for batches in (first, again, other)]
     np.testing.assert_array_equal(taken[0], taken[1])
     assert not np.array_equal(taken[0], taken[2])
@@ -189,17 +181,17 @@ def test_batches_are_the_same_for_the_same_seed():
 
 def test_a_model_without_history_cannot_be_resumed(tmp_path):
     run_it(tmp_path, steps=1)
-    saved, _ = translation.load_translator(tmp_path)
+    saved, _ = translate.load_translator(tmp_path)
     path = tmp_path / "transformer.npz"
     said = {name: saved.extra[name] for name in ("source", "target", "seed", "settings", "frozen")}
-    translation.checkpoint.save(path, "transformer", saved.config, saved.params, extra=said)
+    translate.checkpoint.save(path, "transformer", saved.config, saved.params, extra=said)
     with pytest.raises(ValueError, match="no optimiser and rng"):
         run_it(tmp_path, resume=True)
-    run = translation.Run(saved.params, translation._optimizer(saved.params), np.random.default_rng(0))
-    translation.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng, said)
+    run = translate.Run(saved.params, train_translator._optimizer(saved.params), np.random.default_rng(0))
+    translate.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng, said)
     with pytest.raises(ValueError, match="not the history"):
         run_it(tmp_path, resume=True)
-    translation.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng)
+    translate.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng)
     with pytest.raises(ValueError, match="does not say its frozen, seed"):
         run_it(tmp_path, resume=True)
 
@@ -215,7 +207,7 @@ def test_a_run_is_resumed_with_the_options_it_was_begun_with(tmp_path):
 def test_epochs(tmp_path):
     lines = []
     run = run_it(tmp_path, steps=None, epochs=3, say=lines.append)
-    per_epoch = [len(translation.epoch_batches(encoded(tmp_path), TINY.tokens, 0, epoch)) for epoch in range(3)]
+    per_epoch = [len(train_translator.epoch_batches(encoded(tmp_path), TINY.tokens, 0, epoch)) for epoch in range(3)]
     assert [step for step, _ in run.evaluations] == list(np.cumsum(per_epoch))
     text = "\n".join(lines)
     for epoch, (step, loss) in enumerate(run.evaluations, 1):
@@ -224,7 +216,7 @@ def test_epochs(tmp_path):
 
 
 def encoded(folder, pairs=PAIRS):
-    return translation.encode_pairs(pairs, Translator.load(folder).languages)
+    return translate.encode_pairs(pairs, Translator.load(folder).languages)
 
 
 @pytest.mark.parametrize("length", [{}, {"steps": 2, "epochs": 2}, {"steps": None, "epochs": 0}])
@@ -238,8 +230,8 @@ def test_average_is_the_mean_of_the_last_parameters(tmp_path):
     steps = average(tmp_path / "run", tmp_path / "mean", last=3)
     assert steps == [7, 8, 9]
     paths = [tmp_path / "run" / "last" / f"step-{step:08d}.npz" for step in steps]
-    config, init = translation.TransformerConfig, translation.transformer_init
-    kept = [dict(tree.leaves(translation.checkpoint.load(path, "transformer", config, init).params)) for path in paths]
+    config, init = translate.TransformerConfig, translate.transformer_init
+    kept = [dict(tree.leaves(translate.checkpoint.load(path, "transformer", config, init).params)) for path in paths]
     mean = Translator.load(tmp_path / "mean")
     for path, leaf in tree.leaves(mean.params):
         assert leaf.dtype == np.float32
@@ -333,21 +325,21 @@ def test_unknown_words_are_reported_and_never_said(tmp_path, capsys):
     assert main(["translate", "--model", str(tmp_path), "you see mice"]) == 0
     assert "unknown to the model: mice" in capsys.readouterr().err
     translator = Translator.load(tmp_path)
-    translator.params["tgt_embed"][translation.UNK] = 30 * np.sign(run.params["decoder"]["norm"]["beta"] + 1e-9)
+    translator.params["tgt_embed"][translate.UNK] = 30 * np.sign(run.params["decoder"]["norm"]["beta"] + 1e-9)
     for beam in (1, 2):
         assert "<unk>" not in translator.translate(["you see mice"], beam)[0]
 
 
 def test_settings_fit_the_corpus():
-    assert settings_for(load_corpus(["dates"])) is settings_for(load_corpus(["french"])) is translation.SMALL
+    assert settings_for(load_corpus(["dates"])) is settings_for(load_corpus(["french"])) is train_translator.SMALL
     many = [(f"word{i} word{i + 1}", "target") for i in range(1000)]
-    assert settings_for(Corpus(many, many[:3], "words", "words")) is translation.LARGE
+    assert settings_for(Corpus(many, many[:3], "words", "words")) is train_translator.LARGE
 
 
 def test_an_interruption_leaves_nothing_in_the_average(tmp_path, monkeypatch):
     settings = TINY._replace(tokens=20, micro_batch=100)        # several steps in an epoch
     run_it(tmp_path / "whole", steps=None, epochs=4, settings=settings, threads=1)
-    real, calls = translation.transformer_forward, []
+    real, calls = translate.transformer_forward, []
 
     def interrupt(*args, **options):
         calls.append(None)

@@ -20,7 +20,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tinymae import tree
-from tinymae.classification import Settings, endless_batches, vit_gradient
 from tinymae.images.fills import removed_pixels
 from tinymae.models.fine_tuning import vit_decays
 from tinymae.models.mae import MAEConfig, mae_decays, mae_init, mae_reconstruct
@@ -28,8 +27,10 @@ from tinymae.models.vit import ViTConfig, vit_init, vit_logits
 from tinymae.ops.softmax import softmax_forward
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers, micro_batches
-from tinymae.probe import features
-from tinymae.training import Run, cosine, mae_gradient, train
+from tinymae.tasks.classify import Settings, endless_batches, vit_gradient
+from tinymae.tasks.encoders import features
+from tinymae.tasks.restore import mae_gradient
+from tinymae.training import Run, cosine, train
 
 TYPES = (np.float64, np.float32)
 ROWS = 256                      # pictures at a time: memory
@@ -218,7 +219,7 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
     embed_dim, depth, num_heads, pool, positions, dropout : as `models.vit.ViTConfig`
     steps, batch_size : int, how long to train
     learning_rate : float, the highest one
-    weight_decay, label_smoothing, mixup, shift, flip : as `classification.Settings`. The last three change the pictures, and
+    weight_decay, label_smoothing, mixup, shift, flip : as `tasks.classify.Settings`. The last three change the pictures, and
         are off by default: not every table of numbers may be moved or mirrored
     random_state, n_jobs, verbose : as `MaskedAutoencoder`
 

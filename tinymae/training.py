@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from tinymae.checkpoint import restore_optimizer
-from tinymae.models.mae import mae_backward, mae_forward
 from tinymae.optim import AdamW, clip_grad_norm, warmup_cosine
-from tinymae.parallel import micro_batches, value_and_grad
 
 
 @dataclass
@@ -67,33 +65,6 @@ def resumed(saved, optimizer, path):
     return Run(
         saved.params, optimizer, saved.rng, saved.step, saved.extra["seconds"], saved.extra["losses"], evaluations
     )
-
-
-def mae_gradient(config, sample, batch, micro_batch, workers):
-    """The gradient of a masked autoencoder on fresh pictures, as a function(params, rng) -> (loss, dparams).
-
-    Parameters
-    ----------
-    config : MAEConfig
-    sample : callable; sample(rng, count) -> pictures (count, img_size, img_size, C). Runs in the worker threads
-    batch, micro_batch : int
-    workers : parallel.Workers
-    """
-    number = config.grid[0] * config.grid[1]
-
-    def gradient(params, rng):
-        slices = micro_batches(batch, micro_batch)
-
-        def part(job):
-            child, piece = job
-            count = piece.stop - piece.start
-            images, noise = sample(child, count), child.random((count, number))
-            loss, cache = mae_forward(images, params, config, noise)
-            return loss * (count / batch), mae_backward(count / batch, cache)
-
-        return value_and_grad(part, list(zip(rng.spawn(len(slices)), slices, strict=True)), workers)
-
-    return gradient
 
 
 def cosine(lr, warmup=0.05):

@@ -34,7 +34,7 @@ def add_demo(commands):
 
 
 def _demo(data, out, steps, minutes, **options):
-    from tinymae.demo import demo
+    from tinymae.tasks.demo import demo
 
     demo(data, out, **_length(data, steps, minutes), **options)
     return 0
@@ -53,7 +53,7 @@ def add_train(models):
 
 
 def _train_mae(data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume, **sizes):
-    from tinymae.demo import prepare, train_mae
+    from tinymae.tasks.restore import prepare, train_mae
 
     task = prepare(data, mask_ratio, norm_pix_loss, {name: size for name, size in sizes.items() if size is not None})
     run = train_mae(task, out, **_length(data, steps, minutes), seed=seed, threads=threads, resume=resume, extra={"data": data})
@@ -77,7 +77,7 @@ def add_reconstruct(commands):
 
 
 def _reconstruct(picture, model, weights, mask_ratio, seed, out):
-    from tinymae.demo import reconstruct, reconstruct_published
+    from tinymae.tasks.restore import reconstruct, reconstruct_published
 
     out = out or Path("figures", f"{picture.stem}_restored.png")
     if weights:

@@ -43,7 +43,8 @@ def _train_translate(
     from tqdm import tqdm
 
     from tinymae.data.corpus import load_corpus
-    from tinymae.translation import Translator, settings_for, train_translator
+    from tinymae.tasks.train_translator import settings_for, train_translator
+    from tinymae.tasks.translate import Translator
 
     corpus = load_corpus(data, seed, valid)
     corpus = corpus.reversed() if reverse else corpus
@@ -110,7 +111,7 @@ def _translate_published(text, weights, tokens, beam):
 
 
 def _translate_own(text, model, beam, attention, layer):
-    from tinymae.translation import Translator
+    from tinymae.tasks.translate import Translator
 
     if layer is not None and not attention:
         raise ValueError("--layer is for a picture: give --attention FILE.png, too")
@@ -153,7 +154,7 @@ def add_average(commands):
 
 
 def _average(model, last, out):
-    from tinymae.translation import average
+    from tinymae.tasks.translate import average
 
     steps = average(model, out, last)
     print(f"the mean of the parameters after {', '.join(map(str, steps))} steps: {out}")
@@ -172,7 +173,7 @@ def add_evaluate(models):
 
 def _evaluate_translate(model, data, reverse, beam):
     from tinymae.data.corpus import NAMES, load_corpus, read_pairs
-    from tinymae.translation import Translator, evaluate
+    from tinymae.tasks.translate import Translator, evaluate
 
     translator = Translator.load(model)
     pairs = load_corpus(data, translator.seed).held_out if data[0] in NAMES else read_pairs(data)

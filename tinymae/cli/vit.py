@@ -32,8 +32,8 @@ def add_train(models):
 def _train_vit(data, from_folder, epochs, steps, minutes, seed, threads, out, resume, **options):
     from tqdm import tqdm
 
-    from tinymae.classification import evaluate, settings_for, train_vit
     from tinymae.images.labelled import load_labelled
+    from tinymae.tasks.classify import evaluate, settings_for, train_vit
 
     labelled = load_labelled(data)
     if epochs is None and steps is None and minutes is None:
@@ -65,8 +65,8 @@ def add_evaluate(models):
 
 
 def _evaluate_vit(model, data, whole, rollout):
-    from tinymae.classification import evaluate
     from tinymae.images.labelled import load_labelled
+    from tinymae.tasks.classify import evaluate
 
     labelled = load_labelled(data)
     result = evaluate(model, labelled, whole)
@@ -85,10 +85,10 @@ def _evaluate_vit(model, data, whole, rollout):
 
 def _draw_rollout(model, labelled, path):
     from tinymae import plot
-    from tinymae.classification import Classifier
     from tinymae.images.labelled import fit_pictures
     from tinymae.images.pixels import to_pixels
     from tinymae.models.attention_maps import attention_rollout, vit_attention
+    from tinymae.tasks.classify import Classifier
 
     classifier = Classifier.load(model)
     config = classifier.config
@@ -115,7 +115,7 @@ def add_probe(commands):
 
 def _probe(model, data, per_class):
     from tinymae.images.labelled import load_labelled
-    from tinymae.probe import probe
+    from tinymae.tasks.probe import probe
 
     report = probe(model, load_labelled(data), per_class)
     print(f"accuracy on {report['test']} pictures kept apart, learned from {report['train']} labels")

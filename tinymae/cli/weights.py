@@ -34,7 +34,7 @@ def add_export(commands):
 
 def _export(model, to, file):
     from tinymae import pretrained
-    from tinymae.probe import load_encoder
+    from tinymae.tasks.encoders import load_encoder
 
     found = load_encoder(model)
     if (found.model == "vit") != (to == "vit"):

@@ -20,7 +20,7 @@ from tinymae.models.fine_tuning import layer_rates, vit_decays
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
 from tinymae.optim import AdamW
 from tinymae.parallel import Workers, micro_batches, value_and_grad
-from tinymae.probe import load_encoder
+from tinymae.tasks.encoders import load_encoder
 from tinymae.training import TWENTIETHS, Run, cosine, resumed, train
 
 GLANCE = 1000                   # pictures that are looked at during training; all of them at its end
@@ -225,7 +225,7 @@ def vit_from(encoder, num_classes, rng, changes=None):
 
     Parameters
     ----------
-    encoder : probe.Encoder
+    encoder : tasks.encoders.Encoder
     num_classes : int
     rng : numpy.random.Generator
     changes : dict of fields of ViTConfig that do not change the encoder ("pool", "dropout"), or None. By default the encoder of

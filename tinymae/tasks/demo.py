@@ -1,0 +1,91 @@
+"""python -m tinymae: train a masked autoencoder, restore images of the test set, write the table, and draw."""
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tinymae import tree
+from tinymae.files import whole_file
+from tinymae.images.pixels import to_picture
+from tinymae.models.attention_maps import mae_attention
+from tinymae.models.mae import mae_init
+from tinymae.ops.patches import patchify_forward
+from tinymae.tasks.restore import TILED, TILES, prepare, restore, restore_photo, table, train_mae
+
+
+def demo(data, out, steps=None, minutes=None, mask_ratio=0.75, norm_pix_loss=False, seed=0, threads=None):
+    """Train, then write table, pictures and model to the folder `out`, and say where each file is.
+
+    Parameters
+    ----------
+    data : str, as `images.sources.load_images`
+    out : str or Path, a folder
+    steps, minutes, seed, threads : as `train_mae`
+    mask_ratio, norm_pix_loss : as `MAEConfig`
+
+    Returns
+    -------
+    dict, as in demo.json: "mae", "mean", "nearest", "linear" (see `table`), "seconds" and "steps" of training
+    """
+    out = Path(out)
+    task = prepare(data, mask_ratio, norm_pix_loss)
+    if task.config.in_chans not in (1, 3):
+        raise ValueError(f"{data}: expected 1 or 3 channels to draw, got {task.config.in_chans}: `train mae` takes any number")
+    out.mkdir(parents=True, exist_ok=True)                      # better now than after the training
+    size, number = task.config.img_size, tree.count(mae_init(task.config, None))
+    print(f"A masked autoencoder of {number:,} parameters learns from {data!r}, on pictures of {size} x {size} pixels.")
+    print("Ctrl-C ends early and still draws what it has.")
+    run = train_mae(task, out, steps, minutes, seed, threads, extra={"data": str(data)})
+    if not run.losses:
+        raise ValueError("interrupted before the first step: there is nothing to show")
+    if run.interrupted:
+        print(f"stopped after {run.step} steps; this is how far the model got")
+    results = {**table(task, run.params), "seconds": round(run.seconds, 1), "steps": run.step}
+    print(f"\nmean squared error on the hidden pixels of {len(task.unseen)} pictures it has never seen")
+    for name, label in _LABELS.items():
+        print(f"  {results[name]:.3f}  {label}")
+    print(f"after {run.step} steps, {run.seconds:.0f} s of training\n")
+    with whole_file(out / "demo.json") as file:
+        file.write((json.dumps(results, indent=2) + "\n").encode())
+    print(f"{'model':24}{out / 'mae.npz'}\n{'table':24}{out / 'demo.json'}")
+    for label, path in draw(task, run, results, out):
+        print(f"{label:24}{path}")
+    return results
+
+
+_LABELS = {
+    "mae": "masked autoencoder",
+    "linear": "linear interpolation of the visible pixels",
+    "nearest": "nearest visible pixel",
+    "mean": "mean of the visible pixels",
+}
+
+
+def draw(task, run, results, out):
+    """Draw the pictures of the demo into the folder `out`; yields (label, path) as they are written."""
+    from tinymae import plot  # matplotlib is slow to import: only when we draw
+
+    config, params = task.config, run.params
+    few = task.unseen[:4]
+    hidden = sorted({config.mask_ratio, 0.75, 0.95})
+    for ratio in hidden:
+        pictures, original, mode = restore(few, params, config, ratio)
+        title = f"{ratio:.0%} of the patches hidden, never seen before"
+        figure = plot.reconstructions(*pictures, original, title=title, mode=mode)
+        yield f"{ratio:.0%} hidden", plot.save(figure, out / f"restored_{100 * ratio:g}.png")
+    if task.photo is not None:
+        pictures, original, mode = restore_photo(task.photo, params, config, config.mask_ratio)
+        figure = plot.reconstructions(
+            *pictures, original, mode=mode, caption=TILED.format(tiles=TILES, crop=config.img_size, ratio=config.mask_ratio),
+            title="A photograph it has never seen",
+        )
+        yield "the whole photograph", plot.save(figure, out / "photo.png")
+    evaluations = dict(run.evaluations)
+    baselines = {} if config.norm_pix_loss else {name: results[name] for name in ("mean", "nearest", "linear")}
+    figure = plot.loss_curve(range(1, run.step + 1), run.losses, evaluations=evaluations, baselines=baselines)
+    yield "loss curve", plot.save(figure, out / "loss.png")
+    last = mae_attention(few[:1], params, config)[-1][0]        # (H, 1 + N, 1 + N)
+    patches, _ = patchify_forward(few[:1], config.patch_size)
+    patch = int(np.argmax(patches[0].std(axis=-1)))             # the one with the most to see
+    figure = plot.attention_over_picture(to_picture(few[0]), last[:, 0, 1:], last[:, 1 + patch, 1:], patch, config.grid)
+    yield "attention", plot.save(figure, out / "attention.png")
