@@ -29,15 +29,17 @@ import numpy as np
 from scipy.special import expit
 
 from tinymae import init, plot
-from tinymae.data.bpe import train_bpe
-from tinymae.data.phrasebook import phrasebook
-from tinymae.data.text import PAD, UNK, Vocabulary, pad_batch, tokenize_characters, tokenize_words
-from tinymae.data.vectors import load_word_vectors
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 from tinymae.ops.losses import cross_entropy_forward
 from tinymae.ops.positional import sinusoidal_interleaved
 from tinymae.optim import AdamW
+from tinymae.text.batches import pad_batch
+from tinymae.text.bpe import train_bpe
+from tinymae.text.grammar import phrasebook
+from tinymae.text.tokens import tokenize_characters, tokenize_words
+from tinymae.text.vectors import load_word_vectors
+from tinymae.text.vocabulary import PAD, UNK, Vocabulary
 
 figures = Path("figures")
 rng = np.random.default_rng(2)
@@ -73,7 +75,7 @@ print(*("|".join(word) for word in dict.fromkeys(map(tuple, words))))
 assert ["_old"] in words and ["_cold", "est"] in words and ["_", *"warm", "est"] in words
 
 # %%
-# ``tinymae.data.bpe`` leaves this to the ``tokenizers`` library, which is an extra (``pip install 'tinymae[text]'``).
+# ``tinymae.text.bpe`` leaves this to the ``tokenizers`` library, which is an extra (``pip install 'tinymae[text]'``).
 
 if importlib.util.find_spec("tokenizers"):
     bpe = train_bpe(english, 500)

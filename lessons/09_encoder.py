@@ -33,7 +33,6 @@ from tinymae.blocks import (
     multi_head_attention_backward,
     multi_head_attention_forward,
 )
-from tinymae.data.text import Vocabulary, pad_batch, tokenize_words
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.masks import padding_mask
 from tinymae.ops.embedding import embedding_backward, embedding_forward
@@ -42,6 +41,9 @@ from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.ops.positional import positional_backward, positional_forward, sinusoidal_interleaved
 from tinymae.optim import AdamW, warmup_cosine
+from tinymae.text.batches import pad_batch
+from tinymae.text.tokens import tokenize_words
+from tinymae.text.vocabulary import Vocabulary
 from tinymae.trace import trace
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several

@@ -35,9 +35,6 @@ from tinymae.blocks import (
     multi_head_attention_backward,
     multi_head_attention_forward,
 )
-from tinymae.data.language import Language
-from tinymae.data.phrasebook import FIXED
-from tinymae.data.text import BOS, EOS, PAD, pad_batch
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.invariants import assert_causal
 from tinymae.masks import causal_mask, padding_mask, shift_right
@@ -58,6 +55,10 @@ from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.ops.positional import positional_forward, sinusoidal_interleaved
 from tinymae.ops.softmax import softmax_forward
 from tinymae.optim import AdamW, warmup_cosine
+from tinymae.text.batches import pad_batch
+from tinymae.text.language import Language
+from tinymae.text.phrases import FIXED
+from tinymae.text.vocabulary import BOS, EOS, PAD
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures = Path("figures")

@@ -24,9 +24,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tinymae import blocks, init, plot, tree
-from tinymae.data.corpus import load_corpus
-from tinymae.data.language import Language
-from tinymae.data.text import pad_batch
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.invariants import assert_causal, assert_pad_invariant
 from tinymae.masks import shift_right
@@ -39,6 +36,9 @@ from tinymae.ops.softmax import softmax_backward, softmax_forward
 from tinymae.optim import AdamW, clip_grad_norm, noam
 from tinymae.tasks.train_translator import train_translator
 from tinymae.tasks.translate import Translator, encode_pairs, score
+from tinymae.text.batches import pad_batch
+from tinymae.text.corpus import load_corpus
+from tinymae.text.language import Language
 from tinymae.training import Run, train
 
 threadpool_limits(1, "blas")                                   # for matrices this small one thread is faster than several

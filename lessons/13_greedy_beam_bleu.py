@@ -26,13 +26,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tinymae import plot, tree
-from tinymae.data.corpus import Corpus, load_corpus
-from tinymae.data.text import BOS, EOS, PAD, UNK, pad_batch, tokenize_words
 from tinymae.models.decoding import State, beam_search, greedy, sample
 from tinymae.models.transformer import decode, encode, to_vocabulary
 from tinymae.ops.softmax import softmax_forward
 from tinymae.tasks.train_translator import SMALL, train_translator
 from tinymae.tasks.translate import Translator
+from tinymae.text.batches import pad_batch
+from tinymae.text.corpus import Corpus, load_corpus
+from tinymae.text.tokens import tokenize_words
+from tinymae.text.vocabulary import BOS, EOS, PAD, UNK
 
 threadpool_limits(1, "blas")                                   # for matrices this small one thread is faster than several
 figures = Path("figures")

@@ -3,8 +3,8 @@ import builtins
 
 import pytest
 
-from tinymae.data.bpe import Bpe, train_bpe
-from tinymae.data.text import BOS, EOS, PAD, UNK
+from tinymae.text.bpe import Bpe, train_bpe
+from tinymae.text.vocabulary import BOS, EOS, PAD, UNK
 
 SENTENCES = ["the lowest of the low", "the newest and the widest", "lower and lower and newer", "je suis étudiant"] * 5
 

@@ -1,7 +1,7 @@
 """Sentence pairs by name and from files, and what is held out."""
 import pytest
 
-from tinymae.data.corpus import Corpus, load_corpus, read_pairs
+from tinymae.text.corpus import Corpus, load_corpus, read_pairs
 
 
 def write(path, count=100):

@@ -1,7 +1,7 @@
 """Text to numbers and back, for each kind of language."""
 import pytest
 
-from tinymae.data.language import Language
+from tinymae.text.language import Language
 
 SENTENCES = ["Why do we work?", "We work.", "Do we?"]
 

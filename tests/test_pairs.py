@@ -4,7 +4,7 @@ import gzip
 import numpy as np
 import pytest
 
-from tinymae.data.pairs import read_lines, read_parallel, read_tsv
+from tinymae.text.pairs import read_lines, read_parallel, read_tsv
 
 
 def put(path, data):

@@ -5,18 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from tinymae.data.phrasebook import (
-    FIXED,
-    FRENCH_FIXED,
-    MONATE,
-    MONTHS,
-    WEEKDAYS,
-    dates,
-    french,
-    phrasebook,
-    split,
-    written,
-)
+from tinymae.text.corpus import split
+from tinymae.text.grammar import phrasebook
+from tinymae.text.phrases import FIXED
+from tinymae.text.toys import FRENCH_FIXED, MONATE, MONTHS, WEEKDAYS, dates, french, written
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from tinymae.data.text import (
-    BOS,
-    EOS,
-    PAD,
-    UNK,
-    Vocabulary,
-    detokenize,
-    nfc,
-    pad_batch,
-    token_batches,
-    tokenize_characters,
-    tokenize_words,
-)
+from tinymae.text.batches import pad_batch, token_batches
+from tinymae.text.tokens import detokenize, nfc, tokenize_characters, tokenize_words
+from tinymae.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
 
 # Tokens
 

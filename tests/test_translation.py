@@ -7,12 +7,13 @@ import pytest
 
 from tinymae import tree
 from tinymae.__main__ import main
-from tinymae.data.corpus import Corpus, load_corpus, read_pairs
-from tinymae.data.text import pad_batch, tokenize_words
 from tinymae.models.transformer import transformer_forward
 from tinymae.tasks import train_translator, translate
 from tinymae.tasks.train_translator import Settings, drop_long, settings_for, train_translator
 from tinymae.tasks.translate import Encoded, Translator, average, evaluate, score
+from tinymae.text.batches import pad_batch
+from tinymae.text.corpus import Corpus, load_corpus, read_pairs
+from tinymae.text.tokens import tokenize_words
 
 TINY = Settings(
     {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "d_ff": 24, "dropout": 0.1, "norm_first": True,

@@ -4,8 +4,8 @@ import gzip
 import numpy as np
 import pytest
 
-from tinymae.data.text import BOS, EOS, PAD, UNK, Vocabulary
-from tinymae.data.vectors import load_word_vectors
+from tinymae.text.vectors import load_word_vectors
+from tinymae.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
 
 VECTORS = b"cat 1 2 -3e-1\ndog 0.5 0.25 8\n. . . 1 1 1\ncat 9 9 9\nfish 3 2 1\n"
 

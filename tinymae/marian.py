@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from tinymae import tree
-from tinymae.data.text import pad_batch
 from tinymae.models.decoding import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_init
 from tinymae.ops.positional import sinusoidal_halves
+from tinymae.text.batches import pad_batch
 from tinymae.weights import read_weights
 
 TABLES = (                                                      # one matrix under four names; a file has one or all of them

@@ -42,9 +42,9 @@ def _train_translate(
 ):
     from tqdm import tqdm
 
-    from tinymae.data.corpus import load_corpus
     from tinymae.tasks.train_translator import settings_for, train_translator
     from tinymae.tasks.translate import Translator
+    from tinymae.text.corpus import load_corpus
 
     corpus = load_corpus(data, seed, valid)
     corpus = corpus.reversed() if reverse else corpus
@@ -172,8 +172,8 @@ def add_evaluate(models):
 
 
 def _evaluate_translate(model, data, reverse, beam):
-    from tinymae.data.corpus import NAMES, load_corpus, read_pairs
     from tinymae.tasks.translate import Translator, evaluate
+    from tinymae.text.corpus import NAMES, load_corpus, read_pairs
 
     translator = Translator.load(model)
     pairs = load_corpus(data, translator.seed).held_out if data[0] in NAMES else read_pairs(data)

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymae import checkpoint
-from tinymae.data.language import TOKENISERS, Language
-from tinymae.data.text import pad_batch, token_batches
-from tinymae.data.vectors import load_word_vectors
 from tinymae.files import whole_file
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
 from tinymae.optim import AdamW, noam
 from tinymae.parallel import Workers, value_and_grad
 from tinymae.tasks.translate import KEPT, Encoded, Translator, encode_pairs, last_evaluations, load_translator, score
+from tinymae.text.batches import pad_batch, token_batches
+from tinymae.text.language import TOKENISERS, Language
+from tinymae.text.vectors import load_word_vectors
 from tinymae.training import TWENTIETHS, Run, cosine, resumed, train
 
 
@@ -121,7 +121,7 @@ def train_translator(
 
     Parameters
     ----------
-    corpus : data.corpus.Corpus
+    corpus : text.corpus.Corpus
     out : str or Path, a folder
     settings : Settings, or None for those that fit the corpus
     steps, minutes, epochs : how long in all, one of them. The model is evaluated after each epoch, or else twenty times

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymae import checkpoint, tree
-from tinymae.data.language import Language
-from tinymae.data.text import UNK, pad_batch
 from tinymae.models.decoding import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_forward, transformer_init
 from tinymae.parallel import Workers
+from tinymae.text.batches import pad_batch
+from tinymae.text.language import Language
+from tinymae.text.vocabulary import UNK
 
 KEPT = 5        # parameters of so many evaluations stay in the folder, for `average`
 
@@ -115,7 +116,7 @@ class Translator(NamedTuple):
 
     params: dict
     config: TransformerConfig
-    languages: list             # of data.language.Language: source, target
+    languages: list             # of text.language.Language: source, target
     seed: int                   # with which held-out pairs were drawn
 
     @classmethod

@@ -9,8 +9,9 @@ work without it.
 """
 from pathlib import Path
 
-from tinymae.data.text import BOS, EOS, PAD, SPECIALS, UNK, nfc
 from tinymae.files import whole_file
+from tinymae.text.tokens import nfc
+from tinymae.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNK
 
 
 class Bpe:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymae.data.pairs import read_lines
-from tinymae.data.text import PAD, SPECIALS
+from tinymae.text.pairs import read_lines
+from tinymae.text.vocabulary import PAD, SPECIALS
 
 
 class WordVectors(NamedTuple):

@@ -7,8 +7,9 @@
 """
 from typing import NamedTuple
 
-from tinymae.data.bpe import Bpe, train_bpe
-from tinymae.data.text import EOS, Vocabulary, detokenize, tokenize_characters, tokenize_words
+from tinymae.text.bpe import Bpe, train_bpe
+from tinymae.text.tokens import detokenize, tokenize_characters, tokenize_words
+from tinymae.text.vocabulary import EOS, Vocabulary
 
 TOKENISERS = {"words": tokenize_words, "characters": tokenize_characters, "letters": list}
 
