@@ -21,7 +21,7 @@ from tinymae import tree
 from tinymae.models.decoding import greedy
 from tinymae.models.transformer import transformer_init
 from tinymae.ops.positional import sinusoidal_interleaved
-from tinymae.parallel import Workers, micro_batches
+from tinymae.train.parallel import Workers, micro_batches
 
 BATCHES = 1, 16, 64
 

@@ -11,8 +11,8 @@ from side_by_side import compare
 
 from tinymae import tree
 from tinymae.models.mae import MAEConfig, mae_backward, mae_forward, mae_init
-from tinymae.optim import AdamW
-from tinymae.parallel import Workers, micro_batches, value_and_grad
+from tinymae.train.optim import AdamW
+from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
 CONFIG = MAEConfig(
     img_size=32, patch_size=4, in_chans=3, embed_dim=192, depth=6, num_heads=3, decoder_embed_dim=96, decoder_depth=2,

@@ -9,8 +9,8 @@ import numpy as np
 from side_by_side import compare
 
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
-from tinymae.optim import AdamW
-from tinymae.parallel import Workers, micro_batches, value_and_grad
+from tinymae.train.optim import AdamW
+from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
 SOURCE, TARGET, LENGTH = 7801, 5959, 32
 CONFIG = TransformerConfig(

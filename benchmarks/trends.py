@@ -38,13 +38,13 @@ from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import masked_mse_backward, masked_mse_forward, normalise_patches
 from tinymae.ops.patches import patchify_forward
 from tinymae.ops.positional import positional_backward, positional_forward
-from tinymae.optim import AdamW
-from tinymae.parallel import Workers, micro_batches, value_and_grad
 from tinymae.plot import style
 from tinymae.tasks.encoders import features
 from tinymae.tasks.probe import accuracies
 from tinymae.tasks.restore import prepare
-from tinymae.training import Run, cosine, train
+from tinymae.train.loop import Run, cosine, train
+from tinymae.train.optim import AdamW
+from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
 BATCH, MICRO_BATCH = 32, 16
 LEARNING_RATE = 2e-3

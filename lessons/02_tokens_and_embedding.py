@@ -33,13 +33,13 @@ from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 from tinymae.ops.losses import cross_entropy_forward
 from tinymae.ops.positional import sinusoidal_interleaved
-from tinymae.optim import AdamW
 from tinymae.text.batches import pad_batch
 from tinymae.text.bpe import train_bpe
 from tinymae.text.grammar import phrasebook
 from tinymae.text.tokens import tokenize_characters, tokenize_words
 from tinymae.text.vectors import load_word_vectors
 from tinymae.text.vocabulary import PAD, UNK, Vocabulary
+from tinymae.train.optim import AdamW
 
 figures = Path("figures")
 rng = np.random.default_rng(2)

@@ -42,7 +42,7 @@ from tinymae.ops.positional import (
     sinusoidal_halves,
     sinusoidal_interleaved,
 )
-from tinymae.optim import AdamW, warmup_cosine
+from tinymae.train.optim import AdamW, warmup_cosine
 
 figures = Path("figures")
 

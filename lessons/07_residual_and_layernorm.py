@@ -44,7 +44,7 @@ from tinymae.images.labelled import load_labelled
 from tinymae.ops.layernorm import layernorm_backward, layernorm_forward
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
-from tinymae.optim import clip_grad_norm
+from tinymae.train.optim import clip_grad_norm
 
 figures = Path("figures")
 rng = np.random.default_rng(0)

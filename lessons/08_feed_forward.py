@@ -36,7 +36,7 @@ from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.ops.activation import gelu_backward, gelu_forward, relu_backward, relu_forward, swish_forward
 from tinymae.ops.dropout import dropout_forward
 from tinymae.ops.layernorm import layernorm_forward
-from tinymae.optim import AdamW
+from tinymae.train.optim import AdamW
 
 figures = Path("figures")
 rng = np.random.default_rng(8)

@@ -40,11 +40,11 @@ from tinymae.ops.layernorm import layernorm_backward, layernorm_forward
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.ops.positional import positional_backward, positional_forward, sinusoidal_interleaved
-from tinymae.optim import AdamW, warmup_cosine
 from tinymae.text.batches import pad_batch
 from tinymae.text.tokens import tokenize_words
 from tinymae.text.vocabulary import Vocabulary
 from tinymae.trace import trace
+from tinymae.train.optim import AdamW, warmup_cosine
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures = Path("figures")

@@ -54,11 +54,11 @@ from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.ops.positional import positional_forward, sinusoidal_interleaved
 from tinymae.ops.softmax import softmax_forward
-from tinymae.optim import AdamW, warmup_cosine
 from tinymae.text.batches import pad_batch
 from tinymae.text.language import Language
 from tinymae.text.phrases import FIXED
 from tinymae.text.vocabulary import BOS, EOS, PAD
+from tinymae.train.optim import AdamW, warmup_cosine
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures = Path("figures")

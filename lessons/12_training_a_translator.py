@@ -33,13 +33,13 @@ from tinymae.models.transformer import decode, encode, to_vocabulary, transforme
 from tinymae.ops import attention
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.ops.softmax import softmax_backward, softmax_forward
-from tinymae.optim import AdamW, clip_grad_norm, noam
 from tinymae.tasks.train_translator import train_translator
 from tinymae.tasks.translate import Translator, encode_pairs, score
 from tinymae.text.batches import pad_batch
 from tinymae.text.corpus import load_corpus
 from tinymae.text.language import Language
-from tinymae.training import Run, train
+from tinymae.train.loop import Run, train
+from tinymae.train.optim import AdamW, clip_grad_norm, noam
 
 threadpool_limits(1, "blas")                                   # for matrices this small one thread is faster than several
 figures = Path("figures")

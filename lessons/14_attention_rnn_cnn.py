@@ -31,8 +31,8 @@ from tinymae.ops.embedding import embedding_backward, embedding_forward
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.ops.positional import positional_forward, sinusoidal_interleaved
-from tinymae.optim import AdamW
-from tinymae.training import Run, train
+from tinymae.train.loop import Run, train
+from tinymae.train.optim import AdamW
 
 figures = Path("figures")
 

@@ -29,8 +29,8 @@ from tinymae.images.sources import digits, load_images
 from tinymae.models import attention_maps, fine_tuning, patch_encoder, vit
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.patches import patchify_backward, patchify_forward, unpatchify
-from tinymae.optim import AdamW, warmup_cosine
 from tinymae.tasks.classify import endless_batches
+from tinymae.train.optim import AdamW, warmup_cosine
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures, rng = Path("figures"), np.random.default_rng(0)

@@ -33,8 +33,8 @@ from tinymae.models import mae
 from tinymae.models.patch_encoder import encoder_features, vit_encoder_forward
 from tinymae.ops.losses import masked_mse_backward, masked_mse_forward
 from tinymae.ops.patches import patchify_forward, unpatchify, unshuffle_backward, unshuffle_forward
-from tinymae.optim import AdamW, warmup_cosine
 from tinymae.tasks.restore import restore
+from tinymae.train.optim import AdamW, warmup_cosine
 from tinymae.weights import read_weights, write_pth
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several

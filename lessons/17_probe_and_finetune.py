@@ -32,10 +32,10 @@ from tinymae.models.fine_tuning import layer_rates, vit_decays
 from tinymae.models.mae import mae_backward, mae_forward
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
-from tinymae.optim import AdamW, warmup_cosine
 from tinymae.tasks.classify import vit_from
 from tinymae.tasks.encoders import Encoder
 from tinymae.tasks.probe import accuracies, few_labels
+from tinymae.train.optim import AdamW, warmup_cosine
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures, rng = Path("figures"), np.random.default_rng(0)

@@ -35,8 +35,8 @@ from tinymae.images.pixels import to_picture, to_pixels
 from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models import mae
 from tinymae.ops.linear import linear_forward
-from tinymae.optim import AdamW, warmup_cosine
 from tinymae.tasks.restore import reconstruct_published
+from tinymae.train.optim import AdamW, warmup_cosine
 from tinymae.weights import read_weights, write_pth, write_safetensors
 
 figures, rng = Path("figures"), np.random.default_rng(0)

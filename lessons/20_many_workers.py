@@ -6,7 +6,7 @@ A batch is too large for the memory, or one core is too slow: so the batch is cu
 piece each. Is the sum of their gradients the gradient of the batch? Exactly? And the same tomorrow, with another number of
 workers?
 
-Read beside: Vaswani et al. 2017, sections 5.1 and 5.2 (batches of 25,000 words, eight GPUs); ``tinymae/parallel.py``.
+Read beside: Vaswani et al. 2017, sections 5.1 and 5.2 (batches of 25,000 words, eight GPUs); ``tinymae/train/parallel.py``.
 """
 
 # %%
@@ -31,9 +31,9 @@ from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.models.mae import MAEConfig, mae_backward, mae_forward, mae_init
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
-from tinymae.optim import AdamW
-from tinymae.parallel import Workers, micro_batches, value_and_grad, world
-from tinymae.training import Run, train
+from tinymae.train.loop import Run, train
+from tinymae.train.optim import AdamW
+from tinymae.train.parallel import Workers, micro_batches, value_and_grad, world
 
 figures = Path("figures")
 try:

@@ -27,7 +27,7 @@ from tinymae.ops import attention, patches
 from tinymae.ops.attention import scaled_dot_product_attention_backward, scaled_dot_product_attention_forward
 from tinymae.ops.layernorm import layernorm_backward, layernorm_forward
 from tinymae.ops.softmax import softmax_backward, softmax_forward
-from tinymae.optim import AdamW, noam
+from tinymae.train.optim import AdamW, noam
 
 B, H, TQ, TK, D, F, DK, DV = 3, 2, 4, 5, 8, 6, 3, 7
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinymae import checkpoint, tree
+from tinymae import tree
 from tinymae.models.mae import MAEConfig, mae_decays, mae_init
-from tinymae.optim import AdamW
-from tinymae.parallel import Workers
 from tinymae.tasks.restore import mae_gradient
-from tinymae.training import Run, cosine, train
+from tinymae.train import checkpoint
+from tinymae.train.loop import Run, cosine, train
+from tinymae.train.optim import AdamW
+from tinymae.train.parallel import Workers
 
 CONFIG = MAEConfig(
     img_size=4, patch_size=2, in_chans=1, embed_dim=4, depth=1, num_heads=1, decoder_embed_dim=4, decoder_depth=1,

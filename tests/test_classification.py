@@ -5,13 +5,12 @@ import signal
 import numpy as np
 import pytest
 
-from tinymae import checkpoint, tree
+from tinymae import tree
 from tinymae.images.labelled import Labelled, load_labelled
 from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.patch_encoder import encoder_features
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
-from tinymae.parallel import Workers
 from tinymae.tasks import classify
 from tinymae.tasks.classify import (
     Classifier,
@@ -25,6 +24,8 @@ from tinymae.tasks.classify import (
     vit_gradient,
 )
 from tinymae.tasks.encoders import load_encoder
+from tinymae.train import checkpoint
+from tinymae.train.parallel import Workers
 
 SIZES = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "pool": "mean", "positions": "fixed"}
 QUICK = Settings(SIZES, 1e-2, batch=10, micro_batch=4, shift=1)

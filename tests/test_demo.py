@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinymae import __version__, checkpoint, plot, training
+from tinymae import __version__, plot
 from tinymae.__main__ import main
 from tinymae.images import crops
 from tinymae.images.fills import linear_fill, nearest_fill
 from tinymae.images.pixels import to_picture, to_pixels
 from tinymae.models.mae import MAEConfig, mae_forward, mae_init, mae_reconstruct, random_masking
 from tinymae.tasks import restore
+from tinymae.train import checkpoint, loop
 
 TINY = {
     "img_size": 12, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2, "decoder_embed_dim": 8, "decoder_depth": 1,
@@ -403,7 +404,7 @@ def test_resume_from_a_model_that_was_saved_otherwise(tmp_path, capsys, with_opt
     """Without an optimiser, or without the history that training keeps."""
     config = restore.prepare(small_pictures(tmp_path)).config
     params, rng = mae_init(config, np.random.default_rng(0)), np.random.default_rng(0)
-    optimizer = training.AdamW(params) if with_optimizer else None
+    optimizer = loop.AdamW(params) if with_optimizer else None
     path = checkpoint.save(tmp_path / "out" / "mae.npz", "mae", config, params, 1, optimizer, rng)
     before = path.read_bytes()
     train_small(tmp_path / "out", "--steps", "2", "--resume", status=1)

@@ -7,7 +7,7 @@ import pytest
 from tinymae import blocks, tree
 from tinymae.models.mae import MAEConfig, mae_backward, mae_count, mae_decays, mae_forward, mae_init
 from tinymae.ops import activation, attention, embedding, layernorm, linear, losses, positional, softmax
-from tinymae.optim import AdamW, clip_grad_norm, noam, warmup_cosine
+from tinymae.train.optim import AdamW, clip_grad_norm, noam, warmup_cosine
 
 GOLDEN = Path(__file__).parent / "golden"
 DTYPES = {"float64": (np.float64, 1e-12), "float32": (np.float32, 1e-5)}

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from tinymae.optim import AdamW
+from tinymae.train.optim import AdamW
 
 
 def tree_of(rng):

@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from tinymae import tree
 from tinymae.models.mae import MAEConfig, mae_backward, mae_forward, mae_init
-from tinymae.optim import AdamW
-from tinymae.parallel import Workers, micro_batches, value_and_grad, world
 from tinymae.tasks.restore import mae_gradient
-from tinymae.training import Run, train
+from tinymae.train.loop import Run, train
+from tinymae.train.optim import AdamW
+from tinymae.train.parallel import Workers, micro_batches, value_and_grad, world
 
 CONFIG = MAEConfig(
     img_size=12, patch_size=4, in_chans=2, embed_dim=8, depth=2, num_heads=2, decoder_embed_dim=8, decoder_depth=1,
@@ -278,7 +278,7 @@ import sys
 import numpy as np
 from test_parallel import trained
 from tinymae import tree
-from tinymae.parallel import Workers, world
+from tinymae.train.parallel import Workers, world
 
 comm = world()
 with Workers(1, comm) as workers:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from tinymae import plot
 from tinymae.masks import causal_mask
 from tinymae.ops.positional import get_positional_encoding, sinusoidal_halves, sinusoidal_interleaved
-from tinymae.optim import noam
 from tinymae.plot import style
+from tinymae.train.optim import noam
 
 CHINESE = list("我有一只猫")
 PINYIN = "wo you yi zhi mao".split()                            # for pictures that any machine can draw

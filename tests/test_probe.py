@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tinymae import checkpoint, tree
+from tinymae import tree
 from tinymae.images.labelled import Labelled, load_labelled
 from tinymae.images.pixels import to_pixels
 from tinymae.models.mae import MAEConfig, mae_init
@@ -14,6 +14,7 @@ from tinymae.pretrained import export_mae, export_vit_mae
 from tinymae.tasks.classify import vit_from
 from tinymae.tasks.encoders import features, load_encoder
 from tinymae.tasks.probe import accuracies, few_labels, probe
+from tinymae.train import checkpoint
 
 MAE = MAEConfig(8, 2, 1, 16, 2, 4, 8, 1, 2, eps=1e-3)
 VIT = ViTConfig(8, 4, 1, 3, 16, 2, 4, pool="mean", eps=1e-3)

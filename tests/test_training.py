@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tinymae import training, tree
+from tinymae import tree
 from tinymae.models.mae import MAEConfig, mae_backward, mae_decays, mae_forward, mae_init
-from tinymae.optim import AdamW, noam, warmup_cosine
-from tinymae.parallel import Workers
 from tinymae.tasks.restore import mae_gradient
-from tinymae.training import Run, cosine, stop_between_steps, train
+from tinymae.train.loop import Run, cosine, stop_between_steps, train
+from tinymae.train.optim import AdamW, noam, warmup_cosine
+from tinymae.train.parallel import Workers
 
 CONFIG = MAEConfig(
     img_size=12, patch_size=4, in_chans=1, embed_dim=8, depth=1, num_heads=2, decoder_embed_dim=8, decoder_depth=1,

@@ -21,7 +21,7 @@ from tinymae.models.transformer import (
     transformer_init,
 )
 from tinymae.ops.losses import cross_entropy_forward
-from tinymae.optim import AdamW
+from tinymae.train.optim import AdamW
 
 # PyTorch ---------------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from tinymae.models.patch_encoder import encoder_features, vit_encoder_forward
 from tinymae.models.vit import ViTConfig, vit_backward, vit_count, vit_forward, vit_init, vit_logits, vit_positions
 from tinymae.ops.patches import patchify_forward
 from tinymae.ops.positional import sincos_2d
-from tinymae.optim import AdamW
+from tinymae.train.optim import AdamW
 
 with np.load(Path(__file__).parent / "golden" / "vit.npz") as file:
     GOLDEN = dict(file)

@@ -25,12 +25,12 @@ from tinymae.models.fine_tuning import vit_decays
 from tinymae.models.mae import MAEConfig, mae_decays, mae_init, mae_reconstruct
 from tinymae.models.vit import ViTConfig, vit_init, vit_logits
 from tinymae.ops.softmax import softmax_forward
-from tinymae.optim import AdamW
-from tinymae.parallel import Workers, micro_batches
 from tinymae.tasks.classify import Settings, endless_batches, vit_gradient
 from tinymae.tasks.encoders import features
 from tinymae.tasks.restore import mae_gradient
-from tinymae.training import Run, cosine, train
+from tinymae.train.loop import Run, cosine, train
+from tinymae.train.optim import AdamW
+from tinymae.train.parallel import Workers, micro_batches
 
 TYPES = (np.float64, np.float32)
 ROWS = 256                      # pictures at a time: memory

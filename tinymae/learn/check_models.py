@@ -10,7 +10,7 @@ from tinymae.learn.judge import check_pair, close, frozen, function, judge, judg
 from tinymae.masks import shift_right
 from tinymae.models import mae
 from tinymae.ops import losses, patches
-from tinymae.optim import AdamW, noam
+from tinymae.train.optim import AdamW, noam
 
 
 def check_shift_right(names):

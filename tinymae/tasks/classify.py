@@ -12,16 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymae import checkpoint, tree
+from tinymae import tree
 from tinymae.images.augment import crop_and_flip, mixup
 from tinymae.images.labelled import fit_pictures, model_size
 from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.fine_tuning import layer_rates, vit_decays
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
-from tinymae.optim import AdamW
-from tinymae.parallel import Workers, micro_batches, value_and_grad
 from tinymae.tasks.encoders import load_encoder
-from tinymae.training import TWENTIETHS, Run, cosine, resumed, train
+from tinymae.train import checkpoint
+from tinymae.train.loop import TWENTIETHS, Run, cosine, resumed, train
+from tinymae.train.optim import AdamW
+from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
 GLANCE = 1000                   # pictures that are looked at during training; all of them at its end
 
@@ -102,7 +103,7 @@ def endless_batches(count, batch, seed):
 
 
 def vit_gradient(config, pixels, labels, batches, settings, workers):
-    """The gradient of a classifier on the next batch, as a function(params, rng) -> (loss, dparams) for `training.train`.
+    """The gradient of a classifier on the next batch, as a function(params, rng) -> (loss, dparams) for `train.loop.train`.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def vit_gradient(config, pixels, labels, batches, settings, workers):
     labels : integer ndarray (N,)
     batches : iterator of index arrays
     settings : Settings
-    workers : parallel.Workers
+    workers : train.parallel.Workers
     """
 
     def gradient(params, rng):
@@ -277,7 +278,7 @@ def _optimizer(params, config, settings):
 
 
 def _load(folder):
-    """checkpoint.Checkpoint of a folder that `train_vit` wrote, or of its file."""
+    """train.checkpoint.Checkpoint of a folder that `train_vit` wrote, or of its file."""
     path = Path(folder)
     saved = checkpoint.load(path / "vit.npz" if path.is_dir() else path, "vit", ViTConfig, vit_init)
     lacking = {"names", "seed", "settings", "pictures"} - saved.extra.keys()

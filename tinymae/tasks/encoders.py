@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymae import checkpoint, pretrained
+from tinymae import pretrained
 from tinymae.images.labelled import fit_pictures
 from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.patch_encoder import encoder_features
 from tinymae.models.vit import ViTConfig, vit_init, vit_positions
+from tinymae.train import checkpoint
 
 
 class Encoder(NamedTuple):
@@ -43,7 +44,7 @@ def load_encoder(folder):
     Raises
     ------
     FileNotFoundError, ValueError
-        as `checkpoint.load`; where the folder has neither model, or both
+        as `train.checkpoint.load`; where the folder has neither model, or both
     """
     path = Path(folder)
     if path.suffix in (".pth", ".bin", ".safetensors") or (path / "config.json").is_file():

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from tinymae import checkpoint
 from tinymae.images.crops import fit_whole, picture_bank, random_crops, random_pictures, unseen_crops
 from tinymae.images.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
 from tinymae.images.labelled import model_size
@@ -22,9 +21,10 @@ from tinymae.images.pixels import MEAN, STD, load_picture, resize_picture, to_pi
 from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_backward, mae_decays, mae_forward, mae_init, mae_reconstruct
 from tinymae.ops.patches import unpatchify
-from tinymae.optim import AdamW
-from tinymae.parallel import Workers, micro_batches, value_and_grad
-from tinymae.training import Run, cosine, resumed, train
+from tinymae.train import checkpoint
+from tinymae.train.loop import Run, cosine, resumed, train
+from tinymae.train.optim import AdamW
+from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
 BATCH, MICRO_BATCH = 32, 16
 CROP, CROP_PATCH = 48, 6        # of photographs, in pixels
@@ -294,7 +294,7 @@ def mae_gradient(config, sample, batch, micro_batch, workers):
     config : MAEConfig
     sample : callable; sample(rng, count) -> pictures (count, img_size, img_size, C). Runs in the worker threads
     batch, micro_batch : int
-    workers : parallel.Workers
+    workers : train.parallel.Workers
     """
     number = config.grid[0] * config.grid[1]
 

@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymae import checkpoint
 from tinymae.files import whole_file
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
-from tinymae.optim import AdamW, noam
-from tinymae.parallel import Workers, value_and_grad
 from tinymae.tasks.translate import KEPT, Encoded, Translator, encode_pairs, last_evaluations, load_translator, score
 from tinymae.text.batches import pad_batch, token_batches
 from tinymae.text.language import TOKENISERS, Language
 from tinymae.text.vectors import load_word_vectors
-from tinymae.training import TWENTIETHS, Run, cosine, resumed, train
+from tinymae.train import checkpoint
+from tinymae.train.loop import TWENTIETHS, Run, cosine, resumed, train
+from tinymae.train.optim import AdamW, noam
+from tinymae.train.parallel import Workers, value_and_grad
 
 
 def epoch_batches(pairs, tokens, seed, epoch):
@@ -33,7 +33,7 @@ def endless_batches(pairs, tokens, seed):
 
 
 def transformer_gradient(config, pairs, batches, micro_batch, workers, label_smoothing=0.0, frozen=None):
-    """The gradient of a Transformer on the next batch, as a function(params, rng) -> (loss, dparams) for `training.train`.
+    """The gradient of a Transformer on the next batch, as a function(params, rng) -> (loss, dparams) for `train.loop.train`.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def transformer_gradient(config, pairs, batches, micro_batch, workers, label_smo
     pairs : Encoded
     batches : iterator of index arrays
     micro_batch : int, words in a part, roughly: gradients of parts are accumulated, so a batch may be larger than the memory
-    workers : parallel.Workers
+    workers : train.parallel.Workers
     label_smoothing : float
     frozen : dict {name of a parameter: boolean ndarray of its rows that stay as they are}, or None
     """
@@ -82,7 +82,7 @@ class Settings(NamedTuple):
     pieces: int = None          # a vocabulary of so many pieces (BPE) in place of words
 
     def rate(self):
-        """The schedule as `training.train` takes it."""
+        """The schedule as `train.loop.train` takes it."""
         if self.schedule == "cosine":
             return cosine(self.lr)
         if self.schedule != "noam":

@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymae import checkpoint, tree
+from tinymae import tree
 from tinymae.models.decoding import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_forward, transformer_init
-from tinymae.parallel import Workers
 from tinymae.text.batches import pad_batch
 from tinymae.text.language import Language
 from tinymae.text.vocabulary import UNK
+from tinymae.train import checkpoint
+from tinymae.train.parallel import Workers
 
 KEPT = 5        # parameters of so many evaluations stay in the folder, for `average`
 
@@ -66,7 +67,7 @@ def last_evaluations(out, step=None):
 
 
 def load_translator(folder):
-    """(checkpoint.Checkpoint, [source Language, target Language]) of a folder that `train_translator` wrote."""
+    """(train.checkpoint.Checkpoint, [source Language, target Language]) of a folder that `train_translator` wrote."""
     folder = Path(folder)
     saved = checkpoint.load(folder / "transformer.npz", "transformer", TransformerConfig, transformer_init)
     lacking = {"source", "target", "seed", "settings", "frozen"} - saved.extra.keys()

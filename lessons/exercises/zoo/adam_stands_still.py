@@ -1,7 +1,7 @@
 """AdamW with a first step that is right to the last digit.
 
 One thing in this file is wrong. Read it, guess what and why nobody noticed; then `check` it, and mend it. Numbered as in
-tinymae.optim; t counts the steps, from 1:
+tinymae.train.optim; t counts the steps, from 1:
 
     (1)  m = b1 m + (1 - b1) g
     (2)  v = b2 v + (1 - b2) g^2

@@ -21,7 +21,6 @@ from tinymae.files import whole_file
 
 FORMAT = "tinymae checkpoint 1"
 
-
 # what zipfile, zlib and NumPy raise for a file that is cut short, damaged, or something else
 _DAMAGES = (
     zipfile.BadZipFile, zlib.error, ValueError, TypeError, EOFError, OSError, KeyError, RuntimeError, AttributeError,
@@ -49,7 +48,7 @@ def save(path, model, config, params, step=0, optimizer=None, rng=None, extra=No
     config : frozen dataclass of numbers and strings
     params : tree
     step : int
-    optimizer : optim.AdamW, or None for a file to use but not to resume from
+    optimizer : train.optim.AdamW, or None for a file to use but not to resume from
     rng : numpy.random.Generator, or None
     extra : dict that JSON can write, or None
 

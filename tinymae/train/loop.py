@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from tinymae.checkpoint import restore_optimizer
-from tinymae.optim import AdamW, clip_grad_norm, warmup_cosine
+from tinymae.train.checkpoint import restore_optimizer
+from tinymae.train.optim import AdamW, clip_grad_norm, warmup_cosine
 
 
 @dataclass
@@ -43,8 +43,8 @@ def resumed(saved, optimizer, path):
 
     Parameters
     ----------
-    saved : checkpoint.Checkpoint, with `Run.history` in its extra
-    optimizer : optim.AdamW, fresh, made for saved.params
+    saved : train.checkpoint.Checkpoint, with `Run.history` in its extra
+    optimizer : train.optim.AdamW, fresh, made for saved.params
     path : where the checkpoint came from, for the messages
 
     Returns
@@ -68,7 +68,7 @@ def resumed(saved, optimizer, path):
 
 
 def cosine(lr, warmup=0.05):
-    """`optim.warmup_cosine` as a schedule for `train`: up to lr over the first share `warmup` of the run, then down to zero."""
+    """`train.optim.warmup_cosine` as a schedule for `train`: up to lr over the first share `warmup` of the run, then down to zero."""
     return lambda step, progress: warmup_cosine(progress, 1.0, warmup, lr)
 
 

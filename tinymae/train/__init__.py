@@ -1,0 +1,1 @@
+"""Training: the loop, the optimiser, parallel gradients, checkpoints. Knows no model."""
