@@ -15,7 +15,8 @@ from side_by_side import compare
 from threadpoolctl import threadpool_limits
 
 from tinymae.models.mae import MAEConfig, mae_count, mae_init, mae_reconstruct
-from tinymae.pretrained import export_mae, load_mae
+from tinymae.weights.export import export_mae
+from tinymae.weights.published import load_mae
 
 PATH = Path(tempfile.gettempdir(), "tinymae-vit-large.pth")
 CONFIG = MAEConfig(embed_dim=1024, depth=24, num_heads=16)

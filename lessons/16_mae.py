@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinymae import plot, pretrained, tree
+from tinymae import plot, tree
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.invariants import assert_mask_hides
 from tinymae.images.crops import picture_bank, random_crops, unseen_crops
@@ -35,7 +35,9 @@ from tinymae.ops.losses import masked_mse_backward, masked_mse_forward
 from tinymae.ops.patches import patchify_forward, unpatchify, unshuffle_backward, unshuffle_forward
 from tinymae.tasks.restore import restore
 from tinymae.train.optim import AdamW, warmup_cosine
-from tinymae.weights import read_weights, write_pth
+from tinymae.weights import export, published
+from tinymae.weights.pth import write_pth
+from tinymae.weights.read import read_weights
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
 figures, rng = Path("figures"), np.random.default_rng(0)
@@ -404,10 +406,10 @@ print(plot.save(figure, figures / "mae_normalised.png"))
 # not for pictures. A loader that fills the decoder with random numbers gives you noise; ours refuses.
 
 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:     # Windows keeps files that are mapped
-    whole = read_weights(pretrained.export_mae(Path(folder, "mae_visualize.pth"), config, params))
+    whole = read_weights(export.export_mae(Path(folder, "mae_visualize.pth"), config, params))
     encoder_only = {name: it.copy() for name, it in whole.tensors.items() if not name.startswith(("decoder_", "mask_token"))}
     try:
-        pretrained.load_mae(write_pth(Path(folder, "mae_pretrain.pth"), encoder_only, {"config": whole.meta["config"]}))
+        published.load_mae(write_pth(Path(folder, "mae_pretrain.pth"), encoder_only, {"config": whole.meta["config"]}))
         refused = ""
     except ValueError as problem:
         refused = str(problem).partition("mae_pretrain.pth: ")[2]

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tinymae import plot, pretrained, tree
+from tinymae import plot, tree
 from tinymae.gradcheck import gradcheck
 from tinymae.images.crops import picture_bank, random_crops, unseen_crops
 from tinymae.images.fills import removed_pixels
@@ -37,7 +37,10 @@ from tinymae.models import mae
 from tinymae.ops.linear import linear_forward
 from tinymae.tasks.restore import reconstruct_published
 from tinymae.train.optim import AdamW, warmup_cosine
-from tinymae.weights import read_weights, write_pth, write_safetensors
+from tinymae.weights import export, inspect, published
+from tinymae.weights.pth import write_pth
+from tinymae.weights.read import read_weights
+from tinymae.weights.safetensors import write_safetensors
 
 figures, rng = Path("figures"), np.random.default_rng(0)
 folder = Path(tempfile.mkdtemp())
@@ -51,8 +54,8 @@ optimizer = AdamW(params, betas=(0.9, 0.95), weight_decay=0.05, decays=mae.mae_d
 for step in range(300):
     loss, cache = mae.mae_forward(random_crops(bank, 48, rng, 32), params, config, rng.random((32, 64)))
     optimizer.step(params, mae.mae_backward(1.0, cache), warmup_cosine(step, 300, 15, 4e-3))
-published = pretrained.export_mae(folder / "mae_visualize_tiny.pth", config, params)
-seen = pretrained.inspect(published)
+published = export.export_mae(folder / "mae_visualize_tiny.pth", config, params)
+seen = inspect.inspect(published)
 print(f"{published.stat().st_size:,} bytes: {seen.what}. Good for: {seen.can}")
 for name, shape, dtype in seen.tensors[:7]:
     print(f"  {name:28} {shape!s:16} {dtype}")
@@ -157,7 +160,7 @@ assert not tensors["pos_embed"][0, 0].any()
 # an *oracle*: somebody who knows the right answer. Here it is the model before it was written; with a real file, numbers that
 # the original code printed for a known picture (for this package: ``tests/golden``, made with PyTorch).
 
-read_config, read_params = pretrained.load_mae(published)
+read_config, read_params = published.load_mae(published)
 assert read_config == config
 for (path, before), (_, after) in zip(tree.leaves(params), tree.leaves(read_params), strict=True):
     assert np.array_equal(before, after), path
@@ -171,7 +174,7 @@ def loss_of(params, config=config):
 
 oracle = loss_of(params)
 assert loss_of(read_params) == oracle
-_, again = pretrained.load_mae(pretrained.export_vit_mae(folder / "vit-mae", config, params))
+_, again = published.load_mae(export.export_vit_mae(folder / "vit-mae", config, params))
 print(f"loss {oracle:.4f} before, {loss_of(read_params):.4f} from the .pth, {loss_of(again):.4f} from a Hugging Face folder")
 assert loss_of(again) == oracle
 
@@ -274,16 +277,16 @@ print(plot.save(figure, figures / "weights_read_wrongly.png"))
 # contains such a file.
 
 stranger = write_pth(folder / "stranger.pth", {name: it.copy() for name, it in tensors.items()})
-print(pretrained.inspect(stranger).licence)
-assert "CC-BY-NC" in pretrained.inspect(stranger).licence and not seen.licence          # ours says that it is ours
+print(inspect.inspect(stranger).licence)
+assert "CC-BY-NC" in inspect.inspect(stranger).licence and not seen.licence          # ours says that it is ours
 try:
-    pretrained.load_mae(stranger)
+    published.load_mae(stranger)
     asked = ""
 except ValueError as error:
     asked = str(error).partition("stranger.pth: ")[2]
 print(asked)
 assert "give heads" in asked
-_, named = pretrained.load_mae(stranger, heads=4, decoder_heads=4)
+_, named = published.load_mae(stranger, heads=4, decoder_heads=4)
 assert loss_of(named) == oracle
 
 # %%
@@ -297,10 +300,10 @@ if answer_1 is not None:
     large = mae.mae_init(mae.MAEConfig(embed_dim=1024, depth=1, num_heads=16), None)
     assert answer_1 == large["encoder"]["blocks"][0]["attn"]["qkv"]["w"].size, "three matrices of width x width, side by side"
 
-# 2. Which kinds of file can restore a picture? Write a set of keys of pretrained.KINDS.
+# 2. Which kinds of file can restore a picture? Write a set of keys of weights.inspect.KINDS.
 answer_2 = None
 if answer_2 is not None:
-    able = {kind for kind, (_, can) in pretrained.KINDS.items() if can.startswith("reconstruct")}
+    able = {kind for kind, (_, can) in inspect.KINDS.items() if can.startswith("reconstruct")}
     assert set(answer_2) == able, "only those with a decoder: an encoder, or a classifier, has nothing to paint with"
 
 # 3. Write a function that turns a convolution kernel (D, C, p, p) into our matrix (P, D), without looking above.

@@ -84,8 +84,10 @@ def test_a_published_model_restores_a_photograph(tmp_path, capsys):
     from PIL import Image
 
     from tinymae.models.mae import MAEConfig, mae_init
-    from tinymae.pretrained import IMAGENET_MEAN, export_mae, normalisation
-    from tinymae.weights import read_weights, write_pth
+    from tinymae.weights.export import export_mae
+    from tinymae.weights.inspect import IMAGENET_MEAN, normalisation
+    from tinymae.weights.pth import write_pth
+    from tinymae.weights.read import read_weights
 
     sizes = {"embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 16}
     config = MAEConfig(16, 4, 3, **sizes)

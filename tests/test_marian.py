@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinymae import marian, tree
-from tinymae.marian import MarianTokenizer, load_marian, parse_ids, translate_ids
+from tinymae import tree
 from tinymae.models.decoding import greedy
 from tinymae.models.transformer import transformer_backward, transformer_forward
 from tinymae.ops.positional import sinusoidal_halves
-from tinymae.weights import Weights, read_weights
+from tinymae.weights import marian
+from tinymae.weights.marian import MarianTokenizer, load_marian, parse_ids, translate_ids
+from tinymae.weights.read import Weights, read_weights
 
 with np.load(Path(__file__).parent / "golden" / "marian.npz") as file:
     GOLDEN = dict(file)

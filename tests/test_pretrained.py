@@ -10,19 +10,12 @@ from tinymae import tree
 from tinymae.models.mae import MAEConfig, StoredPositions, mae_backward, mae_forward, mae_init, mae_reconstruct
 from tinymae.models.patch_encoder import encoder_features
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
-from tinymae.pretrained import (
-    KINDS,
-    LICENCE,
-    export_mae,
-    export_vit,
-    export_vit_mae,
-    inspect,
-    load_encoder,
-    load_mae,
-    load_vit,
-    recognise,
-)
-from tinymae.weights import read_weights, write_pth, write_safetensors
+from tinymae.weights.export import export_mae, export_vit, export_vit_mae
+from tinymae.weights.inspect import KINDS, LICENCE, inspect, recognise
+from tinymae.weights.pth import write_pth
+from tinymae.weights.published import load_encoder, load_mae, load_vit
+from tinymae.weights.read import read_weights
+from tinymae.weights.safetensors import write_safetensors
 
 with np.load(Path(__file__).parent / "golden" / "pretrained.npz") as file:
     GOLDEN = dict(file)

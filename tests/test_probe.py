@@ -10,11 +10,11 @@ from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.patch_encoder import vit_encoder_forward
 from tinymae.models.vit import ViTConfig, vit_init
 from tinymae.ops.patches import patchify_forward
-from tinymae.pretrained import export_mae, export_vit_mae
 from tinymae.tasks.classify import vit_from
 from tinymae.tasks.encoders import features, load_encoder
 from tinymae.tasks.probe import accuracies, few_labels, probe
 from tinymae.train import checkpoint
+from tinymae.weights.export import export_mae, export_vit_mae
 
 MAE = MAEConfig(8, 2, 1, 16, 2, 4, 8, 1, 2, eps=1e-3)
 VIT = ViTConfig(8, 4, 1, 3, 16, 2, 4, pool="mean", eps=1e-3)

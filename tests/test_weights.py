@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinymae import weights
-from tinymae.weights import list_weights, read_weights, write_pth, write_safetensors
+from tinymae.weights import pickles, pth, read
+from tinymae.weights.pth import write_pth
+from tinymae.weights.read import list_weights, read_weights
+from tinymae.weights.safetensors import write_safetensors
 
 with np.load(Path(__file__).parent / "golden" / "pretrained.npz") as file:
     FILES = {key.removeprefix("file."): file[key].tobytes() for key in file.files if key.startswith("file.")}
@@ -388,7 +390,7 @@ def test_nothing_is_executed(name, form, refused, tmp_path):
     ("os", "system"), ("posix", "system"), ("builtins", "getattr"), ("builtins", "__import__"),
     ("torch.storage", "_load_from_bytes"), ("torch", "load"), ("torch.hub", "load"), ("numpy", "fromfile"),
     ("numpy.core.multiarray", "_reconstruct"),
-    ("tinymae.weights", "_Namespace"), ("argparse", "Namespace.__init__"), ("collections", "OrderedDict.__class__"),
+    ("tinymae.weights.read", "_Namespace"), ("argparse", "Namespace.__init__"), ("collections", "OrderedDict.__class__"),
     ("torch._utils", "_rebuild_tensor_v2.__globals__"), ("torch", "FloatStorage x"),
 ])
 def test_other_globals_are_refused_by_name(module, name, refused):
@@ -500,15 +502,15 @@ def test_no_file(tmp_path):
 def test_limits_are_above_the_largest_model():
     """A training checkpoint of ViT-H: 600 tensors, each three times, some 40 instructions for a tensor."""
     state = {f"blocks.{i}.mlp.fc1.weight": np.zeros((1, 1), np.float32) for i in range(1800)}
-    pickled = weights._pickle({"model": state})
-    assert 4 * len(pickled) < weights.LONGEST_PICKLE
-    assert 4 * sum(1 for _ in weights.pickletools.genops(pickled)) < weights.MOST_INSTRUCTIONS
+    pickled = pickles.write_pickle({"model": state})
+    assert 4 * len(pickled) < pth.LONGEST_PICKLE
+    assert 4 * sum(1 for _ in read.pickletools.genops(pickled)) < pickles.MOST_INSTRUCTIONS
 
 
 def test_released_windows_are_read_again(tmp_path):
     tensors = {"a": np.arange(5000, dtype=np.float32), "b": np.ones((3, 4), np.float16)}
     for path in (write_pth(tmp_path / "a.pth", tensors), write_safetensors(tmp_path / "a.safetensors", tensors)):
         weights = read_weights(path)
-        weights.release()
+        read.release()
         for name, array in tensors.items():
-            np.testing.assert_array_equal(weights.tensors[name], array)
+            np.testing.assert_array_equal(read.tensors[name], array)

@@ -95,7 +95,7 @@ def _translate(text, model, weights, tokens, beam, attention, layer):
 
 
 def _translate_published(text, weights, tokens, beam):
-    from tinymae.marian import MarianTokenizer, load_marian, parse_ids, translate_ids
+    from tinymae.weights.marian import MarianTokenizer, load_marian, parse_ids, translate_ids
 
     config, params = load_marian(weights)
     tokenizer = None if tokens else MarianTokenizer(weights)

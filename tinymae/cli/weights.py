@@ -11,7 +11,7 @@ def add_inspect(commands):
 
 
 def _inspect(file):
-    from tinymae.pretrained import inspect
+    from tinymae.weights.inspect import inspect
 
     found = inspect(file)
     for name, shape, dtype in found.tensors:
@@ -33,13 +33,13 @@ def add_export(commands):
 
 
 def _export(model, to, file):
-    from tinymae import pretrained
     from tinymae.tasks.encoders import load_encoder
+    from tinymae.weights import export
 
     found = load_encoder(model)
     if (found.model == "vit") != (to == "vit"):
         raise ValueError(f"{model}: holds a {found.model} model, which --to {to} cannot hold: expected --to " + (
             "vit" if found.model == "vit" else "mae or vit-mae"))
-    write = {"mae": pretrained.export_mae, "vit-mae": pretrained.export_vit_mae, "vit": pretrained.export_vit}[to]
+    write = {"mae": export.export_mae, "vit-mae": export.export_vit_mae, "vit": export.export_vit}[to]
     print(write(file, found.config, found.params))
     return 0

@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymae import pretrained
 from tinymae.images.labelled import fit_pictures
 from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.patch_encoder import encoder_features
 from tinymae.models.vit import ViTConfig, vit_init, vit_positions
 from tinymae.train import checkpoint
+from tinymae.weights import inspect, published
 
 
 class Encoder(NamedTuple):
@@ -35,7 +35,7 @@ def load_encoder(folder):
 
     Parameters
     ----------
-    folder : str or Path, a folder with mae.npz or vit.npz, or one of these files; or what `pretrained.load_encoder` reads
+    folder : str or Path, a folder with mae.npz or vit.npz, or one of these files; or what `weights.published.load_encoder` reads
 
     Returns
     -------
@@ -48,8 +48,8 @@ def load_encoder(folder):
     """
     path = Path(folder)
     if path.suffix in (".pth", ".bin", ".safetensors") or (path / "config.json").is_file():
-        config, params = pretrained.load_encoder(path)
-        return Encoder("vit", config, params, *pretrained.normalisation(path))
+        config, params = published.load_encoder(path)
+        return Encoder("vit", config, params, *inspect.normalisation(path))
     if path.is_dir():
         found = [file for file in (path / "mae.npz", path / "vit.npz") if file.is_file()]
         if len(found) != 1:

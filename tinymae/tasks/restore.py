@@ -272,7 +272,8 @@ def reconstruct_published(picture, weights, out, mask_ratio=None, seed=1):
     notebook takes that of the hidden ones, which are part of the answer.
     """
     from tinymae import plot
-    from tinymae.pretrained import load_mae, normalisation
+    from tinymae.weights.inspect import normalisation
+    from tinymae.weights.published import load_mae
 
     config, params = load_mae(weights)
     mean, std = (np.array(value, np.float32) for value in normalisation(weights))

@@ -23,7 +23,7 @@ from tinymae.models.decoding import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_init
 from tinymae.ops.positional import sinusoidal_halves
 from tinymae.text.batches import pad_batch
-from tinymae.weights import read_weights
+from tinymae.weights.read import read_weights
 
 TABLES = (                                                      # one matrix under four names; a file has one or all of them
     "model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight",

@@ -17,161 +17,21 @@ pixels (the published `visualize` files: plain ones). Files that `export_mae` an
 
 Translators (Marian) are recognised here and loaded elsewhere. Nothing is ever fetched from the network.
 """
-import json
 import math
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tinymae import tree
-from tinymae.files import whole_file
-from tinymae.images.pixels import MEAN, STD
 from tinymae.models.mae import MAEConfig, StoredPositions, mae_init
 from tinymae.models.vit import ViTConfig, vit_init
 from tinymae.ops.positional import sincos_2d
-from tinymae.weights import Weights, list_weights, read_weights, write_pth, write_safetensors
-
-LICENCE = (
-    "Names of the official MAE code: if this file is Meta's, its weights are CC-BY-NC 4.0, free for non-commercial use only, "
-    "with attribution (He et al. 2021, github.com/facebookresearch/mae)."
-)
-
-# what a file is, and what can be done with it
-KINDS = {
-    "mae": ("a masked autoencoder with its decoder, official MAE names", "reconstruct, features, fine-tuning"),
-    "mae-encoder": ("an encoder of a masked autoencoder, official MAE names", "features, fine-tuning; no reconstruction"),
-    "mae-vit": ("a classifier, names of the official MAE fine-tuning code", "classify, features, fine-tuning"),
-    "vit-mae": ("a masked autoencoder, Hugging Face ViTMAEForPreTraining", "reconstruct, features, fine-tuning"),
-    "vit": ("a classifier, Hugging Face ViTForImageClassification", "classify, features, fine-tuning"),
-    "vit-encoder": ("an encoder, Hugging Face ViT names", "features, fine-tuning; no reconstruction, no classes"),
-    "marian": ("a translator, Hugging Face MarianMTModel", "translate"),
-}
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HEADS = {768: 12, 1024: 16, 1280: 16}       # of the published ViT-B, ViT-L and ViT-H, by their width
-DECODER_HEADS = 16
-
-
-class Inspection(NamedTuple):
-    """What `inspect` returns."""
-
-    kind: str       # a key of KINDS, or "" for a file of weights of no model that is known here
-    what: str
-    can: str
-    licence: str    # "" where nothing is to be said
-    tensors: list   # of (name, shape, dtype), as in the file
-
-
-class _Names(NamedTuple):
-    patch_embed: str
-    cls_token: str
-    positions: str
-    blocks: str
-    norm: str
-    embed: str
-    mask_token: str
-    decoder_positions: str
-    decoder_blocks: str
-    decoder_norm: str
-    pred: str
-    head: str
-    ln1: str        # from here on: inside a block
-    qkv: tuple
-    out: str
-    ln2: str
-    fc1: str
-    fc2: str
-
-
-OFFICIAL = _Names(
-    "patch_embed.proj", "cls_token", "pos_embed", "blocks", "norm",
-    "decoder_embed", "mask_token", "decoder_pos_embed", "decoder_blocks", "decoder_norm", "decoder_pred", "head",
-    "norm1", ("attn.qkv",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2",
-)
-HUGGING_FACE = _Names(
-    "vit.embeddings.patch_embeddings.projection", "vit.embeddings.cls_token", "vit.embeddings.position_embeddings",
-    "vit.encoder.layer", "vit.layernorm",
-    "decoder.decoder_embed", "decoder.mask_token", "decoder.decoder_pos_embed", "decoder.decoder_layers",
-    "decoder.decoder_norm", "decoder.decoder_pred", "classifier",
-    "layernorm_before", tuple(f"attention.attention.{part}" for part in ("query", "key", "value")), "attention.output.dense",
-    "layernorm_after", "intermediate.dense", "output.dense",
-)
-
-# Hugging Face has renamed its tensors now and then: (newer, as above)
-RENAMED = (
-    ("decoder.decoder_encoder.layer.", "decoder.decoder_layers."),
-    ("vit.layers.", "vit.encoder.layer."),
-    (".attention.q_proj.", ".attention.attention.query."),
-    (".attention.k_proj.", ".attention.attention.key."),
-    (".attention.v_proj.", ".attention.attention.value."),
-    (".attention.o_proj.", ".attention.output.dense."),
-    (".mlp.fc1.", ".intermediate.dense."),
-    (".mlp.fc2.", ".output.dense."),
-)
-
-
-class _Row(NamedTuple):
-    """One leaf of our tree and where it is in theirs."""
-
-    path: str
-    names: tuple    # one, or three to put side by side
-    shape: tuple    # of each of them
-    layout: str     # "same", "linear", "convolution"
-
-
-def _linear(path, names, inputs, outputs):
-    yield _Row(f"{path}.w", tuple(f"{name}.weight" for name in names), (outputs, inputs), "linear")
-    yield _Row(f"{path}.b", tuple(f"{name}.bias" for name in names), (outputs,), "same")
-
-
-def _norm(path, name, width):
-    yield _Row(f"{path}.gamma", (f"{name}.weight",), (width,), "same")
-    yield _Row(f"{path}.beta", (f"{name}.bias",), (width,), "same")
-
-
-def _blocks(path, name, names, depth, width, hidden):
-    for i in range(depth):
-        ours, theirs = f"{path}.blocks.{i}", f"{name}.{i}"
-        yield from _norm(f"{ours}.ln1", f"{theirs}.{names.ln1}", width)
-        qkv = tuple(f"{theirs}.{part}" for part in names.qkv)
-        yield from _linear(f"{ours}.attn.qkv", qkv, width, 3 * width // len(qkv))
-        yield from _linear(f"{ours}.attn.out", (f"{theirs}.{names.out}",), width, width)
-        yield from _norm(f"{ours}.ln2", f"{theirs}.{names.ln2}", width)
-        yield from _linear(f"{ours}.ffn.fc1", (f"{theirs}.{names.fc1}",), width, hidden)
-        yield from _linear(f"{ours}.ffn.fc2", (f"{theirs}.{names.fc2}",), hidden, width)
-
-
-def _encoder_rows(names, config):
-    width, patch = config.embed_dim, config.patch_size
-    weight = (f"{names.patch_embed}.weight",)
-    yield _Row("encoder.patch_embed.w", weight, (width, config.in_chans, patch, patch), "convolution")
-    yield _Row("encoder.patch_embed.b", (f"{names.patch_embed}.bias",), (width,), "same")
-    yield _Row("encoder.cls_token", (names.cls_token,), (1, 1, width), "same")
-    yield from _blocks("encoder", names.blocks, names, config.depth, width, int(width * config.mlp_ratio))
-
-
-def _mae_rows(names, config):
-    width = config.decoder_embed_dim
-    yield from _encoder_rows(names, config)
-    yield from _norm("encoder.norm", names.norm, config.embed_dim)
-    yield from _linear("decoder.embed", (names.embed,), config.embed_dim, width)
-    yield _Row("decoder.mask_token", (names.mask_token,), (1, 1, width), "same")
-    hidden = int(width * config.mlp_ratio)
-    yield from _blocks("decoder", names.decoder_blocks, names, config.decoder_depth, width, hidden)
-    yield from _norm("decoder.norm", names.decoder_norm, width)
-    yield from _linear("decoder.pred", (names.pred,), width, config.values)
-
-
-def _vit_rows(names, config, head=True):
-    yield from _encoder_rows(names, config)
-    if config.pool == "mean":
-        yield from _norm("fc_norm", "fc_norm", config.embed_dim)
-    else:
-        yield from _norm("encoder.norm", names.norm, config.embed_dim)
-    if head:
-        yield from _linear("head", (names.head,), config.embed_dim, config.num_classes)
+from tinymae.weights.inspect import KINDS, LICENCE, read_model, recognise
+from tinymae.weights.layout import DECODER_HEADS, HEADS, HUGGING_FACE, OFFICIAL, RENAMED, Names, mae_rows, vit_rows
+from tinymae.weights.read import Weights
 
 
 def to_ours(array, layout):
@@ -189,78 +49,6 @@ def to_theirs(leaf, row):
         width, channels, patch, _ = row.shape
         return leaf.reshape(patch, patch, channels, width).transpose(3, 2, 0, 1)
     return leaf.T if row.layout == "linear" else leaf
-
-
-def read_model(path):
-    """A folder or file of weights, with what config.json says.
-
-    Parameters
-    ----------
-    path : str or Path, a .pth, .bin or .safetensors file, or a Hugging Face folder
-
-    Returns
-    -------
-    weights : weights.Weights
-    config : dict, of the config.json in the folder or beside the file; {} where there is none
-
-    Raises
-    ------
-    FileNotFoundError
-        where there is no such file, or no weights in the folder
-    ValueError
-        as `weights.read_weights`, and where config.json is damaged
-    """
-    file, config = _find(path)
-    return read_weights(file), config
-
-
-def inspect(path):
-    """List the tensors of a file or folder and say what model it is and what it can do. Reads no numbers.
-
-    Parameters
-    ----------
-    path : as `read_model`
-
-    Returns
-    -------
-    Inspection
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        as `read_model`
-    """
-    file, _ = _find(path)
-    tensors, meta = list_weights(file)
-    kind = recognise([name for name, _, _ in tensors])
-    what, can = KINDS.get(kind, ("no model that is known here", f"nothing; known are {', '.join(KINDS)}"))
-    return Inspection(kind, what, can, LICENCE if perhaps_metas(kind, meta) else "", tensors)
-
-
-def recognise(names):
-    """The kind of model that has tensors of these names: a key of KINDS, or ""."""
-    names = set(names)
-    if f"{OFFICIAL.patch_embed}.weight" in names:
-        if any(name.startswith(("decoder_", "mask_token")) for name in names):
-            return "mae"
-        return "mae-vit" if any(name.startswith("head.") for name in names) else "mae-encoder"
-    if f"{HUGGING_FACE.patch_embed}.weight" in names:
-        if any(name.startswith("decoder.") for name in names):
-            return "vit-mae"
-        return "vit" if any(name.startswith("classifier.") for name in names) else "vit-encoder"
-    return "marian" if "model.shared.weight" in names else ""
-
-
-def normalisation(path):
-    """(mean, std) of the pixels that a model was trained on, for `images.pixels.to_pixels`.
-
-    Ours, one number for all channels, where a file says that we wrote it; else ImageNet's, three, which published models use.
-    """
-    file, config = _find(path)
-    _, meta = list_weights(file)
-    if "eps" in stated(meta) or "image_mean" in config:
-        return MEAN, STD
-    return IMAGENET_MEAN, IMAGENET_STD
 
 
 def load_mae(path, heads=None, decoder_heads=None, dtype=np.float32):
@@ -307,7 +95,7 @@ def load_mae(path, heads=None, decoder_heads=None, dtype=np.float32):
         options["decoder_num_heads"] = decoder_heads or saved.get("decoder_num_heads", DECODER_HEADS)
     config = _config(file, MAEConfig, sizes, options)
     positions = {names.positions: config.embed_dim, names.decoder_positions: config.decoder_embed_dim}
-    flat = _take(file, _mae_rows(names, config), config, positions, dtype)
+    flat = _take(file, mae_rows(names, config), config, positions, dtype)
     config = _with_positions(file, config, flat, dtype)
     return config, tree.unflatten(flat, mae_init(config, None, dtype))
 
@@ -399,7 +187,7 @@ def _load_vit(path, heads, dtype, head):
     if config.positions == "fixed" and _unlike_fixed(file, names.positions, config):
         raise ValueError(f"{path}: its {names.positions!r} is said to be fixed, and is not the table of sines and cosines")
     unused = (names.mask_token, "decoder") if not classifier else () if head else (f"{names.head}.",)
-    flat = _take(file, _vit_rows(names, config, head), config, {names.positions: config.embed_dim}, dtype, unused)
+    flat = _take(file, vit_rows(names, config, head), config, {names.positions: config.embed_dim}, dtype, unused)
     like = vit_init(config, None, dtype)
     if not head:
         del like["head"]
@@ -411,34 +199,10 @@ def _load_vit(path, heads, dtype, head):
 class _File(NamedTuple):
     path: Path
     kind: str
-    names: _Names
+    names: Names
     weights: Weights    # under the names of `names`
     given: dict         # {name: as it is in the file}
     config: dict
-
-
-def _find(path):
-    """(the file with the weights, what config.json beside it says)."""
-    path = Path(path)
-    if path.is_dir():
-        files = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
-        folder, path = path, next((file for file in files if file.is_file()), None)
-        if path is None and list(folder.glob("*.index.json")):
-            raise ValueError(f"{folder}: the weights are cut into several files, which are not read: save them as one")
-        if path is None:
-            raise FileNotFoundError(f"{folder}: expected model.safetensors or pytorch_model.bin in this folder")
-    config = path.with_name("config.json")
-    if not config.is_file():
-        return path, {}
-    if config.stat().st_size > 1 << 20:
-        raise ValueError(f"{config}: {config.stat().st_size} bytes are no config.json of a model")
-    try:
-        found = json.loads(config.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{config}: no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{config}: expected a table, got a {type(found).__name__}")
-    return path, found
 
 
 def _open(path):
@@ -624,165 +388,3 @@ def _unlike_fixed(file, name, config):
     off = float(np.abs(stored[0, 1:].astype(np.float64) - sincos_2d(config.grid, width)).max())
     rounding = {"bfloat16": 1e-2, "float16": 1e-3}.get(file.weights.dtypes[file.given[name]], 1e-5)
     return 0.0 if off <= rounding else off
-
-
-def export_mae(path, config, params):
-    """Write a masked autoencoder for the official code: {"model": its state dict, "config": ours}.
-
-    Parameters
-    ----------
-    path : str or Path, ending in .pth
-    config : MAEConfig
-    params : tree of `mae_init`
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ValueError
-        where the path does not end in .pth, or params do not fit the config
-    """
-    path = _pth(path)
-    tensors = _give(params, _mae_rows(OFFICIAL, config))
-    tensors |= _mae_positions(OFFICIAL, config, params)
-    return write_pth(path, tensors, {"config": {f.name: getattr(config, f.name) for f in fields(MAEConfig)}})
-
-
-def export_vit_mae(folder, config, params):
-    """Write a masked autoencoder for Hugging Face: a folder that ViTMAEForPreTraining.from_pretrained reads.
-
-    Parameters
-    ----------
-    folder : str or Path; config.json and model.safetensors in it are replaced
-    config : MAEConfig
-    params : tree of `mae_init`
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ValueError
-        where folder is a file, or params do not fit the config
-    """
-    folder = _folder(folder)
-    tensors = _give(params, _mae_rows(HUGGING_FACE, config))
-    tensors |= _mae_positions(HUGGING_FACE, config, params)
-    table = _hugging_face_config(config, "ViTMAEForPreTraining", "vit_mae", params) | {
-        "decoder_hidden_size": config.decoder_embed_dim, "decoder_num_hidden_layers": config.decoder_depth,
-        "decoder_num_attention_heads": config.decoder_num_heads,
-        "decoder_intermediate_size": int(config.decoder_embed_dim * config.mlp_ratio),
-        "mask_ratio": config.mask_ratio, "norm_pix_loss": config.norm_pix_loss,
-    }
-    return _write_folder(folder, tensors, table)
-
-
-def export_vit(path, config, params):
-    """Write a classifier: a .pth for the official fine-tuning code, or a folder that ViTForImageClassification reads.
-
-    Parameters
-    ----------
-    path : str or Path; ending in .pth, or a folder whose config.json and model.safetensors are replaced
-    config : ViTConfig
-    params : tree of `vit_init`
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ValueError
-        where the format cannot hold the model: heads narrower or wider than D / H, one head without output projection, or, in
-        a folder, mean pooling; or params do not fit the config
-    """
-    if config.head_dim is not None and (config.num_heads == 1 or config.num_heads * config.head_dim != config.embed_dim):
-        raise ValueError(
-            f"{path}: neither format has heads of {config.head_dim} in a model of width {config.embed_dim} with "
-            f"{config.num_heads} heads, only of width / heads and with an output projection: train with head_dim=None"
-        )
-    official = Path(path).suffix == ".pth"
-    names = OFFICIAL if official else HUGGING_FACE
-    if config.pool == "mean" and not official:
-        raise ValueError(f"{path}: ViTForImageClassification pools by the class token only, this model by mean: write a .pth")
-    path = _pth(path) if official else _folder(path)
-    leaves = dict(params)
-    positions = leaves.pop("positions", None)
-    tensors = _give(leaves, _vit_rows(names, config))
-    dtype = tensors[names.cls_token].dtype
-    if config.positions == "fixed":
-        positions = sincos_2d(config.grid, config.embed_dim).astype(dtype)
-    if positions is None or positions.shape != (config.grid[0] * config.grid[1], config.embed_dim):
-        raise ValueError(f"{path}: params do not fit the config: expected positions for a grid of {config.grid}")
-    tensors[names.positions] = _with_class(positions)
-    if official:
-        return write_pth(path, tensors, {"config": asdict(config)})
-    labels = [f"LABEL_{i}" for i in range(config.num_classes)]
-    table = _hugging_face_config(config, "ViTForImageClassification", "vit", params) | {
-        "hidden_dropout_prob": config.dropout, "positions": config.positions,
-        "id2label": {str(i): label for i, label in enumerate(labels)}, "label2id": {label: i for i, label in enumerate(labels)},
-    }
-    return _write_folder(path, tensors, table)
-
-
-def _pth(path):
-    path = Path(path)
-    if path.suffix != ".pth":
-        raise ValueError(f"expected a path ending in .pth for the official code, got {path}")
-    return path
-
-
-def _folder(path):
-    path = Path(path)
-    if path.suffix in (".pth", ".safetensors", ".npz", ".bin") or (path.exists() and not path.is_dir()):
-        raise ValueError(f"expected a folder for Hugging Face's two files, got {path}")
-    return path
-
-
-def _give(params, rows):
-    """{their name: tensor} of all leaves."""
-    flat, tensors = dict(tree.leaves(params)), {}
-    for row in rows:
-        first, *rest = row.shape
-        first *= len(row.names)
-        shape = (math.prod(rest), first) if row.layout == "convolution" else (first, *rest)
-        shape = shape[::-1] if row.layout == "linear" else shape
-        leaf = flat.pop(row.path, None)
-        if leaf is None or leaf.shape != shape:
-            got = "none" if leaf is None else leaf.shape
-            raise ValueError(f"params do not fit the config: expected {row.path!r} of shape {shape}, got {got}")
-        tensors |= zip(row.names, np.split(to_theirs(leaf, row), len(row.names)), strict=True)
-    if flat:
-        raise ValueError(f"params do not fit the config: {min(flat)!r} is left over")
-    return tensors
-
-
-def _mae_positions(names, config, params):
-    tables = config.positions(params["encoder"]["cls_token"].dtype)
-    return dict(zip((names.positions, names.decoder_positions), map(_with_class, tables), strict=True))
-
-
-def _with_class(positions):
-    """(N, D) -> (1, 1 + N, D), zeros for the class token, whose own position is part of it here."""
-    return np.pad(positions, ((1, 0), (0, 0)))[None]
-
-
-def _hugging_face_config(config, architecture, model_type, params):
-    return {
-        "architectures": [architecture], "model_type": model_type, "dtype": params["encoder"]["cls_token"].dtype.name,
-        "image_size": config.img_size, "patch_size": config.patch_size, "num_channels": config.in_chans,
-        "hidden_size": config.embed_dim, "num_hidden_layers": config.depth, "num_attention_heads": config.num_heads,
-        "intermediate_size": int(config.embed_dim * config.mlp_ratio), "hidden_act": "gelu", "qkv_bias": True,
-        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "layer_norm_eps": config.eps,
-        "image_mean": [MEAN] * config.in_chans, "image_std": [STD] * config.in_chans,      # ours, for `normalisation`
-    }
-
-
-def _write_folder(folder, tensors, table):
-    write_safetensors(folder / "model.safetensors", tensors)
-    with whole_file(folder / "config.json") as file:
-        file.write((json.dumps(table, indent=2) + "\n").encode("utf-8"))
-    return folder

@@ -1,0 +1,1 @@
+"""Published weights: read safely, recognised, loaded into our models, and written."""

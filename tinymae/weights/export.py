@@ -1,0 +1,179 @@
+"""Our models written for the official MAE code and for Hugging Face."""
+import json
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+
+from tinymae import tree
+from tinymae.files import whole_file
+from tinymae.images.pixels import MEAN, STD
+from tinymae.models.mae import MAEConfig
+from tinymae.ops.positional import sincos_2d
+from tinymae.weights.layout import HUGGING_FACE, OFFICIAL, mae_rows, vit_rows
+from tinymae.weights.pth import write_pth
+from tinymae.weights.published import to_theirs
+from tinymae.weights.safetensors import write_safetensors
+
+
+def export_mae(path, config, params):
+    """Write a masked autoencoder for the official code: {"model": its state dict, "config": ours}.
+
+    Parameters
+    ----------
+    path : str or Path, ending in .pth
+    config : MAEConfig
+    params : tree of `mae_init`
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        where the path does not end in .pth, or params do not fit the config
+    """
+    path = _pth(path)
+    tensors = _give(params, mae_rows(OFFICIAL, config))
+    tensors |= _mae_positions(OFFICIAL, config, params)
+    return write_pth(path, tensors, {"config": {f.name: getattr(config, f.name) for f in fields(MAEConfig)}})
+
+
+def export_vit_mae(folder, config, params):
+    """Write a masked autoencoder for Hugging Face: a folder that ViTMAEForPreTraining.from_pretrained reads.
+
+    Parameters
+    ----------
+    folder : str or Path; config.json and model.safetensors in it are replaced
+    config : MAEConfig
+    params : tree of `mae_init`
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        where folder is a file, or params do not fit the config
+    """
+    folder = _folder(folder)
+    tensors = _give(params, mae_rows(HUGGING_FACE, config))
+    tensors |= _mae_positions(HUGGING_FACE, config, params)
+    table = _hugging_face_config(config, "ViTMAEForPreTraining", "vit_mae", params) | {
+        "decoder_hidden_size": config.decoder_embed_dim, "decoder_num_hidden_layers": config.decoder_depth,
+        "decoder_num_attention_heads": config.decoder_num_heads,
+        "decoder_intermediate_size": int(config.decoder_embed_dim * config.mlp_ratio),
+        "mask_ratio": config.mask_ratio, "norm_pix_loss": config.norm_pix_loss,
+    }
+    return _write_folder(folder, tensors, table)
+
+
+def export_vit(path, config, params):
+    """Write a classifier: a .pth for the official fine-tuning code, or a folder that ViTForImageClassification reads.
+
+    Parameters
+    ----------
+    path : str or Path; ending in .pth, or a folder whose config.json and model.safetensors are replaced
+    config : ViTConfig
+    params : tree of `vit_init`
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        where the format cannot hold the model: heads narrower or wider than D / H, one head without output projection, or, in
+        a folder, mean pooling; or params do not fit the config
+    """
+    if config.head_dim is not None and (config.num_heads == 1 or config.num_heads * config.head_dim != config.embed_dim):
+        raise ValueError(
+            f"{path}: neither format has heads of {config.head_dim} in a model of width {config.embed_dim} with "
+            f"{config.num_heads} heads, only of width / heads and with an output projection: train with head_dim=None"
+        )
+    official = Path(path).suffix == ".pth"
+    names = OFFICIAL if official else HUGGING_FACE
+    if config.pool == "mean" and not official:
+        raise ValueError(f"{path}: ViTForImageClassification pools by the class token only, this model by mean: write a .pth")
+    path = _pth(path) if official else _folder(path)
+    leaves = dict(params)
+    positions = leaves.pop("positions", None)
+    tensors = _give(leaves, vit_rows(names, config))
+    dtype = tensors[names.cls_token].dtype
+    if config.positions == "fixed":
+        positions = sincos_2d(config.grid, config.embed_dim).astype(dtype)
+    if positions is None or positions.shape != (config.grid[0] * config.grid[1], config.embed_dim):
+        raise ValueError(f"{path}: params do not fit the config: expected positions for a grid of {config.grid}")
+    tensors[names.positions] = _with_class(positions)
+    if official:
+        return write_pth(path, tensors, {"config": asdict(config)})
+    labels = [f"LABEL_{i}" for i in range(config.num_classes)]
+    table = _hugging_face_config(config, "ViTForImageClassification", "vit", params) | {
+        "hidden_dropout_prob": config.dropout, "positions": config.positions,
+        "id2label": {str(i): label for i, label in enumerate(labels)}, "label2id": {label: i for i, label in enumerate(labels)},
+    }
+    return _write_folder(path, tensors, table)
+
+
+def _pth(path):
+    path = Path(path)
+    if path.suffix != ".pth":
+        raise ValueError(f"expected a path ending in .pth for the official code, got {path}")
+    return path
+
+
+def _folder(path):
+    path = Path(path)
+    if path.suffix in (".pth", ".safetensors", ".npz", ".bin") or (path.exists() and not path.is_dir()):
+        raise ValueError(f"expected a folder for Hugging Face's two files, got {path}")
+    return path
+
+
+def _give(params, rows):
+    """{their name: tensor} of all leaves."""
+    flat, tensors = dict(tree.leaves(params)), {}
+    for row in rows:
+        first, *rest = row.shape
+        first *= len(row.names)
+        shape = (math.prod(rest), first) if row.layout == "convolution" else (first, *rest)
+        shape = shape[::-1] if row.layout == "linear" else shape
+        leaf = flat.pop(row.path, None)
+        if leaf is None or leaf.shape != shape:
+            got = "none" if leaf is None else leaf.shape
+            raise ValueError(f"params do not fit the config: expected {row.path!r} of shape {shape}, got {got}")
+        tensors |= zip(row.names, np.split(to_theirs(leaf, row), len(row.names)), strict=True)
+    if flat:
+        raise ValueError(f"params do not fit the config: {min(flat)!r} is left over")
+    return tensors
+
+
+def _mae_positions(names, config, params):
+    tables = config.positions(params["encoder"]["cls_token"].dtype)
+    return dict(zip((names.positions, names.decoder_positions), map(_with_class, tables), strict=True))
+
+
+def _with_class(positions):
+    """(N, D) -> (1, 1 + N, D), zeros for the class token, whose own position is part of it here."""
+    return np.pad(positions, ((1, 0), (0, 0)))[None]
+
+
+def _hugging_face_config(config, architecture, model_type, params):
+    return {
+        "architectures": [architecture], "model_type": model_type, "dtype": params["encoder"]["cls_token"].dtype.name,
+        "image_size": config.img_size, "patch_size": config.patch_size, "num_channels": config.in_chans,
+        "hidden_size": config.embed_dim, "num_hidden_layers": config.depth, "num_attention_heads": config.num_heads,
+        "intermediate_size": int(config.embed_dim * config.mlp_ratio), "hidden_act": "gelu", "qkv_bias": True,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "layer_norm_eps": config.eps,
+        "image_mean": [MEAN] * config.in_chans, "image_std": [STD] * config.in_chans,      # ours, for `normalisation`
+    }
+
+
+def _write_folder(folder, tensors, table):
+    write_safetensors(folder / "model.safetensors", tensors)
+    with whole_file(folder / "config.json") as file:
+        file.write((json.dumps(table, indent=2) + "\n").encode("utf-8"))
+    return folder

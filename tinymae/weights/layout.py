@@ -1,0 +1,115 @@
+"""Names and layouts: which tensor of a published model is which leaf of ours."""
+from typing import NamedTuple
+
+HEADS = {768: 12, 1024: 16, 1280: 16}       # of the published ViT-B, ViT-L and ViT-H, by their width
+DECODER_HEADS = 16
+
+
+class Names(NamedTuple):
+    patch_embed: str
+    cls_token: str
+    positions: str
+    blocks: str
+    norm: str
+    embed: str
+    mask_token: str
+    decoder_positions: str
+    decoder_blocks: str
+    decoder_norm: str
+    pred: str
+    head: str
+    ln1: str        # from here on: inside a block
+    qkv: tuple
+    out: str
+    ln2: str
+    fc1: str
+    fc2: str
+
+
+OFFICIAL = Names(
+    "patch_embed.proj", "cls_token", "pos_embed", "blocks", "norm",
+    "decoder_embed", "mask_token", "decoder_pos_embed", "decoder_blocks", "decoder_norm", "decoder_pred", "head",
+    "norm1", ("attn.qkv",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2",
+)
+HUGGING_FACE = Names(
+    "vit.embeddings.patch_embeddings.projection", "vit.embeddings.cls_token", "vit.embeddings.position_embeddings",
+    "vit.encoder.layer", "vit.layernorm",
+    "decoder.decoder_embed", "decoder.mask_token", "decoder.decoder_pos_embed", "decoder.decoder_layers",
+    "decoder.decoder_norm", "decoder.decoder_pred", "classifier",
+    "layernorm_before", tuple(f"attention.attention.{part}" for part in ("query", "key", "value")), "attention.output.dense",
+    "layernorm_after", "intermediate.dense", "output.dense",
+)
+
+# Hugging Face has renamed its tensors now and then: (newer, as above)
+RENAMED = (
+    ("decoder.decoder_encoder.layer.", "decoder.decoder_layers."),
+    ("vit.layers.", "vit.encoder.layer."),
+    (".attention.q_proj.", ".attention.attention.query."),
+    (".attention.k_proj.", ".attention.attention.key."),
+    (".attention.v_proj.", ".attention.attention.value."),
+    (".attention.o_proj.", ".attention.output.dense."),
+    (".mlp.fc1.", ".intermediate.dense."),
+    (".mlp.fc2.", ".output.dense."),
+)
+
+
+class _Row(NamedTuple):
+    """One leaf of our tree and where it is in theirs."""
+
+    path: str
+    names: tuple    # one, or three to put side by side
+    shape: tuple    # of each of them
+    layout: str     # "same", "linear", "convolution"
+
+
+def _linear(path, names, inputs, outputs):
+    yield _Row(f"{path}.w", tuple(f"{name}.weight" for name in names), (outputs, inputs), "linear")
+    yield _Row(f"{path}.b", tuple(f"{name}.bias" for name in names), (outputs,), "same")
+
+
+def _norm(path, name, width):
+    yield _Row(f"{path}.gamma", (f"{name}.weight",), (width,), "same")
+    yield _Row(f"{path}.beta", (f"{name}.bias",), (width,), "same")
+
+
+def _blocks(path, name, names, depth, width, hidden):
+    for i in range(depth):
+        ours, theirs = f"{path}.blocks.{i}", f"{name}.{i}"
+        yield from _norm(f"{ours}.ln1", f"{theirs}.{names.ln1}", width)
+        qkv = tuple(f"{theirs}.{part}" for part in names.qkv)
+        yield from _linear(f"{ours}.attn.qkv", qkv, width, 3 * width // len(qkv))
+        yield from _linear(f"{ours}.attn.out", (f"{theirs}.{names.out}",), width, width)
+        yield from _norm(f"{ours}.ln2", f"{theirs}.{names.ln2}", width)
+        yield from _linear(f"{ours}.ffn.fc1", (f"{theirs}.{names.fc1}",), width, hidden)
+        yield from _linear(f"{ours}.ffn.fc2", (f"{theirs}.{names.fc2}",), hidden, width)
+
+
+def _encoder_rows(names, config):
+    width, patch = config.embed_dim, config.patch_size
+    weight = (f"{names.patch_embed}.weight",)
+    yield _Row("encoder.patch_embed.w", weight, (width, config.in_chans, patch, patch), "convolution")
+    yield _Row("encoder.patch_embed.b", (f"{names.patch_embed}.bias",), (width,), "same")
+    yield _Row("encoder.cls_token", (names.cls_token,), (1, 1, width), "same")
+    yield from _blocks("encoder", names.blocks, names, config.depth, width, int(width * config.mlp_ratio))
+
+
+def mae_rows(names, config):
+    width = config.decoder_embed_dim
+    yield from _encoder_rows(names, config)
+    yield from _norm("encoder.norm", names.norm, config.embed_dim)
+    yield from _linear("decoder.embed", (names.embed,), config.embed_dim, width)
+    yield _Row("decoder.mask_token", (names.mask_token,), (1, 1, width), "same")
+    hidden = int(width * config.mlp_ratio)
+    yield from _blocks("decoder", names.decoder_blocks, names, config.decoder_depth, width, hidden)
+    yield from _norm("decoder.norm", names.decoder_norm, width)
+    yield from _linear("decoder.pred", (names.pred,), width, config.values)
+
+
+def vit_rows(names, config, head=True):
+    yield from _encoder_rows(names, config)
+    if config.pool == "mean":
+        yield from _norm("fc_norm", "fc_norm", config.embed_dim)
+    else:
+        yield from _norm("encoder.norm", names.norm, config.embed_dim)
+    if head:
+        yield from _linear("head", (names.head,), config.embed_dim, config.num_classes)

@@ -1,0 +1,230 @@
+"""A small machine for the pickles in .pth files: it knows five names, builds arrays, and executes nothing."""
+import pickletools
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+from tinymae.weights.notes import BFLOAT16, are_sizes, is_shape, shortened, strides_of
+
+STORAGES = {
+    "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": BFLOAT16, "DoubleStorage": "float64",
+    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+MOST_INSTRUCTIONS = 300_000     # a training checkpoint of ViT-H has about 100,000
+
+
+class _Global(NamedTuple):
+    """A name in a pickle; stays a name."""
+
+    name: str
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: str
+    count: int
+    offset: int     # where a view of a storage begins, in the legacy format
+
+
+class Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple
+    strides: tuple
+
+
+class _Namespace(dict):
+    """What argparse.Namespace becomes: its attributes, as a dict."""
+
+
+def unpickle(file, storages):
+    """Run the pickle that begins at the file's position; stops behind it.
+
+    Parameters
+    ----------
+    file : binary file
+    storages : set, to which the _Storages that it mentions are added
+
+    Returns
+    -------
+    dicts, lists, tuples, _Namespace, _Tensor, numbers, texts
+    """
+    stack, marks, memo = [], [], {}
+
+    def take():
+        """What lies above the last mark."""
+        start = marks.pop()
+        taken = stack[start:]
+        del stack[start:]
+        return taken
+
+    try:
+        for done, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if done == MOST_INSTRUCTIONS:
+                raise ValueError(f"its pickle has more than {MOST_INSTRUCTIONS} instructions: no list of tensors is so long")
+            match opcode.name:
+                case "PROTO" | "FRAME":
+                    pass
+                case "STOP":
+                    if len(stack) != 1 or marks:
+                        raise ValueError(f"its pickle is damaged: it leaves {len(stack)} values")
+                    return stack[0]
+                case "MARK":
+                    marks.append(len(stack))
+                case "NONE":
+                    stack.append(None)
+                case "NEWTRUE":
+                    stack.append(True)
+                case "NEWFALSE":
+                    stack.append(False)
+                case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
+                    stack.append(argument)
+                case "BINSTRING" | "SHORT_BINSTRING":           # texts of Python 2
+                    stack.append(argument)
+                case "EMPTY_DICT":
+                    stack.append({})
+                case "EMPTY_LIST":
+                    stack.append([])
+                case "EMPTY_TUPLE":
+                    stack.append(())
+                case "TUPLE":
+                    stack.append(tuple(take()))
+                case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                    size = int(opcode.name[-1])
+                    stack[-size:] = [tuple(stack[-size:])]
+                case "APPEND":
+                    value = stack.pop()
+                    expect(list, stack[-1]).append(value)
+                case "APPENDS":
+                    values = take()
+                    expect(list, stack[-1]).extend(values)
+                case "SETITEM":
+                    value, key = stack.pop(), stack.pop()
+                    _set(stack[-1], [key, value])
+                case "SETITEMS":
+                    values = take()
+                    _set(stack[-1], values)
+                case "BINPUT" | "LONG_BINPUT":
+                    memo[argument] = stack[-1]
+                case "MEMOIZE":
+                    memo[len(memo)] = stack[-1]
+                case "BINGET" | "LONG_BINGET":
+                    stack.append(memo[argument])
+                case "GLOBAL":
+                    stack.append(_known(argument.replace(" ", ".", 1)))
+                case "STACK_GLOBAL":
+                    name, module = stack.pop(), stack.pop()
+                    stack.append(_known(f"{expect(str, module)}.{expect(str, name)}"))
+                case "BINPERSID":
+                    storage = _storage(stack.pop())
+                    storages.add(storage)
+                    stack.append(storage)
+                case "REDUCE" | "NEWOBJ":
+                    arguments, function = stack.pop(), stack.pop()
+                    stack.append(_apply(expect(_Global, function).name, expect(tuple, arguments)))
+                case "BUILD":                                   # the state of an object: we have attributes for one kind only
+                    state = stack.pop()
+                    if isinstance(expect(dict, stack[-1]), _Namespace):
+                        _set(stack[-1], [part for item in expect(dict, state).items() for part in item])
+                case name:
+                    raise ValueError(f"its pickle has the instruction {name}, which no file of weights needs: refused")
+    except (IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
+        raise ValueError(f"its pickle is damaged ({type(error).__name__}: {error})") from error
+
+
+def expect(kind, value):
+    if not isinstance(value, kind):
+        raise ValueError(f"its pickle is damaged: expected a {kind.__name__}, got {shortened(value)}")
+    return value
+
+
+def _set(target, values):
+    """Put [key, value, key, value, ...] into a dict; keys are texts and integers: a nested tuple takes forever to hash."""
+    for key, value in zip(values[::2], values[1::2], strict=True):
+        if type(key) not in (str, int):
+            raise ValueError(f"its pickle is damaged: expected a text or a number as a key, got {shortened(key)}")
+        expect(dict, target)[key] = value
+
+
+def _known(name):
+    known = {f"torch.{storage}" for storage in STORAGES} | {
+        "collections.OrderedDict", "argparse.Namespace", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter",
+    }
+    if name not in known:
+        raise ValueError(f"its pickle asks for {shortened(name)}, which is no part of a tensor: refused, nothing was executed")
+    return _Global(name)
+
+
+def _storage(found):
+    """("storage", type, key, place, count[, (view key, offset, count)]) -> _Storage."""
+    if len(expect(tuple, found)) not in (5, 6) or found[0] != "storage":
+        raise ValueError(f"its pickle is damaged: expected a storage, got {shortened(found)}")
+    kind = expect(_Global, found[1]).name.removeprefix("torch.")
+    key, count = expect(str, found[2]), found[4]
+    if kind not in STORAGES or not are_sizes([count]):
+        raise ValueError(f"its pickle is damaged: a storage of {shortened(count)} numbers of {shortened(kind)}")
+    offset = 0
+    if len(found) == 6 and found[5] is not None:
+        _, offset, _ = expect(tuple, found[5])
+        if not are_sizes([offset]):
+            raise ValueError(f"its pickle is damaged: a view of a storage from {shortened(offset)} on")
+    return _Storage(key, STORAGES[kind], count, offset)
+
+
+def _apply(name, arguments):
+    """What the functions and classes that a pickle may name would have made of the arguments."""
+    if name == "argparse.Namespace" and not arguments:
+        return _Namespace()
+    if name == "collections.OrderedDict" and len(arguments) < 2:
+        found = {}
+        for pair in expect(list, [*arguments, []][0]):
+            _set(found, pair)
+        return found
+    if name == "torch._utils._rebuild_parameter" and arguments:
+        return expect(Tensor, arguments[0])
+    if name == "torch._utils._rebuild_tensor_v2" and len(arguments) in (6, 7):
+        storage, offset, shape, strides = arguments[:4]
+        if not are_sizes([offset]) or not is_shape(shape) or not are_sizes(strides) or len(shape) != len(strides):
+            raise ValueError(f"its pickle has a tensor of shape {shortened(shape)}, offset {shortened(offset)}")
+        offset += expect(_Storage, storage).offset
+        # a stride is never walked along an axis of length 1, nor in an empty tensor, and may be anything there
+        strides = tuple(step if size > 1 and 0 not in shape else 0 for size, step in zip(shape, strides, strict=True))
+        last = offset - (0 in shape) + sum((size - 1) * step for size, step in zip(shape, strides, strict=True) if step)
+        if last >= storage.count:
+            raise ValueError(f"a tensor {tuple(shape)} reaches beyond its storage of {storage.count} numbers")
+        return Tensor(storage, offset, tuple(shape), strides)
+    raise ValueError(f"its pickle applies {name} to {len(arguments)} values: refused")
+
+
+def write_pickle(content):
+    """A pickle of nested dicts of tensors, numbers and texts; storages are numbered as the tensors come."""
+    storages = {dtype: storage for storage, dtype in STORAGES.items()}
+    keys = iter(range(1 << 31))
+
+    def instructions(value):
+        if isinstance(value, dict):
+            return b"}(" + b"".join(instructions(part) for item in value.items() for part in item) + b"u"
+        if isinstance(value, (tuple, list)):
+            return b"(" + b"".join(instructions(part) for part in value) + b"t"
+        if isinstance(value, np.ndarray):
+            storage = b"(%sctorch\n%s\n%s%s%stQ" % (
+                instructions("storage"), storages[value.dtype.name].encode(), instructions(str(next(keys))),
+                instructions("cpu"), instructions(value.size),
+            )
+            layout = instructions(0) + instructions(value.shape) + instructions(strides_of(value.shape))
+            return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + layout + b"\x89ccollections\nOrderedDict\n)RtR"
+        if value is None or isinstance(value, bool):
+            return {None: b"N", True: b"\x88", False: b"\x89"}[value]
+        if isinstance(value, int):
+            coded = value.to_bytes(8, "little", signed=True)
+            return b"J" + coded[:4] if -(1 << 31) <= value < 1 << 31 else b"\x8a\x08" + coded
+        if isinstance(value, float):
+            return b"G" + struct.pack(">d", value)
+        if isinstance(value, str):
+            coded = value.encode("utf-8")
+            return b"X" + len(coded).to_bytes(4, "little") + coded
+        raise TypeError(f"expected numbers, texts and dicts of them beside the tensors, got {type(value).__name__}")
+
+    return b"\x80\x02" + instructions(content) + b"."
