@@ -13,7 +13,7 @@ from tinymae.models.mae import MAEConfig
 from tinymae.ops.positional import sincos_2d
 from tinymae.weights.layout import HUGGING_FACE, OFFICIAL, mae_rows, vit_rows
 from tinymae.weights.pth import write_pth
-from tinymae.weights.published import to_theirs
+from tinymae.weights.layout import to_theirs
 from tinymae.weights.safetensors import write_safetensors
 
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from tinymae.images.pixels import MEAN, STD
 from tinymae.weights.layout import HUGGING_FACE, OFFICIAL
-from tinymae.weights.published import perhaps_metas, stated
 from tinymae.weights.read import list_weights, read_weights
 
 LICENCE = (
@@ -130,3 +129,16 @@ def _find(path):
     if not isinstance(found, dict):
         raise ValueError(f"{config}: expected a table, got a {type(found).__name__}")
     return path, found
+
+
+def perhaps_metas(kind, meta):
+    """Is it in the official format, and not written by us?"""
+    return kind.startswith("mae") and "eps" not in stated(meta)
+
+
+def stated(meta):
+    """What an official file says beyond the sizes: all in those that we wrote, little in a training checkpoint, or nothing."""
+    config, args = (found if isinstance(found := meta.get(key), dict) else {} for key in ("config", "args"))
+    mae = ("mask_ratio", "norm_pix_loss")
+    keys = (*mae, "num_heads", "decoder_num_heads", "mlp_ratio", "eps", "dropout", "positions")
+    return {key: args[key] for key in mae if key in args} | {key: config[key] for key in keys if key in config}

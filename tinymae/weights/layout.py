@@ -113,3 +113,20 @@ def vit_rows(names, config, head=True):
         yield from _norm("encoder.norm", names.norm, config.embed_dim)
     if head:
         yield from _linear("head", (names.head,), config.embed_dim, config.num_classes)
+
+
+def to_ours(array, layout):
+    """A tensor of theirs in our layout: (1) and (2)."""
+    if layout == "linear":
+        return array.T
+    if layout == "convolution":
+        return array.transpose(2, 3, 1, 0).reshape(-1, len(array))                          # (D, C, p, p) -> (P, D)
+    return array
+
+
+def to_theirs(leaf, row):
+    """A leaf of ours in their layout, the inverse of `to_ours`; for several names the first axis holds them all."""
+    if row.layout == "convolution":
+        width, channels, patch, _ = row.shape
+        return leaf.reshape(patch, patch, channels, width).transpose(3, 2, 0, 1)
+    return leaf.T if row.layout == "linear" else leaf

@@ -18,38 +18,34 @@ pixels (the published `visualize` files: plain ones). Files that `export_mae` an
 Translators (Marian) are recognised here and loaded elsewhere. Nothing is ever fetched from the network.
 """
 import math
+import numpy as np
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-
 from tinymae import tree
-from tinymae.models.mae import MAEConfig, StoredPositions, mae_init
-from tinymae.models.vit import ViTConfig, vit_init
+from tinymae.models.mae import MAEConfig
+from tinymae.models.mae import StoredPositions
+from tinymae.models.mae import mae_init
+from tinymae.models.vit import ViTConfig
+from tinymae.models.vit import vit_init
 from tinymae.ops.positional import sincos_2d
-from tinymae.weights.inspect import KINDS, LICENCE, read_model, recognise
-from tinymae.weights.layout import DECODER_HEADS, HEADS, HUGGING_FACE, OFFICIAL, RENAMED, Names, mae_rows, vit_rows
+from tinymae.weights.inspect import KINDS
+from tinymae.weights.inspect import LICENCE
+from tinymae.weights.inspect import perhaps_metas
+from tinymae.weights.inspect import read_model
+from tinymae.weights.inspect import recognise
+from tinymae.weights.inspect import stated
+from tinymae.weights.layout import DECODER_HEADS
+from tinymae.weights.layout import HEADS
+from tinymae.weights.layout import HUGGING_FACE
+from tinymae.weights.layout import Names
+from tinymae.weights.layout import OFFICIAL
+from tinymae.weights.layout import RENAMED
+from tinymae.weights.layout import mae_rows
+from tinymae.weights.layout import to_ours
+from tinymae.weights.layout import vit_rows
 from tinymae.weights.read import Weights
-
-
-def to_ours(array, layout):
-    """A tensor of theirs in our layout: (1) and (2)."""
-    if layout == "linear":
-        return array.T
-    if layout == "convolution":
-        return array.transpose(2, 3, 1, 0).reshape(-1, len(array))                          # (D, C, p, p) -> (P, D)
-    return array
-
-
-def to_theirs(leaf, row):
-    """A leaf of ours in their layout, the inverse of `to_ours`; for several names the first axis holds them all."""
-    if row.layout == "convolution":
-        width, channels, patch, _ = row.shape
-        return leaf.reshape(patch, patch, channels, width).transpose(3, 2, 0, 1)
-    return leaf.T if row.layout == "linear" else leaf
-
+from typing import NamedTuple
 
 def load_mae(path, heads=None, decoder_heads=None, dtype=np.float32):
     """A masked autoencoder with its decoder, from an official .pth or a Hugging Face folder.
@@ -277,19 +273,6 @@ def _sizes(file):
         "img_size": side * patch, "patch_size": patch, "in_chans": channels, "embed_dim": width,
         "depth": _depth(file, names.blocks), "mlp_ratio": ratio,
     }
-
-
-def perhaps_metas(kind, meta):
-    """Is it in the official format, and not written by us?"""
-    return kind.startswith("mae") and "eps" not in stated(meta)
-
-
-def stated(meta):
-    """What an official file says beyond the sizes: all in those that we wrote, little in a training checkpoint, or nothing."""
-    config, args = (found if isinstance(found := meta.get(key), dict) else {} for key in ("config", "args"))
-    mae = ("mask_ratio", "norm_pix_loss")
-    keys = (*mae, "num_heads", "decoder_num_heads", "mlp_ratio", "eps", "dropout", "positions")
-    return {key: args[key] for key in mae if key in args} | {key: config[key] for key in keys if key in config}
 
 
 def _heads(file, sizes, heads, saved):
