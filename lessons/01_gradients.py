@@ -172,7 +172,7 @@ print(plot.save(figure, figures / "gradients_step.png"))
 # %%
 # The checker, and what it says
 # -----------------------------
-# ``tinymae.gradcheck.check`` is this idea made careful: float64, a random dy, a step where the blue curve is lowest, and a second
+# ``tinymae.gradcheck`` is this idea made careful: float64, a random dy, a step where the blue curve is lowest, and a second
 # look where a function has a corner. One line for each argument: its worst place, what your backward says there, what the
 # differences say, the relative error. A wrong gradient usually leaves a fingerprint, and the last column reads it. Three
 # mistakes that everybody makes once:

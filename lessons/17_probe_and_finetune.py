@@ -115,7 +115,7 @@ assert all(row.ok for row in rows)
 # ---------------------
 # This loss has one lowest point, so whoever gets there gets the same weights: no schedule, no luck. (Only b may move, all its
 # numbers alike: softmax does not see that.) A general minimiser with our gradient, and scikit-learn's ``LogisticRegression``,
-# which ``tinymae.tasks.probe`` uses. It multiplies the sum of the losses by C and leaves the penalty alone, so that C = 1 / (n l2).
+# which ``tinymae.tasks.probe`` uses. It multiplies the sum of the losses by C and leaves the penalty alone: C = 1 / (n l2).
 
 l2 = 1 / first                                                  # C = 1
 

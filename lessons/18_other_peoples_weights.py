@@ -37,8 +37,9 @@ from tinymae.models import mae
 from tinymae.ops.linear import linear_forward
 from tinymae.tasks.restore import reconstruct_published
 from tinymae.train.optim import AdamW, warmup_cosine
-from tinymae.weights import export, inspect, published
+from tinymae.weights import export, inspect
 from tinymae.weights.pth import write_pth
+from tinymae.weights.published import load_mae
 from tinymae.weights.read import read_weights
 from tinymae.weights.safetensors import write_safetensors
 
@@ -160,7 +161,7 @@ assert not tensors["pos_embed"][0, 0].any()
 # an *oracle*: somebody who knows the right answer. Here it is the model before it was written; with a real file, numbers that
 # the original code printed for a known picture (for this package: ``tests/golden``, made with PyTorch).
 
-read_config, read_params = published.load_mae(published)
+read_config, read_params = load_mae(published)
 assert read_config == config
 for (path, before), (_, after) in zip(tree.leaves(params), tree.leaves(read_params), strict=True):
     assert np.array_equal(before, after), path
@@ -174,7 +175,7 @@ def loss_of(params, config=config):
 
 oracle = loss_of(params)
 assert loss_of(read_params) == oracle
-_, again = published.load_mae(export.export_vit_mae(folder / "vit-mae", config, params))
+_, again = load_mae(export.export_vit_mae(folder / "vit-mae", config, params))
 print(f"loss {oracle:.4f} before, {loss_of(read_params):.4f} from the .pth, {loss_of(again):.4f} from a Hugging Face folder")
 assert loss_of(again) == oracle
 
@@ -280,13 +281,13 @@ stranger = write_pth(folder / "stranger.pth", {name: it.copy() for name, it in t
 print(inspect.inspect(stranger).licence)
 assert "CC-BY-NC" in inspect.inspect(stranger).licence and not seen.licence          # ours says that it is ours
 try:
-    published.load_mae(stranger)
+    load_mae(stranger)
     asked = ""
 except ValueError as error:
     asked = str(error).partition("stranger.pth: ")[2]
 print(asked)
 assert "give heads" in asked
-_, named = published.load_mae(stranger, heads=4, decoder_heads=4)
+_, named = load_mae(stranger, heads=4, decoder_heads=4)
 assert loss_of(named) == oracle
 
 # %%

@@ -162,8 +162,8 @@ def test_pictures_are_moved_flipped_and_mixed(monkeypatch):
         called.append((classes, alpha))
         return images, np.eye(classes, dtype=images.dtype)[labels]
 
-    monkeypatch.setattr(classification, "crop_and_flip", crop_and_flip)
-    monkeypatch.setattr(classification, "mixup", mixup)
+    monkeypatch.setattr(classify, "crop_and_flip", crop_and_flip)
+    monkeypatch.setattr(classify, "mixup", mixup)
     config = ViTConfig(8, in_chans=1, num_classes=3, **SIZES)
     data, params = small(10), vit_init(config, np.random.default_rng(0))
     for settings, expected in (
@@ -198,7 +198,7 @@ def interrupt(monkeypatch, step):
 
         return interrupted
 
-    monkeypatch.setattr(classification, "vit_gradient", vit_gradient)
+    monkeypatch.setattr(classify, "vit_gradient", vit_gradient)
 
 
 @pytest.mark.parametrize("options", [{}, {"steps": None, "epochs": 2}])

@@ -18,7 +18,7 @@ from tinymae.images import crops
 from tinymae.images.fills import linear_fill, nearest_fill
 from tinymae.images.pixels import to_picture, to_pixels
 from tinymae.models.mae import MAEConfig, mae_forward, mae_init, mae_reconstruct, random_masking
-from tinymae.tasks import restore
+from tinymae.tasks import demo, restore
 from tinymae.train import checkpoint, loop
 
 TINY = {
@@ -68,7 +68,7 @@ def assert_picture(path, least=200):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is handed to plot.images.reconstructions: a list of dicts."""
+    """What is handed to plot.reconstructions: a list of dicts."""
     calls = []
     real = plot.reconstructions
 
@@ -97,7 +97,7 @@ def interrupt(monkeypatch):
 
             return interrupted
 
-        monkeypatch.setattr(demo, "mae_gradient", mae_gradient)
+        monkeypatch.setattr(restore, "mae_gradient", mae_gradient)
 
     return at
 
@@ -295,9 +295,9 @@ def test_grey_photographs_become_crops(tmp_path):
 def test_unseen_crops(rows, cols, channels):
     """Parts of the photograph; of one colour where it has one colour."""
     photo = numbers(rows, cols, channels)
-    crops = crops.unseen_crops(photo, 12, 5)
-    assert crops.shape == (5, 12, 12, channels) and crops.dtype == np.uint8
-    np.testing.assert_array_equal(crops, crops.unseen_crops(photo, 12, 5))
+    found = crops.unseen_crops(photo, 12, 5)
+    assert found.shape == (5, 12, 12, channels) and found.dtype == np.uint8
+    np.testing.assert_array_equal(found, crops.unseen_crops(photo, 12, 5))
     flat = crops.unseen_crops(np.full_like(photo, 77), 12, 5)
     assert (flat == 77).all()
 
@@ -649,7 +649,7 @@ def test_training_that_diverges_keeps_the_last_model(tmp_path, capsys, monkeypat
     path = train_small(tmp_path / "out", "--steps", "2")
     before = path.read_bytes()
     capsys.readouterr()
-    monkeypatch.setattr(demo, "LEARNING_RATE", 1e30)
+    monkeypatch.setattr(restore, "LEARNING_RATE", 1e30)
     train_small(tmp_path / "out", "--steps", "40", "--resume", status=1)
     err = capsys.readouterr().err
     assert err.splitlines()[-1].startswith("tinymae: step ") and "lower learning rate" in err

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from tinymae.__main__ import main
+from tinymae.learn import check_attention, check_layers, check_models
+from tinymae.learn import judge as judge_module
 from tinymae.learn.exercises import EXERCISES, ZOO, check_file, list_exercises, story, write_exercise
 from tinymae.learn.lessons import lessons_folder
 
@@ -527,12 +529,12 @@ def test_every_variant_is_wrong_somewhere(name, check, monkeypatch):
 
     def judge(row, ours, expected, variants=(), *args, tolerance=1e-9, **options):
         for words, variant in dict(variants).items():
-            agrees = judge.close(np.asarray(expected, float), variant(), tolerance)
+            agrees = judge_module.close(np.asarray(expected, float), variant(), tolerance)
             same[row, words] = same.get((row, words), True) and agrees
         return judged(row, ours, expected, variants, *args, tolerance=tolerance, **options)
 
-    judged = judge.judge
-    for module in (exercise_judge, exercise_layers, exercise_models):
+    judged = judge_module.judge
+    for module in (judge_module, check_attention, check_layers, check_models):
         monkeypatch.setattr(module, "judge", judge)
     assert check(name, append=answer(name)).ok
     assert not any(same.values()), [key for key, agrees in same.items() if agrees]

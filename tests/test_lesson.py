@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tinymae.__main__ import main
-from tinymae.learn import lessons as lesson_module
+from tinymae.learn import stepper
 from tinymae.learn.lessons import find_lesson, lessons, read_lesson, run
 from tinymae.learn.stepper import readable, step
 
@@ -162,7 +162,7 @@ def test_the_prompt_of_ipython(small, answers, monkeypatch, capsys):
 
     monkeypatch.setitem(sys.modules, "IPython.terminal.embed", types.SimpleNamespace(InteractiveShellEmbed=Shell))
     copied = []
-    monkeypatch.setattr(lesson_module, "_copied", lambda names: copied.append(set(names)) or dict(names))
+    monkeypatch.setattr(stepper, "_copied", lambda names: copied.append(set(names)) or dict(names))
     answers("", "", "i", "", "")
     assert step(small)
     assert "second ran [1, 2] 36.0" in capsys.readouterr().out
@@ -175,9 +175,9 @@ def test_pictures_are_named_and_open_where_there_is_a_screen(tmp_path, answers, 
     picture.write_bytes(b"png")
     path.write_text(f'"""\nP · 图\n===\n"""\n# %%\nprint({str(picture)!r})\n', encoding="utf-8")
     opened = []
-    monkeypatch.setattr(lesson_module.webbrowser, "open", opened.append)
+    monkeypatch.setattr(stepper.webbrowser, "open", opened.append)
     for screen in (False, True):
-        monkeypatch.setattr(lesson_module, "has_screen", lambda screen=screen: screen)
+        monkeypatch.setattr(stepper, "has_screen", lambda screen=screen: screen)
         answers("", "")
         assert step(read_lesson(path))
         assert f"saved: {picture.resolve()}" in capsys.readouterr().out

@@ -21,7 +21,7 @@ def some_checks(backward):
 
 
 def test_a_right_gradient_is_one_row_and_status_0(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(checks, "checks", some_checks(softmax_backward))
+    monkeypatch.setattr(cases, "checks", some_checks(softmax_backward))
     assert main(["gradcheck", "--json", str(tmp_path / "rows.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[-2:] == ["error", "verdict"]
@@ -36,7 +36,7 @@ def test_a_right_gradient_is_one_row_and_status_0(monkeypatch, capsys, tmp_path)
     (lambda dy, cache: softmax_backward(dy, cache)[0], "shape"),
 ])
 def test_a_wrong_one_is_named_explained_and_status_1(monkeypatch, capsys, tmp_path, bug, cause):
-    monkeypatch.setattr(checks, "checks", some_checks(bug))
+    monkeypatch.setattr(cases, "checks", some_checks(bug))
     assert main(["gradcheck", "--json", str(tmp_path / "rows.json")]) == 1
     output = capsys.readouterr().out
     assert "WRONG" in output and cause in output and "1 tensors, 1 wrong" in output

@@ -132,7 +132,7 @@ def test_importing_needs_no_display_and_changes_no_setting(tmp_path):
         "before = dict.copy(matplotlib.rcParams)\n"
         "from tinymae import plot\n"
         "assert dict.copy(matplotlib.rcParams) == before, 'import changed the settings'\n"
-        "plot.style.save(plot.attention_heatmaps.attention([[0.5, 0.5]]), 'a.png')\n"
+        "plot.save(plot.attention([[0.5, 0.5]]), 'a.png')\n"
         "assert dict.copy(matplotlib.rcParams) == before, 'drawing changed the settings or chose a backend'\n"
     )
     screens = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")

@@ -10,6 +10,7 @@ import pytest
 from tinymae import tree
 from tinymae.models.mae import MAEConfig, mae_backward, mae_decays, mae_forward, mae_init
 from tinymae.tasks.restore import mae_gradient
+from tinymae.train import loop
 from tinymae.train.loop import Run, cosine, stop_between_steps, train
 from tinymae.train.optim import AdamW, noam, warmup_cosine
 from tinymae.train.parallel import Workers
@@ -45,7 +46,7 @@ def ones(params, rng):
 def clock(monkeypatch):
     """A clock that stands still until somebody moves it."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
 
 

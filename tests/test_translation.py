@@ -8,7 +8,8 @@ import pytest
 from tinymae import tree
 from tinymae.__main__ import main
 from tinymae.models.transformer import transformer_forward
-from tinymae.tasks import train_translator, translate
+from tinymae.tasks import train_translator as training
+from tinymae.tasks import translate
 from tinymae.tasks.train_translator import Settings, drop_long, settings_for, train_translator
 from tinymae.tasks.translate import Encoded, Translator, average, evaluate, score
 from tinymae.text.batches import pad_batch
@@ -58,8 +59,9 @@ def test_interrupted_and_resumed_is_never_interrupted(tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return real(*args, **options)
 
-    monkeypatch.setattr(translation, "transformer_forward", interrupt)
-    monkeypatch.setattr(translation, "score", lambda *args, **options: translate.Score(1.0, 1.0, 0.0))
+    for module in (translate, training):
+        monkeypatch.setattr(module, "transformer_forward", interrupt)
+    monkeypatch.setattr(training, "score", lambda *args, **options: translate.Score(1.0, 1.0, 0.0))
     first = run_it(tmp_path / "parts", threads=1)
     assert first.interrupted and 0 < first.step < 12
     monkeypatch.undo()
@@ -79,7 +81,7 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(tmp_path):
     results = []
     for micro_batch in (1000, 12):
         with translate.Workers(2) as workers:
-            gradient = train_translator.transformer_gradient(config, pairs, iter([np.arange(13)]), micro_batch, workers)
+            gradient = training.transformer_gradient(config, pairs, iter([np.arange(13)]), micro_batch, workers)
             results.append(gradient(params, np.random.default_rng(0)))
     (loss, whole), (other, parts) = results
     assert loss == pytest.approx(other, rel=1e-12)
@@ -100,7 +102,7 @@ def test_score_is_the_loss_over_all_words(tmp_path):
 
 def test_it_says_what_looks_wrong(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(translation, "score", lambda *args, **options: translate.Score(9.0, 8000.0, 0.99))
+    monkeypatch.setattr(training, "score", lambda *args, **options: translate.Score(9.0, 8000.0, 0.99))
     train_translator(CORPUS, tmp_path, TINY, steps=1, bar=False, say=lines.append)
     text = "\n".join(lines)
     assert "far from ln V" in text and "does the future leak?" in text and "i see cats -> " in text
@@ -174,7 +176,7 @@ def test_exact_counts_tokens_not_spaces(tmp_path):
 
 def test_batches_are_the_same_for_the_same_seed():
     pairs = Encoded([[5, 2]] * 30, [[6, 7, 2]] * 30)
-    first, again, other = (train_translator.endless_batches(pairs, 12, seed) for seed in (0, 0, 1))
+    first, again, other = (training.endless_batches(pairs, 12, seed) for seed in (0, 0, 1))
     taken = [np.concatenate([next(batches) for _ in range(16)]) for batches in (first, again, other)]
     np.testing.assert_array_equal(taken[0], taken[1])
     assert not np.array_equal(taken[0], taken[2])
@@ -188,7 +190,7 @@ def test_a_model_without_history_cannot_be_resumed(tmp_path):
     translate.checkpoint.save(path, "transformer", saved.config, saved.params, extra=said)
     with pytest.raises(ValueError, match="no optimiser and rng"):
         run_it(tmp_path, resume=True)
-    run = translate.Run(saved.params, train_translator._optimizer(saved.params), np.random.default_rng(0))
+    run = translate.Run(saved.params, training._optimizer(saved.params), np.random.default_rng(0))
     translate.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng, said)
     with pytest.raises(ValueError, match="not the history"):
         run_it(tmp_path, resume=True)
@@ -208,7 +210,7 @@ def test_a_run_is_resumed_with_the_options_it_was_begun_with(tmp_path):
 def test_epochs(tmp_path):
     lines = []
     run = run_it(tmp_path, steps=None, epochs=3, say=lines.append)
-    per_epoch = [len(train_translator.epoch_batches(encoded(tmp_path), TINY.tokens, 0, epoch)) for epoch in range(3)]
+    per_epoch = [len(training.epoch_batches(encoded(tmp_path), TINY.tokens, 0, epoch)) for epoch in range(3)]
     assert [step for step, _ in run.evaluations] == list(np.cumsum(per_epoch))
     text = "\n".join(lines)
     for epoch, (step, loss) in enumerate(run.evaluations, 1):
@@ -332,9 +334,9 @@ def test_unknown_words_are_reported_and_never_said(tmp_path, capsys):
 
 
 def test_settings_fit_the_corpus():
-    assert settings_for(load_corpus(["dates"])) is settings_for(load_corpus(["french"])) is train_translator.SMALL
+    assert settings_for(load_corpus(["dates"])) is settings_for(load_corpus(["french"])) is training.SMALL
     many = [(f"word{i} word{i + 1}", "target") for i in range(1000)]
-    assert settings_for(Corpus(many, many[:3], "words", "words")) is train_translator.LARGE
+    assert settings_for(Corpus(many, many[:3], "words", "words")) is training.LARGE
 
 
 def test_an_interruption_leaves_nothing_in_the_average(tmp_path, monkeypatch):
@@ -349,8 +351,9 @@ def test_an_interruption_leaves_nothing_in_the_average(tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return real(*args, **options)
 
-    monkeypatch.setattr(translation, "transformer_forward", interrupt)
-    monkeypatch.setattr(translation, "Workers", InTheMainThread)
+    for module in (translate, training):
+        monkeypatch.setattr(module, "transformer_forward", interrupt)
+    monkeypatch.setattr(training, "Workers", InTheMainThread)
     first = run_it(tmp_path / "parts", steps=None, epochs=4, settings=settings, threads=1)
     assert first.interrupted and first.step == 2 and not (tmp_path / "parts" / "last").exists()
     monkeypatch.undo()

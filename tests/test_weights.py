@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinymae.weights import pickles, pth, read
+from tinymae.weights import pickles, pth
 from tinymae.weights.pth import write_pth
 from tinymae.weights.read import list_weights, read_weights
 from tinymae.weights.safetensors import write_safetensors
@@ -504,13 +504,13 @@ def test_limits_are_above_the_largest_model():
     state = {f"blocks.{i}.mlp.fc1.weight": np.zeros((1, 1), np.float32) for i in range(1800)}
     pickled = pickles.write_pickle({"model": state})
     assert 4 * len(pickled) < pth.LONGEST_PICKLE
-    assert 4 * sum(1 for _ in read.pickletools.genops(pickled)) < pickles.MOST_INSTRUCTIONS
+    assert 4 * sum(1 for _ in pickles.pickletools.genops(pickled)) < pickles.MOST_INSTRUCTIONS
 
 
 def test_released_windows_are_read_again(tmp_path):
     tensors = {"a": np.arange(5000, dtype=np.float32), "b": np.ones((3, 4), np.float16)}
     for path in (write_pth(tmp_path / "a.pth", tensors), write_safetensors(tmp_path / "a.safetensors", tensors)):
         weights = read_weights(path)
-        read.release()
+        weights.release()
         for name, array in tensors.items():
-            np.testing.assert_array_equal(read.tensors[name], array)
+            np.testing.assert_array_equal(weights.tensors[name], array)

@@ -1,7 +1,7 @@
 """AdamW: write one step of the optimiser.
 
-Lesson 12; Kingma & Ba 2015; Loshchilov & Hutter 2019; numbered as in tinymae.train.optim. g is the gradient of p, and t counts the
-steps, from 1. The weight decay wd is AdamW's; lesson 12 writes (3) without it:
+Lesson 12; Kingma & Ba 2015; Loshchilov & Hutter 2019; numbered as in tinymae.train.optim. g is the gradient of p, and t
+counts the steps, from 1. The weight decay wd is AdamW's; lesson 12 writes (3) without it:
 
     (1)  m = b1 m + (1 - b1) g                          running mean of the gradient
     (2)  v = b2 v + (1 - b2) g^2                        running mean of its square

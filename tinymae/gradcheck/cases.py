@@ -209,8 +209,8 @@ def _model_checks(rng):
     cut, _ = patches.patchify_forward(images, 4)
     return [
         Check(
-            "vit_encoder, all patches, learned positions", patch_encoder.vit_encoder_forward, _vit_forward, patch_encoder.vit_encoder_backward,
-            (cut, params["encoder"], positions), {"heads": 3}, 20,
+            "vit_encoder, all patches, learned positions", patch_encoder.vit_encoder_forward, _vit_forward,
+            patch_encoder.vit_encoder_backward, (cut, params["encoder"], positions), {"heads": 3}, 20,
         ),
         Check(
             "vit_encoder, visible patches", patch_encoder.vit_encoder_forward, _vit_forward, patch_encoder.vit_encoder_backward,

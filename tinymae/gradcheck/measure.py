@@ -92,7 +92,7 @@ def hidden_by_noise(analytic, numeric, slack, largest, tolerance):
     if zero or noise <= 0.1 * max(largest_element(analytic), largest_element(numeric)):
         return ""
     return (f"cannot be judged: rounding in forward makes differences of up to {noise:.0e}, and the gradient is not larger "
-            f"(at most {largest_element(analytic):.0e}); make y smaller (subtract a constant, mean for sum), or give a larger h")
+            f"(at most {largest_element(analytic):.0e}); make y smaller (subtract a constant, mean for sum), or h larger")
 
 
 def kink(pair, path, index, analytic, h):

@@ -46,7 +46,7 @@ def lessons_folder():
     FileNotFoundError
         where there are none
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "lessons", package.parent / "lessons"):
         if any(folder.glob("[0-9][0-9]_*.py")):
             return folder

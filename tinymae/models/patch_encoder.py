@@ -113,7 +113,7 @@ def check_images(images, config):
     """Raise a TypeError or ValueError that says why images (B, rows, cols, C) cannot go into the model."""
     side, channels = config.img_size, config.in_chans
     if images.dtype not in (np.float32, np.float64):
-        raise TypeError(f"expected float32 or float64 pixels, got {images.dtype}: images.pixels.to_pixels makes them from uint8")
+        raise TypeError(f"expected float32 or float64 pixels, got {images.dtype}: images.pixels.to_pixels converts uint8")
     if images.ndim != 4:
         raise ValueError(f"expected images (B, {side}, {side}, {channels}), got {images.shape}: is the batch axis missing?")
     if images.shape[3] != channels:

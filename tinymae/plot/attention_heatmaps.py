@@ -214,7 +214,7 @@ def rollout_over_pictures(pictures, rollout, grid, caption=None):
     Parameters
     ----------
     pictures : ndarray of shape (B, rows, cols, C), uint8, C = 1 or 3
-    rollout : array_like of shape (B, N), the class token's row of `models.attention_maps.attention_rollout`, without its own column
+    rollout : array_like of shape (B, N), the class token's row of `attention_rollout`, without its own column
     grid : (rows, cols) of patches, rows * cols = N
     caption : str, replaces the text under the pictures
 

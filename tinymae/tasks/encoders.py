@@ -35,7 +35,7 @@ def load_encoder(folder):
 
     Parameters
     ----------
-    folder : str or Path, a folder with mae.npz or vit.npz, or one of these files; or what `weights.published.load_encoder` reads
+    folder : str or Path, a folder with mae.npz or vit.npz, or such a file; or what `weights.published.load_encoder` reads
 
     Returns
     -------

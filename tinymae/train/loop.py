@@ -68,7 +68,7 @@ def resumed(saved, optimizer, path):
 
 
 def cosine(lr, warmup=0.05):
-    """`train.optim.warmup_cosine` as a schedule for `train`: up to lr over the first share `warmup` of the run, then down to zero."""
+    """`optim.warmup_cosine` as a schedule for `train`: up to lr over the first fraction `warmup`, then down to 0."""
     return lambda step, progress: warmup_cosine(progress, 1.0, warmup, lr)
 
 

@@ -11,9 +11,8 @@ from tinymae.files import whole_file
 from tinymae.images.pixels import MEAN, STD
 from tinymae.models.mae import MAEConfig
 from tinymae.ops.positional import sincos_2d
-from tinymae.weights.layout import HUGGING_FACE, OFFICIAL, mae_rows, vit_rows
+from tinymae.weights.layout import HUGGING_FACE, OFFICIAL, mae_rows, to_theirs, vit_rows
 from tinymae.weights.pth import write_pth
-from tinymae.weights.layout import to_theirs
 from tinymae.weights.safetensors import write_safetensors
 
 

@@ -18,34 +18,21 @@ pixels (the published `visualize` files: plain ones). Files that `export_mae` an
 Translators (Marian) are recognised here and loaded elsewhere. Nothing is ever fetched from the network.
 """
 import math
-import numpy as np
 import sys
 from dataclasses import fields
 from pathlib import Path
-from tinymae import tree
-from tinymae.models.mae import MAEConfig
-from tinymae.models.mae import StoredPositions
-from tinymae.models.mae import mae_init
-from tinymae.models.vit import ViTConfig
-from tinymae.models.vit import vit_init
-from tinymae.ops.positional import sincos_2d
-from tinymae.weights.inspect import KINDS
-from tinymae.weights.inspect import LICENCE
-from tinymae.weights.inspect import perhaps_metas
-from tinymae.weights.inspect import read_model
-from tinymae.weights.inspect import recognise
-from tinymae.weights.inspect import stated
-from tinymae.weights.layout import DECODER_HEADS
-from tinymae.weights.layout import HEADS
-from tinymae.weights.layout import HUGGING_FACE
-from tinymae.weights.layout import Names
-from tinymae.weights.layout import OFFICIAL
-from tinymae.weights.layout import RENAMED
-from tinymae.weights.layout import mae_rows
-from tinymae.weights.layout import to_ours
-from tinymae.weights.layout import vit_rows
-from tinymae.weights.read import Weights
 from typing import NamedTuple
+
+import numpy as np
+
+from tinymae import tree
+from tinymae.models.mae import MAEConfig, StoredPositions, mae_init
+from tinymae.models.vit import ViTConfig, vit_init
+from tinymae.ops.positional import sincos_2d
+from tinymae.weights.inspect import KINDS, LICENCE, perhaps_metas, read_model, recognise, stated
+from tinymae.weights.layout import DECODER_HEADS, HEADS, HUGGING_FACE, OFFICIAL, RENAMED, Names, mae_rows, to_ours, vit_rows
+from tinymae.weights.read import Weights
+
 
 def load_mae(path, heads=None, decoder_heads=None, dtype=np.float32):
     """A masked autoencoder with its decoder, from an official .pth or a Hugging Face folder.
