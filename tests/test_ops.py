@@ -363,6 +363,43 @@ def test_gelu_number_by_number(dtype):
     assert (np.abs(slope - slopes) <= tolerance).all()
 
 
+def test_the_normal_distribution_to_the_rounding_of_float64():
+    tiny = np.geomspace(1e-320, 1, 500)
+    x = np.concatenate([np.linspace(-40, 40, 16001), tiny, -tiny, [-1e100, 1e100]])
+    cdf, _ = activation._normal(x)
+    expected = np.array([math.erfc(-a / math.sqrt(2)) / 2 for a in x.tolist()])
+    assert np.abs(cdf - expected).max() <= 1e-15
+    np.testing.assert_array_equal(activation._normal(np.array([-0.0, 0.0, 5e-324, -50, 50]))[0], [0.5, 0.5, 0.5, 0, 1])
+
+
+def test_the_normal_distribution_keeps_its_digits_in_the_left_tail():
+    # computed with mpmath to 30 digits
+    known = {
+        -37: 5.72557122252457682e-300, -20: 2.7536241186062337e-89, -10: 7.61985302416052607e-24, -5: 2.86651571879193912e-7,
+        -1: 0.158655253931457051, -0.5: 0.308537538725986896, 0.5: 0.691462461274013104, 3: 0.998650101968369905,
+    }
+    cdf, _ = activation._normal(np.array(list(known), float))
+    np.testing.assert_allclose(cdf, list(known.values()), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gelu_of_nan_is_nan(dtype):
+    y, (slope,) = gelu_forward(np.array([[np.nan, 0, 1]], dtype))
+    np.testing.assert_array_equal(np.isnan(y), [[True, False, False]])
+    np.testing.assert_array_equal(np.isnan(slope), [[True, False, False]])
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0, 3), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gelu_of_any_layout(shape, dtype, rng):
+    x = rng.normal(size=shape[::-1]).astype(dtype).T             # the axes of the memory are in reverse order
+    y, (slope,) = gelu_forward(x)
+    expected, (slopes,) = gelu_forward(np.ascontiguousarray(x))
+    assert y.shape == slope.shape == shape and y.dtype == slope.dtype == dtype
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(slope, slopes)
+
+
 def test_gelu_tanh_number_by_number():
     x = np.linspace(-6, 6, 241)
     expected = [a * (1 + math.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a**3))) / 2 for a in x]
