@@ -520,10 +520,37 @@ def test_embedding_word_by_word(ids, rng):
     close(embedding_backward(dy, cache), dtable)
 
 
-def test_embedding_of_no_words():
-    y, cache = embedding_forward(np.zeros((0, 3), int), np.ones((5, 2)))
-    assert y.shape == (0, 3, 2)
-    np.testing.assert_array_equal(embedding_backward(y, cache), np.zeros((5, 2)))
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_embedding_of_no_words(shape, dtype):
+    y, cache = embedding_forward(np.zeros(shape, int), np.ones((5, 2), dtype))
+    assert y.shape == (*shape, 2)
+    dtable = embedding_backward(y, cache)
+    assert dtable.dtype == dtype
+    np.testing.assert_array_equal(dtable, np.zeros((5, 2)))
+
+
+EMBEDDING_IDS = {
+    "frequent and rare tokens": np.random.default_rng(0).geometric(0.1, size=(8, 50)).clip(max=60) - 1,
+    "distinct tokens": np.random.default_rng(0).permutation(60).reshape(3, 20),
+    "one token": np.full((4, 25), 59),
+    "one position": np.array(7),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDING_IDS)
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, np.uint64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_embedding_backward_adds_in_the_order_of_the_positions(name, kind, dtype, rng):
+    ids = EMBEDDING_IDS[name].astype(kind)
+    dy = rng.normal(size=(*ids.shape, 14)).astype(dtype)[..., ::2]      # not contiguous
+    _, cache = embedding_forward(ids, np.zeros((60, 7), dtype))
+    expected = np.zeros((60, 7), dtype)
+    for index in np.ndindex(ids.shape):
+        expected[ids[index]] += dy[index]
+    dtable = embedding_backward(dy, cache)
+    assert dtable.dtype == dtype
+    np.testing.assert_array_equal(dtable, expected)                     # to the last bit
 
 
 # ---- losses ------------------------------------------------------------------------------------------------------------
