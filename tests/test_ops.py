@@ -363,6 +363,43 @@ def test_gelu_number_by_number(dtype):
     assert (np.abs(slope - slopes) <= tolerance).all()
 
 
+def test_the_normal_distribution_to_the_rounding_of_float64():
+    tiny = np.geomspace(1e-320, 1, 500)
+    x = np.concatenate([np.linspace(-40, 40, 16001), tiny, -tiny, [-1e100, 1e100]])
+    cdf, _ = activation._normal(x)
+    expected = np.array([math.erfc(-a / math.sqrt(2)) / 2 for a in x.tolist()])
+    assert np.abs(cdf - expected).max() <= 1e-15
+    np.testing.assert_array_equal(activation._normal(np.array([-0.0, 0.0, 5e-324, -50, 50]))[0], [0.5, 0.5, 0.5, 0, 1])
+
+
+def test_the_normal_distribution_keeps_its_digits_in_the_left_tail():
+    # computed with mpmath to 30 digits
+    known = {
+        -37: 5.72557122252457682e-300, -20: 2.7536241186062337e-89, -10: 7.61985302416052607e-24, -5: 2.86651571879193912e-7,
+        -1: 0.158655253931457051, -0.5: 0.308537538725986896, 0.5: 0.691462461274013104, 3: 0.998650101968369905,
+    }
+    cdf, _ = activation._normal(np.array(list(known), float))
+    np.testing.assert_allclose(cdf, list(known.values()), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gelu_of_nan_is_nan(dtype):
+    y, (slope,) = gelu_forward(np.array([[np.nan, 0, 1]], dtype))
+    np.testing.assert_array_equal(np.isnan(y), [[True, False, False]])
+    np.testing.assert_array_equal(np.isnan(slope), [[True, False, False]])
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0, 3), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gelu_of_any_layout(shape, dtype, rng):
+    x = rng.normal(size=shape[::-1]).astype(dtype).T             # the axes of the memory are in reverse order
+    y, (slope,) = gelu_forward(x)
+    expected, (slopes,) = gelu_forward(np.ascontiguousarray(x))
+    assert y.shape == slope.shape == shape and y.dtype == slope.dtype == dtype
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(slope, slopes)
+
+
 def test_gelu_tanh_number_by_number():
     x = np.linspace(-6, 6, 241)
     expected = [a * (1 + math.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a**3))) / 2 for a in x]
@@ -483,10 +520,37 @@ def test_embedding_word_by_word(ids, rng):
     close(embedding_backward(dy, cache), dtable)
 
 
-def test_embedding_of_no_words():
-    y, cache = embedding_forward(np.zeros((0, 3), int), np.ones((5, 2)))
-    assert y.shape == (0, 3, 2)
-    np.testing.assert_array_equal(embedding_backward(y, cache), np.zeros((5, 2)))
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_embedding_of_no_words(shape, dtype):
+    y, cache = embedding_forward(np.zeros(shape, int), np.ones((5, 2), dtype))
+    assert y.shape == (*shape, 2)
+    dtable = embedding_backward(y, cache)
+    assert dtable.dtype == dtype
+    np.testing.assert_array_equal(dtable, np.zeros((5, 2)))
+
+
+EMBEDDING_IDS = {
+    "frequent and rare tokens": np.random.default_rng(0).geometric(0.1, size=(8, 50)).clip(max=60) - 1,
+    "distinct tokens": np.random.default_rng(0).permutation(60).reshape(3, 20),
+    "one token": np.full((4, 25), 59),
+    "one position": np.array(7),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDING_IDS)
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, np.uint64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_embedding_backward_adds_in_the_order_of_the_positions(name, kind, dtype, rng):
+    ids = EMBEDDING_IDS[name].astype(kind)
+    dy = rng.normal(size=(*ids.shape, 14)).astype(dtype)[..., ::2]      # not contiguous
+    _, cache = embedding_forward(ids, np.zeros((60, 7), dtype))
+    expected = np.zeros((60, 7), dtype)
+    for index in np.ndindex(ids.shape):
+        expected[ids[index]] += dy[index]
+    dtable = embedding_backward(dy, cache)
+    assert dtable.dtype == dtype
+    np.testing.assert_array_equal(dtable, expected)                     # to the last bit
 
 
 # ---- losses ------------------------------------------------------------------------------------------------------------

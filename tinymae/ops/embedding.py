@@ -6,14 +6,15 @@ Backward, from dy:
 
     (2)  dtable[v] = sum of dy[b, t] over all positions where ids[b, t] = v
 
-A word that occurs five times is used five times, so five gradients meet in its row; a word that does not occur gets zero.
-(1) is a product with a one-hot matrix, and (2) the product with its transpose. We store that matrix by its ones only
-(scipy.sparse): the dense product is thousands of times slower, ``np.add.at`` ten times.
+A token that occurs five times is used five times, so five gradients meet in its row; a token that does not occur gets zero.
+(1) is a product with a one-hot matrix, and (2) the product with its transpose, but nearly all of that work is multiplying
+by zero. ``np.add.at(dtable, ids, dy)`` is (2) in one line; on large tables it takes three to four times as long as the code
+below. The code groups the tokens by how often they occur: those that occur n times give an array (tokens, n, D), and its sum
+over the middle axis gives their rows. The positions of a token are added from first to last.
 
 Differs: nothing is scaled here; Vaswani multiply by sqrt(d_model) afterwards. There is no padding_idx: a mask does that.
 """
 import numpy as np
-from scipy.sparse import csc_array
 
 
 def embedding_forward(ids, table):
@@ -32,9 +33,9 @@ def embedding_forward(ids, table):
     Raises
     ------
     TypeError
-        where ids are not integers
+        if ids are not integers
     IndexError
-        where an id is negative or not below V
+        if an id is negative or not below V
     """
     if not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(f"embedding: expected integer ids, got {ids.dtype}: are ids and table in the right order?")
@@ -49,7 +50,12 @@ def embedding_forward(ids, table):
 def embedding_backward(dy, cache):
     """Gradient dtable (V, D) of `embedding_forward`, from dy of shape ids.shape + (D,). The ids have none."""
     ids, rows = cache
-    width = dy.shape[-1]
-    # (V, positions): column t has a single 1, in row ids[t]
-    onehot = csc_array((np.ones(ids.size, dy.dtype), ids.reshape(-1), np.arange(ids.size + 1)), shape=(rows, ids.size))
-    return onehot @ dy.reshape(-1, width)                       # (2)
+    ids, dy = ids.reshape(-1), dy.reshape(-1, dy.shape[-1])
+    dtable = np.zeros((rows, dy.shape[-1]), dy.dtype)
+    order = np.argsort(ids, kind="stable")                      # positions, token by token
+    tokens, first, count = np.unique(ids[order], return_index=True, return_counts=True)
+    for n in np.unique(count):
+        some = count == n                                       # the tokens that occur n times
+        positions = order[first[some, None] + np.arange(n)]     # (tokens, n)
+        dtable[tokens[some]] = dy[positions].sum(axis=1)        # (2)
+    return dtable
