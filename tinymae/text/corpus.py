@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymae.text import corpus, grammar, phrases, toys
+from tinymae.text import grammar, toys
 from tinymae.text.pairs import read_parallel, read_tsv
 from tinymae.text.phrases import FIXED
 
@@ -43,8 +43,8 @@ def load_corpus(data, seed=0, valid=None):
     if data[0] in NAMES and (len(data) > 1 or valid):
         raise ValueError(f"{data[0]} comes with its own held-out pairs and stands alone, got {[*data, *(valid or [])]}")
     if data == ["phrasebook"]:
-        known, held_out = corpus.split(grammar.phrasebook(), held_out=2000, seed=seed)
-        known = known + 20 * list(phrases.FIXED)             # the articles' own sentences, each alone of its kind
+        known, held_out = split(grammar.phrasebook(), held_out=2000, seed=seed)
+        known = known + 20 * list(FIXED)                     # the articles' own sentences, each alone of its kind
         return Corpus(known, held_out, "words", "characters").reversed()
     if data == ["dates"]:
         pairs = toys.dates(44000, np.random.default_rng(seed))
@@ -53,7 +53,7 @@ def load_corpus(data, seed=0, valid=None):
         return Corpus([p for p in pairs if p[1] not in apart], [p for p in pairs if p[1] in apart], "letters", "letters")
     if data == ["french"]:
         sides, fixed = (str.split, str.split), toys.FRENCH_FIXED
-        parts = corpus.split(toys.french(), 4, seed, words=sides, fixed=fixed, least=2)
+        parts = split(toys.french(), 4, seed, words=sides, fixed=fixed, least=2)
         return Corpus(*parts, "words", "words")
     pairs = read_pairs(data)
     held_out = read_pairs(valid) if valid else None
