@@ -1,7 +1,7 @@
 """Cross-attention: write the backward of the decoder's look at the encoder.
 
-Lesson 10; Vaswani et al. 2017, section 3.2.3; article C, section 5.2. Without biases. Queries come
-from the decoder (x), keys and values from the encoder (memory):
+Lesson 10; Vaswani et al. 2017, section 3.2.3; article C, section 5.2. Without biases. Queries come from the decoder (x), keys
+and values from the encoder (memory):
 
     (1)  q = x W_q,  k = memory W_k,  v = memory W_v,  each cut into heads, (B, T, H d) -> (B, H, T, d)
     (2)  z = attention(q, k, v) in every head
