@@ -1,5 +1,4 @@
 """Walking through a lesson, on a small one made here; the lessons themselves are run in test_lessons.py."""
-import configparser
 import subprocess
 import sys
 import types
@@ -220,15 +219,3 @@ def test_step_in_a_pipe(tmp_path):
                                              "PYTHONIOENCODING": "utf-8"}, check=True,
     )
     assert "Lesson 1 [2/" in result.stdout
-
-
-def test_the_wheel_carries_every_folder_of_code():
-    """Packages are listed by hand, since the lessons stand beside tinymae/ and go into it: none may be forgotten."""
-    root = Path(__file__).parents[1]
-    config = configparser.ConfigParser()
-    config.read(root / "setup.cfg", encoding="utf-8")
-    folders = [path.parent.relative_to(root) for name in ("tinymae", "lessons") for path in (root / name).rglob("*.py")]
-    found = {".".join(folder.parts) for folder in folders}
-    packages = {name.removeprefix("tinymae.") if name.startswith("tinymae.lessons") else name
-                for name in config["options"]["packages"].split()}
-    assert found == packages

@@ -17,4 +17,4 @@
 Start with `ops.layernorm`, then `blocks`, then `models.mae`. The contract that all of them keep is in NOTATION.md.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

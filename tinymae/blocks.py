@@ -34,6 +34,16 @@ def multi_head_attention_forward(xq, xkv, p, heads, mask=None, dropout=0.0, rng=
 
     Self-attention passes one tensor twice, and adds the two gradients that come back.
 
+        (1)  q = xq W_q,  k = xkv W_k,  v = xkv W_v,  each cut into heads, (B, T, H d) -> (B, H, T, d)
+        (2)  z = attention(q, k, v) in every head
+        (3)  y = (the heads of z side by side) W_out
+
+    Backward, from dy:
+
+        (4)  through (3): dz and dW_out
+        (5)  through (2): dq, dk, dv
+        (6)  through (1): dW_q, dW_k, dW_v;  dxq from the queries alone,  dxkv from the keys and from the values
+
     Parameters
     ----------
     xq : ndarray of shape (B, Tq, D)
@@ -96,7 +106,10 @@ def _split_fused(qkv):
 
 
 def _split_heads(x, heads):
-    """(B, T, H d) -> (B, H, T, d), a view. First reshape, then swap: head h owns the columns h d ... (h + 1) d."""
+    """(B, T, H d) -> (B, H, T, d), a view. First reshape, then swap.
+
+        (1)  split[b, h, t, i] = x[b, t, h d + i]         head h owns the columns h d ... (h + 1) d of every token
+    """
     batch, length, width = x.shape
     if width % heads:
         raise ValueError(f"attention: expected a projection whose columns are a multiple of {heads} heads, got {width}")
@@ -104,7 +117,10 @@ def _split_heads(x, heads):
 
 
 def _merge_heads(x):
-    """(B, H, T, d) -> (B, T, H d), the inverse of `_split_heads`: heads side by side ("concat")."""
+    """(B, H, T, d) -> (B, T, H d), the inverse of `_split_heads`: heads side by side.
+
+        (2)  merged[b, t, h d + i] = x[b, h, t, i]        the inverse: "concat"
+    """
     batch, heads, length, width = x.shape
     return x.swapaxes(1, 2).reshape(batch, length, heads * width)
 
@@ -117,6 +133,18 @@ def _tree(gradients):
 
 def feed_forward_forward(x, p, activation="relu", dropout=0.0, rng=None):
     """Two linear maps with an activation between, the same at every position: Vaswani et al. 2017, equation 2.
+
+        (1)  h = x W1 + b1
+        (2)  a = max(0, h)
+        (3)  y = a W2 + b2
+
+    Backward, from dy, with every position one row of a matrix:
+
+        (4)  da = dy W2^T,   dW2 = a^T dy,   db2 = sum dy           from (3)
+        (5)  dh = da where h > 0, else 0                            from (2)
+        (6)  dx = dh W1^T,   dW1 = x^T dh,   db1 = sum dh           from (1)
+
+    (2) and (5) are relu's; `ops.activation` has those of the others.
 
     Parameters
     ----------
@@ -161,7 +189,19 @@ def feed_forward_backward(dy, cache):
 
 
 def encoder_layer_forward(x, p, heads, mask=None, norm_first=True, activation="gelu", dropout=0.0, rng=None, eps=1e-5):
-    """Self-attention, then feed forward, each with a residual and a layer norm.
+    """Self-attention, then feed forward, each with a residual and a layer norm. Here pre-norm, without dropout:
+
+        (1)  h  = layernorm1(x)
+        (2)  x1 = x + attention(h, h)                               residual 1; h goes to the queries and to the keys and values
+        (3)  h  = layernorm2(x1)
+        (4)  y  = x1 + feed_forward(h)                              residual 2
+
+    Backward, from dy, is the same read upwards:
+
+        (5)  dx1 = dy + (dy taken back through feed_forward and layernorm2)         from (4), (3)
+        (6)  dx  = dx1 + (dx1 taken back through attention and layernorm1)          from (2), (1)
+
+    Post-norm is x1 = layernorm1(x + attention(x, x)), y = layernorm2(x1 + feed_forward(x1)).
 
     Parameters
     ----------

@@ -2,9 +2,9 @@
 
 A mask is boolean, True = may attend, and broadcasts to (B, H, Tq, Tk): it is always keys that are hidden, on the last axis.
 
-    padding     (B, 1, 1, Tk)       no word looks at the filling behind a short sentence
-    causal      (1, 1, T, T)        word t looks at 0..t: the lower triangle, itself included
-    both        (B, 1, T, T)        & of the two
+    (1)  padding     (B, 1, 1, Tk)       no token attends to the padding after a short sentence
+    (2)  causal      (1, 1, T, T)        token t attends to the tokens 0..t, itself included: the lower triangle
+    (3)  both        (B, 1, T, T)        & of the two
 
 Teacher forcing feeds the decoder the true sentence one place to the right, `shift_right`: at place t it has seen targets
 0..t-1 and is asked for target t.
@@ -42,6 +42,9 @@ def causal_padding_mask(ids, pad=0):
 
 def shift_right(targets, bos):
     """What the decoder is fed when it is to say `targets`.
+
+        (1)  inputs[b, 0] = bos
+        (2)  inputs[b, t] = targets[b, t - 1]
 
     Parameters
     ----------

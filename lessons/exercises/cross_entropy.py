@@ -4,7 +4,7 @@ Lesson 11; Vaswani et al. 2017, section 5.4 (smoothing); article D, the loss. Nu
 targets t smoothed by e, M positions that count (padding does not):
 
     (3)  q = (1 - e) 1[v = t] + e / V
-    (4)  loss = -sum q log softmax(z) / M                       over all words v of all positions that count
+    (4)  loss = -sum q log softmax(z) / M = sum_positions (logsumexp(z) - sum_v q_v z_v) / M
 
 Backward, from the number dloss:
 

@@ -1,13 +1,13 @@
 """GELU: write the backward of an activation.
 
-Lesson 8; Hendrycks & Gimpel 2016; Dosovitskiy et al. 2020. cdf and pdf are the standard normal distribution.
+Lesson 8; Hendrycks & Gimpel 2016; Dosovitskiy et al. 2020. Numbered as in tinymae.ops.activation.
 
-    (1)  y = x cdf(x),   cdf(x) = (1 + erf(x / sqrt 2)) / 2
-    (2)  pdf(x) = exp(-x^2 / 2) / sqrt(2 pi), which is the derivative of cdf
+    (2)  gelu(x) = x cdf(x),  cdf(x) = (1 + erf(x / sqrt 2)) / 2        the standard normal distribution
 
-Backward, from dy: each y depends on its own x alone, so dx = dy * slope, and the slope of a product is
+Backward, from dy: each y depends on its own x alone, so dx = dy * dgelu/dx. pdf is the derivative of cdf, so that of the
+product x cdf(x) is
 
-    (3)  slope = cdf(x) + x pdf(x)
+    (3)  dgelu/dx = cdf(x) + x pdf(x),  pdf(x) = exp(-x^2 / 2) / sqrt(2 pi)
 """
 import math
 
@@ -19,8 +19,8 @@ EXERCISE = "gelu"                                               # python -m tiny
 
 def gelu_forward(x):
     cdf = (1 + erf(x / math.sqrt(2))) / 2
-    pdf = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)         # (2)
-    y = x * cdf                                                 # (1)
+    pdf = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)         # (3)
+    y = x * cdf                                                 # (2)
     return y, (x, cdf, pdf)
 
 

@@ -4,8 +4,10 @@ Lesson 6; Vaswani et al. 2017, section 3.2.3; article A, part 2; article C, sect
 
 A mask is boolean, True = may attend, and broadcasts to the scores (B, H, Tq, Tk): a row is a query, a column a key.
 
-    (1)  padding: no word looks at the filling behind a short sentence, id `pad`; (B, 1, 1, Tk)
-    (2)  causal:  word t looks at the words 0..t, itself included;                (1, 1, T, T)
+    (1)  padding     (B, 1, 1, Tk)       no token attends to the padding after a short sentence
+    (2)  causal      (1, 1, T, T)        token t attends to the tokens 0..t, itself included: the lower triangle
+
+Padding has the id `pad`.
 """
 import numpy as np
 

@@ -2,7 +2,7 @@
 
 Lesson 5; Vaswani et al. 2017, section 3.2.2; articles A (code), B, C (section 3.4), D. Without biases, as in article A.
 
-    (1)  q = x W_q,  k = x W_k,  v = x W_v,  each cut into heads, (B, T, D) -> (B, H, T, d)
+    (1)  q = x W_q,  k = x W_k,  v = x W_v,  each cut into heads, (B, T, H d) -> (B, H, T, d)
     (2)  z = attention(q, k, v) in every head
     (3)  y = (the heads of z side by side) W_out
 
@@ -13,7 +13,7 @@ Backward, from dy, is the same read upwards:
     (6)  through (1): dW_q, dW_k, dW_v, and dx: x went three ways, so three gradients come back, and they add up
 
 Use linear_backward(dy, cache) -> (dx, dw, db), where db is None without a bias, and
-scaled_dot_product_attention_backward(dy, cache) -> (dq, dk, dv).
+scaled_dot_product_attention_backward(dy, cache) -> (dq, dk, dv). Shapes: x and y (B, T, D), with D = H d.
 """
 import numpy as np
 

@@ -1,8 +1,8 @@
 """The gradient by differences: write the heart of a gradient check.
 
-Lesson 1. A loss f(x), and one number x_i of the array x, moved up and down by h:
+Lesson 1. A loss L = f(x), and one number x_i of the array x, moved up and down by h:
 
-    (1)  df/dx_i = (f(x with x_i + h) - f(x with x_i - h)) / 2h
+    (1)  numeric  = (L(x_i + h) - L(x_i - h)) / 2h         two forward passes, no backward
 
 All other numbers stay where they are, and x is afterwards what it was before.
 """

@@ -6,7 +6,7 @@ Lesson 11 (and 4); Vaswani et al. 2017, equation 1; article C, section 3.2; arti
 
 Backward, from dp, one row at a time:
 
-    (2)  dp_j / ds_k = p_j (1[j = k] - p_k)                     the Jacobian, which nobody builds
+    (2)  dp_j / ds_k = p_j (1[j = k] - p_k)                     the Jacobian, which we never build
     (3)  ds_k = sum_j dp_j p_j (1[j = k] - p_k)
     (4)       = p_k (dp_k - sum_j dp_j p_j)
 

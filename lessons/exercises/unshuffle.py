@@ -3,11 +3,11 @@
 Lesson 16; He et al. 2021, section 3; article A, MAE. Numbered as in tinymae.ops.patches. K kept tokens x come in shuffled
 order, and the mask token stands for all others:
 
-    (2)  y[b, n] = x[b, j] if j < K else mask_token,   j = ids_restore[b, n]
+    (2)  y[b, n] = x[b, j] if j < K else mask_token,  j = ids_restore[b, n]
 
 Backward, from dy: the numbers only moved, so the gradients move back the way they came:
 
-    dx[b, j] = dy[b, n] for the n with ids_restore[b, n] = j;   dmask_token = sum of dy where j >= K
+    (3)  dx[b, j] = dy[b, n] for the n with ids_restore[b, n] = j,  dmask_token = sum of dy where j >= K
 
 Shapes: x (B, K, E), mask_token (1, 1, E), ids_restore (B, N), y and dy (B, N, E).
 """
@@ -27,4 +27,4 @@ def unshuffle_forward(x, mask_token, ids_restore):
 def unshuffle_backward(dy, cache):
     """Gradients (dx, dmask_token): dy (B, N, E) -> dx (B, K, E), dmask_token (1, 1, E)."""
     kept, ids_restore = cache
-    raise NotImplementedError("undo (2): which order is the inverse of ids_restore?")
+    raise NotImplementedError("equation (3): which order is the inverse of ids_restore?")

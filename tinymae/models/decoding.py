@@ -248,6 +248,11 @@ def _one_by_one(src, params, config, max_len, never, choose):
 def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None, never=()):
     """The best sentence among those that `beam` beginnings lead to.
 
+    A step, from the log probabilities `totals` (W,) of W beginnings, and `log_probs` (W, V) of the next token of each:
+
+        (1)  score[w, v] = totals[w] + log_probs[w, v]
+        (2)  keep the W largest of all W * V scores, best first
+
     Parameters
     ----------
     src, params, config, max_len, never : as `greedy`

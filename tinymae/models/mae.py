@@ -124,6 +124,11 @@ def mae_decays(params):
 def random_masking(noise, mask_ratio):
     """Choose the patches to hide: sort noise, keep the small ones.
 
+        (1)  ids_shuffle[b] = the patches in the order of their noise, smallest first
+        (2)  ids_keep[b]    = the first K of them,  K = int(N (1 - mask_ratio))
+        (3)  ids_restore[b, n] = where patch n is in the shuffle: ids_shuffle[b, ids_restore[b, n]] = n
+        (4)  mask[b, n]     = 1 where patch n is removed, 0 where it stays visible
+
     Parameters
     ----------
     noise : ndarray of shape (B, N), one number for each patch

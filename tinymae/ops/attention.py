@@ -2,14 +2,14 @@
 
     (1)  scores  = q k^T / sqrt(d_k)                            (Tq, Tk): row = query, column = key
     (2)  weights = softmax(scores), forbidden keys out
-    (3)  dropped = dropout(weights)
+    (3)  dropped = dropout(weights) = weights * keep
     (4)  y       = dropped v                                    each output is a weighted sum of values
 
 Backward, from dy, each line undoing one above:
 
     (5)  dv       = dropped^T dy                                from (4): the weights that were really used
     (6)  ddropped = dy v^T
-    (7)  dweights = dropout backward                            from (3)
+    (7)  dweights = ddropped * keep                             from (3)
     (8)  dscores  = softmax backward / sqrt(d_k)                from (2), and the factor of (1)
     (9)  dq = dscores k,   dk = dscores^T q                     from (1)
 

@@ -9,7 +9,7 @@ Cross entropy of logits z (..., V) with the target t smoothed by e, over the M p
 
     (3)  q = (1 - e) 1[v = t] + e / V
     (4)  loss = -sum q log softmax(z) / M = sum_positions (logsumexp(z) - sum_v q_v z_v) / M
-    (5)  dz   = dloss * (softmax(z) - q) / M
+    (5)  dz   = dloss * (softmax(z) - q) / M                    0 where a position does not count
 
 (5) is why softmax and logarithm are one op: together they are simpler and safer than apart, and a network that ends in
 logits has no softmax of its own ("where is the softmax?").

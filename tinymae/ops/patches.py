@@ -8,7 +8,7 @@ All three only move numbers, so each backward moves the gradients back the way t
 
     (1)  y[b, k] = x[b, ids[b, k]]                dx[b, n] = sum of dy[b, k] over all k with ids[b, k] = n
     (2)  y[b, n] = x[b, j] if j < K else mask_token,  j = ids_restore[b, n]
-                                                  dx = gather backward;  dmask_token = sum of dy where j >= K
+    (3)  dx[b, j] = dy[b, n] for the n with ids_restore[b, n] = j,  dmask_token = sum of dy where j >= K
 
 A gather is an embedding lookup whose table is the batch, and is written that way.
 
@@ -22,6 +22,9 @@ from tinymae.ops.embedding import embedding_backward, embedding_forward
 
 def patchify_forward(images, patch_size):
     """Cut pictures into square patches, row by row.
+
+        (1)  patch number n = i * (cols / p) + j is the square of rows i p ... (i + 1) p and columns j p ... (j + 1) p
+        (2)  its numbers are ordered (row, column, channel)
 
     Parameters
     ----------

@@ -125,6 +125,8 @@ def warmup_cosine(step, total, warmup, lr, min_lr=0.0):
 def noam(step, d_model, warmup=4000, factor=1.0):
     """Learning rate of Vaswani et al. 2017, equation 3: up for `warmup` steps, then down with the root of the step.
 
+        (1)  rate = factor * D^-0.5 * min(step^-0.5, step * warmup^-1.5)
+
     step counts from 1, once for each step of the optimiser.
     """
     if step < 1:
