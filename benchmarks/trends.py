@@ -82,7 +82,7 @@ def with_mask_tokens(images, params, config, noise, dloss):
     params as `mae_init`, with "mask_token" (1, 1, D) in the encoder as well.
     """
     p = params["encoder"]
-    positions, decoder_positions = config.positions(images.dtype)
+    positions, decoder_positions = config.position_tables(images.dtype)
     patches, _ = patchify_forward(images, config.patch_size)
     _, ids_restore, mask = random_masking(noise, config.mask_ratio)
     hidden = mask[..., None] == 1
@@ -168,7 +168,7 @@ def trends(source, steps, seeds, threads, say=print):
     rows = [part.reshape(len(part), -1) / 255.0 for part in pictures]
     pixels = accuracies(rows[0], parts[0].labels, rows[1], parts[1].labels)
     say(f"pixels: linear {pixels['linear']:.1%}, k-NN {pixels['knn']:.1%}")
-    number = base.grid[0] * base.grid[1]
+    number = base.num_patches
     wanted = [("mask ratio", ratio, replace(base, mask_ratio=ratio), "random", False) for ratio in RATIOS]
     wanted = [it for it in wanted if 0 < int(number * (1 - it[1]))]                # with few patches 90 % may be all
     wanted += [("decoder depth", depth, replace(base, decoder_depth=depth), "random", False) for depth in DEPTHS]

@@ -257,7 +257,7 @@ print(plot.save(plot.heatmaps(panels, "input word", "output word", caption, 2), 
 
 
 def article_a_forward(q, kv, p, n_head, mask=None, dropout=0.0, rng=None):
-    a, attention = multi_head_attention_forward(q, kv, p["attn"], n_head, mask, dropout, rng)
+    a, attention = multi_head_attention_forward(q, kv, p["attn"], n_head, mask, dropout=dropout, rng=rng)
     a, drop = dropout_forward(a, dropout, rng)
     y, norm = layernorm_forward(q + a, **p["ln"], eps=1e-6)     # the residual is q
     return y, (attention, drop, norm)
@@ -293,7 +293,7 @@ x = rng.normal(size=(2, 257, 512)).astype(np.float32)
 p = article_b(512)
 y, cache = multi_head_attention_forward(x, x, p, 8)
 weights = attention_weights(cache)
-print("to_qkv", p["qkv"]["w"].shape, "q", cache["attention"][0].shape, "attention", weights.shape, "y", y.shape)
+print("to_qkv", p["qkv"]["w"].shape, "q", cache["attention"].q.shape, "attention", weights.shape, "y", y.shape)
 apart = {name: {"w": w} for name, w in zip("qkv", np.split(p["qkv"]["w"], 3, axis=1), strict=True)} | {"out": p["out"]}
 np.testing.assert_allclose(multi_head_attention_forward(x, x, apart, 8)[0], y, atol=1e-5)       # fused or not: the same
 assert "out" in article_b(512, 1, 64) and "out" not in article_b(512, 1, 512)

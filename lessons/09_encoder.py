@@ -343,7 +343,7 @@ def model_forward(p, ids, it, noun, mask=None):
     y, encoder = encoder_forward(x, p["encoder"], H, mask, norm_first=False, activation="relu")
     logits, out = linear_forward(y[np.arange(len(ids)), it], **p["out"])                # (B, V)
     loss, entropy = cross_entropy_forward(logits, noun)
-    looks = [attention_weights(block["attn"]) for block in encoder["blocks"]]
+    looks = [attention_weights(block["attn"]["sublayer"]) for block in encoder["blocks"]]
     return loss, (embedding, position, encoder, out, entropy, it, y.shape, looks, logits)
 
 

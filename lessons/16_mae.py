@@ -100,7 +100,7 @@ params = mae.mae_init(config, rng)
 
 def encode(images):
     patches, _ = patchify_forward(images, config.patch_size)
-    return vit_encoder_forward(patches, params["encoder"], config.num_heads, config.positions()[0], ids_keep)[0]
+    return vit_encoder_forward(patches, params["encoder"], config.num_heads, config.position_tables()[0], ids_keep)[0]
 
 
 print(f"tokens in the encoder {encode(unseen[:2]).shape}; pairs: {65**2 / 17**2:.1f} times fewer")
@@ -129,7 +129,7 @@ assert "pixels under the mask reach the output" in leaked
 
 
 def forward(images, params, config, noise, unshuffle=True, positions=True, hidden_only=True):
-    encoder_positions, decoder_positions = config.positions(images.dtype)
+    encoder_positions, decoder_positions = config.position_tables(images.dtype)
     patches, _ = patchify_forward(images, config.patch_size)                                # (B, N, P)
     ids_keep, ids_restore, mask = mae.random_masking(noise, config.mask_ratio)
     latent, encoder = vit_encoder_forward(patches, params["encoder"], config.num_heads, encoder_positions, ids_keep, config.eps)
@@ -424,7 +424,7 @@ assert "no reconstruction" in refused
 # since attention takes any number. Left on by accident, the features of one picture change from call to call, and three
 # quarters of it are lost.
 
-positions, _ = config.positions()
+positions, _ = config.position_tables()
 whole = encoder_features(unseen, params["encoder"], positions, config.num_heads, config.patch_size)
 patches, _ = patchify_forward(unseen, config.patch_size)
 calls = []

@@ -147,7 +147,7 @@ by_hand = {
     "blocks.0.attn.qkv.weight": (tensors["blocks.0.attn.qkv.weight"].T, encoder["blocks"][0]["attn"]["qkv"]["w"]),
     "patch_embed.proj.weight": (tensors["patch_embed.proj.weight"].transpose(2, 3, 1, 0).reshape(p * p * 3, D),
                                 encoder["patch_embed"]["w"]),
-    "pos_embed": (tensors["pos_embed"][0, 1:], config.positions()[0]),
+    "pos_embed": (tensors["pos_embed"][0, 1:], config.position_tables()[0]),
 }
 for name, (turned, own) in by_hand.items():
     print(f"{name:26} {tensors[name].shape!s:16} -> {turned.shape}")

@@ -213,16 +213,16 @@ def gradients_under_the_mask(mask):
 
 # ---- layers and the decoder --------------------------------------------------------------------------------------------
 
-def encoder_layer_gradients(backward):
-    assert_gradients(blocks.encoder_layer_forward, backward, normal(B, TQ, D), LAYER, heads=H)
+def encoder_layer_gradients(pair):
+    assert_gradients(*pair, normal(B, TQ, D), LAYER, heads=H)
 
 
 def decoder_cannot_see_the_future(pair):
     """A decoder layer with this cross-attention, and a causal mask: word t comes out the same whatever follows it."""
     right = blocks.multi_head_attention_forward
 
-    def attend(xq, xkv, p, heads, *options):
-        return right(xq, xkv, p, heads, *options) if xq is xkv else pair[0](xq, xkv, p, heads)
+    def attend(xq, xkv, p, heads, mask, **options):
+        return right(xq, xkv, p, heads, mask, **options) if xq is xkv else pair[0](xq, xkv, p, heads)
 
     p = perturbed(init.decoder_layer(D, H, F, np.random.default_rng(0), np.float64, bias=False), np.random.default_rng(1))
     x, memory, causal = normal(B, TQ, D), normal(B, TQ, D, seed=1), np.tri(TQ, dtype=bool)
@@ -345,8 +345,9 @@ ZOO = [
         (gradients_agree(normal(B, TQ, D), normal(B, TQ, D, seed=1), MHA, heads=H),),
     ),
     Bug(
-        "no_residual_backward", blocks.encoder_layer_backward, BROKEN["no_residual_backward"].encoder_layer_backward,
-        encoder_layer_gradients, r"wrong: x, p\.ln1\.gamma, p\.ln1\.beta, p\.attn",
+        "no_residual_backward", (blocks.encoder_layer_forward, blocks.encoder_layer_backward),
+        broken("no_residual_backward", "encoder_layer"), encoder_layer_gradients,
+        r"wrong: x, p\.ln1\.gamma, p\.ln1\.beta, p\.attn",
     ),
     Bug(
         "dv_before_dropout", ATTENTION, broken("dv_before_dropout", "scaled_dot_product_attention"),

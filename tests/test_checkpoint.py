@@ -398,7 +398,7 @@ def test_another_model_and_another_format(path):
     with pytest.raises(ValueError, match=r"mae\.npz: expected a 'transformer' model, got 'mae'"):
         checkpoint.load(path, "transformer", MAEConfig, mae_init)
     meta_rewritten(path, format="tinymae checkpoint 99")
-    assert_refused(path, "expected the format 'tinymae checkpoint 1', got 'tinymae checkpoint 99'")
+    assert_refused(path, "expected the format 'tinymae checkpoint 2', got 'tinymae checkpoint 99'")
 
 
 @pytest.mark.parametrize("changed", [

@@ -27,7 +27,7 @@ from tinymae.tasks.encoders import load_encoder
 from tinymae.train import checkpoint
 from tinymae.train.parallel import Workers
 
-SIZES = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "pool": "mean", "positions": "fixed"}
+SIZES = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "pool": "mean", "position_encoding": "fixed"}
 QUICK = Settings(SIZES, 1e-2, batch=10, micro_batch=4, shift=1)
 MAE = MAEConfig(8, 4, 1, 16, 2, 2, 8, 1, 2, eps=1e-5)
 
@@ -270,11 +270,11 @@ def test_nothing_to_resume(tmp_path, mae_folder):
 def test_from_a_masked_autoencoder(tmp_path, mae_folder):
     encoder = load_encoder(mae_folder)
     config, params = vit_from(encoder, 3, np.random.default_rng(0))
-    assert config == ViTConfig(8, 4, 1, 3, 16, 2, 2, pool="mean", positions="fixed", eps=1e-5)
+    assert config == ViTConfig(8, 4, 1, 3, 16, 2, 2, pool="mean", position_encoding="fixed", eps=1e-5)
     assert "norm" not in params["encoder"] and set(params) == {"encoder", "fc_norm", "head"}
     images = to_pixels(numbers(2, 8, 8, 1))
     shared = {name: branch for name, branch in encoder.params["encoder"].items() if name != "norm"}
-    expected = encoder_features(images, shared, MAE.positions()[0], 2, 4)
+    expected = encoder_features(images, shared, MAE.position_tables()[0], 2, 4)
     positions = vit_positions(params, config)
     np.testing.assert_array_equal(encoder_features(images, params["encoder"], positions, 2, 4), expected)
     for (name, ours), (_, theirs) in zip(tree.leaves(params["encoder"]), tree.leaves(shared), strict=True):
@@ -299,7 +299,7 @@ def test_fine_tuning_moves_the_bottom_least(tmp_path, mae_folder):
 
 @pytest.mark.parametrize("positions", ["learned", "fixed"])
 def test_from_a_classifier_of_other_classes(tmp_path, positions):
-    quick(small(), tmp_path / "a", QUICK._replace(config=SIZES | {"positions": positions}))
+    quick(small(), tmp_path / "a", QUICK._replace(config=SIZES | {"position_encoding": positions}))
     config, params = vit_from(load_encoder(tmp_path / "a"), 5, np.random.default_rng(0))
     assert config.num_classes == 5 and params["head"]["w"].shape == (16, 5)
     old = Classifier.load(tmp_path / "a")

@@ -113,10 +113,9 @@ def test_backward_names_every_gradient(name):
     """d + the name of every argument that checks.py differentiates, in the docstring: dx, dgamma, dbeta."""
     wanted = set()
     for case in CASES.values():
-        # a wrapper that sums two gradients of one argument has names of its own; any other differs in the order only
         given = list(inspect.signature(case.forward).parameters)[: len(case.args)]
-        if case.function.__name__ == name and set(given) <= inspect.signature(case.function).parameters.keys():
-            wanted |= {f"d{argument}" for argument in given}
+        if case.function.__name__ == name:                      # a wrapper may have arguments of its own
+            wanted |= {f"d{argument}" for argument in given if argument in inspect.signature(case.function).parameters}
     assert wanted
     backward = function_of(name.removesuffix("_forward") + "_backward")
     missing = wanted - set(re.findall(r"\w+", inspect.getdoc(backward)))

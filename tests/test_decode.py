@@ -25,8 +25,8 @@ CONFIGS = {
     "pre-norm, gelu": replace(SMALL, norm_first=True, activation="gelu"),
     "pre-norm, no final norm": replace(SMALL, norm_first=True, final_norm=False, activation="gelu_tanh"),
     "post-norm, final norm": replace(SMALL, final_norm=True),
-    "learned": replace(SMALL, positions="learned", tie="output"),
-    "halves": replace(SMALL, positions="halves", norm_first=True, eps=1e-3),
+    "learned": replace(SMALL, position_encoding="learned", tie="output"),
+    "halves": replace(SMALL, position_encoding="halves", norm_first=True, eps=1e-3),
     "d_k, d_v": replace(SMALL, d_model=10, heads=3, d_k=4, d_v=2, tie="none", tgt_vocab=7),
     "starts with padding, output bias": replace(SMALL, pad=1, output_bias=True, tie="output"),
     "unscaled, no bias": replace(SMALL, scale_embedding=False, bias=False, eps=1e-3, tie="none", src_vocab=5),
@@ -55,7 +55,9 @@ def by_the_model(src, ids, params, config):
     """(logits (M, V), words (M,), sentence of each (M,), cross, self-attention): what the uncached model says to ids."""
     _, cache = transformer_forward(src, ids, params, config)
     blocks = cache["decoder"]["decoder"]["blocks"]
-    cross, back = (np.stack([attention_weights(b[name]) for b in blocks], axis=1) for name in ("cross_attn", "self_attn"))
+    cross, back = (
+        np.stack([attention_weights(b[name]["sublayer"]) for b in blocks], axis=1) for name in ("cross_attn", "self_attn")
+    )
     return cache["logits"], cache["words"], np.nonzero(ids != config.pad)[0], cross, back
 
 
@@ -287,7 +289,7 @@ def test_eos_ends_a_sentence_and_max_len_the_rest():
 
 
 def test_learned_positions_end_a_sentence_too():
-    config = replace(SMALL, positions="learned", tie="none", max_len=7)
+    config = replace(SMALL, position_encoding="learned", tie="none", max_len=7)
     params = model(config)
     params["out"]["b"][EOS] = -50
     for search in (greedy, beam_search):

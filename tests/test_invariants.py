@@ -21,7 +21,7 @@ IDS_KEEP, IDS_RESTORE, MASK = random_masking(NOISE, 0.5)
 
 def encode(images, ids_keep=IDS_KEEP):
     patches, _ = patchify_forward(images, 4)
-    return vit_encoder_forward(patches, PARAMS["encoder"], 2, CONFIG.positions()[0][:9], ids_keep)[0]
+    return vit_encoder_forward(patches, PARAMS["encoder"], 2, CONFIG.position_tables()[0][:9], ids_keep)[0]
 
 
 # assert_mask_hides
@@ -125,7 +125,7 @@ def test_batch_independent_for_the_encoder_layer():
 
 def test_batch_independent_for_the_pieces_of_the_mae():
     assert_batch_independent(encode, IMAGES, IDS_KEEP)
-    decoder_positions = CONFIG.positions()[1]
+    decoder_positions = CONFIG.position_tables()[1]
     assert_batch_independent(
         lambda latent, ids: mae_decoder_forward(latent, ids, PARAMS["decoder"], 2, decoder_positions)[0],
         encode(IMAGES), IDS_RESTORE,

@@ -33,7 +33,7 @@ def model(dtype=np.float64, **changed):
     rng = np.random.default_rng(5)
     params = tree.map(lambda leaf: leaf + (0.1 * rng.normal(size=leaf.shape)).astype(dtype), mae_init(config, rng, dtype))
     images = rng.normal(size=(2, config.img_size, config.img_size, config.in_chans)).astype(dtype)
-    return config, params, images, rng.random((2, config.grid[0] * config.grid[1]))
+    return config, params, images, rng.random((2, config.num_patches))
 
 
 def patches_of(images, p=4):
@@ -103,7 +103,7 @@ def test_hidden_pixels_cannot_change_the_encoder(channels):
     ids_keep, _, mask = random_masking(noise, config.mask_ratio)
 
     def encode(images):
-        positions = config.positions(np.float64)[0]
+        positions = config.position_tables(np.float64)[0]
         return vit_encoder_forward(patches_of(images), params["encoder"], config.num_heads, positions, ids_keep)[0]
 
     assert encode(images).shape == (2, 1 + ids_keep.shape[1], 8)
@@ -355,9 +355,9 @@ def test_sizes_that_do_not_fit(changed, message):
 def test_config():
     config = MAEConfig(**SIZES)
     assert config.grid == (3, 3) and config.values == 48
-    encoder, decoder = config.positions(np.float64)
+    encoder, decoder = config.position_tables(np.float64)
     assert encoder.shape == (9, 8) and decoder.shape == (9, 12) and encoder.dtype == np.float64
-    assert config.positions()[0].dtype == np.float32
+    assert config.position_tables()[0].dtype == np.float32
     assert len({tuple(row) for row in encoder}) == 9            # no two patches stand in the same place
 
 

@@ -81,7 +81,7 @@ def test_config(folder):
     assert (config.pad, config.bos, config.eos) == (words - 1, words - 1, 0)
     assert (config.src_vocab, config.tgt_vocab, config.d_model, config.d_ff, config.heads) == (words, words, 8, 12, 2)
     assert (config.encoder_layers, config.decoder_layers) == (1, 2)
-    assert (config.activation, config.positions, config.tie) == ("swish", "halves", "all")
+    assert (config.activation, config.position_encoding, config.tie) == ("swish", "halves", "all")
     assert config.output_bias and config.scale_embedding and not config.norm_first and config.eps == 1e-5
     assert {leaf.dtype for _, leaf in tree.leaves(params)} == {np.dtype(np.float32)}
 

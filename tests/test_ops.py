@@ -201,7 +201,9 @@ def test_one_key_takes_everything(qkv):
 
 
 def test_dropout_acts_on_the_weights(qkv):
-    y, (_, _, v, weights, dropped, _) = scaled_dot_product_attention_forward(*qkv, None, 0.5, np.random.default_rng(0))
+    y, (_, _, v, weights, dropped, _) = scaled_dot_product_attention_forward(
+        *qkv, None, dropout=0.5, rng=np.random.default_rng(0)
+    )
     close(weights.sum(axis=-1), 1)
     assert 0 < np.count_nonzero(dropped) < dropped.size
     kept = dropped != 0

@@ -181,7 +181,7 @@ def test_encoder_of_any_file(name, put):
     else:
         whole = put("visualize.pth") if name == "encoder.pth" else path
         equal(params["encoder"], load_mae(whole, **(HEADS if heads else {}))[1]["encoder"])
-        assert config.positions == "fixed"
+        assert config.position_encoding == "fixed"
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -234,14 +234,14 @@ def test_stored_positions_round_trip(export, name, put, tmp_path):
     again, back = load_mae(tmp_path / name)
     equal(back, params)
     assert again == config
-    equal(list(again.positions()), list(config.positions()))
+    equal(list(again.position_tables()), list(config.position_tables()))
 
 
 @pytest.mark.parametrize("name", ["model.pth", "model"])
 @pytest.mark.parametrize("positions", ["learned", "fixed"])
 @pytest.mark.parametrize("pool", ["token", "mean"])
 def test_vit_round_trip(name, positions, pool, tmp_path):
-    config = ViTConfig(**SIZES, num_classes=5, mlp_ratio=2.5, dropout=0.1, eps=3e-6, pool=pool, positions=positions)
+    config = ViTConfig(**SIZES, num_classes=5, mlp_ratio=2.5, dropout=0.1, eps=3e-6, pool=pool, position_encoding=positions)
     params = random_params(vit_init, config)
     if pool == "mean" and name == "model":
         with pytest.raises(ValueError, match=r"pools by the class token only, this model by mean: write a \.pth"):

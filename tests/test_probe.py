@@ -43,7 +43,7 @@ def test_features_of_a_masked_autoencoder(folder, digits):
     encoder = load_encoder(folder)
     assert encoder.model == "mae" and encoder.config == MAE
     patches, _ = patchify_forward(to_pixels(digits.images[:5]), 2)
-    latent, _ = vit_encoder_forward(patches, encoder.params["encoder"], 4, MAE.positions()[0], eps=MAE.eps)
+    latent, _ = vit_encoder_forward(patches, encoder.params["encoder"], 4, MAE.position_tables()[0], eps=MAE.eps)
     expected = np.concatenate([latent[:, 0], latent[:, 1:].mean(axis=1)], axis=1)
     np.testing.assert_allclose(encoder.features(digits.images[:5]), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(encoder.features(digits.images[:5], rows=2), expected, rtol=1e-4, atol=1e-5)
@@ -148,7 +148,7 @@ def test_published_encoders(tmp_path):
     expected = load_encoder(tmp_path).features(pictures)
     for path in (export_mae(tmp_path / "mae.pth", config, params), export_vit_mae(tmp_path / "folder", config, params)):
         found = load_encoder(path)
-        assert found.model == "vit" and found.config.positions == "fixed"
+        assert found.model == "vit" and found.config.position_encoding == "fixed"
         np.testing.assert_allclose(found.features(pictures), expected, rtol=1e-5, atol=1e-5)
         tuned, tuned_params = vit_from(found, 3, np.random.default_rng(2))
         assert tuned.num_classes == 3 and tuned_params["head"]["w"].shape == (16, 3)

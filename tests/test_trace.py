@@ -19,8 +19,8 @@ def test_a_layer():
         y, cache = encoder_layer_forward(X, P, 2)
         encoder_layer_backward(DY, cache)
     names = [(call.depth, call.name) for call in t.calls]
-    assert names[:3] == [(0, "encoder_layer"), (1, "layernorm"), (1, "multi_head_attention")]
-    assert names[3:8] == [(2, "linear")] * 3 + [(2, "scaled_dot_product_attention"), (3, "softmax")]
+    assert names[:4] == [(0, "encoder_layer"), (1, "add_norm"), (2, "layernorm"), (2, "multi_head_attention")]
+    assert names[4:9] == [(3, "linear")] * 3 + [(3, "scaled_dot_product_attention"), (4, "softmax")]
     assert all(call.done for call in t.calls)
     layer = t.calls[0]
     assert layer.inputs == ((2, 5, 8),) and layer.output == ((2, 5, 8),)
@@ -30,7 +30,7 @@ def test_a_layer():
     lines = str(t).splitlines()
     assert len(lines) == 1 + len(t.calls)
     assert lines[0].split() == ["forward", "shapes", "formula", "|y|", "backward", "|dy|"]
-    assert "gamma xhat + beta" in lines[2] and "mean(g xhat)" in lines[2]
+    assert "gamma xhat + beta" in lines[3] and "mean(g xhat)" in lines[3]
 
 
 def test_it_finds_the_right_backward_of_two_and_says_where_none_ran():

@@ -170,7 +170,7 @@ def loss_a(src, targets, params, config):
 
 ARTICLE_A = TransformerConfig(
     src_vocab=9, tgt_vocab=11, d_model=8, encoder_layers=2, decoder_layers=2, heads=2, d_ff=7, d_k=3, d_v=5, dropout=0.0,
-    bias=False, eps=1e-6, tie="none", positions="article_a",
+    bias=False, eps=1e-6, tie="none", position_encoding="article_a",
 )
 SRC = np.array([[4, 7, 3, 5, 2], [6, 3, 2, 0, 0], [8, 2, 0, 0, 0]])
 TARGETS = np.array([[5, 3, 8, 2, 0, 0], [4, 10, 2, 0, 0, 0], [9, 6, 7, 6, 3, 2]])
@@ -189,7 +189,7 @@ def test_article_a():
     loss, _ = transformer_forward(SRC, TARGETS, params, ARTICLE_A)
     expected = loss_a(SRC, TARGETS, params, ARTICLE_A)
     assert loss == pytest.approx(expected, rel=1e-12)
-    for other in ({"eps": 1e-5}, {"norm_first": True}, {"positions": "interleaved"}, {"scale_embedding": False}):
+    for other in ({"eps": 1e-5}, {"norm_first": True}, {"position_encoding": "interleaved"}, {"scale_embedding": False}):
         loss, _ = transformer_forward(SRC, TARGETS, params, replace(ARTICLE_A, **other))
         assert loss != pytest.approx(expected, rel=1e-9), other
 
@@ -220,10 +220,11 @@ def all_configs():
         src_vocab=11, tgt_vocab=11, d_model=8, encoder_layers=2, decoder_layers=2, heads=2, d_ff=10, max_len=12
     )
     found = {}
-    for norm_first, tie, positions in product((False, True), ("all", "output", "none"), (*transformer.POSITIONS, "learned")):
+    encodings = (*transformer.POSITION_ENCODINGS, "learned")
+    for norm_first, tie, positions in product((False, True), ("all", "output", "none"), encodings):
         name = f"{'pre' if norm_first else 'post'}-{tie}-{positions}"
         src_vocab = 11 if tie == "all" else 9
-        found[name] = replace(base, norm_first=norm_first, tie=tie, positions=positions, src_vocab=src_vocab)
+        found[name] = replace(base, norm_first=norm_first, tie=tie, position_encoding=positions, src_vocab=src_vocab)
     return found
 
 
@@ -528,10 +529,10 @@ def test_attention_can_be_looked_at():
         encoder, decoder = cache["encoder"]["encoder"]["blocks"][i], cache["decoder"]["decoder"]["blocks"][i]
         shapes = {(3, 2, 5, 5): encoder["attn"], (3, 2, 6, 6): decoder["self_attn"], (3, 2, 6, 5): decoder["cross_attn"]}
         for shape, attention in shapes.items():
-            weights = blocks.attention_weights(attention)
+            weights = blocks.attention_weights(attention["sublayer"])
             assert weights.shape == shape
             np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-12)
-        assert not blocks.attention_weights(decoder["cross_attn"])[2, ..., 2:].any()        # "x <eos>", then padding
+        assert not blocks.attention_weights(decoder["cross_attn"]["sublayer"])[2, ..., 2:].any()    # "x <eos>", then padding
 
 
 # Errors ----------------------------------------------------------------------------------------------------------------
@@ -539,7 +540,7 @@ def test_attention_can_be_looked_at():
 @pytest.mark.parametrize(("options", "message"), [
     ({"tie": "both"}, "expected tie 'all', 'output' or 'none', got 'both'"),
     ({"tgt_vocab": 100}, "one vocabulary for tie='all', got 37000 and 100 words"),
-    ({"positions": "rotary"}, "expected positions interleaved, halves, article_a or learned, got 'rotary'"),
+    ({"position_encoding": "rotary"}, "expected position_encoding interleaved, halves, article_a or learned, got 'rotary'"),
     ({"heads": 7}, "expected d_model to be a multiple of 7 heads, got 512: or give d_k, d_v"),
     ({"heads": 7, "d_k": 64}, "multiple of 7 heads"),
     ({"decoder_layers": 0}, "expected at least one decoder layer, got 0: no other part looks at the source"),

@@ -79,7 +79,7 @@ def test_loss_and_every_gradient(case, targets, precision):
 
 def test_fixed_positions_are_the_learned_ones_that_start_there(precision):
     cast, check = precision
-    fixed = replace(MEAN, positions="fixed")
+    fixed = replace(MEAN, position_encoding="fixed")
     params = golden_tree("mean.param.", fixed, cast)
     assert "positions" not in params
     loss, cache = vit_forward(cast(GOLDEN["images"]), GOLDEN["labels"], params, fixed)
@@ -146,7 +146,7 @@ def test_parameter_counts():
     """ViT-B/16 and ViT-L/16 with 1000 classes; mean pooling has the same number: fc_norm stands in for norm."""
     base = ViTConfig()
     assert vit_count(base) == GOLDEN["count"] == 86_567_656
-    assert vit_count(replace(base, pool="mean", positions="fixed")) == 86_567_656
+    assert vit_count(replace(base, pool="mean", position_encoding="fixed")) == 86_567_656
     assert vit_count(replace(base, embed_dim=1024, depth=24, num_heads=16)) == 304_326_632
     assert tree.count(vit_init(base, None)) == 86_567_656 - 768         # the class token's position is part of the token
 
@@ -211,7 +211,7 @@ def test_article_b_rule_for_the_output_projection(heads, head_dim, projected):
 @pytest.mark.parametrize("pool", ["token", "mean"])
 @pytest.mark.parametrize("positions", ["learned", "fixed"])
 def test_the_first_loss_is_that_of_knowing_nothing(pool, positions):
-    config = replace(TOKEN, pool=pool, positions=positions)
+    config = replace(TOKEN, pool=pool, position_encoding=positions)
     params = vit_init(config, np.random.default_rng(0))
     loss, _ = vit_forward(model(np.float32)[2], np.array([0, 4, 2]), params, config)
     assert loss.dtype == np.float32
@@ -251,7 +251,7 @@ def test_encoder_features_of_a_masked_autoencoder():
                        decoder_num_heads=2)
     params = mae_init(config, np.random.default_rng(0))
     images = model(np.float32)[2]
-    latent = encoder_features(images, params["encoder"], config.positions()[0], 2, 4)
+    latent = encoder_features(images, params["encoder"], config.position_tables()[0], 2, 4)
     assert latent.shape == (3, 10, 8) and latent.dtype == np.float32
 
 
@@ -318,7 +318,7 @@ def test_it_learns():
 
 def test_layer_rates():
     """Depth 2: the head and the last norm 1, the top block 1/2, the bottom one 1/4, what is below the blocks 1/8."""
-    for config in (TOKEN, MEAN, replace(MEAN, positions="fixed")):
+    for config in (TOKEN, MEAN, replace(MEAN, position_encoding="fixed")):
         rates = dict(tree.leaves(layer_rates(vit_init(config, None), config, 0.5)))
         for path, rate in rates.items():
             where = {"encoder.blocks.0": 0.25, "encoder.blocks.1": 0.5, "encoder.norm": 1, "fc_norm": 1, "head": 1,
@@ -353,9 +353,9 @@ def test_resizing_to_the_same_size_changes_nothing():
 
 @pytest.mark.parametrize("pool", ["token", "mean"])
 def test_resized_fixed_positions_are_learned_ones(pool):
-    config, params, _ = model(np.float32, positions="fixed", pool=pool)
+    config, params, _ = model(np.float32, position_encoding="fixed", pool=pool)
     resized, changed = resize_vit(params, config, 24)
-    assert changed == replace(config, img_size=24, positions="learned")
+    assert changed == replace(config, img_size=24, position_encoding="learned")
     assert "positions" not in params
     like = vit_init(changed, None)
     assert [(path, leaf.shape, leaf.dtype) for path, leaf in tree.leaves(resized)] == [
@@ -378,7 +378,7 @@ def test_interpolation_keeps_what_does_not_change():
 def test_vit_positions():
     config, params, _ = model()
     assert vit_positions(params, config) is params["positions"]
-    fixed = vit_positions({}, replace(config, positions="fixed"), np.float32)
+    fixed = vit_positions({}, replace(config, position_encoding="fixed"), np.float32)
     assert fixed.dtype == np.float32
     np.testing.assert_allclose(fixed, sincos_2d((3, 3), 8), atol=1e-7)
 
@@ -422,11 +422,11 @@ def test_rollout_refuses(layers, says):
     ({"img_size": 13}, "multiple of patch_size 4, got 13"),
     ({"img_size": 0}, "got 0"),
     ({"pool": "max"}, "pool 'token' or 'mean', got 'max'"),
-    ({"positions": "sincos"}, "positions 'learned' or 'fixed', got 'sincos'"),
+    ({"position_encoding": "sincos"}, "position_encoding 'learned' or 'fixed', got 'sincos'"),
     ({"num_heads": 3}, "multiple of 3 heads, got 8: or give head_dim"),
     ({"num_heads": 0}, "0 heads"),
     ({"head_dim": 0}, "head_dim of at least 1, got 0"),
-    ({"embed_dim": 6, "positions": "fixed"}, "multiple of 4 for fixed positions, got 6"),
+    ({"embed_dim": 6, "position_encoding": "fixed"}, "multiple of 4 for fixed positions, got 6"),
     ({"num_classes": 0}, "num_classes of at least 1, got 0"),
     ({"dropout": 1.0}, r"dropout in \[0, 1\), got 1\.0"),
 ])

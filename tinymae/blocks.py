@@ -1,4 +1,4 @@
-"""Blocks: multi-head attention, feed forward, encoder layer, decoder layer, and a stack of encoder layers.
+"""Blocks: multi-head attention, feed forward, Add & Norm, encoder layer, decoder layer, and stacks of them.
 
 Vaswani et al. 2017, sections 3.1 to 3.3; articles A (parts 2 and 3), C (sections 3 to 5) and D. Each forward reads like its
 figure, each backward is the figure read upwards. Where a tensor goes two ways, two gradients come back, and their sum is a
@@ -6,13 +6,17 @@ line of its own.
 
 A block takes a parameter tree p (made by `init`) and returns gradients in the same tree.
 
-Post-norm (norm_first=False) is the paper and the articles, y = LayerNorm(x + sublayer(x)); pre-norm (norm_first=True) is
-ViT, MAE and GPT-2, y = x + sublayer(LayerNorm(x)): the gradient has a path without any normalisation from top to bottom.
+Where a layer norm stands is decided in one place, `add_norm_forward`. Post-norm (norm_first=False) is the paper and the
+articles, y = LayerNorm(x + sublayer(x)); pre-norm (norm_first=True) is ViT, MAE and GPT-2, y = x + sublayer(LayerNorm(x)):
+there the gradient has a path without any normalisation from top to bottom.
 
 Differs: dropout stands where PyTorch's layers have it: on the attention weights, after the activation, and on each sublayer's
 output before it is added; Vaswani et al. name only the last. Article A's residuals and norms are inside its attention and
 feed forward classes; here they are lines of the layer.
 """
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from tinymae.ops.activation import (
@@ -28,8 +32,18 @@ from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.layernorm import layernorm_backward, layernorm_forward
 from tinymae.ops.linear import linear_backward, linear_forward
 
+ACTIVATIONS = {
+    "relu": (relu_forward, relu_backward),                                  # Vaswani et al. 2017
+    "gelu": (gelu_forward, gelu_backward),                                  # ViT, MAE
+    "gelu_tanh": (partial(gelu_forward, approximate="tanh"), gelu_backward),            # GPT-2
+    "swish": (swish_forward, swish_backward),                               # Marian
+}
 
-def multi_head_attention_forward(xq, xkv, p, heads, mask=None, dropout=0.0, rng=None):
+
+def multi_head_attention_forward(
+    xq: np.ndarray, xkv: np.ndarray, p: dict, heads: int, mask: np.ndarray | None = None, *,
+    dropout: float = 0.0, rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, dict]:
     """Attention in `heads` subspaces at once: queries from xq, keys and values from xkv.
 
     Self-attention passes one tensor twice, and adds the two gradients that come back.
@@ -51,36 +65,36 @@ def multi_head_attention_forward(xq, xkv, p, heads, mask=None, dropout=0.0, rng=
     p : {"q": (D, H d_k), "k": (D, H d_k), "v": (D, H d_v), "out": (H d_v, D)}, each {"w", "b"} or {"w"};
         or fused, {"qkv": (D, 3 H d), "out"}: q, k and v are then the thirds of its columns. Without "out" the heads side by
         side are y, (B, Tq, H d_v): so article B where heads == 1 and head_dim == dim
-    heads : int, H
+    heads : H
     mask : boolean ndarray broadcastable to (B, H, Tq, Tk), True = may attend; or None
-    dropout : float, on the attention weights
-    rng : numpy.random.Generator, or None for no dropout
+    dropout : on the attention weights
+    rng : None for no dropout
 
     Returns
     -------
     y : ndarray of shape (B, Tq, D)
-    cache : dict; cache["attention"][3] is the attention (B, H, Tq, Tk): see `attention_weights`
+    cache : cache["attention"].weights are the attention weights (B, H, Tq, Tk): see `attention_weights`
 
     Raises
     ------
     ValueError
-        where the columns of a projection cannot be shared out among the heads
+        if the columns of a projection are not a multiple of the heads, or those of a fused one are not three equal parts
     """
     fused = "qkv" in p
-    projections = _split_fused(p["qkv"]) if fused else p
+    projections = _split_fused(p) if fused else p
     q, q_cache = linear_forward(xq, **projections["q"])         # (B, Tq, H d_k)
     k, k_cache = linear_forward(xkv, **projections["k"])        # (B, Tk, H d_k)
     v, v_cache = linear_forward(xkv, **projections["v"])        # (B, Tk, H d_v)
     q, k, v = (_split_heads(x, heads) for x in (q, k, v))       # (B, H, T, d)
-    z, attention = scaled_dot_product_attention_forward(q, k, v, mask, dropout, rng)
+    z, attention = scaled_dot_product_attention_forward(q, k, v, mask, dropout=dropout, rng=rng)
     z = _merge_heads(z)                                         # (B, Tq, H d_v)
     y, out = linear_forward(z, **p["out"]) if "out" in p else (z, None)                     # (B, Tq, D)
     return y, {"q": q_cache, "k": k_cache, "v": v_cache, "attention": attention, "out": out, "fused": fused}
 
 
-def multi_head_attention_backward(dy, cache):
+def multi_head_attention_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, np.ndarray, dict]:
     """Gradients (dxq, dxkv, dp) of `multi_head_attention_forward`, from dy (B, Tq, D)."""
-    heads = cache["attention"][0].shape[1]
+    heads = cache["attention"].q.shape[1]
     dz, *dout = linear_backward(dy, cache["out"]) if cache["out"] is not None else (dy,)
     dq, dk, dv = scaled_dot_product_attention_backward(_split_heads(dz, heads), cache["attention"])
     dxq, *dq = linear_backward(_merge_heads(dq), cache["q"])
@@ -94,14 +108,27 @@ def multi_head_attention_backward(dy, cache):
     return dxq, dxkv, {"q": _tree(dq), "k": _tree(dk), "v": _tree(dv)} | last
 
 
-def attention_weights(cache):
-    """The attention (B, H, Tq, Tk) in a cache of `multi_head_attention_forward`: softmax's, before dropout."""
-    return cache["attention"][3]
+def _self_attention_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, dict]:
+    """Gradients (dx, dp) of `multi_head_attention_forward(x, x, ...)`, from dy (B, T, D)."""
+    dxq, dxkv, dp = multi_head_attention_backward(dy, cache)
+    return dxq + dxkv, dp                                       # x went to the queries and to the keys and values
 
 
-def _split_fused(qkv):
+def attention_weights(cache: dict) -> np.ndarray:
+    """The attention weights (B, H, Tq, Tk) in a cache of `multi_head_attention_forward`: after the softmax, before dropout."""
+    return cache["attention"].weights
+
+
+def _split_fused(p):
     """The thirds of the columns, as views: {"w": (D, 3 H d), "b"} -> {"q": {"w": (D, H d), "b"}, "k": ..., "v": ...}."""
-    thirds = {name: np.split(array, 3, axis=-1) for name, array in qkv.items()}
+    columns = p["qkv"]["w"].shape[1]
+    if columns % 3 or ("out" in p and columns != 3 * p["out"]["w"].shape[0]):
+        after = f", with an output projection of {p['out']['w'].shape[0]} rows" if "out" in p else ""
+        raise ValueError(
+            f"attention: expected a fused projection of three equal parts, queries, keys and values, got {columns} columns"
+            f"{after}: where d_k and d_v differ, use one projection each"
+        )
+    thirds = {name: np.split(array, 3, axis=-1) for name, array in p["qkv"].items()}
     return {key: {name: parts[i] for name, parts in thirds.items()} for i, key in enumerate("qkv")}
 
 
@@ -131,7 +158,9 @@ def _tree(gradients):
     return {"w": dw} if db is None else {"w": dw, "b": db}
 
 
-def feed_forward_forward(x, p, activation="relu", dropout=0.0, rng=None):
+def feed_forward_forward(
+    x: np.ndarray, p: dict, activation: str = "relu", *, dropout: float = 0.0, rng: np.random.Generator | None = None
+) -> tuple[np.ndarray, dict]:
     """Two linear maps with an activation between, the same at every position: Vaswani et al. 2017, equation 2.
 
         (1)  h = x W1 + b1
@@ -150,9 +179,9 @@ def feed_forward_forward(x, p, activation="relu", dropout=0.0, rng=None):
     ----------
     x : ndarray of shape (B, T, D)
     p : {"fc1": (D, F), "fc2": (F, D)}, each {"w", "b"} or {"w"}
-    activation : "relu" (the paper), "gelu" (ViT, MAE), "gelu_tanh" (GPT-2) or "swish" (Marian)
-    dropout : float, after the activation
-    rng : numpy.random.Generator, or None for no dropout
+    activation : a name in ACTIVATIONS
+    dropout : after the activation
+    rng : None for no dropout
 
     Returns
     -------
@@ -162,34 +191,98 @@ def feed_forward_forward(x, p, activation="relu", dropout=0.0, rng=None):
     Raises
     ------
     ValueError
-        for another activation
+        if the activation is unknown; so does the backward
     """
+    activation_forward, _ = activation_pair(activation)
     h, fc1 = linear_forward(x, **p["fc1"])                      # (B, T, F)
-    if activation == "relu":
-        a, act = relu_forward(h)
-    elif activation in ("gelu", "gelu_tanh"):
-        a, act = gelu_forward(h, "none" if activation == "gelu" else "tanh")
-    elif activation == "swish":
-        a, act = swish_forward(h)
-    else:
-        raise ValueError(f"feed_forward: expected activation 'relu', 'gelu', 'gelu_tanh' or 'swish', got {activation!r}")
+    a, act = activation_forward(h)
     a, drop = dropout_forward(a, dropout, rng)
     y, fc2 = linear_forward(a, **p["fc2"])                      # (B, T, D)
     return y, {"fc1": fc1, "act": act, "drop": drop, "fc2": fc2, "activation": activation}
 
 
-def feed_forward_backward(dy, cache):
+def feed_forward_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, dict]:
     """Gradients (dx, dp) of `feed_forward_forward`, from dy (B, T, D)."""
+    _, activation_backward = activation_pair(cache["activation"])
     da, *dfc2 = linear_backward(dy, cache["fc2"])
     da = dropout_backward(da, cache["drop"])
-    backward = {"relu": relu_backward, "swish": swish_backward}.get(cache["activation"], gelu_backward)
-    dh = backward(da, cache["act"])
+    dh = activation_backward(da, cache["act"])
     dx, *dfc1 = linear_backward(dh, cache["fc1"])
     return dx, {"fc1": _tree(dfc1), "fc2": _tree(dfc2)}
 
 
-def encoder_layer_forward(x, p, heads, mask=None, norm_first=True, activation="gelu", dropout=0.0, rng=None, eps=1e-5):
-    """Self-attention, then feed forward, each with a residual and a layer norm. Here pre-norm, without dropout:
+def activation_pair(name: str) -> tuple[Callable, Callable]:
+    """Forward and backward of an activation, by its name in ACTIVATIONS. Raises a ValueError if there is none."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"expected an activation among {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
+
+
+def add_norm_forward(
+    x: np.ndarray, norm: dict, sublayer: Callable, *,
+    norm_first: bool, dropout: float = 0.0, rng: np.random.Generator | None = None, eps: float = 1e-5,
+) -> tuple[np.ndarray, dict]:
+    """Add & Norm: x plus what a sublayer makes of it, and their layer norm.
+
+        (1)  y = x + sublayer(layernorm(x))                         pre-norm
+        (2)  y = layernorm(x + sublayer(x))                         post-norm, as the paper has it
+
+    Backward, from dy:
+
+        (3)  dx = dy + (dy taken back through sublayer and layernorm)                           from (1)
+        (4)  dx = ds + (ds taken back through sublayer),  ds = dy taken back through layernorm  from (2)
+
+    In both, x is used twice, so two gradients are added; the first term is the residual connection's.
+
+    Parameters
+    ----------
+    x : ndarray of shape (B, T, D)
+    norm : {"gamma", "beta"}, (D,) each
+    sublayer : maps h (B, T, D) to (y (B, T, D), cache)
+    norm_first : (1) or (2)
+    dropout : on the sublayer's output, before it is added
+    rng : None for no dropout
+    eps : of the layer norm
+
+    Returns
+    -------
+    y : ndarray of shape (B, T, D)
+    cache : cache["sublayer"] is the sublayer's own
+    """
+    h, ln = layernorm_forward(x, **norm, eps=eps) if norm_first else (x, None)
+    y, sublayer_cache = sublayer(h)
+    y, drop = dropout_forward(y, dropout, rng)
+    y = x + y                                                   # residual
+    if not norm_first:
+        y, ln = layernorm_forward(y, **norm, eps=eps)
+    return y, {"ln": ln, "sublayer": sublayer_cache, "drop": drop, "norm_first": norm_first}
+
+
+def add_norm_backward(dy: np.ndarray, cache: dict, sublayer_backward: Callable) -> tuple:
+    """Gradients (dx, dnorm, *rest) of `add_norm_forward`, from dy (B, T, D).
+
+    sublayer_backward maps (dy, cache) to (dh, *rest): with cross-attention, rest is (dmemory, dp), else (dp,).
+    """
+    if not cache["norm_first"]:
+        dy, dnorm = _norm_backward(dy, cache["ln"])
+    dh, *rest = sublayer_backward(dropout_backward(dy, cache["drop"]), cache["sublayer"])
+    if cache["norm_first"]:
+        dh, dnorm = _norm_backward(dh, cache["ln"])
+    return dh + dy, dnorm, *rest                                # residual: y = x + sublayer(x), both paths bring gradient
+
+
+def _norm_backward(dy, cache):
+    """`layernorm_backward` with its parameter gradients as a tree."""
+    dx, dgamma, dbeta = layernorm_backward(dy, cache)
+    return dx, {"gamma": dgamma, "beta": dbeta}
+
+
+def encoder_layer_forward(
+    x: np.ndarray, p: dict, heads: int, mask: np.ndarray | None = None, *,
+    norm_first: bool = True, activation: str = "gelu",
+    dropout: float = 0.0, rng: np.random.Generator | None = None, eps: float = 1e-5,
+) -> tuple[np.ndarray, dict]:
+    """Self-attention, then feed forward, each with Add & Norm. Here pre-norm, without dropout:
 
         (1)  h  = layernorm1(x)
         (2)  x1 = x + attention(h, h)                               residual 1; h goes to the queries and to the keys and values
@@ -207,65 +300,44 @@ def encoder_layer_forward(x, p, heads, mask=None, norm_first=True, activation="g
     ----------
     x : ndarray of shape (B, T, D)
     p : {"ln1", "attn", "ln2", "ffn"}
-    heads : int, H
+    heads : H
     mask : boolean ndarray broadcastable to (B, H, T, T), True = may attend; or None
-    norm_first : bool, pre-norm (ViT, MAE) or post-norm (the paper, the articles)
+    norm_first : pre-norm (ViT, MAE) or post-norm (the paper, the articles)
     activation : as `feed_forward_forward`
-    dropout : float
-    rng : numpy.random.Generator, or None for no dropout
-    eps : float, of both layer norms
+    dropout : see the top of this file
+    rng : None for no dropout
+    eps : of both layer norms
 
     Returns
     -------
     y : ndarray of shape (B, T, D)
-    cache : dict; attention_weights(cache["attn"]) is (B, H, T, T)
+    cache : dict; attention_weights(cache["attn"]["sublayer"]) is (B, H, T, T)
     """
-    h, ln1 = layernorm_forward(x, **p["ln1"], eps=eps) if norm_first else (x, None)
-    a, attn = multi_head_attention_forward(h, h, p["attn"], heads, mask, dropout, rng)
-    a, drop1 = dropout_forward(a, dropout, rng)
-    x = x + a                                                   # residual 1
-    if not norm_first:
-        x, ln1 = layernorm_forward(x, **p["ln1"], eps=eps)
-    h, ln2 = layernorm_forward(x, **p["ln2"], eps=eps) if norm_first else (x, None)
-    f, ffn = feed_forward_forward(h, p["ffn"], activation, dropout, rng)
-    f, drop2 = dropout_forward(f, dropout, rng)
-    y = x + f                                                   # residual 2
-    if not norm_first:
-        y, ln2 = layernorm_forward(y, **p["ln2"], eps=eps)
-    cache = {"ln1": ln1, "attn": attn, "drop1": drop1, "ln2": ln2, "ffn": ffn, "drop2": drop2, "norm_first": norm_first}
-    return y, cache
+    drop = {"dropout": dropout, "rng": rng}
+    norm = {"norm_first": norm_first, "eps": eps}
+    x, attn = add_norm_forward(                                                             # (1) (2)
+        x, p["ln1"], lambda h: multi_head_attention_forward(h, h, p["attn"], heads, mask, **drop), **norm, **drop
+    )
+    y, ffn = add_norm_forward(                                                              # (3) (4)
+        x, p["ln2"], lambda h: feed_forward_forward(h, p["ffn"], activation, **drop), **norm, **drop
+    )
+    return y, {"attn": attn, "ffn": ffn}
 
 
-def encoder_layer_backward(dy, cache):
+def encoder_layer_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, dict]:
     """Gradients (dx, dp) of `encoder_layer_forward`, from dy (B, T, D)."""
-    norm_first = cache["norm_first"]
-    dp = {}
-    if not norm_first:
-        dy, dp["ln2"] = _norm_backward(dy, cache["ln2"])
-    dh, dp["ffn"] = feed_forward_backward(dropout_backward(dy, cache["drop2"]), cache["ffn"])
-    if norm_first:
-        dh, dp["ln2"] = _norm_backward(dh, cache["ln2"])
-    dx = dh + dy                                                # residual 2: y = x + f(x), both paths bring gradient
-    if not norm_first:
-        dx, dp["ln1"] = _norm_backward(dx, cache["ln1"])
-    dhq, dhkv, dp["attn"] = multi_head_attention_backward(dropout_backward(dx, cache["drop1"]), cache["attn"])
-    dh = dhq + dhkv                                             # h went to the queries and to the keys and values
-    if norm_first:
-        dh, dp["ln1"] = _norm_backward(dh, cache["ln1"])
-    dx = dh + dx                                                # residual 1
-    return dx, {key: dp[key] for key in ("ln1", "attn", "ln2", "ffn")}
-
-
-def _norm_backward(dy, cache):
-    """`layernorm_backward` with its parameter gradients as a tree."""
-    dx, dgamma, dbeta = layernorm_backward(dy, cache)
-    return dx, {"gamma": dgamma, "beta": dbeta}
+    dx, dln2, dffn = add_norm_backward(dy, cache["ffn"], feed_forward_backward)             # (5)
+    dx, dln1, dattn = add_norm_backward(dx, cache["attn"], _self_attention_backward)         # (6)
+    return dx, {"ln1": dln1, "attn": dattn, "ln2": dln2, "ffn": dffn}
 
 
 def decoder_layer_forward(
-    x, memory, p, heads, mask=None, memory_mask=None, norm_first=False, activation="relu", dropout=0.0, rng=None, eps=1e-5
-):
-    """Masked self-attention, cross-attention to the encoder's output, feed forward; each with residual and layer norm.
+    x: np.ndarray, memory: np.ndarray, p: dict, heads: int,
+    mask: np.ndarray | None = None, memory_mask: np.ndarray | None = None, *,
+    norm_first: bool = False, activation: str = "relu",
+    dropout: float = 0.0, rng: np.random.Generator | None = None, eps: float = 1e-5,
+) -> tuple[np.ndarray, dict]:
+    """Masked self-attention, cross-attention to the encoder's output, feed forward; each with Add & Norm.
 
     Queries come from the decoder, keys and values from the encoder's output (`memory`): never the other way round.
 
@@ -274,7 +346,7 @@ def decoder_layer_forward(
     x : ndarray of shape (B, Tq, D)
     memory : ndarray of shape (B, Tk, D), the encoder's output
     p : {"ln1", "self_attn", "ln2", "cross_attn", "ln3", "ffn"}
-    heads : int, H
+    heads : H
     mask : boolean ndarray broadcastable to (B, H, Tq, Tq), True = may attend (causal, target padding); or None
     memory_mask : boolean ndarray broadcastable to (B, H, Tq, Tk) (source padding); or None
     norm_first, activation, dropout, rng, eps : as `encoder_layer_forward`; the defaults are the paper's
@@ -282,87 +354,65 @@ def decoder_layer_forward(
     Returns
     -------
     y : ndarray of shape (B, Tq, D)
-    cache : dict; attention_weights(cache["self_attn"]) is (B, H, Tq, Tq), of cache["cross_attn"] (B, H, Tq, Tk)
+    cache : dict; attention_weights(cache["self_attn"]["sublayer"]) is (B, H, Tq, Tq), of cache["cross_attn"] (B, H, Tq, Tk)
     """
-    h, ln1 = layernorm_forward(x, **p["ln1"], eps=eps) if norm_first else (x, None)
-    a, self_attn = multi_head_attention_forward(h, h, p["self_attn"], heads, mask, dropout, rng)
-    a, drop1 = dropout_forward(a, dropout, rng)
-    x = x + a                                                   # residual 1
-    if not norm_first:
-        x, ln1 = layernorm_forward(x, **p["ln1"], eps=eps)
-    h, ln2 = layernorm_forward(x, **p["ln2"], eps=eps) if norm_first else (x, None)
-    a, cross_attn = multi_head_attention_forward(h, memory, p["cross_attn"], heads, memory_mask, dropout, rng)
-    a, drop2 = dropout_forward(a, dropout, rng)
-    x = x + a                                                   # residual 2
-    if not norm_first:
-        x, ln2 = layernorm_forward(x, **p["ln2"], eps=eps)
-    h, ln3 = layernorm_forward(x, **p["ln3"], eps=eps) if norm_first else (x, None)
-    f, ffn = feed_forward_forward(h, p["ffn"], activation, dropout, rng)
-    f, drop3 = dropout_forward(f, dropout, rng)
-    y = x + f                                                   # residual 3
-    if not norm_first:
-        y, ln3 = layernorm_forward(y, **p["ln3"], eps=eps)
-    return y, {
-        "ln1": ln1, "self_attn": self_attn, "drop1": drop1, "ln2": ln2, "cross_attn": cross_attn, "drop2": drop2,
-        "ln3": ln3, "ffn": ffn, "drop3": drop3, "norm_first": norm_first,
-    }
+    drop = {"dropout": dropout, "rng": rng}
+    norm = {"norm_first": norm_first, "eps": eps}
+    x, self_attn = add_norm_forward(
+        x, p["ln1"], lambda h: multi_head_attention_forward(h, h, p["self_attn"], heads, mask, **drop), **norm, **drop
+    )
+    x, cross_attn = add_norm_forward(
+        x, p["ln2"], lambda h: multi_head_attention_forward(h, memory, p["cross_attn"], heads, memory_mask, **drop),
+        **norm, **drop,
+    )
+    y, ffn = add_norm_forward(
+        x, p["ln3"], lambda h: feed_forward_forward(h, p["ffn"], activation, **drop), **norm, **drop
+    )
+    return y, {"self_attn": self_attn, "cross_attn": cross_attn, "ffn": ffn}
 
 
-def decoder_layer_backward(dy, cache):
+def decoder_layer_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, np.ndarray, dict]:
     """Gradients (dx, dmemory, dp) of `decoder_layer_forward`, from dy (B, Tq, D)."""
-    norm_first = cache["norm_first"]
-    dp = {}
-    if not norm_first:
-        dy, dp["ln3"] = _norm_backward(dy, cache["ln3"])
-    dh, dp["ffn"] = feed_forward_backward(dropout_backward(dy, cache["drop3"]), cache["ffn"])
-    if norm_first:
-        dh, dp["ln3"] = _norm_backward(dh, cache["ln3"])
-    dx = dh + dy                                                # residual 3
-    if not norm_first:
-        dx, dp["ln2"] = _norm_backward(dx, cache["ln2"])
-    dh, dmemory, dp["cross_attn"] = multi_head_attention_backward(dropout_backward(dx, cache["drop2"]), cache["cross_attn"])
-    if norm_first:
-        dh, dp["ln2"] = _norm_backward(dh, cache["ln2"])
-    dx = dh + dx                                                # residual 2
-    if not norm_first:
-        dx, dp["ln1"] = _norm_backward(dx, cache["ln1"])
-    dhq, dhkv, dp["self_attn"] = multi_head_attention_backward(dropout_backward(dx, cache["drop1"]), cache["self_attn"])
-    dh = dhq + dhkv                                             # h went to the queries and to the keys and values
-    if norm_first:
-        dh, dp["ln1"] = _norm_backward(dh, cache["ln1"])
-    dx = dh + dx                                                # residual 1
-    return dx, dmemory, {key: dp[key] for key in ("ln1", "self_attn", "ln2", "cross_attn", "ln3", "ffn")}
+    dx, dln3, dffn = add_norm_backward(dy, cache["ffn"], feed_forward_backward)
+    dx, dln2, dmemory, dcross = add_norm_backward(dx, cache["cross_attn"], multi_head_attention_backward)
+    dx, dln1, dself = add_norm_backward(dx, cache["self_attn"], _self_attention_backward)
+    return dx, dmemory, {"ln1": dln1, "self_attn": dself, "ln2": dln2, "cross_attn": dcross, "ln3": dln3, "ffn": dffn}
 
 
-def encoder_forward(x, p, heads, mask=None, norm_first=True, activation="gelu", dropout=0.0, rng=None, eps=1e-5):
-    """A stack of encoder layers ("same structure, weights not shared"), then a layer norm where p has one.
+def encoder_forward(
+    x: np.ndarray, p: dict, heads: int, mask: np.ndarray | None = None, *, eps: float = 1e-5, **layer
+) -> tuple[np.ndarray, dict]:
+    """A stack of encoder layers, then a layer norm if p has one.
 
     Parameters
     ----------
     x : ndarray of shape (B, T, D)
     p : {"blocks": list of L layers, "norm": layer norm}; pre-norm needs the last norm, post-norm ends in one already
-    heads, mask, norm_first, activation, dropout, rng, eps : as `encoder_layer_forward`
+    heads, mask : as `encoder_layer_forward`
+    eps : of every layer norm
+    layer : further options of each layer: norm_first, activation, dropout, rng
 
     Returns
     -------
     y : ndarray of shape (B, T, D)
-    cache : {"blocks": list of L caches, "norm"}; the backward empties the list
+    cache : {"blocks": list of L caches, "norm", "layers": L}; the backward empties the list
     """
     blocks = []
-    for layer in p["blocks"]:
-        x, block = encoder_layer_forward(x, layer, heads, mask, norm_first, activation, dropout, rng, eps)
+    for layer_p in p["blocks"]:
+        x, block = encoder_layer_forward(x, layer_p, heads, mask, eps=eps, **layer)
         blocks.append(block)
-    norm = None
-    if "norm" in p:
-        x, norm = layernorm_forward(x, **p["norm"], eps=eps)
-    return x, {"blocks": blocks, "norm": norm}
+    return _last_norm(x, p, blocks, eps)
 
 
-def encoder_backward(dy, cache):
-    """Gradients (dx, dp) of `encoder_forward`, from dy (B, T, D). Each layer's cache is let go as soon as it is used."""
-    dx, dp = dy, {"blocks": []}
-    if cache["norm"] is not None:
-        dx, dp["norm"] = _norm_backward(dx, cache["norm"])
+def encoder_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, dict]:
+    """Gradients (dx, dp) of `encoder_forward`, from dy (B, T, D). Each layer's cache is removed as soon as it is used.
+
+    Raises
+    ------
+    ValueError
+        if the cache has served a backward before
+    """
+    dx, dp = _last_norm_backward(dy, cache)
     while cache["blocks"]:
         dx, dblock = encoder_layer_backward(dx, cache["blocks"].pop())
         dp["blocks"].insert(0, dblock)
@@ -370,41 +420,59 @@ def encoder_backward(dy, cache):
 
 
 def decoder_forward(
-    x, memory, p, heads, mask=None, memory_mask=None, norm_first=False, activation="relu", dropout=0.0, rng=None, eps=1e-5
-):
-    """A stack of decoder layers, all looking at the same memory, then a layer norm where p has one.
+    x: np.ndarray, memory: np.ndarray, p: dict, heads: int,
+    mask: np.ndarray | None = None, memory_mask: np.ndarray | None = None, *,
+    eps: float = 1e-5, **layer,
+) -> tuple[np.ndarray, dict]:
+    """A stack of decoder layers, all attending to the same memory, then a layer norm if p has one.
 
     Parameters
     ----------
     x : ndarray of shape (B, Tq, D)
     memory : ndarray of shape (B, Tk, D)
     p : {"blocks": list of L layers, "norm": layer norm}; "norm" may be missing
-    heads, mask, memory_mask, norm_first, activation, dropout, rng, eps : as `decoder_layer_forward`
+    heads, mask, memory_mask : as `decoder_layer_forward`
+    eps : of every layer norm
+    layer : further options of each layer: norm_first, activation, dropout, rng
 
     Returns
     -------
     y : ndarray of shape (B, Tq, D)
-    cache : {"blocks": list of L caches, "norm"}; the backward empties the list
+    cache : {"blocks": list of L caches, "norm", "layers": L}; the backward empties the list
     """
     blocks = []
-    for layer in p["blocks"]:
-        x, block = decoder_layer_forward(
-            x, memory, layer, heads, mask, memory_mask, norm_first, activation, dropout, rng, eps
-        )
+    for layer_p in p["blocks"]:
+        x, block = decoder_layer_forward(x, memory, layer_p, heads, mask, memory_mask, eps=eps, **layer)
         blocks.append(block)
+    return _last_norm(x, p, blocks, eps)
+
+
+def decoder_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Gradients (dx, dmemory, dp) of `decoder_forward`, from dy (B, Tq, D). Raises as `encoder_backward`."""
+    (dx, dp), dmemory = _last_norm_backward(dy, cache), 0
+    while cache["blocks"]:
+        dx, dlayer_memory, dblock = decoder_layer_backward(dx, cache["blocks"].pop())
+        dmemory = dmemory + dlayer_memory                       # every layer attended to the same memory
+        dp["blocks"].insert(0, dblock)
+    return dx, dmemory, dp
+
+
+def _last_norm(x, p, blocks, eps):
+    """What a stack returns: x after the layer norm of p, if there is one, and the cache."""
     norm = None
     if "norm" in p:
         x, norm = layernorm_forward(x, **p["norm"], eps=eps)
-    return x, {"blocks": blocks, "norm": norm}
+    return x, {"blocks": blocks, "norm": norm, "layers": len(blocks)}
 
 
-def decoder_backward(dy, cache):
-    """Gradients (dx, dmemory, dp) of `decoder_forward`, from dy (B, Tq, D)."""
-    dx, dp, dmemory = dy, {"blocks": []}, 0
-    if cache["norm"] is not None:
-        dx, dp["norm"] = _norm_backward(dx, cache["norm"])
-    while cache["blocks"]:
-        dx, dlayer_memory, dblock = decoder_layer_backward(dx, cache["blocks"].pop())
-        dmemory = dmemory + dlayer_memory                       # every layer looked at the same memory
-        dp["blocks"].insert(0, dblock)
-    return dx, dmemory, dp
+def _last_norm_backward(dy, cache):
+    """(dx, dp) of `_last_norm`, with an empty list for the layers; refuses a cache whose layers are gone."""
+    if len(cache["blocks"]) != cache["layers"]:
+        raise ValueError(
+            f"expected a fresh cache, got one with {len(cache['blocks'])} of its {cache['layers']} layers: it has served a "
+            "backward, which frees each layer as it goes. Run the forward again"
+        )
+    if cache["norm"] is None:
+        return dy, {"blocks": []}
+    dx, dnorm = _norm_backward(dy, cache["norm"])
+    return dx, {"blocks": [], "norm": dnorm}

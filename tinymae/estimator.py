@@ -137,7 +137,7 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             self.decoder_embed_dim, self.decoder_depth, self.decoder_num_heads, mask_ratio=self.mask_ratio,
             norm_pix_loss=self.norm_pix_loss,
         )
-        number = self.config_.grid[0] * self.config_.grid[1]
+        number = self.config_.num_patches
         kept = int(number * (1 - self.mask_ratio))
         if not 0 < kept < number:
             raise ValueError(
@@ -192,7 +192,7 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _restored(self, X, params, config, seed):
         """Pictures (B, size, size, C) as the model restores them; and bool (B, features), what of X was hidden."""
-        noise = np.random.default_rng(seed).random((len(X), config.grid[0] * config.grid[1]))
+        noise = np.random.default_rng(seed).random((len(X), config.num_patches))
         parts = micro_batches(len(X), ROWS)
         shown = [mae_reconstruct(self.layout_.pictures(X[part]), params, config, noise[part]) for part in parts]
         mask = np.concatenate([it.mask for it in shown])
@@ -216,7 +216,7 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     channels, patch_size : as `MaskedAutoencoder`
-    embed_dim, depth, num_heads, pool, positions, dropout : as `models.vit.ViTConfig`
+    embed_dim, depth, num_heads, pool, position_encoding, dropout : as `models.vit.ViTConfig`
     steps, batch_size : int, how long to train
     learning_rate : float, the highest one
     weight_decay, label_smoothing, mixup, shift, flip : as `tasks.classify.Settings`. The last three change the pictures, and
@@ -234,7 +234,8 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, channels=1, patch_size=None, embed_dim=128, depth=4, num_heads=4, pool="mean", positions="fixed", dropout=0.0,
+        self, channels=1, patch_size=None, embed_dim=128, depth=4, num_heads=4, pool="mean", position_encoding="fixed",
+        dropout=0.0,
         steps=1000, batch_size=64, learning_rate=1e-3, weight_decay=0.05, label_smoothing=0.1, mixup=0.0, shift=0, flip=False,
         random_state=None, n_jobs=-1, verbose=False,
     ):
@@ -244,7 +245,7 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         self.depth = depth
         self.num_heads = num_heads
         self.pool = pool
-        self.positions = positions
+        self.position_encoding = position_encoding
         self.dropout = dropout
         self.steps = steps
         self.batch_size = batch_size
@@ -268,7 +269,7 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         self.layout_ = Layout(X, self.channels, self.patch_size)
         self.config_ = ViTConfig(
             self.layout_.size, self.layout_.patch_size, self.channels, len(self.classes_), self.embed_dim, self.depth,
-            self.num_heads, pool=self.pool, positions=self.positions, dropout=self.dropout,
+            self.num_heads, pool=self.pool, position_encoding=self.position_encoding, dropout=self.dropout,
         )
         settings = Settings(
             {}, self.learning_rate, self.batch_size, label_smoothing=self.label_smoothing, mixup=self.mixup, shift=self.shift,

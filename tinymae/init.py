@@ -54,9 +54,14 @@ def multi_head_attention(width, heads, rng, d_k=None, d_v=None, fused=False, bia
     if width % heads and (d_k is None or d_v is None):
         raise ValueError(f"attention: expected a width that is a multiple of {heads} heads, got {width}: or give d_k, d_v")
     d_k, d_v = d_k or width // heads, d_v or width // heads
+    if fused and d_k != d_v:
+        raise ValueError(
+            f"attention: expected d_k = d_v for a fused projection, which is cut into three equal parts, got {d_k} and {d_v}: "
+            "use fused=False"
+        )
     last = {"out": linear(heads * d_v, width, rng, bias, dtype)} if out else {}
     if fused:
-        return {"qkv": linear(width, heads * (2 * d_k + d_v), rng, bias, dtype)} | last
+        return {"qkv": linear(width, 3 * heads * d_k, rng, bias, dtype)} | last
     return {
         "q": linear(width, heads * d_k, rng, bias, dtype),
         "k": linear(width, heads * d_k, rng, bias, dtype),

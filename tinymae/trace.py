@@ -40,6 +40,7 @@ FORMULAS = {
     "cross_entropy": ("-log softmax(z)[target]", "dz = (softmax(z) - q) / n"),
     "soft_cross_entropy": ("-sum q log softmax(z)", "dz = (softmax(z) - q) / n"),
     "multi_head_attention": ("concat(heads) W_o", "dxkv = dx_k + dx_v"),
+    "add_norm": ("x + sublayer(norm(x))", "both paths of a residual add"),
     "feed_forward": ("act(x W1 + b1) W2 + b2", ""),
     "encoder_layer": ("x + attn, then + ffn", "both paths of a residual add"),
     "decoder_layer": ("x + self, + cross, + ffn", "both paths of a residual add; dmemory"),

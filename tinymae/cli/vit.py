@@ -22,7 +22,7 @@ def add_train(models):
     for name in ("img-size", "patch-size", "embed-dim", "depth", "num-heads", "batch", "shift"):
         model.add_argument(f"--{name}", type=int, help="pixels by which pictures are moved" if name == "shift" else None)
     model.add_argument("--pool", choices=("token", "mean"), help="class token, or mean of the patches")
-    model.add_argument("--positions", choices=("learned", "fixed"))
+    model.add_argument("--positions", dest="position_encoding", choices=("learned", "fixed"))
     for name in ("dropout", "lr", "weight-decay", "label-smoothing", "mixup", "layer-decay"):
         model.add_argument(f"--{name}", type=float)
     model.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror pictures (default: colour ones)")

@@ -180,10 +180,22 @@ def _block_checks(rng):
         *(block(f"feed_forward, {a}", blocks.feed_forward_forward, blocks.feed_forward_backward, x, feed,
                 activation=a, dropout=0.2, rng=1) for a in ("relu", "gelu", "gelu_tanh", "swish")),
         *layers,
+        *(Check(
+            f"add_norm, {norm}-norm", blocks.add_norm_forward, _add_norm_forward, _add_norm_backward, (x, decoder["ln1"], feed),
+            {"norm_first": norm == "pre", "dropout": 0.2, "rng": 5},
+        ) for norm in ("pre", "post")),
         block("encoder", blocks.encoder_forward, blocks.encoder_backward, y, stack, heads=H, mask=padding, samples=20),
         block("decoder", blocks.decoder_forward, blocks.decoder_backward, x, y, decoders, heads=H, mask=causal,
               memory_mask=padding, dropout=0.2, rng=4, samples=10),
     ]
+
+
+def _add_norm_forward(x, norm, p, **options):
+    return blocks.add_norm_forward(x, norm, lambda h: blocks.feed_forward_forward(h, p), **options)
+
+
+def _add_norm_backward(dy, cache):
+    return blocks.add_norm_backward(dy, cache, blocks.feed_forward_backward)
 
 
 def _self_attention_forward(x, p, **options):
@@ -204,7 +216,7 @@ def _model_checks(rng):
     params = perturbed(mae.mae_init(config, rng, np.float64), rng)
     images, noise = rng.normal(size=(B, 12, 12, 2)), rng.random((B, 9))
     ids_keep, ids_restore, _ = mae.random_masking(noise, 0.5)
-    positions, decoder_positions = config.positions(np.float64)
+    positions, decoder_positions = config.position_tables(np.float64)
     latent = rng.normal(size=(B, 1 + ids_keep.shape[1], D))
     cut, _ = patches.patchify_forward(images, 4)
     return [
@@ -245,10 +257,10 @@ def _transformer_checks(rng):
     configs = {
         "post-norm, relu, one matrix": base,
         "pre-norm, gelu, two matrices, learned positions": replace(
-            base, src_vocab=9, tie="output", norm_first=True, activation="gelu", positions="learned"
+            base, src_vocab=9, tie="output", norm_first=True, activation="gelu", position_encoding="learned"
         ),
         "post-norm, three matrices, no biases, d_k, d_v": replace(
-            base, src_vocab=9, tie="none", final_norm=True, bias=False, d_k=DK, d_v=DV, positions="halves"
+            base, src_vocab=9, tie="none", final_norm=True, bias=False, d_k=DK, d_v=DV, position_encoding="halves"
         ),
         "post-norm, one matrix and a bias, starts with padding": replace(base, output_bias=True, bos=0),
     }
@@ -271,7 +283,7 @@ def _vit_checks(rng):
     numbers, shares = rng.integers(0, V, B), rng.dirichlet(np.ones(V), B)
     cases = {
         "class token, learned positions": (base, numbers, 0.1),
-        "mean, fixed positions, shares": (replace(base, pool="mean", positions="fixed", head_dim=5), shares, 0.1),
+        "mean, fixed positions, shares": (replace(base, pool="mean", position_encoding="fixed", head_dim=5), shares, 0.1),
         "one head, no output projection": (replace(base, num_heads=1, head_dim=D), numbers, 0.0),
     }
     images = rng.normal(size=(B, 12, 12, 2))

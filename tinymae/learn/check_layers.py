@@ -207,7 +207,7 @@ def check_softmax(names):
 def check_encoder_layer(names):
     """Pre-norm with ReLU; then with a padding mask."""
     def reference(x, p, heads, mask=None, norm_first=True):
-        return blocks.encoder_layer_forward(x, p, heads, mask, norm_first, "relu")
+        return blocks.encoder_layer_forward(x, p, heads, mask, norm_first=norm_first, activation="relu")
 
     p = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), np.float64), np.random.default_rng(1))
     layer = partial(check_pair, names, "encoder_layer", reference, normal(B, TQ, D), p, heads=H, variants={

@@ -9,20 +9,19 @@ from tinymae.ops.patches import patchify_forward
 
 def mae_attention(images, params, config):
     """Attention of the encoder over the whole picture, nothing hidden: a list of (B, H, 1 + N, 1 + N), one for each layer."""
-    check_images(images, config)
-    patches, _ = patchify_forward(images, config.patch_size)
-    positions, _ = config.positions(images.dtype)
-    _, cache = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, eps=config.eps)
-    return [attention_weights(block["attn"]) for block in cache["encoder"]["blocks"]]
+    return _encoder_attention(images, params, config, config.position_tables(images.dtype)[0])
 
 
 def vit_attention(images, params, config):
     """Attention over whole pictures: a list of (B, H, 1 + N, 1 + N), one for each layer."""
+    return _encoder_attention(images, params, config, vit_positions(params, config, images.dtype))
+
+
+def _encoder_attention(images, params, config, positions):
     check_images(images, config)
     patches, _ = patchify_forward(images, config.patch_size)
-    positions = vit_positions(params, config, images.dtype)
     _, cache = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, eps=config.eps)
-    return [attention_weights(block["attn"]) for block in cache["encoder"]["blocks"]]
+    return [attention_weights(block["attn"]["sublayer"]) for block in cache["encoder"]["blocks"]]
 
 
 def attention_rollout(attentions):

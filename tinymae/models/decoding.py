@@ -19,7 +19,7 @@ import numpy as np
 
 from tinymae.blocks import feed_forward_forward
 from tinymae.masks import padding_mask
-from tinymae.models.transformer import POSITIONS, encode, to_vocabulary
+from tinymae.models.transformer import POSITION_ENCODINGS, encode, to_vocabulary
 from tinymae.ops.attention import scaled_dot_product_attention_forward
 from tinymae.ops.layernorm import layernorm_forward
 from tinymae.ops.linear import linear_forward
@@ -43,10 +43,10 @@ class State:
         self.params, self.config, self.t = params, config, 0
         self.memory_mask = _repeat(padding_mask(src, config.pad), beam)
         self.table = params["embed"] if config.tie == "all" else params["tgt_embed"]
-        if config.positions == "learned":
+        if config.position_encoding == "learned":
             self.positions = params["tgt_positions"]
         else:
-            self.positions = POSITIONS[config.positions](length, config.d_model).astype(self.table.dtype)
+            self.positions = POSITION_ENCODINGS[config.position_encoding](length, config.d_model).astype(self.table.dtype)
         if length > len(self.positions):
             raise ValueError(f"expected at most {len(self.positions)} words, the learned positions, got max_len {length}")
         self.joined, self.memory, self.past = [], [], []
@@ -115,7 +115,7 @@ class State:
     def _attention(self, q, p, k, v, mask):
         z, cache = scaled_dot_product_attention_forward(q.reshape(len(q), self.config.heads, 1, -1), k, v, mask)
         y, _ = linear_forward(z.reshape(len(z), -1), **p["out"])
-        return y, cache[3][:, :, 0]
+        return y, cache.weights[:, :, 0]
 
 
 def _repeat(x, times):
@@ -147,7 +147,7 @@ def _length(src, params, config, max_len):
         raise ValueError(f"expected src (B, Tk), not empty, got {src.shape}: one sentence alone is src[None]")
     if max_len is None:
         max_len = 2 * src.shape[1] + 10
-        return min(max_len, len(params["tgt_positions"])) if config.positions == "learned" else max_len
+        return min(max_len, len(params["tgt_positions"])) if config.position_encoding == "learned" else max_len
     if max_len < 1:
         raise ValueError(f"expected max_len of at least 1, got {max_len}")
     return max_len

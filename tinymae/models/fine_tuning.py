@@ -114,7 +114,7 @@ def resize_vit(params, config, img_size):
     """
     if img_size == config.img_size:
         return params, config
-    changed = replace(config, img_size=img_size, positions="learned")
+    changed = replace(config, img_size=img_size, position_encoding="learned")
     positions = vit_positions(params, config, params["head"]["w"].dtype)
     positions = interpolate_positions(positions, config.grid, changed.grid)
     return {"encoder": params["encoder"], "positions": positions} | {

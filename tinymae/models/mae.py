@@ -64,11 +64,16 @@ class MAEConfig:
         return (self.img_size // self.patch_size,) * 2
 
     @property
+    def num_patches(self) -> int:
+        """N, patches of an image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
     def values(self):
         """int, P: numbers in a patch."""
         return self.patch_size**2 * self.in_chans
 
-    def positions(self, dtype=np.float32):
+    def position_tables(self, dtype=np.float32):
         """The fixed positions of encoder and decoder, (N, D) each; the class token's would be zeros."""
         return tuple(sincos_2d(self.grid, d).astype(dtype) for d in (self.embed_dim, self.decoder_embed_dim))
 
@@ -112,7 +117,7 @@ def mae_init(config, rng, dtype=np.float32):
 
 def mae_count(config):
     """How many numbers a model of this config has, with the fixed positions, as the paper's checkpoints count."""
-    fixed = (1 + config.grid[0] * config.grid[1]) * (config.embed_dim + config.decoder_embed_dim)
+    fixed = (1 + config.num_patches) * (config.embed_dim + config.decoder_embed_dim)
     return tree.count(mae_init(config, None)) + fixed
 
 
@@ -175,9 +180,9 @@ def mae_forward(images, params, config, noise):
         where images or noise do not fit the config, or pixels are not finite
     """
     check_images(images, config)
-    if noise.shape != (len(images), config.grid[0] * config.grid[1]):
-        raise ValueError(f"expected noise (B, N) = ({len(images)}, {config.grid[0] * config.grid[1]}), got {noise.shape}")
-    positions, decoder_positions = config.positions(images.dtype)
+    if noise.shape != (len(images), config.num_patches):
+        raise ValueError(f"expected noise (B, N) = ({len(images)}, {config.num_patches}), got {noise.shape}")
+    positions, decoder_positions = config.position_tables(images.dtype)
     patches, _ = patchify_forward(images, config.patch_size)                            # (B, N, P)
     ids_keep, ids_restore, mask = random_masking(noise, config.mask_ratio)
     latent, encoder = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, ids_keep, config.eps)
@@ -300,6 +305,6 @@ class StoredPositions(MAEConfig):
 
     tables: tuple = field(default=(), compare=False, repr=False)    # of encoder (N, D) and decoder (N, E)
 
-    def positions(self, dtype=np.float32):
+    def position_tables(self, dtype=np.float32):
         """The positions of encoder and decoder, (N, D) each."""
         return tuple(table.astype(dtype) for table in self.tables)

@@ -51,7 +51,7 @@ def vit_encoder_forward(patches, p, heads, positions, ids_keep=None, eps=1e-6, d
     Returns
     -------
     latent : ndarray of shape (B, 1 + K, D), the class token first
-    cache : dict; attention_weights(cache["encoder"]["blocks"][i]["attn"]) is (B, H, 1 + K, 1 + K)
+    cache : dict; attention_weights(cache["encoder"]["blocks"][i]["attn"]["sublayer"]) is (B, H, 1 + K, 1 + K)
     """
     x, cache = _tokens(patches, p, positions, ids_keep)
     x, cache["drop"] = dropout_forward(x, dropout, rng)

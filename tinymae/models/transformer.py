@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinymae import init
-from tinymae.blocks import decoder_backward, decoder_forward, encoder_backward, encoder_forward
+from tinymae.blocks import activation_pair, decoder_backward, decoder_forward, encoder_backward, encoder_forward
 from tinymae.masks import causal_mask, padding_mask, shift_right
 from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.embedding import embedding_backward, embedding_forward
@@ -33,7 +33,7 @@ from tinymae.ops.positional import (
     sinusoidal_interleaved,
 )
 
-POSITIONS = {
+POSITION_ENCODINGS = {
     "interleaved": sinusoidal_interleaved, "halves": sinusoidal_halves, "article_a": get_positional_encoding,
 }
 
@@ -66,7 +66,7 @@ class TransformerConfig:
     tie: str = "all"                    # "all": one matrix for source, target, output; "output": target and output; "none"
     output_bias: bool = False           # of a tied output; with tie "none" the output has a bias anyway
     scale_embedding: bool = True        # times sqrt(D)
-    positions: str = "interleaved"      # or "halves", "article_a", "learned"
+    position_encoding: str = "interleaved"      # or "halves", "article_a", "learned"
     max_len: int = 512                  # of learned positions
     pad: int = 0
     bos: int = 1                        # may be pad, as in Marian's models
@@ -84,8 +84,10 @@ class TransformerConfig:
                 f"expected one vocabulary for tie='all', got {self.src_vocab} and {self.tgt_vocab} words: tie='output' shares "
                 "the target's matrix only"
             )
-        if self.positions not in (*POSITIONS, "learned"):
-            raise ValueError(f"expected positions {', '.join(POSITIONS)} or learned, got {self.positions!r}")
+        if self.position_encoding not in (*POSITION_ENCODINGS, "learned"):
+            known = ", ".join(POSITION_ENCODINGS)
+            raise ValueError(f"expected position_encoding {known} or learned, got {self.position_encoding!r}")
+        activation_pair(self.activation)                        # refuses an unknown one
         if self.d_model % self.heads and not (self.d_k and self.d_v):
             raise ValueError(f"expected d_model to be a multiple of {self.heads} heads, got {self.d_model}: or give d_k, d_v")
 
@@ -136,7 +138,7 @@ def transformer_init(config, rng, dtype=np.float32):
         params["out"] = init.linear(width, config.tgt_vocab, rng, dtype=dtype)
     elif config.output_bias:
         params["out"] = {"b": np.zeros(config.tgt_vocab, dtype)}
-    if config.positions == "learned":
+    if config.position_encoding == "learned":
         params["src_positions"] = init.normal((config.max_len, width), rng, dtype=dtype)
         params["tgt_positions"] = init.normal((config.max_len, width), rng, dtype=dtype)
     return params
@@ -163,9 +165,9 @@ def _embed_backward(dx, cache, config):
 
 def _positions(params, side, length, config, dtype):
     """The table (at least length, D) of one side."""
-    if config.positions == "learned":
+    if config.position_encoding == "learned":
         return params[f"{side}_positions"]
-    return POSITIONS[config.positions](length, config.d_model).astype(dtype)
+    return POSITION_ENCODINGS[config.position_encoding](length, config.d_model).astype(dtype)
 
 
 def encode(src, params, config, rng=None):
@@ -181,7 +183,7 @@ def encode(src, params, config, rng=None):
     Returns
     -------
     memory : ndarray of shape (B, Tk, D)
-    cache : dict; attention_weights(cache["encoder"]["blocks"][i]["attn"]) is (B, H, Tk, Tk)
+    cache : dict; attention_weights(cache["encoder"]["blocks"][i]["attn"]["sublayer"]) is (B, H, Tk, Tk)
     """
     table = params["embed"] if config.tie == "all" else params["src_embed"]
     x, embed = _embed_forward(src, table, _positions(params, "src", src.shape[1], config, table.dtype), config, rng)
@@ -293,6 +295,6 @@ def transformer_backward(dloss, cache):
         dparams["out"] = {"w": dw, "b": db}
     elif config.output_bias:
         dparams["out"] = {"b": db}
-    if config.positions == "learned":
+    if config.position_encoding == "learned":
         dparams["src_positions"], dparams["tgt_positions"] = dsrc_positions, dtgt_positions
     return dparams

@@ -55,7 +55,7 @@ class ViTConfig:
     head_dim: int = None            # d, width of one head, as in article B; D / H where not given
     mlp_ratio: float = 4.0          # F / D
     pool: str = "token"             # or "mean"
-    positions: str = "learned"      # or "fixed", `sincos_2d`
+    position_encoding: str = "learned"      # or "fixed", `sincos_2d`
     dropout: float = 0.0
     eps: float = 1e-6               # of every layer norm
 
@@ -64,15 +64,15 @@ class ViTConfig:
             raise ValueError(f"expected img_size to be a multiple of patch_size {self.patch_size}, got {self.img_size}")
         if self.pool not in ("token", "mean"):
             raise ValueError(f"expected pool 'token' or 'mean', got {self.pool!r}")
-        if self.positions not in ("learned", "fixed"):
-            raise ValueError(f"expected positions 'learned' or 'fixed', got {self.positions!r}")
+        if self.position_encoding not in ("learned", "fixed"):
+            raise ValueError(f"expected position_encoding 'learned' or 'fixed', got {self.position_encoding!r}")
         if self.num_heads < 1 or self.embed_dim < 1 or (self.head_dim is None and self.embed_dim % self.num_heads):
             raise ValueError(
                 f"expected embed_dim to be a multiple of {self.num_heads} heads, got {self.embed_dim}: or give head_dim"
             )
         if self.head_dim is not None and self.head_dim < 1:
             raise ValueError(f"expected head_dim of at least 1, got {self.head_dim}")
-        if self.positions == "fixed" and self.embed_dim % 4:
+        if self.position_encoding == "fixed" and self.embed_dim % 4:
             raise ValueError(f"expected embed_dim to be a multiple of 4 for fixed positions, got {self.embed_dim}")
         if self.num_classes < 1:
             raise ValueError(f"expected num_classes of at least 1, got {self.num_classes}")
@@ -83,6 +83,11 @@ class ViTConfig:
     def grid(self):
         """(int, int), patches down and across."""
         return (self.img_size // self.patch_size,) * 2
+
+    @property
+    def num_patches(self) -> int:
+        """N, patches of an image."""
+        return self.grid[0] * self.grid[1]
 
     @property
     def values(self):
@@ -112,8 +117,8 @@ def vit_init(config, rng, dtype=np.float32):
         config.values, width, config.depth, config.num_heads, int(width * config.mlp_ratio), rng, dtype, config.head_dim
     )
     params = {"encoder": encoder}
-    if config.positions == "learned":
-        params["positions"] = init.normal((config.grid[0] * config.grid[1], width), rng, dtype=dtype)
+    if config.position_encoding == "learned":
+        params["positions"] = init.normal((config.num_patches, width), rng, dtype=dtype)
     if config.pool == "mean":
         params["fc_norm"] = encoder.pop("norm")
     head = init.normal((width, config.num_classes), rng, 2e-5, dtype)
@@ -122,13 +127,15 @@ def vit_init(config, rng, dtype=np.float32):
 
 def vit_count(config):
     """How many numbers a model of this config has, with a position for each token, as published checkpoints count."""
-    fixed = 0 if config.positions == "learned" else config.grid[0] * config.grid[1]
+    fixed = 0 if config.position_encoding == "learned" else config.num_patches
     return tree.count(vit_init(config, None)) + (1 + fixed) * config.embed_dim             # 1: the class token's
 
 
 def vit_positions(params, config, dtype=np.float32):
     """The positions (N, D) of the patches: the learned ones, or `sincos_2d` in dtype."""
-    return params["positions"] if config.positions == "learned" else sincos_2d(config.grid, config.embed_dim).astype(dtype)
+    if config.position_encoding == "learned":
+        return params["positions"]
+    return sincos_2d(config.grid, config.embed_dim).astype(dtype)
 
 
 def check_labels(labels, count, config):
@@ -196,7 +203,7 @@ def vit_backward(dloss, cache):
     dlatent, dfc_norm = _pool_backward(dpooled, cache["pool"])
     _, dencoder, dpositions = vit_encoder_backward(dlatent, cache["encoder"])
     dparams = {"encoder": dencoder}
-    if config.positions == "learned":
+    if config.position_encoding == "learned":
         dparams["positions"] = dpositions
     if config.pool == "mean":
         dparams["fc_norm"] = dfc_norm

@@ -23,6 +23,7 @@ Differs: the mask is boolean with True = may attend, as in PyTorch's function of
 articles' masked_fill(mask == 0), each read it their own way. A query that may attend to nothing gives zeros, not NaN.
 """
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +31,18 @@ from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.softmax import softmax_backward, softmax_forward
 
 
-def scaled_dot_product_attention_forward(q, k, v, mask=None, dropout=0.0, rng=None):
+class AttentionCache(NamedTuple):
+    """What the backward needs; `weights` are also what heatmaps show."""
+
+    q: np.ndarray           # (B, H, Tq, d_k)
+    k: np.ndarray           # (B, H, Tk, d_k)
+    v: np.ndarray           # (B, H, Tk, d_v)
+    weights: np.ndarray     # (B, H, Tq, Tk), after the softmax, before dropout
+    dropped: np.ndarray     # (B, H, Tq, Tk), after dropout
+    keep: tuple | None      # dropout's cache
+
+
+def scaled_dot_product_attention_forward(q, k, v, mask=None, *, dropout=0.0, rng=None):
     """Let every query look at every key it may, and return a weighted sum of values.
 
     Parameters
@@ -60,7 +72,7 @@ def scaled_dot_product_attention_forward(q, k, v, mask=None, dropout=0.0, rng=No
     weights, _ = softmax_forward(scores, mask)                  # (2)
     dropped, keep = dropout_forward(weights, dropout, rng)      # (3)
     y = dropped @ v                                             # (4)  (B, H, Tq, d_v)
-    return y, (q, k, v, weights, dropped, keep)
+    return y, AttentionCache(q, k, v, weights, dropped, keep)
 
 
 def scaled_dot_product_attention_backward(dy, cache):

@@ -56,7 +56,7 @@ def settings_for(data, fine_tune=False):
     common = {"shift": size // 8, "flip": colour}
     if fine_tune:
         return Settings({}, 1e-3, layer_decay=0.75, **common)
-    sizes = {"embed_dim": 128, "depth": 4, "num_heads": 4, "pool": "mean", "positions": "fixed"}
+    sizes = {"embed_dim": 128, "depth": 4, "num_heads": 4, "pool": "mean", "position_encoding": "fixed"}
     if not colour:              # signs: fewer, larger patches, so that the same minutes hold several times the steps
         sizes["patch_size"] = next((it for it in range(patch + 1, size // 2 + 1) if size % it == 0), patch)
     return Settings(sizes, 1e-3, **common)
@@ -246,7 +246,7 @@ def vit_from(encoder, num_classes, rng, changes=None):
     if encoder.model == "mae":
         config = ViTConfig(
             it.img_size, it.patch_size, it.in_chans, num_classes, it.embed_dim, it.depth, it.num_heads, mlp_ratio=it.mlp_ratio,
-            pool="mean", positions="fixed", eps=it.eps,
+            pool="mean", position_encoding="fixed", eps=it.eps,
         )
     else:
         config = replace(it, num_classes=num_classes)

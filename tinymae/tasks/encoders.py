@@ -75,7 +75,7 @@ def features(images, params, config):
     ndarray of shape (B, 2 D): the class token, and the mean of the patches
     """
     if isinstance(config, MAEConfig):
-        positions, _ = config.positions(images.dtype)
+        positions, _ = config.position_tables(images.dtype)
     else:
         positions = vit_positions(params, config, images.dtype)
     latent = encoder_features(images, params["encoder"], positions, config.num_heads, config.patch_size, config.eps)

@@ -93,7 +93,7 @@ _SIZES = {
 
 
 def _check_hidden(config):
-    number = config.grid[0] * config.grid[1]
+    number = config.num_patches
     kept = int(number * (1 - config.mask_ratio))
     if not 0 < kept < number:
         raise ValueError(
@@ -153,7 +153,7 @@ def _resumed(path, task):
 
 def unseen_noise(task):
     """The noise that hides patches of the unseen pictures: always the same."""
-    return np.random.default_rng(1).random((len(task.unseen), task.config.grid[0] * task.config.grid[1]))
+    return np.random.default_rng(1).random((len(task.unseen), task.config.num_patches))
 
 
 def table(task, params):
@@ -195,7 +195,7 @@ def restore(images, params, config, mask_ratio, seed=1, mean=MEAN, std=STD):
     mode : str, see `models.mae.Reconstruction`
     """
     config = replace(config, mask_ratio=mask_ratio)
-    noise = np.random.default_rng(seed).random((len(images), config.grid[0] * config.grid[1]))
+    noise = np.random.default_rng(seed).random((len(images), config.num_patches))
     restored = mae_reconstruct(images, params, config, noise)
     return [to_picture(restored[i], mean, std) for i in range(3)], to_picture(images, mean, std), restored.mode
 
@@ -297,7 +297,7 @@ def mae_gradient(config, sample, batch, micro_batch, workers):
     batch, micro_batch : int
     workers : train.parallel.Workers
     """
-    number = config.grid[0] * config.grid[1]
+    number = config.num_patches
 
     def gradient(params, rng):
         slices = micro_batches(batch, micro_batch)

@@ -19,7 +19,7 @@ import numpy as np
 from tinymae import tree
 from tinymae.files import whole_file
 
-FORMAT = "tinymae checkpoint 1"
+FORMAT = "tinymae checkpoint 2"
 
 # what zipfile, zlib and NumPy raise for a file that is cut short, damaged, or something else
 _DAMAGES = (
@@ -133,7 +133,8 @@ def _meta(path, arrays, model):
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: an .npz file, but no tinymae checkpoint: it has no readable `meta`") from error
     if known != FORMAT:
-        raise ValueError(f"{path}: expected the format {FORMAT!r}, got {known!r}: written by another version?")
+        hint = "written by tinymae 0.1, which can load it" if known == "tinymae checkpoint 1" else "written by another version?"
+        raise ValueError(f"{path}: expected the format {FORMAT!r}, got {known!r}: {hint}")
     if meta.get("model") != model:
         raise ValueError(f"{path}: expected a {model!r} model, got {meta.get('model')!r}")
     return meta

@@ -103,16 +103,16 @@ def export_vit(path, config, params):
     positions = leaves.pop("positions", None)
     tensors = _give(leaves, vit_rows(names, config))
     dtype = tensors[names.cls_token].dtype
-    if config.positions == "fixed":
+    if config.position_encoding == "fixed":
         positions = sincos_2d(config.grid, config.embed_dim).astype(dtype)
-    if positions is None or positions.shape != (config.grid[0] * config.grid[1], config.embed_dim):
+    if positions is None or positions.shape != (config.num_patches, config.embed_dim):
         raise ValueError(f"{path}: params do not fit the config: expected positions for a grid of {config.grid}")
     tensors[names.positions] = _with_class(positions)
     if official:
         return write_pth(path, tensors, {"config": asdict(config)})
     labels = [f"LABEL_{i}" for i in range(config.num_classes)]
     table = _hugging_face_config(config, "ViTForImageClassification", "vit", params) | {
-        "hidden_dropout_prob": config.dropout, "positions": config.positions,
+        "hidden_dropout_prob": config.dropout, "position_encoding": config.position_encoding,
         "id2label": {str(i): label for i, label in enumerate(labels)}, "label2id": {label: i for i, label in enumerate(labels)},
     }
     return _write_folder(path, tensors, table)
@@ -151,7 +151,7 @@ def _give(params, rows):
 
 
 def _mae_positions(names, config, params):
-    tables = config.positions(params["encoder"]["cls_token"].dtype)
+    tables = config.position_tables(params["encoder"]["cls_token"].dtype)
     return dict(zip((names.positions, names.decoder_positions), map(_with_class, tables), strict=True))
 
 

@@ -140,5 +140,5 @@ def stated(meta):
     """What an official file says beyond the sizes: all in those that we wrote, little in a training checkpoint, or nothing."""
     config, args = (found if isinstance(found := meta.get(key), dict) else {} for key in ("config", "args"))
     mae = ("mask_ratio", "norm_pix_loss")
-    keys = (*mae, "num_heads", "decoder_num_heads", "mlp_ratio", "eps", "dropout", "positions")
+    keys = (*mae, "num_heads", "decoder_num_heads", "mlp_ratio", "eps", "dropout", "position_encoding")
     return {key: args[key] for key in mae if key in args} | {key: config[key] for key in keys if key in config}

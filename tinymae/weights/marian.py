@@ -110,7 +110,7 @@ def _config(given, output_bias):
         encoder_layers=given["encoder_layers"], decoder_layers=given["decoder_layers"],
         heads=given["encoder_attention_heads"], d_ff=given["encoder_ffn_dim"], dropout=given.get("dropout", 0.1),
         activation=ACTIVATIONS[given["activation_function"]], output_bias=output_bias,
-        scale_embedding=bool(given["scale_embedding"]), positions="halves", pad=given["pad_token_id"],
+        scale_embedding=bool(given["scale_embedding"]), position_encoding="halves", pad=given["pad_token_id"],
         bos=given["decoder_start_token_id"], eos=given["eos_token_id"],
     )
 

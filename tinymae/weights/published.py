@@ -93,7 +93,7 @@ def _with_positions(file, config, flat, dtype):
         for path in ("decoder.embed.b", "decoder.mask_token"):
             flat[path] = flat[path] + first
         tables[1] = tables[1] - first
-    if all(np.array_equal(ours, stored) for ours, stored in zip(config.positions(dtype), tables, strict=True)):
+    if all(np.array_equal(ours, stored) for ours, stored in zip(config.position_tables(dtype), tables, strict=True)):
         return config
     if off := max(_unlike_fixed(file, name, config) for name in names):
         print(
@@ -158,23 +158,23 @@ def _load_vit(path, heads, dtype, head):
         options["pool"] = "mean" if "fc_norm.weight" in file.weights.tensors else "token"
     else:
         options = _hugging_face_options(file, sizes, heads)
-        if file.config.get("positions") == "fixed":
-            options["positions"] = "fixed"
+        if file.config.get("position_encoding") == "fixed":
+            options["position_encoding"] = "fixed"
     options["num_classes"] = _shape(file, f"{names.head}.weight", 2)[0] if classifier else 1
     if not classifier:
         stored = file.weights.tensors[names.positions][0, 1:].astype(dtype)
         grid = (math.isqrt(len(stored)),) * 2
         fixed = stored.shape[1] % 4 == 0 and np.array_equal(stored, sincos_2d(grid, stored.shape[1]).astype(dtype))
-        options["positions"] = "fixed" if fixed else "learned"
+        options["position_encoding"] = "fixed" if fixed else "learned"
     config = _config(file, ViTConfig, sizes, options)
-    if config.positions == "fixed" and _unlike_fixed(file, names.positions, config):
+    if config.position_encoding == "fixed" and _unlike_fixed(file, names.positions, config):
         raise ValueError(f"{path}: its {names.positions!r} is said to be fixed, and is not the table of sines and cosines")
     unused = (names.mask_token, "decoder") if not classifier else () if head else (f"{names.head}.",)
     flat = _take(file, vit_rows(names, config, head), config, {names.positions: config.embed_dim}, dtype, unused)
     like = vit_init(config, None, dtype)
     if not head:
         del like["head"]
-    if config.positions == "learned":
+    if config.position_encoding == "learned":
         flat["positions"] = file.weights.tensors[names.positions][0, 1:].astype(dtype, copy=False)
     return config, tree.unflatten(flat, like)
 
@@ -315,7 +315,7 @@ def _take(file, rows, config, positions, dtype, unused=()):
     rows = list(rows)
     tensors = file.weights.tensors
     expected = {name: row.shape for row in rows for name in row.names}
-    expected |= {name: (1, 1 + config.grid[0] * config.grid[1], width) for name, width in positions.items()}
+    expected |= {name: (1, 1 + config.num_patches, width) for name, width in positions.items()}
     for name, shape in expected.items():
         if name not in tensors:
             raise ValueError(

@@ -1,0 +1,84 @@
+"""Blocks refuse what would silently be computed as something else."""
+import numpy as np
+import pytest
+
+from tinymae import blocks, init
+from tinymae.models.mae import MAEConfig, mae_backward, mae_forward, mae_init
+from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
+from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init
+from tinymae.ops.layernorm import layernorm_forward
+
+D, H, F = 12, 3, 7
+RNG = np.random.default_rng(0)
+X, MEMORY = RNG.normal(size=(2, 3, D)), RNG.normal(size=(2, 5, D))
+
+
+def float64(name, *args, **options):
+    return getattr(init, name)(*args, RNG, dtype=np.float64, **options)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_add_norm_is_its_equation(norm_first):
+    norm = {"gamma": RNG.normal(size=D), "beta": RNG.normal(size=D)}
+    y, cache = blocks.add_norm_forward(X, norm, lambda h: (3 * h, "mine"), norm_first=norm_first)
+    expected = X + 3 * layernorm_forward(X, **norm)[0] if norm_first else layernorm_forward(4 * X, **norm)[0]
+    np.testing.assert_allclose(y, expected, rtol=1e-13)
+    assert cache["sublayer"] == "mine"
+
+
+def test_a_fused_projection_has_three_equal_parts():
+    with pytest.raises(ValueError, match=r"d_k = d_v for a fused projection, .* got 2 and 5: use fused=False"):
+        init.multi_head_attention(D, H, RNG, d_k=2, d_v=5, fused=True)
+    wide = {"qkv": {"w": np.ones((D, 27))}, "out": {"w": np.ones((15, D))}}            # d_k = 2, d_v = 5: 27 = 3 * 9
+    with pytest.raises(ValueError, match="27 columns, with an output projection of 15 rows"):
+        blocks.multi_head_attention_forward(X, X, wide, H)
+    with pytest.raises(ValueError, match="three equal parts, queries, keys and values, got 28 columns"):
+        blocks.multi_head_attention_forward(X, X, {"qkv": {"w": np.ones((D, 28))}}, H)
+
+
+def test_an_unknown_activation():
+    p = float64("feed_forward", D, F)
+    with pytest.raises(ValueError, match="activation among relu, gelu, gelu_tanh, swish, got 'silu'"):
+        blocks.feed_forward_forward(X, p, "silu")
+    y, cache = blocks.feed_forward_forward(X, p)
+    with pytest.raises(ValueError, match="got 'Relu'"):
+        blocks.feed_forward_backward(y, cache | {"activation": "Relu"})
+    with pytest.raises(ValueError, match="got 'tanh'"):
+        TransformerConfig(activation="tanh")
+
+
+def stack_and_its_backward(kind):
+    layers = {"blocks": [float64(f"{kind}_layer", D, H, F) for _ in range(2)], "norm": init.layernorm(D, np.float64)}
+    if kind == "encoder":
+        y, cache = blocks.encoder_forward(X, layers, H)
+        return lambda: blocks.encoder_backward(np.ones_like(y), cache)
+    y, cache = blocks.decoder_forward(X, MEMORY, layers, H)
+    return lambda: blocks.decoder_backward(np.ones_like(y), cache)
+
+
+def model_and_its_backward(kind):
+    if kind == "mae":
+        config = MAEConfig(8, 4, 1, 8, 2, 2, 8, 1, 2)
+        images, noise = RNG.normal(size=(2, 8, 8, 1)), RNG.random((2, 4))
+        _, cache = mae_forward(images, mae_init(config, RNG, np.float64), config, noise)
+        return lambda: mae_backward(1.0, cache)
+    if kind == "vit":
+        config = ViTConfig(8, 4, 1, 3, 8, 2, 2)
+        _, cache = vit_forward(RNG.normal(size=(2, 8, 8, 1)), np.array([0, 2]), vit_init(config, RNG, np.float64), config)
+        return lambda: vit_backward(1.0, cache)
+    config = TransformerConfig(9, 9, 8, 1, 1, 2, 16)
+    ids = RNG.integers(3, 9, (2, 4))
+    _, cache = transformer_forward(ids, ids, transformer_init(config, RNG, np.float64), config)
+    return lambda: transformer_backward(1.0, cache)
+
+
+@pytest.mark.parametrize("backward", [
+    *(pytest.param(lambda kind=kind: stack_and_its_backward(kind), id=kind) for kind in ("encoder", "decoder")),
+    *(pytest.param(lambda kind=kind: model_and_its_backward(kind), id=kind) for kind in ("mae", "vit", "transformer")),
+])
+def test_a_cache_serves_one_backward(backward):
+    """A second one used to return dy as dx, and no gradient for the layers."""
+    again = backward()
+    again()
+    with pytest.raises(ValueError, match=r"expected a fresh cache, got one with 0 of its \d layers"):
+        again()
