@@ -199,11 +199,11 @@ assert "channels first" in refused
 # head starts near zero, so that every class gets the same share. A first loss well above that is a bad initialisation. (The
 # settings of this lesson were chosen with an eye on the 360 test pictures, which flatters the share that is right a little.)
 
-size = vit.ViTConfig(img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=64, depth=2, num_heads=4)
+size = vit.ViTConfig(img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=32, depth=2, num_heads=4)
 pixels, test = to_pixels(pictures), to_pixels(pictures[1437:])  # the last 360 are for testing
 
 
-def train(images, labels, lr=3e-3, steps=400, bag=False):
+def train(images, labels, lr=3e-3, steps=320, bag=False):
     params = vit.vit_init(size, np.random.default_rng(1))
     params["positions"] *= not bag                              # a bag of patches: the table is zero and stays zero
     optimizer = AdamW(params, weight_decay=0.05, decays=fine_tuning.vit_decays(params))
@@ -250,7 +250,7 @@ assert max(runs["learning rate 0.09"][0]) > 2.4
 # %%
 # The curves. With 32 pictures in a batch single losses jump: each point is the mean of 20 steps.
 
-smooth = {name: (np.arange(20, 401), np.convolve(curve, np.ones(20) / 20, "valid")) for name, (curve, _) in runs.items()}
+smooth = {name: (np.arange(20, 321), np.convolve(curve, np.ones(20) / 20, "valid")) for name, (curve, _) in runs.items()}
 caption = (
     "How to read it: training loss, the mean of the last 20 steps. The dashed line is ln 10, the loss of a model that knows "
     "nothing. A healthy run leaves it in the first tenth and keeps falling; see where the others leave it, and where they end."

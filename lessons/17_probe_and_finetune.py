@@ -196,7 +196,7 @@ def fine_tune(start, ids, lr=2e-3, decay=0.75, steps=200, backward=vit_backward)
         loss, cache = vit_forward(small[chosen], labels[chosen], params, config)
         optimizer.step(params, backward(1.0, cache), warmup_cosine(step, steps, steps // 10, lr))
         losses.append(float(loss))
-        if step % 10 == 9:
+        if (step + 1) % (steps // 10) == 0:
             right.append(np.mean(vit_logits(small[first:], params, config).argmax(axis=1) == test.labels))
     return losses, right
 
@@ -301,7 +301,7 @@ assert start_of["fine-tuned"] < min(start_of["from scratch"] - 0.2, start_of["le
 # %%
 # And what all this is for, the share of test pictures that are named right:
 
-accuracy = {name: (np.arange(10, 201, 10), right) for name, (_, right) in curves.items()}
+accuracy = {name: (np.arange(20, 201, 20), right) for name, (_, right) in curves.items()}
 levels = {"linear probe, features": results["features"]["linear"][1], "linear, raw pixels": results["raw pixels"]["linear"][1]}
 caption = (
     "How to read it: the share of 360 test pictures that are named right, during 200 steps with all labels. The two straight "

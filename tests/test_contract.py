@@ -609,7 +609,7 @@ class Layer:
     (check_cache, {"forward": lambda x: (x * x, [x])}, "the cache is a list"),
     (check_cache, {"forward": lambda x: (x * x, (x,) * 7)}, "the cache has 7 entries"),
     (check_cache, {"module": "tinymae.blocks"}, "the cache is a tuple"),
-], ids=str)
+])
 def test_rules_bite(rule, functions, complaint):
     rule(planted()[0])
     with pytest.raises((AssertionError, ValueError), match=complaint):

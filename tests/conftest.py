@@ -1,0 +1,23 @@
+"""How the tests share the machine: one BLAS thread in every process, long tests first, and a file's models trained once."""
+import os
+
+import pytest
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    os.environ.setdefault(name, "1")                # before NumPy is imported; the workers and their children inherit it
+
+SPREAD = "test_lessons", "test_contract", "test_exercises"      # without fixtures to share: each test goes to any free worker
+
+
+def pytest_collection_modifyitems(items):
+    """Runs of lessons first, the late ones train longest; then whole files, each on one worker; at last the small tests."""
+    lessons, files, small = [], [], []
+    for item in items:
+        if item.originalname == "test_it_runs_and_its_exercises_have_answers":
+            lessons.insert(0, item)
+        elif item.path.stem in SPREAD:
+            small.append(item)
+        else:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            files.append(item)
+    items[:] = lessons + files + small
