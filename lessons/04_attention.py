@@ -81,7 +81,7 @@ weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)            
 np.testing.assert_allclose(weights @ V, z, atol=1e-12)          # (4)
 packaged, cache = scaled_dot_product_attention_forward(Q[None, None], K[None, None], V[None, None])
 np.testing.assert_allclose(packaged[0, 0], z, atol=1e-12)
-np.testing.assert_allclose(cache[3][0, 0], weights, atol=1e-12)                         # kept, to look at
+np.testing.assert_allclose(cache.weights[0, 0], weights, atol=1e-12)                    # kept, to plot
 
 # %%
 # Q K^T or Q^T K?
@@ -177,11 +177,11 @@ def article_a(q, k, v, temperature, mask, dropout, rng):
 q, k, v = (rng.normal(size=(2, 3, T, d)) for T, d in ((4, 7), (5, 7), (5, 6)))          # (B, H, T, d); Tq = 4, Tk = 5
 mask = np.array([[1, 1, 0, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 1, 1, 0, 1]])   # query 2 may look at nothing
 output, attn = article_a(q, k, v, math.sqrt(7), mask, 0.3, np.random.default_rng(1))
-y, cache = scaled_dot_product_attention_forward(q, k, v, mask != 0, 0.3, np.random.default_rng(1))
+y, cache = scaled_dot_product_attention_forward(q, k, v, mask != 0, dropout=0.3, rng=np.random.default_rng(1))
 looks = [0, 1, 3]
 np.testing.assert_allclose(output[:, :, looks], y[:, :, looks], atol=1e-12)
 np.testing.assert_allclose(attn[:, :, looks], cache[4][:, :, looks], atol=1e-12)        # dropped, not weights
-print("sums of rows: theirs", attn[0, 0].sum(axis=1).round(2), "ours, before dropout", cache[3][0, 0].sum(axis=1).round(2))
+print("sums of rows: theirs", attn[0, 0].sum(axis=1).round(2), "ours, before dropout", cache.weights[0, 0].sum(axis=1).round(2))
 assert not y[:, :, 2].any() and np.abs(output[:, :, 2]).min() > 0
 
 # %%
@@ -236,7 +236,7 @@ for name, backward in (("package", pair[1]), ("loop", attention_backward)):
 
 def before_dropout(dy, cache):
     dq, dk, _ = scaled_dot_product_attention_backward(dy, cache)
-    return dq, dk, cache[3].swapaxes(-1, -2) @ dy
+    return dq, dk, cache.weights.swapaxes(-1, -2) @ dy
 
 
 blind = gradcheck(pair[0], before_dropout, q, k, v, mask=mask != 0)

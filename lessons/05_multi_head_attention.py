@@ -205,7 +205,7 @@ def reshaped_forward(x, p, heads):
 def reshaped_backward(dy, cache):
     projected, attention, out = cache
     dz, dw, _ = linear_backward(dy, out)
-    dqkv = scaled_dot_product_attention_backward(dz.reshape(attention[0].shape), attention)
+    dqkv = scaled_dot_product_attention_backward(dz.reshape(attention.q.shape), attention)
     dx, dp = np.zeros_like(dz), {"out": {"w": dw}}
     for name, gradient, linear in zip("qkv", dqkv, projected, strict=True):
         dpart, dw, _ = linear_backward(gradient.reshape(dz.shape), linear)
@@ -293,7 +293,7 @@ x = rng.normal(size=(2, 257, 512)).astype(np.float32)
 p = article_b(512)
 y, cache = multi_head_attention_forward(x, x, p, 8)
 weights = attention_weights(cache)
-print("to_qkv", p["qkv"]["w"].shape, "q", cache["attention"][0].shape, "attention", weights.shape, "y", y.shape)
+print("to_qkv", p["qkv"]["w"].shape, "q", cache["attention"].q.shape, "attention", weights.shape, "y", y.shape)
 apart = {name: {"w": w} for name, w in zip("qkv", np.split(p["qkv"]["w"], 3, axis=1), strict=True)} | {"out": p["out"]}
 np.testing.assert_allclose(multi_head_attention_forward(x, x, apart, 8)[0], y, atol=1e-5)       # fused or not: the same
 assert "out" in article_b(512, 1, 64) and "out" not in article_b(512, 1, 512)

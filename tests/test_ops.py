@@ -171,7 +171,7 @@ def test_attention_query_by_query(name, qkv):
     y, cache = scaled_dot_product_attention_forward(*qkv, mask)
     expected, weights = attention_loops(*qkv, np.broadcast_to(True if mask is None else mask, (B, H, TQ, TK)))
     close(y, expected)
-    close(cache[3], weights)
+    close(cache.weights, weights)
 
 
 def test_a_query_that_may_attend_to_nothing(qkv, rng):
@@ -196,12 +196,12 @@ def test_a_hidden_key_gets_no_gradient(qkv, rng):
 def test_one_key_takes_everything(qkv):
     q, k, v = qkv
     y, cache = scaled_dot_product_attention_forward(q, k[:, :, :1], v[:, :, :1])
-    assert (cache[3] == 1).all()
+    assert (cache.weights == 1).all()
     np.testing.assert_array_equal(y, np.broadcast_to(v[:, :, :1], y.shape))
 
 
 def test_dropout_acts_on_the_weights(qkv):
-    y, (_, _, v, weights, dropped, _) = scaled_dot_product_attention_forward(*qkv, None, 0.5, np.random.default_rng(0))
+    y, (_, _, v, weights, dropped, _) = scaled_dot_product_attention_forward(*qkv, dropout=0.5, rng=np.random.default_rng(0))
     close(weights.sum(axis=-1), 1)
     assert 0 < np.count_nonzero(dropped) < dropped.size
     kept = dropped != 0
@@ -489,7 +489,7 @@ def test_dropout_keeps_the_mean(rate, dtype):
     np.testing.assert_allclose(dx[kept], 2 / (1 - rate), rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"rate": 0.0, "rng": 1}, {"rate": 0.5, "rng": None}])
+@pytest.mark.parametrize("options", [{"dropout": 0.0, "rng": 1}, {"dropout": 0.5, "rng": None}])
 def test_dropout_off_hands_through(options):
     options["rng"] = options["rng"] and np.random.default_rng(options["rng"])
     x, dy = np.ones(3), np.ones(3)
@@ -647,7 +647,7 @@ def test_cross_entropy_word_by_word(e, ignore_index, rng):
     targets[0, :2] = 0
     if ignore_index is not None:
         targets[1, 1] = ignore_index
-    loss, cache = cross_entropy_forward(logits, targets, ignore_index, e)
+    loss, cache = cross_entropy_forward(logits, targets, ignore_index=ignore_index, label_smoothing=e)
     expected, dlogits = cross_entropy_loops(logits, targets, ignore_index, e)
     close(loss, expected)
     close(cross_entropy_backward(1.0, cache), dlogits)
@@ -867,7 +867,7 @@ def entropy(logits=(2, 5), targets=(0, 1), **options):
 ERRORS = {
     "gelu, unknown form": (lambda: gelu_forward(z(1), "erf"), ValueError, "expected approximate 'none' or 'tanh', got 'erf'"),
     "dropout of everything": (
-        lambda: dropout_forward(z(1), 1.0), ValueError, r"a rate in \[0, 1\), got 1\.0: it is the share to drop, not to keep"
+        lambda: dropout_forward(z(1), 1.0), ValueError, r"a probability in \[0, 1\), got 1\.0: it is the fraction to drop"
     ),
     "dropout, negative": (lambda: dropout_forward(z(1), -0.1), ValueError, r"got -0\.1: .*to drop"),
     "dropout in percent": (lambda: dropout_forward(z(1), 10, np.random.default_rng(0)), ValueError, "got 10: .*to drop"),

@@ -115,7 +115,7 @@ class State:
     def _attention(self, q, p, k, v, mask):
         z, cache = scaled_dot_product_attention_forward(q.reshape(len(q), self.config.heads, 1, -1), k, v, mask)
         y, _ = linear_forward(z.reshape(len(z), -1), **p["out"])
-        return y, cache[3][:, :, 0]
+        return y, cache.weights[:, :, 0]
 
 
 def _repeat(x, times):
