@@ -619,7 +619,7 @@ def test_soft_cross_entropy_is_linear_in_its_targets(e, rng):
     logits, (one, other) = 3 * rng.normal(size=(6, 5)), rng.integers(0, 5, (2, 6))
     share = rng.random(6)
     targets = share[:, None] * np.eye(5)[one] + (1 - share)[:, None] * np.eye(5)[other]
-    loss, cache = soft_cross_entropy_forward(logits, targets, e)
+    loss, cache = soft_cross_entropy_forward(logits, targets, label_smoothing=e)
     expected, dlogits = 0.0, np.zeros((6, 5))
     for i in range(6):
         for word, weight in ((one[i], share[i]), (other[i], 1 - share[i])):
@@ -876,6 +876,9 @@ ERRORS = {
         lambda: linear_forward(z(2, 3, 4), z(5, 4)), ValueError,
         r"expected x \(\.\.\., 5\) for w \(5, 4\), got \(2, 3, 4\): is w stored as \(out, in\), the PyTorch way",
     ),
+    "linear, one bias for all": (
+        lambda: linear_forward(z(2, 4), z(4, 5), z(1)), ValueError, r"b \(5,\) for w \(4, 5\), got \(1,\): one bias for each"
+    ),
     "embedding, floats": (
         lambda: embedding_forward(z(2), z(5, 3)), TypeError, "integer ids, got float64: are ids and table in the right order"
     ),
@@ -895,7 +898,7 @@ ERRORS = {
         attend(v=(B, H, TQ, DV)), ValueError, r"\(2, 3, 4, 7\): keys and values come from the same tokens"
     ),
     "attention, other width": (
-        attend(q=(B, H, TQ, DV)), ValueError, r"got \(2, 3, 4, 7\).*queries and keys have the same width"
+        attend(q=(B, H, TQ, DV)), ValueError, r"got \(2, 3, 4, 7\).*queries and keys have the same size"
     ),
     "mask of numbers": (attend(mask=z(TQ, TK)), TypeError, "boolean mask, True = may attend, got float64: write mask != 0"),
     "mask of integers": (attend(mask=np.ones(TK, int)), TypeError, "got int64: write mask != 0"),
@@ -911,7 +914,7 @@ ERRORS = {
     "mask without an axis": (attend(mask=np.array(True)), ValueError, r"Tk = 5, got \(\)"),
     "attention in tiles, other width": (
         lambda: memory_efficient_attention_forward(z(B, H, TQ, DV), z(B, H, TK, DK), z(B, H, TK, DV)), ValueError,
-        r"got \(2, 3, 4, 7\).*queries and keys have the same width",
+        r"got \(2, 3, 4, 7\).*queries and keys have the same size",
     ),
     "attention in tiles, mask of numbers": (
         lambda: memory_efficient_attention_forward(*(z(1, 1, 2, 2),) * 3, mask=z(2)), TypeError, "write mask != 0"
@@ -924,6 +927,9 @@ ERRORS = {
         r"got \(2, 5, 3\), \(2, 4, 3\), \(2, 4\): is the class token still in pred",
     ),
     "masked_mse, mask of pixels": (lambda: masked_mse_forward(z(2, 4, 3), z(2, 4, 3), z(2, 4, 3)), ValueError, "mask"),
+    "masked_mse, ids_restore for mask": (
+        lambda: masked_mse_forward(z(1, 3, 2), z(1, 3, 2), np.array([[2, 0, 1]])), ValueError, "from 0 to 2: is it ids_restore"
+    ),
     "normalise_patches, one pixel": (
         lambda: normalise_patches(z(2, 4, 1)), ValueError, r"at least 2 values in a patch, got \(2, 4, 1\)"
     ),
@@ -959,10 +965,10 @@ ERRORS = {
     ),
     "unpatchify, other values": (lambda: unpatchify(z(1, 6, 5), 2, (3, 2)), ValueError, r"a multiple of 4.*got \(1, 6, 5\)"),
     "gather, ids of one picture": (
-        lambda: gather_forward(z(2, 4, 3), np.array([0, 1])), ValueError, r"got \(2, 4, 3\) and \(2,\): a row a picture"
+        lambda: gather_forward(z(2, 4, 3), np.array([0, 1])), ValueError, r"got \(2, 4, 3\) and \(2,\): one row for each image"
     ),
     "gather, ids of other pictures": (
-        lambda: gather_forward(z(2, 4, 3), np.array([[0, 1]])), ValueError, r"got \(2, 4, 3\) and \(1, 2\): a row"
+        lambda: gather_forward(z(2, 4, 3), np.array([[0, 1]])), ValueError, r"got \(2, 4, 3\) and \(1, 2\): one row"
     ),
     "gather, too large": (
         lambda: gather_forward(z(2, 4, 3), np.array([[0], [4]])), IndexError, r"ids in \[0, 4\), got \[0, 4\]"
@@ -973,23 +979,31 @@ ERRORS = {
         lambda: unshuffle_forward(z(2, 5, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError,
         r"\(B, N\) with N >= K = 5, got \(2, 4\)",
     ),
+    "unshuffle, mask token of one number": (
+        lambda: unshuffle_forward(z(2, 1, 3), z(1, 1, 1), np.zeros((2, 4), int)), ValueError,
+        r"\(1, 1, 3\) for x \(2, 1, 3\), got \(1, 1, 1\)",
+    ),
     "unshuffle, no permutation": (
         lambda: unshuffle_forward(z(2, 1, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError, "once each: is it ids_keep"
     ),
     "patchify, no size": (lambda: patchify_forward(z(1, 4, 4, 3), 0), ValueError, "patch_size of at least 1, got 0"),
     "softmax, a mask to add": (lambda: softmax_forward(z(3), np.array([0, 0, -np.inf])), TypeError, "got float64: write mask"),
+    "softmax, a mask larger than the scores": (
+        lambda: softmax_forward(z(4, 3), yes(2, 4, 3)), ValueError, r"to scores \(4, 3\), got \(2, 4, 3\)"
+    ),
+    "softmax, a mask of other keys": (lambda: softmax_forward(z(1, 3), yes(4, 3)), ValueError, r"got \(4, 3\)"),
     "layernorm, gamma of other axes": (
         lambda: layernorm_forward(z(2, 3, 3), z(3, 1), z(3)), ValueError, r"for x \(2, 3, 3\), got \(3, 1\) and \(3,\)"
     ),
     "positions, no batch": (lambda: positional_forward(z(5, 4), z(5, 4)), ValueError, r"got \(5, 4\) and \(5, 4\)"),
-    "halves of an odd width": (lambda: sinusoidal_halves(3, 7), ValueError, "an even width, got 7: use sinusoidal_interleaved"),
+    "halves of an odd dimension": (lambda: sinusoidal_halves(3, 7), ValueError, "even dimension, got 7: use sinusoidal_inter"),
     "sincos_2d, width": (lambda: sincos_2d((2, 2), 6), ValueError, "multiple of 4 .*, got 6"),
     "sincos_2d, no patches": (lambda: sincos_2d((0, 2), 8), ValueError, "at least 1, got 0 and 8"),
     "no positions": (lambda: sinusoidal_interleaved(0, 8), ValueError, "at least 1, got 0 and 8"),
     "no width": (lambda: get_positional_encoding(8, 0), ValueError, "at least 1, got 8 and 0"),
     "positions, too short": (
         lambda: positional_forward(z(1, 5, 4), z(3, 4)), ValueError,
-        r"\(at least 5, 4\) for x \(1, 5, 4\), got \(3, 4\): a learned table ends where training ended",
+        r"\(at least 5, 4\) for x \(1, 5, 4\), got \(3, 4\): a learned table ends at the longest",
     ),
     "positions, other width": (
         lambda: positional_forward(z(1, 2, 4), z(3, 8)), ValueError, r"\(at least 2, 4\) .*got \(3, 8\)"

@@ -43,7 +43,7 @@ def embedding_forward(ids: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, t
     if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
         raise IndexError(
             f"embedding: expected ids in [0, {len(table)}), got [{ids.min()}, {ids.max()}]: "
-            "was the text encoded with a different vocabulary?"
+            "was the text encoded with another vocabulary?"
         )
     return table[ids], (ids, len(table))                        # (1)
 
