@@ -50,7 +50,7 @@ figures = Path("figures")
 
 rng = np.random.default_rng(0)
 characters = rng.normal(size=(3, 16))                           # 吃 饭 没
-layer = init.encoder_layer(16, 2, 32, rng, np.float64)
+layer = init.encoder_layer(16, 2, 32, rng, dtype=np.float64)
 sentences = {"吃饭没": [0, 1, 2], "没吃饭": [2, 0, 1], "没饭吃": [2, 1, 0]}
 
 

@@ -81,7 +81,7 @@ weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)            
 np.testing.assert_allclose(weights @ V, z, atol=1e-12)          # (4)
 packaged, cache = scaled_dot_product_attention_forward(Q[None, None], K[None, None], V[None, None])
 np.testing.assert_allclose(packaged[0, 0], z, atol=1e-12)
-np.testing.assert_allclose(cache.weights[0, 0], weights, atol=1e-12)                         # kept, to look at
+np.testing.assert_allclose(cache.weights[0, 0], weights, atol=1e-12)                    # kept, to plot
 
 # %%
 # Q K^T or Q^T K?

@@ -205,7 +205,7 @@ def reshaped_forward(x, p, heads):
 def reshaped_backward(dy, cache):
     projected, attention, out = cache
     dz, dw, _ = linear_backward(dy, out)
-    dqkv = scaled_dot_product_attention_backward(dz.reshape(attention[0].shape), attention)
+    dqkv = scaled_dot_product_attention_backward(dz.reshape(attention.q.shape), attention)
     dx, dp = np.zeros_like(dz), {"out": {"w": dw}}
     for name, gradient, linear in zip("qkv", dqkv, projected, strict=True):
         dpart, dw, _ = linear_backward(gradient.reshape(dz.shape), linear)

@@ -238,7 +238,7 @@ assert np.isnan(broken).any() and np.nanmax(np.abs(broken - right)) > 0.5 and np
 # every layer, and so one more norm stands behind the stack.
 
 D, H, F, DEPTH = 32, 4, 64, 24
-stack = [init.encoder_layer(D, H, F, rng, np.float64) for _ in range(DEPTH)]
+stack = [init.encoder_layer(D, H, F, rng, dtype=np.float64) for _ in range(DEPTH)]
 tokens = rng.normal(size=(8, 10, D))                            # (B, T, D)
 sizes = {}
 for name, norm_first in (("post-norm", False), ("pre-norm", True)):

@@ -106,7 +106,7 @@ def layer_forward(x, p, heads):
 
 
 def random_layer(width, heads, hidden):
-    zeros = init.encoder_layer(width, heads, hidden, None, np.float64)
+    zeros = init.encoder_layer(width, heads, hidden, None, dtype=np.float64)
     return tree.map(lambda leaf: rng.normal(0.3, 0.5, leaf.shape), zeros)               # no gamma is 1, no bias is 0
 
 
@@ -214,7 +214,7 @@ rows = gradcheck(layer_forward, no_residual_backward, x, p=p, heads=2)
 print(format_rows("no residual", rows))
 assert not rows[0].ok and "residual path" in rows[0].diagnosis
 
-fresh = init.encoder_layer(64, 4, 128, rng, np.float64)
+fresh = init.encoder_layer(64, 4, 128, rng, dtype=np.float64)
 _, cache = layer_forward(rng.normal(size=(8, 10, 64)), fresh, heads=4)
 dy = rng.normal(size=(8, 10, 64))
 right, broken = layer_backward(dy, cache)[0], no_residual_backward(dy, cache)
@@ -235,7 +235,7 @@ D, H, F, DEPTH = 32, 4, 64, 12
 positions = sinusoidal_interleaved(10, D)
 words = rng.normal(size=(50, D))[rng.integers(0, 50, (400, 10))]                        # 400 sentences of 10 words
 x = words + positions
-layers = [init.encoder_layer(D, H, F, rng, np.float64) for _ in range(DEPTH)]
+layers = [init.encoder_layer(D, H, F, rng, dtype=np.float64) for _ in range(DEPTH)]
 plain = init.layernorm(D, np.float64)
 
 
@@ -362,7 +362,7 @@ def model_backward(dloss, cache):
 
 draw, steps = np.random.default_rng(2), 300
 model = {"embed": init.normal((len(vocabulary), D), draw, 1.0, np.float64),
-         "encoder": {"blocks": [init.encoder_layer(D, H, F, draw, np.float64) for _ in range(2)]},
+         "encoder": {"blocks": [init.encoder_layer(D, H, F, draw, dtype=np.float64) for _ in range(2)]},
          "out": init.linear(D, len(vocabulary), draw, dtype=np.float64)}
 rows = gradcheck(model_forward, model_backward, model, ids[:3], it[:3], noun[:3], samples=2)
 assert all(row.ok for row in rows)

@@ -87,7 +87,7 @@ def cross_attention_loop(x, memory, p):
 
 
 def random_layer(width, heads, hidden):
-    zeros = init.decoder_layer(width, heads, hidden, None, np.float64)
+    zeros = init.decoder_layer(width, heads, hidden, None, dtype=np.float64)
     return tree.map(lambda leaf: rng.normal(0.3, 0.5, leaf.shape), zeros)               # no gamma is 1, no bias is 0
 
 

@@ -184,7 +184,7 @@ def shape_is_kept(pair):
 
 # ---- masks -------------------------------------------------------------------------------------------------------------
 
-LAYER = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), np.float64), np.random.default_rng(1))
+LAYER = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
 IDS = np.array([[5, 6, 7, 8], [5, 6, 7, 0], [5, 6, 0, 0]])                                 # (B, T), 0 = padding
 
 
@@ -224,7 +224,7 @@ def decoder_cannot_see_the_future(pair):
     def attend(xq, xkv, p, heads, mask, **options):
         return right(xq, xkv, p, heads, mask, **options) if xq is xkv else pair[0](xq, xkv, p, heads)
 
-    p = perturbed(init.decoder_layer(D, H, F, np.random.default_rng(0), np.float64, bias=False), np.random.default_rng(1))
+    p = perturbed(init.decoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64, bias=False), np.random.default_rng(1))
     x, memory, causal = normal(B, TQ, D), normal(B, TQ, D, seed=1), np.tri(TQ, dtype=bool)
     with patch.object(blocks, "multi_head_attention_forward", attend):
         before, _ = blocks.decoder_layer_forward(x, memory, p, H, causal)

@@ -89,9 +89,9 @@ MISTAKES = [
     ("positional_encoding", "(np.arange(0, width, 2) / width)", "(np.arange(0, width, 2) / 2 / width)", "exponent is i / D"),
     ("positional_encoding", "np.arange(length)[:, None]", "np.arange(1, length + 1)[:, None]", "count from 1"),
     ("positional_encoding", "= np.cos(", "= np.sin(", "all columns are sines"),
-    ("dropout", " / (1 - rate)\n", "\n", "not divided by 1 - rate"),
-    ("dropout", ">= rate)", "< rate)", "the share to drop, not to keep"),
-    ("dropout", "return dy * keep", "return dy * (keep > 0)", "1.42857 is 1 / (1 - rate)"),
+    ("dropout", " / (1 - dropout)\n", "\n", "not divided by 1 - dropout"),
+    ("dropout", ">= dropout)", "< dropout)", "the share to drop, not to keep"),
+    ("dropout", "return dy * keep", "return dy * (keep > 0)", "1.42857 is 1 / (1 - dropout)"),
     ("attention", "/ math.sqrt(q.shape[-1])", "", "2.64575 is the square root of the width"),
     ("attention", "dropped.swapaxes(-1, -2) @ dy", "weights.swapaxes(-1, -2) @ dy", "right without dropout, wrong with it"),
     ("attention", "dweights = ddropped * keep", "dweights = ddropped", "q, k: right without dropout, wrong with it"),
@@ -213,10 +213,10 @@ BLIND_SPOTS = [
     """),
     # the same draws in every call, though backward keeps to them
     ("dropout", "two calls with one rng drop the same numbers", """
-        def dropout_forward(x, rate, rng=None):
+        def dropout_forward(x, dropout, rng=None):
             if rng is None:
                 return x, None
-            keep = (np.random.default_rng(0).random(x.shape) >= rate) / (1 - rate)
+            keep = (np.random.default_rng(0).random(x.shape) >= dropout) / (1 - dropout)
             return x * keep, keep
 
 
@@ -224,10 +224,10 @@ BLIND_SPOTS = [
             return dy if cache is None else dy * cache
     """),
     ("dropout", "whole rows or columns are dropped", """
-        def dropout_forward(x, rate, rng=None):
+        def dropout_forward(x, dropout, rng=None):
             if rng is None:
                 return x, None
-            keep = (rng.random(x.shape[-1]) >= rate) / (1 - rate)
+            keep = (rng.random(x.shape[-1]) >= dropout) / (1 - dropout)
             return x * keep, keep
 
 
@@ -383,11 +383,11 @@ UNUSUAL = [
         import math
     """),
     ("dropout", """
-        def dropout_forward(x, rate, rng=None):
+        def dropout_forward(x, dropout, rng=None):
             if rng is None:
                 return x, None
-            kept = rng.binomial(1, 1 - rate, x.shape).astype(bool)
-            return np.where(kept, x / (1 - rate), 0), (kept, rate)
+            kept = rng.binomial(1, 1 - dropout, x.shape).astype(bool)
+            return np.where(kept, x / (1 - dropout), 0), (kept, dropout)
 
 
         def dropout_backward(dy, cache):

@@ -102,7 +102,7 @@ def test_scaled_dot_product_attention(precision):
     c = case("attention", cast)
     y, cache = attention.scaled_dot_product_attention_forward(c["q"], c["k"], c["v"], c["mask"])
     check("y", y, OPS["attention.y"])
-    check("weights", cache[3], OPS["attention.weights"])
+    check("weights", cache.weights, OPS["attention.weights"])
     gradients = attention.scaled_dot_product_attention_backward(c["dy"], cache)
     for name, gradient in zip(("dq", "dk", "dv"), gradients, strict=True):
         check(name, gradient, OPS[f"attention.{name}"])

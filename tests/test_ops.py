@@ -171,7 +171,7 @@ def test_attention_query_by_query(name, qkv):
     y, cache = scaled_dot_product_attention_forward(*qkv, mask)
     expected, weights = attention_loops(*qkv, np.broadcast_to(True if mask is None else mask, (B, H, TQ, TK)))
     close(y, expected)
-    close(cache[3], weights)
+    close(cache.weights, weights)
 
 
 def test_a_query_that_may_attend_to_nothing(qkv, rng):
@@ -196,14 +196,12 @@ def test_a_hidden_key_gets_no_gradient(qkv, rng):
 def test_one_key_takes_everything(qkv):
     q, k, v = qkv
     y, cache = scaled_dot_product_attention_forward(q, k[:, :, :1], v[:, :, :1])
-    assert (cache[3] == 1).all()
+    assert (cache.weights == 1).all()
     np.testing.assert_array_equal(y, np.broadcast_to(v[:, :, :1], y.shape))
 
 
 def test_dropout_acts_on_the_weights(qkv):
-    y, (_, _, v, weights, dropped, _) = scaled_dot_product_attention_forward(
-        *qkv, None, dropout=0.5, rng=np.random.default_rng(0)
-    )
+    y, (_, _, v, weights, dropped, _) = scaled_dot_product_attention_forward(*qkv, dropout=0.5, rng=np.random.default_rng(0))
     close(weights.sum(axis=-1), 1)
     assert 0 < np.count_nonzero(dropped) < dropped.size
     kept = dropped != 0
@@ -491,7 +489,7 @@ def test_dropout_keeps_the_mean(rate, dtype):
     np.testing.assert_allclose(dx[kept], 2 / (1 - rate), rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"rate": 0.0, "rng": 1}, {"rate": 0.5, "rng": None}])
+@pytest.mark.parametrize("options", [{"dropout": 0.0, "rng": 1}, {"dropout": 0.5, "rng": None}])
 def test_dropout_off_hands_through(options):
     options["rng"] = options["rng"] and np.random.default_rng(options["rng"])
     x, dy = np.ones(3), np.ones(3)
@@ -621,7 +619,7 @@ def test_soft_cross_entropy_is_linear_in_its_targets(e, rng):
     logits, (one, other) = 3 * rng.normal(size=(6, 5)), rng.integers(0, 5, (2, 6))
     share = rng.random(6)
     targets = share[:, None] * np.eye(5)[one] + (1 - share)[:, None] * np.eye(5)[other]
-    loss, cache = soft_cross_entropy_forward(logits, targets, e)
+    loss, cache = soft_cross_entropy_forward(logits, targets, label_smoothing=e)
     expected, dlogits = 0.0, np.zeros((6, 5))
     for i in range(6):
         for word, weight in ((one[i], share[i]), (other[i], 1 - share[i])):
@@ -649,7 +647,7 @@ def test_cross_entropy_word_by_word(e, ignore_index, rng):
     targets[0, :2] = 0
     if ignore_index is not None:
         targets[1, 1] = ignore_index
-    loss, cache = cross_entropy_forward(logits, targets, ignore_index, e)
+    loss, cache = cross_entropy_forward(logits, targets, ignore_index=ignore_index, label_smoothing=e)
     expected, dlogits = cross_entropy_loops(logits, targets, ignore_index, e)
     close(loss, expected)
     close(cross_entropy_backward(1.0, cache), dlogits)
@@ -869,7 +867,7 @@ def entropy(logits=(2, 5), targets=(0, 1), **options):
 ERRORS = {
     "gelu, unknown form": (lambda: gelu_forward(z(1), "erf"), ValueError, "expected approximate 'none' or 'tanh', got 'erf'"),
     "dropout of everything": (
-        lambda: dropout_forward(z(1), 1.0), ValueError, r"a rate in \[0, 1\), got 1\.0: it is the share to drop, not to keep"
+        lambda: dropout_forward(z(1), 1.0), ValueError, r"a probability in \[0, 1\), got 1\.0: it is the fraction to drop"
     ),
     "dropout, negative": (lambda: dropout_forward(z(1), -0.1), ValueError, r"got -0\.1: .*to drop"),
     "dropout in percent": (lambda: dropout_forward(z(1), 10, np.random.default_rng(0)), ValueError, "got 10: .*to drop"),
@@ -877,6 +875,9 @@ ERRORS = {
     "linear, PyTorch's orientation": (
         lambda: linear_forward(z(2, 3, 4), z(5, 4)), ValueError,
         r"expected x \(\.\.\., 5\) for w \(5, 4\), got \(2, 3, 4\): is w stored as \(out, in\), the PyTorch way",
+    ),
+    "linear, one bias for all": (
+        lambda: linear_forward(z(2, 4), z(4, 5), z(1)), ValueError, r"b \(5,\) for w \(4, 5\), got \(1,\): one bias for each"
     ),
     "embedding, floats": (
         lambda: embedding_forward(z(2), z(5, 3)), TypeError, "integer ids, got float64: are ids and table in the right order"
@@ -897,7 +898,7 @@ ERRORS = {
         attend(v=(B, H, TQ, DV)), ValueError, r"\(2, 3, 4, 7\): keys and values come from the same tokens"
     ),
     "attention, other width": (
-        attend(q=(B, H, TQ, DV)), ValueError, r"got \(2, 3, 4, 7\).*queries and keys have the same width"
+        attend(q=(B, H, TQ, DV)), ValueError, r"got \(2, 3, 4, 7\).*queries and keys have the same size"
     ),
     "mask of numbers": (attend(mask=z(TQ, TK)), TypeError, "boolean mask, True = may attend, got float64: write mask != 0"),
     "mask of integers": (attend(mask=np.ones(TK, int)), TypeError, "got int64: write mask != 0"),
@@ -913,7 +914,7 @@ ERRORS = {
     "mask without an axis": (attend(mask=np.array(True)), ValueError, r"Tk = 5, got \(\)"),
     "attention in tiles, other width": (
         lambda: memory_efficient_attention_forward(z(B, H, TQ, DV), z(B, H, TK, DK), z(B, H, TK, DV)), ValueError,
-        r"got \(2, 3, 4, 7\).*queries and keys have the same width",
+        r"got \(2, 3, 4, 7\).*queries and keys have the same size",
     ),
     "attention in tiles, mask of numbers": (
         lambda: memory_efficient_attention_forward(*(z(1, 1, 2, 2),) * 3, mask=z(2)), TypeError, "write mask != 0"
@@ -926,6 +927,9 @@ ERRORS = {
         r"got \(2, 5, 3\), \(2, 4, 3\), \(2, 4\): is the class token still in pred",
     ),
     "masked_mse, mask of pixels": (lambda: masked_mse_forward(z(2, 4, 3), z(2, 4, 3), z(2, 4, 3)), ValueError, "mask"),
+    "masked_mse, ids_restore for mask": (
+        lambda: masked_mse_forward(z(1, 3, 2), z(1, 3, 2), np.array([[2, 0, 1]])), ValueError, "from 0 to 2: is it ids_restore"
+    ),
     "normalise_patches, one pixel": (
         lambda: normalise_patches(z(2, 4, 1)), ValueError, r"at least 2 values in a patch, got \(2, 4, 1\)"
     ),
@@ -961,10 +965,10 @@ ERRORS = {
     ),
     "unpatchify, other values": (lambda: unpatchify(z(1, 6, 5), 2, (3, 2)), ValueError, r"a multiple of 4.*got \(1, 6, 5\)"),
     "gather, ids of one picture": (
-        lambda: gather_forward(z(2, 4, 3), np.array([0, 1])), ValueError, r"got \(2, 4, 3\) and \(2,\): a row a picture"
+        lambda: gather_forward(z(2, 4, 3), np.array([0, 1])), ValueError, r"got \(2, 4, 3\) and \(2,\): one row for each image"
     ),
     "gather, ids of other pictures": (
-        lambda: gather_forward(z(2, 4, 3), np.array([[0, 1]])), ValueError, r"got \(2, 4, 3\) and \(1, 2\): a row"
+        lambda: gather_forward(z(2, 4, 3), np.array([[0, 1]])), ValueError, r"got \(2, 4, 3\) and \(1, 2\): one row"
     ),
     "gather, too large": (
         lambda: gather_forward(z(2, 4, 3), np.array([[0], [4]])), IndexError, r"ids in \[0, 4\), got \[0, 4\]"
@@ -975,23 +979,31 @@ ERRORS = {
         lambda: unshuffle_forward(z(2, 5, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError,
         r"\(B, N\) with N >= K = 5, got \(2, 4\)",
     ),
+    "unshuffle, mask token of one number": (
+        lambda: unshuffle_forward(z(2, 1, 3), z(1, 1, 1), np.zeros((2, 4), int)), ValueError,
+        r"\(1, 1, 3\) for x \(2, 1, 3\), got \(1, 1, 1\)",
+    ),
     "unshuffle, no permutation": (
         lambda: unshuffle_forward(z(2, 1, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError, "once each: is it ids_keep"
     ),
     "patchify, no size": (lambda: patchify_forward(z(1, 4, 4, 3), 0), ValueError, "patch_size of at least 1, got 0"),
     "softmax, a mask to add": (lambda: softmax_forward(z(3), np.array([0, 0, -np.inf])), TypeError, "got float64: write mask"),
+    "softmax, a mask larger than the scores": (
+        lambda: softmax_forward(z(4, 3), yes(2, 4, 3)), ValueError, r"to scores \(4, 3\), got \(2, 4, 3\)"
+    ),
+    "softmax, a mask of other keys": (lambda: softmax_forward(z(1, 3), yes(4, 3)), ValueError, r"got \(4, 3\)"),
     "layernorm, gamma of other axes": (
         lambda: layernorm_forward(z(2, 3, 3), z(3, 1), z(3)), ValueError, r"for x \(2, 3, 3\), got \(3, 1\) and \(3,\)"
     ),
     "positions, no batch": (lambda: positional_forward(z(5, 4), z(5, 4)), ValueError, r"got \(5, 4\) and \(5, 4\)"),
-    "halves of an odd width": (lambda: sinusoidal_halves(3, 7), ValueError, "an even width, got 7: use sinusoidal_interleaved"),
+    "halves of an odd dimension": (lambda: sinusoidal_halves(3, 7), ValueError, "even dimension, got 7: use sinusoidal_inter"),
     "sincos_2d, width": (lambda: sincos_2d((2, 2), 6), ValueError, "multiple of 4 .*, got 6"),
     "sincos_2d, no patches": (lambda: sincos_2d((0, 2), 8), ValueError, "at least 1, got 0 and 8"),
     "no positions": (lambda: sinusoidal_interleaved(0, 8), ValueError, "at least 1, got 0 and 8"),
     "no width": (lambda: get_positional_encoding(8, 0), ValueError, "at least 1, got 8 and 0"),
     "positions, too short": (
         lambda: positional_forward(z(1, 5, 4), z(3, 4)), ValueError,
-        r"\(at least 5, 4\) for x \(1, 5, 4\), got \(3, 4\): a learned table ends where training ended",
+        r"\(at least 5, 4\) for x \(1, 5, 4\), got \(3, 4\): a learned table ends at the longest",
     ),
     "positions, other width": (
         lambda: positional_forward(z(1, 2, 4), z(3, 8)), ValueError, r"\(at least 2, 4\) .*got \(3, 8\)"

@@ -10,7 +10,7 @@ from tinymae.gradcheck import cases
 from tinymae.trace import FORMULAS, trace
 
 rng = np.random.default_rng(0)
-P = init.encoder_layer(8, 2, 12, rng, np.float64)
+P = init.encoder_layer(8, 2, 12, rng, dtype=np.float64)
 X, DY = rng.normal(size=(2, 5, 8)), rng.normal(size=(2, 5, 8))
 
 

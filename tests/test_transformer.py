@@ -569,7 +569,7 @@ def test_right_configs():
     (SRC * 1.0, TARGETS, TypeError, "expected integer ids"),
     (SRC + 8, TARGETS, IndexError, r"expected ids in \[0, 9\), got \[8, 16\]: was the text encoded with another vocabulary"),
     (SRC, TARGETS + 4, IndexError, r"\[0, 11\)"),
-    (np.ones((3, 13), int), TARGETS, ValueError, "a learned table ends where training ended"),
+    (np.ones((3, 13), int), TARGETS, ValueError, "a learned table ends at the longest"),
 ])
 def test_wrong_sentences(src, targets, error, message):
     config = CONFIGS["post-none-learned"]

@@ -1,25 +1,23 @@
-"""Whole files or none: what is written appears under its name only when it is complete."""
+"""Whole files or none: a file appears under its name only when it is complete."""
 import os
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(path):
-    """A binary file to write into, which takes its name when the block ends without an error.
+def whole_file(path: Path | str) -> Iterator[BinaryIO]:
+    """A binary file to write to, which receives its name when the block ends without an error.
 
-    It is written beside its place under another name, flushed to the disk, and renamed. When something goes wrong, the old
-    file is still there and nothing else is. A missing folder is made.
-
-    Parameters
-    ----------
-    path : str or Path
+    It is written to the same folder under a temporary name, flushed to the disk, and renamed. After an error, the old file is
+    unchanged and the temporary file is deleted. A missing folder is created.
 
     Raises
     ------
     OSError
-        where the folder cannot be made or written to, or path is a folder
+        if the folder cannot be created or written to, or path is a folder
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

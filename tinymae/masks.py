@@ -1,26 +1,26 @@
-"""Attention masks and shifted targets, built in one place: article C, section 5.1; Vaswani et al. 2017, section 3.2.3.
+"""Attention masks and shifted targets: article C, section 5.1; Vaswani et al. 2017, section 3.2.3.
 
-A mask is boolean, True = may attend, and broadcasts to (B, H, Tq, Tk): it is always keys that are hidden, on the last axis.
+A mask is boolean, True = may attend, and broadcasts to (B, H, Tq, Tk): what it hides are keys, on the last axis.
 
     (1)  padding     (B, 1, 1, Tk)       no token attends to the padding after a short sentence
     (2)  causal      (1, 1, T, T)        token t attends to the tokens 0..t, itself included: the lower triangle
     (3)  both        (B, 1, T, T)        & of the two
 
-Teacher forcing feeds the decoder the true sentence one place to the right, `shift_right`: at place t it has seen targets
-0..t-1 and is asked for target t.
+Teacher forcing feeds the decoder the true sentence, shifted right by one position (`shift_right`): at position t its inputs
+are targets 0..t-1, and it predicts target t.
 
-Differs: nn.Transformer's masks say True = may NOT attend; article A's masked_fill hides where the mask is 0, as here.
+Differs: nn.Transformer's masks say True = may NOT attend; article A's masked_fill hides positions where the mask is 0, as here.
 """
 import numpy as np
 
 
-def padding_mask(ids, pad=0):
-    """True where there is a word.
+def padding_mask(ids: np.ndarray, pad: int = 0) -> np.ndarray:
+    """True for tokens, False for padding.
 
     Parameters
     ----------
     ids : integer ndarray of shape (B, T)
-    pad : int, the id that fills short sentences up
+    pad : the id of padding
 
     Returns
     -------
@@ -30,31 +30,31 @@ def padding_mask(ids, pad=0):
     return (ids != pad)[:, None, None, :]
 
 
-def causal_mask(length):
-    """The lower triangle, boolean ndarray of shape (1, 1, T, T): no word looks at a later one."""
+def causal_mask(length: int) -> np.ndarray:
+    """The lower triangle, boolean ndarray of shape (1, 1, T, T): no token attends to a later one."""
     return np.tri(length, dtype=bool)[None, None]
 
 
-def causal_padding_mask(ids, pad=0):
+def causal_padding_mask(ids: np.ndarray, pad: int = 0) -> np.ndarray:
     """Both at once, for a decoder's self-attention: ids (B, T) -> boolean ndarray of shape (B, 1, T, T)."""
     return padding_mask(ids, pad) & causal_mask(ids.shape[1])
 
 
-def shift_right(targets, bos):
-    """What the decoder is fed when it is to say `targets`.
+def shift_right(targets: np.ndarray, bos: int) -> np.ndarray:
+    """The inputs of the decoder with which it predicts `targets`.
 
         (1)  inputs[b, 0] = bos
         (2)  inputs[b, t] = targets[b, t - 1]
 
     Parameters
     ----------
-    targets : integer ndarray of shape (B, T), each row words, <eos>, padding
-    bos : int, the id of <bos>, with which every sentence starts
+    targets : integer ndarray of shape (B, T), each row tokens, <eos>, padding
+    bos : the id of <bos>, with which every input starts
 
     Returns
     -------
-    inputs : integer ndarray of shape (B, T): <bos>, then all targets but the last. Where a short sentence is over the decoder
-        is fed <eos> and padding; what it answers there is not asked for, since the targets there are padding.
+    inputs : integer ndarray of shape (B, T): <bos>, then all targets but the last. After a short sentence the inputs are
+        <eos> and padding; the predictions there do not count, since the targets are padding.
     """
     _check(targets)
     return np.concatenate([np.full_like(targets[:, :1], bos), targets[:, :-1]], axis=1)

@@ -1,26 +1,28 @@
-"""What flowed where: every op of a pass, forward and backward side by side.
+"""A table of every op of a pass, forward and backward side by side.
 
     with trace() as t:
         y, cache = encoder_layer_forward(x, p, heads=2)
         dx, dp = encoder_layer_backward(dy, cache)
     print(t)
 
-One row for each call of a function `f_forward`, in the order of the forward pass, what is inside a block indented below it; on
-the right of the row its `f_backward`, found by the cache that the forward returned. It sees any pair of that name, yours too.
+Each call of a function `f_forward` is one row, in the order of the forward pass; the calls inside a block are indented below
+it. On the right is its `f_backward`, identified by the cache that the forward returned. Any pair of such names is recorded,
+including your own.
 
-It listens to Python's calls while the block runs (`sys.setprofile`), so the ops know nothing of it and it costs nothing when it
-is off. It keeps every cache until it is gone itself, and sees its own thread only.
+Python reports each call while the `with` block runs (`sys.setprofile`), so the ops contain no code for it and it costs nothing
+when it is off. A trace holds every cache as long as it exists, and records its own thread only.
 
-Differs: PyTorch needs a hook on each module for this, and sees modules only, not the functions inside them.
+Differs: PyTorch needs a hook on each module for this, and records modules only, not the functions inside them.
 """
 import math
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-# What a row says: the forward, and what its backward does with dy. Numbered derivations are in the ops' docstrings.
+# The formulas in a row: the forward, and what its backward does with dy. The derivations are in the ops' docstrings.
 FORMULAS = {
     "linear": ("y = x w + b", "dx = dy w^T, dw = x^T dy, db = sum dy"),
     "embedding": ("y = table[ids]", "dtable[v] = sum dy where ids = v"),
@@ -32,10 +34,10 @@ FORMULAS = {
     "gelu": ("y = x cdf(x)", "dx = dy (cdf + x pdf)"),
     "swish": ("y = x s, s = 1 / (1 + exp(-x))", "dx = dy (s + x s (1 - s))"),
     "scaled_dot_product_attention": ("y = softmax(q k^T / sqrt d) v", "dv = p^T dy, ds = softmax', dq = ds k, dk = ds^T q"),
-    "memory_efficient_attention": ("y = softmax(q k^T / sqrt d) v", "the same, weights made again tile by tile"),
-    "patchify": ("y = patches of x", "dx = picture of dy"),
+    "memory_efficient_attention": ("y = softmax(q k^T / sqrt d) v", "the same, weights computed again tile by tile"),
+    "patchify": ("y = patches of x", "dx = image of dy"),
     "gather": ("y = x[ids]", "dx[ids] = dy"),
-    "unshuffle": ("y = [x, mask tokens][ids_restore]", "dx = dy of the kept, dmask_token = sum of the rest"),
+    "unshuffle": ("y = [x, mask tokens][ids_restore]", "dx = dy of the kept, dmask_token = sum of the others"),
     "masked_mse": ("mean (pred - target)^2 where removed", "dpred = 2 (pred - target) / n where removed"),
     "cross_entropy": ("-log softmax(z)[target]", "dz = (softmax(z) - q) / n"),
     "soft_cross_entropy": ("-sum q log softmax(z)", "dz = (softmax(z) - q) / n"),
@@ -49,25 +51,25 @@ FORMULAS = {
 
 @dataclass
 class Call:
-    """One forward and, where it ran, its backward."""
+    """One forward and, if it ran, its backward."""
 
     name: str                                           # without _forward
     depth: int
     inputs: tuple                                       # shapes of the array arguments
-    output: tuple = ()                                  # shapes of y, () where the forward raised
+    output: tuple = ()                                  # shapes of y, () if the forward raised an error
     norm: float = math.nan                              # of y
     cache: object = field(default=None, repr=False)
-    gradient: float = math.nan                          # the norm of dy; nan where no backward ran
+    gradient: float = math.nan                          # the norm of dy; nan if no backward ran
     done: bool = False                                  # whether the backward ran
 
 
 class Trace:
-    """What `trace` heard; `print` it, or read `calls`."""
+    """The record of `trace`: `print` it, or read `calls`."""
 
-    def __init__(self):
-        self.calls = []                                 # list of Call, in the order of the forward pass
+    def __init__(self) -> None:
+        self.calls: list[Call] = []                     # in the order of the forward pass
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows = [("forward", "shapes", "formula", "|y|", "backward", "|dy|")]
         for call in self.calls:
             formula, gradient = FORMULAS.get(call.name.lstrip("_"), ("", ""))
@@ -81,23 +83,17 @@ class Trace:
 
 
 @contextmanager
-def trace():
-    """Listen to every `*_forward` and `*_backward` that this thread calls inside the block.
+def trace() -> Iterator[Trace]:
+    """Record every `*_forward` and `*_backward` that this thread calls inside the `with` block.
 
-    Yields
-    ------
-    Trace
-
-    Notes
-    -----
-    Whatever listened before (a profiler) listens again afterwards.
+    A profiler that was active before is active again afterwards.
     """
-    heard = Trace()
-    listener = _Listener(heard.calls)
+    record = Trace()
+    listener = _Listener(record.calls)
     before = sys.getprofile()
     sys.setprofile(listener)
     try:
-        yield heard
+        yield record
     finally:
         sys.setprofile(before)
 
@@ -118,7 +114,7 @@ class _Listener:
             self.open.append((frame, call))
         elif event == "return" and self.open and self.open[-1][0] is frame:
             _, call = self.open.pop()
-            if isinstance(result, tuple) and len(result) == 2:      # else it raised, or is no such pair
+            if isinstance(result, tuple) and len(result) == 2:      # else it raised, or is not such a pair
                 y, call.cache = result
                 call.output, call.norm = _shapes(y), _norm(y)
         elif event == "call" and name.endswith("_backward"):
@@ -131,13 +127,13 @@ class _Listener:
 
 def _arguments(frame):
     """Values of the arguments, positional ones first."""
-    code, values = frame.f_code, frame.f_locals         # asked once: each time it is made anew
+    code, values = frame.f_code, frame.f_locals         # read once: each access builds it again
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     return [values[name] for name in names]
 
 
 def _same(a, b):
-    """Whether two caches are one; a tuple may have been packed again from the same arrays."""
+    """Whether two caches are the same; a tuple may have been packed again from the same arrays."""
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
     return a is b
@@ -152,7 +148,7 @@ def _shapes(y):
 
 
 def _norm(y):
-    with np.errstate(all="ignore"):                     # a trace of a pass that overflows shows that it does
+    with np.errstate(all="ignore"):                     # a pass that overflows can be traced, too
         return float(np.sqrt(sum(np.vdot(part, part) for part in _parts(y) if part is not None)))
 
 

@@ -1,25 +1,30 @@
 """Parameter trees: nested dicts and lists whose leaves are arrays.
 
-A model's parameters, their gradients and the optimiser's moments are trees of one shape.  A leaf is named by its path,
-the keys and list positions joined by dots: ``encoder.blocks.0.attn.qkv.w``.
+A model's parameters, their gradients and the optimiser's moments are trees of one shape. The name of a leaf is its path, the
+keys and list indices joined by dots: ``encoder.blocks.0.attn.qkv.w``.
 
-Differs: ``jax.tree`` knows more containers and lets anybody register theirs; here a dict, a list and an array are all.
+Differs: ``jax.tree`` has more containers, and you can register your own; here there are dicts and lists, and everything else is
+a leaf.
 """
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
+Tree = dict | list | np.ndarray
 
-def map(function, first, *rest):
+
+def map(function: Callable, first: Tree, *rest: Tree) -> Tree:
     """Apply function to matching leaves, and return the results in a tree of the same shape.
 
     Parameters
     ----------
-    function : callable taking as many leaves as there are trees
+    function : takes one leaf of each tree
     first, *rest : trees of one shape
 
     Raises
     ------
     ValueError
-        where two trees have other keys or lengths, naming both sides
+        if two trees have different keys or lengths, naming both
     """
     if isinstance(first, dict):
         for other in rest:
@@ -43,7 +48,7 @@ def _branch(branch):
     return f"a list of {len(branch)}" if isinstance(branch, list) else f"a leaf ({type(branch).__name__})"
 
 
-def leaves(tree, path=""):
+def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
     """Yield (path, leaf) for every leaf, in the order of the dicts and lists."""
     if isinstance(tree, dict):
         branches = tree.items()
@@ -56,13 +61,13 @@ def leaves(tree, path=""):
         yield from leaves(branch, f"{path}.{key}" if path else str(key))
 
 
-def unflatten(flat, like):
+def unflatten(flat: dict[str, np.ndarray], like: Tree) -> Tree:
     """Put the leaves of a flat dict {path: leaf} into a tree of the shape of `like`.
 
     Raises
     ------
     ValueError
-        naming the first path that is missing from `flat`, or left over in it
+        if a path is missing from `flat` or left over in it, naming the first
     """
     paths = [path for path, _ in leaves(like)]
     if missing := [path for path in paths if path not in flat]:
@@ -73,17 +78,17 @@ def unflatten(flat, like):
     return map(lambda _: next(values), like)
 
 
-def add(a, b):
+def add(a: Tree, b: Tree) -> Tree:
     """Leafwise a + b, in fresh arrays."""
     return map(lambda x, y: x + y, a, b)
 
 
-def add_to(total, part):
+def add_to(total: Tree, part: Tree) -> Tree:
     """Leafwise total += part, in place, and return total."""
     map(lambda x, y: np.add(x, y, out=x), total, part)
     return total
 
 
-def count(tree):
-    """How many numbers the leaves hold together."""
+def count(tree: Tree) -> int:
+    """The number of parameters: all numbers in all leaves."""
     return sum(leaf.size for _, leaf in leaves(tree))

@@ -2,18 +2,18 @@
 
 Lesson 3 uses it (article E: "so that the model is not too sensitive to P"); Srivastava et al. 2014.
 
-    (1)  y = x * keep,   keep = 1 / (1 - rate) with probability 1 - rate, else 0
-    (2)  dx = dy * keep         the same draw: what was dropped on the way up gets nothing on the way down
+    (1)  y = x * keep,   keep = 1 / (1 - dropout) with probability 1 - dropout, else 0
+    (2)  dx = dy * keep         the same random draw: an entry that was dropped in the forward receives no gradient
 
-The factor 1 / (1 - rate) keeps the mean of y at x, so that nothing has to change when dropout is switched off (rng is None).
+The factor 1 / (1 - dropout) keeps the mean of y at x, so that nothing has to change when dropout is switched off (rng is None).
 """
 import numpy as np
 
 EXERCISE = "dropout"                                            # python -m tinymae check dropout.py
 
 
-def dropout_forward(x, rate, rng=None):
-    """x of any shape -> y like x, and a cache. rate is the share to drop; rng.random(shape) draws numbers in [0, 1)."""
+def dropout_forward(x, dropout, rng=None):
+    """x of any shape -> y like x, and a cache. dropout is the fraction to drop; rng.random(shape) draws numbers in [0, 1)."""
     if rng is None:
         return x.copy(), None
     raise NotImplementedError("equation (1)")

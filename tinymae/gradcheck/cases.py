@@ -96,7 +96,7 @@ def _op_checks(rng):
         ),
         pair("softmax", softmax, x(B, H, TQ, TK)),
         pair("softmax", softmax, x(B, H, TQ, TK), title="softmax, mask", mask=attend),
-        pair("dropout", dropout, x(B, TQ, D), rate=0.3, rng=1),
+        pair("dropout", dropout, x(B, TQ, D), dropout=0.3, rng=1),
         pair("scaled_dot_product_attention", attention, q, k, v),
         pair(
             "scaled_dot_product_attention", attention, q, k, v,

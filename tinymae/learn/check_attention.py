@@ -23,9 +23,9 @@ def dropout_rows(name, draw, x, rate):
     known = ": it is the share to drop, not to keep" if abs(share - (1 - rate)) < 0.1 * rate else ""
     return [
         judge(f"{name} where it is not 0", y[stays], x[stays] / (1 - rate), {
-            "what stays is not divided by 1 - rate: the mean is then not that of x": lambda: x[stays],
-            "what stays is divided by rate: it should be 1 - rate": lambda: x[stays] / rate,
-            "what stays is multiplied by 1 - rate: it should be divided": lambda: x[stays] * (1 - rate),
+            "what stays is not divided by 1 - dropout: the mean is then not that of x": lambda: x[stays],
+            "what stays is divided by dropout: it should be 1 - dropout": lambda: x[stays] / rate,
+            "what stays is multiplied by 1 - dropout: it should be divided": lambda: x[stays] * (1 - rate),
         }),
         judge("draws", not alike, np.array(True), otherwise=alike),
         judge("share of zeros", share, np.array(rate), tolerance=0.1,

@@ -91,7 +91,7 @@ def check_dropout(names):
 
     if (y := draw()).shape != x.shape:
         yield "forward", [judge("y", y, x)]
-    yield f"rate {rate}", dropout_rows("y", draw, x, rate)
+    yield f"dropout {rate}", dropout_rows("y", draw, x, rate)
     x = normal(B, TQ, D)
     yield "gradients", gradcheck(forward, backward, x, rate, rng=0)
     off, _ = parts(forward(x.copy(), rate), "y", "cache")
@@ -209,7 +209,7 @@ def check_encoder_layer(names):
     def reference(x, p, heads, mask=None, norm_first=True):
         return blocks.encoder_layer_forward(x, p, heads, mask, norm_first=norm_first, activation="relu")
 
-    p = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), np.float64), np.random.default_rng(1))
+    p = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
     layer = partial(check_pair, names, "encoder_layer", reference, normal(B, TQ, D), p, heads=H, variants={
         "each norm comes after its sum (post-norm): here it comes before its sublayer (pre-norm)":
             lambda x, p, heads, mask=None: reference(x, p, heads, mask, norm_first=False)[0],

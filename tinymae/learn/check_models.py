@@ -35,7 +35,7 @@ def check_shift_right(names):
 def check_cross_entropy(names):
     """Smoothed, with padding that does not count."""
     def loss(logits, targets, ignore_index=None, label_smoothing=0.1):
-        return losses.cross_entropy_forward(logits, targets, ignore_index, label_smoothing)[0]
+        return losses.cross_entropy_forward(logits, targets, ignore_index=ignore_index, label_smoothing=label_smoothing)[0]
 
     targets = np.random.default_rng(0).integers(1, 11, (3, 5)) * (np.arange(5) < np.array([5, 3, 4])[:, None])
     yield from check_pair(

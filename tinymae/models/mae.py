@@ -106,7 +106,7 @@ def mae_init(config, rng, dtype=np.float32):
         "embed": init.linear(config.embed_dim, width, rng, dtype=dtype),
         "mask_token": init.normal((1, 1, width), rng, dtype=dtype),
         "blocks": [
-            init.encoder_layer(width, config.decoder_num_heads, hidden, rng, dtype, fused=True)
+            init.encoder_layer(width, config.decoder_num_heads, hidden, rng, dtype=dtype, fused=True)
             for _ in range(config.decoder_depth)
         ],
         "norm": init.layernorm(width, dtype),

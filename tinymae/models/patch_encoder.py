@@ -29,7 +29,7 @@ def vit_encoder_init(values, width, depth, heads, hidden, rng, dtype=np.float32,
     return {
         "patch_embed": init.linear(values, width, rng, dtype=dtype),
         "cls_token": init.normal((1, 1, width), rng, dtype=dtype),
-        "blocks": [init.encoder_layer(width, heads, hidden, rng, dtype, **attention) for _ in range(depth)],
+        "blocks": [init.encoder_layer(width, heads, hidden, rng, dtype=dtype, **attention) for _ in range(depth)],
         "norm": init.layernorm(width, dtype),
     }
 

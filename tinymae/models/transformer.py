@@ -123,7 +123,7 @@ def transformer_init(config, rng, dtype=np.float32):
     attention = {"d_k": config.d_k, "d_v": config.d_v, "bias": config.bias}
 
     def stack(layer, layers):
-        blocks = [layer(width, config.heads, config.d_ff, rng, dtype, **attention) for _ in range(layers)]
+        blocks = [layer(width, config.heads, config.d_ff, rng, dtype=dtype, **attention) for _ in range(layers)]
         return {"blocks": blocks, "norm": init.layernorm(width, dtype)} if config.has_final_norm else {"blocks": blocks}
 
     params = {}

@@ -1,1 +1,1 @@
-"""Ops: one concept a file, each a forward with its backward below it. The contract is in NOTATION.md."""
+"""The mathematics: one concept a file, each forward directly above its backward. The contract is in NOTATION.md."""

@@ -10,38 +10,38 @@
     (6)  swish(x) = x s,  s = 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2         the logistic curve instead of the normal one
     (7)  dswish/dx = s + x s (1 - s)
 
-The slope depends on x alone and its parts are at hand in the forward, so that is where it is computed: the cache is the
-slope, one array, and each backward is dx = dy * slope.
+The slope depends on x alone, and its parts are available in the forward, so the forward computes it. The cache is one array,
+the slope, and each backward is dx = dy * slope.
 
 Differs: at x = 0 relu's slope is 0, as in PyTorch. In float32, erf is formula 7.1.26 of Abramowitz & Stegun (absolute
 error 1.5e-7, the rounding of float32). NumPy has no erf, so float64, for gradient checks, takes the standard
-library's erfc one number at a time: an error below 2e-16, in ten times the time of float32. For very negative x, erfc
-keeps its digits where 1 + erf rounds to 0.
+library's erfc one number at a time: its error is below 2e-16, and it takes ten times as long as float32. For very negative x,
+erfc keeps its digits, while 1 + erf rounds to 0.
 """
 import math
 
 import numpy as np
 
 
-def relu_forward(x):
+def relu_forward(x: np.ndarray) -> tuple[np.ndarray, tuple]:
     """max(0, x), entry by entry.  x of any shape, float32 or float64 -> y like x; cache : (x > 0,)."""
     slope = x > 0
     return np.maximum(x, 0), (slope,)                           # (1)
 
 
-def relu_backward(dy, cache):
+def relu_backward(dy: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dx of `relu_forward`, shaped like dy."""
     (slope,) = cache
     return dy * slope
 
 
-def gelu_forward(x, approximate="none"):
+def gelu_forward(x: np.ndarray, approximate: str = "none") -> tuple[np.ndarray, tuple]:
     """x times the probability that a standard normal variable is below x.
 
     Parameters
     ----------
     x : ndarray of any shape, float32 or float64
-    approximate : "none" for (2), as ViT and MAE; "tanh" for (4), as BERT and GPT-2. PyTorch's option and names
+    approximate : "none" for (2), as in ViT and MAE; "tanh" for (4), as in BERT and GPT-2. PyTorch's option and names
 
     Returns
     -------
@@ -79,13 +79,13 @@ def gelu_forward(x, approximate="none"):
     raise ValueError(f"gelu: expected approximate 'none' or 'tanh', got {approximate!r}")
 
 
-def gelu_backward(dy, cache):
+def gelu_backward(dy: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dx of `gelu_forward`, shaped like dy."""
     (slope,) = cache
     return dy * slope
 
 
-def swish_forward(x):
+def swish_forward(x: np.ndarray) -> tuple[np.ndarray, tuple]:
     """x times the logistic function of x.  x of any shape, float32 or float64 -> y like x; cache : (slope,), like x."""
     s = np.tanh(0.5 * x)
     s += 1
@@ -97,7 +97,7 @@ def swish_forward(x):
     return y, (slope,)
 
 
-def swish_backward(dy, cache):
+def swish_backward(dy: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dx of `swish_forward`, shaped like dy."""
     (slope,) = cache
     return dy * slope

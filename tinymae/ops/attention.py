@@ -5,22 +5,22 @@
     (3)  dropped = dropout(weights) = weights * keep
     (4)  y       = dropped v                                    each output is a weighted sum of values
 
-Backward, from dy, each line undoing one above:
+Backward, from dy; each line undoes one line above:
 
-    (5)  dv       = dropped^T dy                                from (4): the weights that were really used
+    (5)  dv       = dropped^T dy                                from (4): the weights after dropout, which were used
     (6)  ddropped = dy v^T
     (7)  dweights = ddropped * keep                             from (3)
     (8)  dscores  = softmax backward / sqrt(d_k)                from (2), and the factor of (1)
     (9)  dq = dscores k,   dk = dscores^T q                     from (1)
 
-Why sqrt(d_k): entries of q and k with variance 1 give a q.k of variance d_k; undone, softmax saturates and (8) vanishes.
-It is the width of one head, not d_model.
+Why sqrt(d_k): if the entries of q and k have variance 1, their product q.k has variance d_k. Without the division, softmax
+saturates and (8) vanishes. d_k is the dimension of one head, not d_model.
 
 Why q k^T and not q^T k (article B): q k^T is (Tq, Tk), one number for each pair of tokens. q^T k is (d, d) and mixes
-features over all tokens; no token can look at another through it.
+features over all tokens; through it, no token can attend to another.
 
 Differs: the mask is boolean with True = may attend, as in PyTorch's function of this name; nn.MultiheadAttention, and the
-articles' masked_fill(mask == 0), each read it their own way. A query that may attend to nothing gives zeros, not NaN.
+articles' masked_fill(mask == 0), each read it their own way. A query that may attend to no key gives zeros, not NaN.
 """
 import math
 from typing import NamedTuple
@@ -32,18 +32,26 @@ from tinymae.ops.softmax import softmax_backward, softmax_forward
 
 
 class AttentionCache(NamedTuple):
-    """What the backward needs; `weights` are also what heatmaps show."""
+    """What the backward needs; `weights` is also what the attention heatmaps show."""
 
-    q: np.ndarray           # (B, H, Tq, d_k)
-    k: np.ndarray           # (B, H, Tk, d_k)
-    v: np.ndarray           # (B, H, Tk, d_v)
-    weights: np.ndarray     # (B, H, Tq, Tk), after the softmax, before dropout
-    dropped: np.ndarray     # (B, H, Tq, Tk), after dropout
-    keep: tuple | None      # dropout's cache
+    q: np.ndarray                       # (B, H, Tq, d_k)
+    k: np.ndarray                       # (B, H, Tk, d_k)
+    v: np.ndarray                       # (B, H, Tk, d_v)
+    weights: np.ndarray                 # (B, H, Tq, Tk), before dropout: each row sums to 1
+    dropped: np.ndarray                 # (B, H, Tq, Tk), after dropout
+    keep: tuple | None                  # the cache of dropout
 
 
-def scaled_dot_product_attention_forward(q, k, v, mask=None, *, dropout=0.0, rng=None):
-    """Let every query look at every key it may, and return a weighted sum of values.
+def scaled_dot_product_attention_forward(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    dropout: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, AttentionCache]:
+    """Each query attends to the keys that the mask allows, and receives a weighted sum of their values.
 
     Parameters
     ----------
@@ -51,20 +59,20 @@ def scaled_dot_product_attention_forward(q, k, v, mask=None, *, dropout=0.0, rng
     k : ndarray of shape (B, H, Tk, d_k)
     v : ndarray of shape (B, H, Tk, d_v)
     mask : boolean ndarray broadcastable to (B, H, Tq, Tk) with a last axis of Tk, True = may attend; or None
-    dropout : float in [0, 1), on the weights
-    rng : numpy.random.Generator, or None for no dropout
+    dropout : probability, in [0, 1), of dropping a weight
+    rng : source of the random draws, or None for no dropout
 
     Returns
     -------
     y : ndarray of shape (B, H, Tq, d_v)
-    cache : (q, k, v, weights, dropped, keep); weights (B, H, Tq, Tk) are those before dropout, to look at
+    cache : AttentionCache; cache.weights is an ndarray of shape (B, H, Tq, Tk), the attention weights before dropout
 
     Raises
     ------
     TypeError
-        where the mask is not boolean
+        if the mask is not boolean
     ValueError
-        where the shapes of q, k, v or the mask do not fit
+        if the shapes of q, k, v or the mask do not fit
     """
     check_shapes(q, k, v, mask)
     scores = q @ k.swapaxes(-1, -2)                             # (B, H, Tq, Tk)
@@ -75,7 +83,9 @@ def scaled_dot_product_attention_forward(q, k, v, mask=None, *, dropout=0.0, rng
     return y, AttentionCache(q, k, v, weights, dropped, keep)
 
 
-def scaled_dot_product_attention_backward(dy, cache):
+def scaled_dot_product_attention_backward(
+    dy: np.ndarray, cache: AttentionCache
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients (dq, dk, dv) of `scaled_dot_product_attention_forward`, from dy (B, H, Tq, d_v)."""
     q, k, v, weights, dropped, keep = cache
     dv = dropped.swapaxes(-1, -2) @ dy                          # (5)  y = dropped v
@@ -88,14 +98,14 @@ def scaled_dot_product_attention_backward(dy, cache):
     return dq, dk, dv
 
 
-def check_shapes(q, k, v, mask):
+def check_shapes(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None) -> None:
     """Raise a ValueError or TypeError that names what does not fit among q, k, v (B, H, T, d) and the mask."""
     if not q.ndim == k.ndim == v.ndim == 4:
         raise ValueError(f"attention: expected q, k, v (B, H, T, d), got {q.shape}, {k.shape}, {v.shape}")
     if q.shape[:2] != k.shape[:2] or k.shape[:3] != v.shape[:3] or q.shape[3] != k.shape[3]:
         raise ValueError(
             f"attention: expected q (B, H, Tq, d_k), k (B, H, Tk, d_k), v (B, H, Tk, d_v), got {q.shape}, {k.shape}, "
-            f"{v.shape}: keys and values come from the same tokens, queries and keys have the same width"
+            f"{v.shape}: keys and values come from the same tokens, queries and keys have the same size"
         )
     if mask is None:
         return

@@ -1,23 +1,24 @@
 """Dropout: Srivastava et al. 2014; Vaswani et al. 2017, section 5.4; article E, `PositionalEncoding`.
 
-    (1)  y = x * keep,   keep = 1 / (1 - rate) with probability 1 - rate, else 0
+    (1)  y = x * keep,   keep = 1 / (1 - dropout) with probability 1 - dropout, else 0
 
 Backward, from dy:
 
-    (2)  dx = dy * keep         the same draw: what was dropped on the way up gets nothing on the way down
+    (2)  dx = dy * keep         the same random draw: an entry that was dropped in the forward receives no gradient
 
-The factor 1 / (1 - rate) keeps the mean of y at x, so that nothing has to change when dropout is switched off.
+The factor 1 / (1 - dropout) keeps the mean of y equal to that of x, so nothing has to change when dropout is switched off.
 """
+import numpy as np
 
 
-def dropout_forward(x, rate, rng=None):
-    """Zero each entry of x with probability `rate`.
+def dropout_forward(x: np.ndarray, dropout: float, rng: np.random.Generator | None = None) -> tuple[np.ndarray, tuple | None]:
+    """Set each entry of x to zero with probability `dropout`.
 
     Parameters
     ----------
     x : ndarray of any shape, float32 or float64
-    rate : float in [0, 1)
-    rng : numpy.random.Generator, or None to switch dropout off
+    dropout : probability, in [0, 1)
+    rng : source of the random draws, or None to switch dropout off
 
     Returns
     -------
@@ -27,19 +28,19 @@ def dropout_forward(x, rate, rng=None):
     Raises
     ------
     ValueError
-        where rate is outside [0, 1)
+        if dropout is outside [0, 1)
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"dropout: expected a rate in [0, 1), got {rate}: it is the share to drop, not to keep")
-    if rng is None or rate == 0:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}: it is the fraction to drop, not to keep")
+    if rng is None or dropout == 0:
         return x, None
-    keep = (rng.random(x.shape, dtype=x.dtype) >= rate).astype(x.dtype)
-    keep *= 1 / (1 - rate)
+    keep = (rng.random(x.shape, dtype=x.dtype) >= dropout).astype(x.dtype)
+    keep *= 1 / (1 - dropout)
     return x * keep, (keep,)                                    # (1)
 
 
-def dropout_backward(dy, cache):
-    """Gradient dx of `dropout_forward`, of the shape of dy; dy itself when dropout was off."""
+def dropout_backward(dy: np.ndarray, cache: tuple | None) -> np.ndarray:
+    """Gradient dx of `dropout_forward`, of the shape of dy; dy itself if dropout was off."""
     if cache is None:
         return dy
     (keep,) = cache

@@ -6,18 +6,19 @@ Backward, from dy:
 
     (2)  dtable[v] = sum of dy[b, t] over all positions where ids[b, t] = v
 
-A token that occurs five times is used five times, so five gradients meet in its row; a token that does not occur gets zero.
-(1) is a product with a one-hot matrix, and (2) the product with its transpose, but nearly all of that work is multiplying
-by zero. ``np.add.at(dtable, ids, dy)`` is (2) in one line; on large tables it takes three to four times as long as the code
-below. The code groups the tokens by how often they occur: those that occur n times give an array (tokens, n, D), and its sum
-over the middle axis gives their rows. The positions of a token are added from first to last.
+A token that occurs five times is used five times, so its row receives the sum of five gradients; a token that does not occur
+gets zero. (1) is a product with a one-hot matrix, and (2) the product with its transpose, but nearly all of that work is
+multiplication by zero. ``np.add.at(dtable, ids, dy)`` is (2) in one line; on large tables it takes three to four times as
+long as the code below. The code groups the tokens by how often they occur: those that occur n times give an array
+(tokens, n, D), and its sum over the middle axis gives their rows. The positions of a token are added from first to last.
 
-Differs: nothing is scaled here; Vaswani multiply by sqrt(d_model) afterwards. There is no padding_idx: a mask does that.
+Differs: nothing is scaled here; Vaswani et al. multiply by sqrt(d_model) afterwards. There is no padding_idx: padding
+is handled by masks.
 """
 import numpy as np
 
 
-def embedding_forward(ids, table):
+def embedding_forward(ids: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, tuple]:
     """Look up rows of a table.
 
     Parameters
@@ -47,12 +48,12 @@ def embedding_forward(ids, table):
     return table[ids], (ids, len(table))                        # (1)
 
 
-def embedding_backward(dy, cache):
+def embedding_backward(dy: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dtable (V, D) of `embedding_forward`, from dy of shape ids.shape + (D,). The ids have none."""
     ids, rows = cache
     ids, dy = ids.reshape(-1), dy.reshape(-1, dy.shape[-1])
     dtable = np.zeros((rows, dy.shape[-1]), dy.dtype)
-    order = np.argsort(ids, kind="stable")                      # positions, token by token
+    order = np.argsort(ids, kind="stable")                      # positions, sorted by token
     tokens, first, count = np.unique(ids[order], return_index=True, return_counts=True)
     for n in np.unique(count):
         some = count == n                                       # the tokens that occur n times

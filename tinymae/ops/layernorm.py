@@ -1,44 +1,46 @@
 """Layer normalisation: Ba et al. 2016; Vaswani et al. 2017, section 3.1; article A, part 3; article C, section 4.1.
 
-Each position is moved to mean 0 and variance 1 over its own D features, then given a learned gain and offset.
+Each position is normalised to mean 0 and variance 1 over its D features, then scaled and shifted by learned parameters.
 
     (1)  xhat = (x - mean(x)) * rstd,    rstd = 1 / sqrt(var(x) + eps)      mean and var over the last axis
     (2)  y    = gamma * xhat + beta
 
 Backward, from dy:
 
-    (3)  dbeta = sum dy,   dgamma = sum dy * xhat               every position shares gamma and beta
+    (3)  dbeta = sum dy,   dgamma = sum dy * xhat               all positions share gamma and beta
     (4)  dxhat = dy * gamma
     (5)  dx    = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))
 
-(5) is dxhat with its components along 1 and along xhat taken out: moving x along 1 only moves the mean, moving it along
-xhat only moves the scale, and (1) throws both away. Hence the gradient of any loss has no part along either (but for
-eps). gamma comes before the means, in (4): a backward that multiplies by it afterwards is right only while gamma is 1.
+(5) is dxhat without its components along 1 and along xhat. Moving x along 1 only changes the mean, moving it along xhat only
+changes the scale, and (1) removes both. Hence the gradient of any loss has no component along either (up to eps). gamma
+comes before the means, in (4): a backward that multiplies by it afterwards is correct only if gamma is 1.
 
-Differs: var is biased (1/D) and eps stands inside the root, as in PyTorch; the Annotated Transformer does neither. The
-article calls gamma alpha.
+Differs: var is biased (1/D) and eps is inside the square root, as in PyTorch; in the Annotated Transformer, neither holds.
+The article calls gamma alpha.
 """
 import numpy as np
 
 
-def layernorm_forward(x, gamma, beta, eps=1e-5):
+def layernorm_forward(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, *, eps: float = 1e-5
+) -> tuple[np.ndarray, tuple]:
     """Normalise the last axis of x.
 
     Parameters
     ----------
     x : ndarray of shape (..., D), float32 or float64
     gamma, beta : ndarray of shape (D,)
-    eps : float, added to the variance
+    eps : added to the variance
 
     Returns
     -------
     y : ndarray of shape (..., D), dtype of x
-    cache : (xhat, rstd, gamma); xhat is the big one, as large as x
+    cache : (xhat, rstd, gamma); xhat is as large as x
 
     Raises
     ------
     ValueError
-        where gamma or beta is not (D,)
+        if gamma or beta is not (D,)
     """
     if gamma.shape != x.shape[-1:] or beta.shape != x.shape[-1:]:
         raise ValueError(
@@ -46,7 +48,7 @@ def layernorm_forward(x, gamma, beta, eps=1e-5):
             "only the last axis is normalised"
         )
     mean = np.full(x.shape[-1], 1 / x.shape[-1], x.dtype)       # x @ mean is x.mean(axis=-1), several times faster
-    xhat = x - (x @ mean)[..., None]                            # (..., D)  our own array: in place from here
+    xhat = x - (x @ mean)[..., None]                            # (..., D)  a fresh array: in place from here
     rstd = 1.0 / np.sqrt(np.vecdot(xhat, xhat)[..., None] / x.shape[-1] + eps)
     xhat *= rstd                                                # (1)
     y = xhat * gamma                                            # (2)
@@ -54,7 +56,7 @@ def layernorm_forward(x, gamma, beta, eps=1e-5):
     return y, (xhat, rstd, gamma)
 
 
-def layernorm_backward(dy, cache):
+def layernorm_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients (dx, dgamma, dbeta) of `layernorm_forward`: dy (..., D) -> dx (..., D), dgamma (D,), dbeta (D,)."""
     xhat, rstd, gamma = cache
     width = dy.shape[-1]

@@ -4,20 +4,21 @@ Vaswani et al. 2017, sections 3.2.2 and 3.3; article C, sections 3 and 4.2.
 
     (1)  y = x w + b
 
-Backward, from dy, with every position one row of a matrix:
+Backward, from dy, where every position is one row of a matrix:
 
     (2)  dx = dy w^T         entry x_i reaches each y_j through w_ij
-    (3)  dw = x^T dy         every position shares w: their contributions add up
+    (3)  dw = x^T dy         all positions share w, so their contributions are summed
     (4)  db = sum dy         over all positions
 
-Shapes allow nothing else: (2) is the only product of dy and w that is shaped like x, (3) the only one of x and dy shaped
-like w.
+The shapes allow nothing else: (2) is the only product of dy and w with the shape of x, (3) the only product of x and dy
+with the shape of w.
 
 Differs: w is (in, out), so that the line reads as in the articles; PyTorch stores the transpose, (out, in).
 """
+import numpy as np
 
 
-def linear_forward(x, w, b=None):
+def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> tuple[np.ndarray, tuple]:
     """Map the last axis of x.
 
     Parameters
@@ -34,21 +35,23 @@ def linear_forward(x, w, b=None):
     Raises
     ------
     ValueError
-        where the last axis of x is not the first of w
+        if the last axis of x is not the first of w, or b is not (O,)
     """
     if x.shape[-1] != w.shape[0]:
         raise ValueError(
             f"linear: expected x (..., {w.shape[0]}) for w {w.shape}, got {x.shape}: "
             "is w stored as (out, in), the PyTorch way? Here it is (in, out)"
         )
+    if b is not None and b.shape != w.shape[1:]:
+        raise ValueError(f"linear: expected b {w.shape[1:]} for w {w.shape}, got {b.shape}: one bias for each output")
     y = x.reshape(-1, w.shape[0]) @ w                           # (1)  one large 2-D product, not one per batch row
     if b is not None:
         y += b
     return y.reshape(*x.shape[:-1], w.shape[1]), (x, w, b)
 
 
-def linear_backward(dy, cache):
-    """Gradients (dx, dw, db) of `linear_forward`; db is None where there was no bias.
+def linear_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Gradients (dx, dw, db) of `linear_forward`; db is None if there was no bias.
 
     Shapes: dy (..., O) -> dx (..., I), dw (I, O), db (O,).
     """

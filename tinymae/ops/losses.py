@@ -11,27 +11,26 @@ Cross entropy of logits z (..., V) with the target t smoothed by e, over the M p
     (4)  loss = -sum q log softmax(z) / M = sum_positions (logsumexp(z) - sum_v q_v z_v) / M
     (5)  dz   = dloss * (softmax(z) - q) / M                    0 where a position does not count
 
-(5) is why softmax and logarithm are one op: together they are simpler and safer than apart, and a network that ends in
-logits has no softmax of its own ("where is the softmax?").
+Because of (5), softmax and logarithm are one op: the gradient is simpler, and nothing overflows. So a network that ends in
+logits needs no softmax of its own.
 
-A soft target (Zhang et al. 2018, mixup) is a row of shares t instead of one word; all else stays as it is:
+A soft target (Zhang et al. 2018, mixup) is a row of probabilities t instead of one class; everything else stays the same:
 
     (6)  q = (1 - e) t + e / V,   sum_v t_v = 1
 
-Differs: where nothing counts (no removed patch, only ignored targets) the loss is 0 and so are the gradients; PyTorch
-gives NaN.
+Differs: if nothing counts (no removed patch, only ignored targets), the loss and its gradients are 0; PyTorch gives NaN.
 """
 import numpy as np
 
 
-def masked_mse_forward(pred, target, mask):
+def masked_mse_forward(pred: np.ndarray, target: np.ndarray, mask: np.ndarray) -> tuple[np.floating, tuple]:
     """Mean squared error over the removed patches only.
 
     Parameters
     ----------
     pred : ndarray of shape (B, N, P), float32 or float64
     target : ndarray of shape (B, N, P): data, it gets no gradient
-    mask : ndarray of shape (B, N), 1 = removed (counts), 0 = visible (does not)
+    mask : ndarray of shape (B, N), 1 = removed (counts), 0 = visible (does not count)
 
     Returns
     -------
@@ -41,12 +40,17 @@ def masked_mse_forward(pred, target, mask):
     Raises
     ------
     ValueError
-        where the shapes do not fit
+        if the shapes do not fit, or mask holds other values than 0 and 1
     """
     if pred.shape != target.shape or mask.shape != pred.shape[:2]:
         raise ValueError(
             f"masked_mse: expected pred and target (B, N, P), mask (B, N), got {pred.shape}, {target.shape}, "
             f"{mask.shape}: is the class token still in pred?"
+        )
+    if ((mask != 0) & (mask != 1)).any():
+        raise ValueError(
+            f"masked_mse: expected a mask of 0 (visible) and 1 (removed), got values from {mask.min()} to {mask.max()}: is it "
+            "ids_restore?"
         )
     mask = mask.astype(pred.dtype)
     count = max(mask.sum(), 1)
@@ -55,19 +59,19 @@ def masked_mse_forward(pred, target, mask):
     return pred.dtype.type(loss), (error, mask, count)
 
 
-def masked_mse_backward(dloss, cache):
+def masked_mse_backward(dloss: float, cache: tuple) -> np.ndarray:
     """Gradient dpred (B, N, P) of `masked_mse_forward`, from the scalar dloss. Zero on visible patches."""
     error, mask, count = cache
     return error * (mask * (2 * float(dloss) / (error.shape[-1] * float(count))))[..., None]     # (2)
 
 
-def normalise_patches(patches, eps=1e-6):
-    """Each patch with mean 0 and variance 1 over its own P values: the paper's "normalised pixels" target.
+def normalise_patches(patches: np.ndarray, *, eps: float = 1e-6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Normalise each patch to mean 0 and variance 1 over its P values: the paper's "normalised pixels" target.
 
     Parameters
     ----------
     patches : ndarray of shape (B, N, P), P at least 2
-    eps : float, added to the variance
+    eps : added to the variance
 
     Returns
     -------
@@ -76,8 +80,8 @@ def normalise_patches(patches, eps=1e-6):
 
     Notes
     -----
-    The variance is the unbiased one, 1 / (P - 1), as in the paper's code; layer normalisation's is not. `mean` and `std` belong
-    to the true picture: whoever uses them to draw a reconstruction shows part of the answer.
+    The variance is the unbiased one, 1 / (P - 1), as in the paper's code; that of layer normalisation is biased. `mean` and
+    `std` are those of the true image: a reconstruction that is drawn with them contains part of the answer.
     """
     if patches.shape[-1] < 2:
         raise ValueError(f"normalise_patches: expected at least 2 values in a patch, got {patches.shape}")
@@ -86,25 +90,27 @@ def normalise_patches(patches, eps=1e-6):
     return (patches - mean) / std, mean, std
 
 
-def cross_entropy_forward(logits, targets, ignore_index=None, label_smoothing=0.0):
+def cross_entropy_forward(
+    logits: np.ndarray, targets: np.ndarray, *, ignore_index: int | None = None, label_smoothing: float = 0.0
+) -> tuple[np.floating, tuple]:
     """Mean cross entropy between softmax(logits) and the targets.
 
     Parameters
     ----------
     logits : ndarray of shape (..., V), float32 or float64
     targets : integer ndarray of shape (...), values in [0, V) or ignore_index
-    ignore_index : int, a target that does not count (padding); or None
-    label_smoothing : float in [0, 1), share of the target spread evenly over the vocabulary
+    ignore_index : the target that does not count (padding), or None if all count
+    label_smoothing : fraction, in [0, 1), of the target that is spread evenly over the vocabulary
 
     Returns
     -------
-    loss : scalar of the logits' dtype, the mean over the targets that count; ln V for a model that knows nothing
+    loss : scalar of the logits' dtype, the mean over the targets that count; ln V if every class has the same probability
     cache : (probabilities, targets, counts, count, label_smoothing)
 
     Raises
     ------
     TypeError, ValueError, IndexError
-        where targets are not integers, the shapes or the smoothing do not fit, or a target is not in the vocabulary
+        if targets are not integers, the shapes or the smoothing do not fit, or a target is not in the vocabulary
     """
     if not np.issubdtype(targets.dtype, np.integer):
         raise TypeError(f"cross_entropy: expected integer targets, got {targets.dtype}: class numbers, not one-hot rows")
@@ -121,7 +127,7 @@ def cross_entropy_forward(logits, targets, ignore_index=None, label_smoothing=0.
             "not the ignore_index?"
         )
     count = max(np.count_nonzero(counts), 1)
-    p = logits - logits.max(axis=-1, keepdims=True)             # logsumexp and sum q z move by the same maximum
+    p = logits - logits.max(axis=-1, keepdims=True)             # subtracting it shifts logsumexp and sum q z alike
     expected = (1 - label_smoothing) * np.take_along_axis(p, targets[..., None], axis=-1)[..., 0]
     if label_smoothing:
         expected += label_smoothing * p.mean(axis=-1)
@@ -132,8 +138,8 @@ def cross_entropy_forward(logits, targets, ignore_index=None, label_smoothing=0.
     return logits.dtype.type(loss), (p, targets, counts, count, label_smoothing)
 
 
-def cross_entropy_backward(dloss, cache):
-    """Gradient dlogits (..., V) of `cross_entropy_forward`, from the scalar dloss. Zero where the target is ignored."""
+def cross_entropy_backward(dloss: float, cache: tuple) -> np.ndarray:
+    """Gradient dlogits (..., V) of `cross_entropy_forward`, from the scalar dloss. Zero for ignored targets."""
     p, targets, counts, count, label_smoothing = cache
     dlogits = p - label_smoothing / p.shape[-1] if label_smoothing else p.copy()
     hit = np.take_along_axis(dlogits, targets[..., None], axis=-1) - (1 - label_smoothing)
@@ -142,24 +148,26 @@ def cross_entropy_backward(dloss, cache):
     return dlogits
 
 
-def soft_cross_entropy_forward(logits, targets, label_smoothing=0.0):
-    """Mean cross entropy between softmax(logits) and shares of several classes, as mixup makes them.
+def soft_cross_entropy_forward(
+    logits: np.ndarray, targets: np.ndarray, *, label_smoothing: float = 0.0
+) -> tuple[np.floating, tuple]:
+    """Mean cross entropy between softmax(logits) and target probabilities of several classes, as in mixup.
 
     Parameters
     ----------
     logits : ndarray of shape (..., V), float32 or float64
-    targets : float ndarray of shape (..., V), each row at least 0 with the sum 1: data, it gets no gradient
-    label_smoothing : float in [0, 1), share of the target spread evenly over the classes
+    targets : ndarray of shape (..., V), probabilities: each row at least 0 with the sum 1. Data, they get no gradient
+    label_smoothing : fraction, in [0, 1), of the target that is spread evenly over the classes
 
     Returns
     -------
-    loss : scalar of the logits' dtype; of one-hot rows, what `cross_entropy_forward` says of their class numbers
+    loss : scalar of the logits' dtype; for one-hot rows, the same as `cross_entropy_forward` of their class numbers
     cache : (probabilities, q), both (..., V)
 
     Raises
     ------
     ValueError
-        where the shapes or the smoothing do not fit, or a row of targets does not hold shares
+        if the shapes or the smoothing do not fit, or a row of targets does not hold probabilities
     """
     if targets.shape != logits.shape:
         raise ValueError(f"soft_cross_entropy: expected targets {logits.shape} like the logits, got {targets.shape}")
@@ -168,8 +176,8 @@ def soft_cross_entropy_forward(logits, targets, label_smoothing=0.0):
     sums = targets.sum(axis=-1)
     if not (np.abs(sums - 1) < 1e-5).all() or (targets < 0).any():
         raise ValueError(
-            f"soft_cross_entropy: expected rows of shares, each at least 0 with the sum 1, got sums from {sums.min():.4g} to "
-            f"{sums.max():.4g} and entries from {targets.min():.4g}"
+            "soft_cross_entropy: expected rows of probabilities, each at least 0 with the sum 1, got sums from "
+            f"{sums.min():.4g} to {sums.max():.4g} and entries from {targets.min():.4g}"
         )
     q = ((1 - label_smoothing) * targets + label_smoothing / targets.shape[-1]).astype(logits.dtype, copy=False)    # (6)
     p = logits - logits.max(axis=-1, keepdims=True)
@@ -181,7 +189,7 @@ def soft_cross_entropy_forward(logits, targets, label_smoothing=0.0):
     return logits.dtype.type(loss), (p, q)
 
 
-def soft_cross_entropy_backward(dloss, cache):
+def soft_cross_entropy_backward(dloss: float, cache: tuple) -> np.ndarray:
     """Gradient dlogits (..., V) of `soft_cross_entropy_forward`, from the scalar dloss."""
     p, q = cache
     dlogits = p - q                                             # (5)

@@ -1,37 +1,37 @@
 """Scaled dot-product attention in O(T) memory: Rabe & Staats 2021; Dao et al. 2022 (FlashAttention), algorithms 1 and 4.
 
-The keys come in tiles, and an array of Tq x Tk never exists. What softmax has to know about a row of scores, its maximum and
-its sum, is kept up to date while the tiles pass: "online softmax", Milakov & Gimelshein 2018. Before the first tile maximum is
--infinity, total and y are 0. For each tile, keys k_j and values v_j:
+The keys come in tiles, and an array of Tq x Tk never exists. Softmax needs the maximum and the sum of each row of scores; both
+are updated tile by tile: "online softmax", Milakov & Gimelshein 2018. Before the first tile, maximum is -infinity, total and
+y are 0. For each tile, with keys k_j and values v_j:
 
-    (1)  scores = q k_j^T / sqrt(d_k)                           (Tq, tile), forbidden keys at -infinity
+    (1)  scores = q k_j^T / sqrt(d_k)                           (Tq, tile), -infinity for forbidden keys
     (2)  higher = max(maximum, max scores)                      the maximum of all keys so far
-         shrink = exp(maximum - higher)                         1, or less where this tile moved the maximum
+         shrink = exp(maximum - higher)                         less than 1 if this tile raised the maximum
          e      = exp(scores - higher)
-    (3)  total  = total * shrink + sum e                        what was summed under the old maximum
-    (4)  y      = y * shrink + e v_j                            moves under the new one
+    (3)  total  = total * shrink + sum e                        the old sum, rescaled to the new maximum
+    (4)  y      = y * shrink + e v_j                            likewise
          maximum = higher
 
 and after the last tile
 
     (5)  y = y / total,   logsumexp = maximum + log total
 
-Backward, from dy. The weights were not kept; one number for each query, logsumexp, brings them back, tile by tile:
+Backward, from dy. The weights were not stored. They are computed again, tile by tile, from one number per query, logsumexp:
 
     (6)  weights  = exp(scores - logsumexp)                     = exp(scores - maximum) / total, the scores from (1) again
     (7)  dv_j     = weights^T dy                                y = weights v
     (8)  dweights = dy v_j^T
     (9)  dscores  = weights * (dweights - delta) / sqrt(d_k)    softmax backward, and the factor of (1)
-         delta    = sum_k dweights_k weights_k                  over all keys of a row, also those of other tiles; but this
-                  = sum_k (dy . v_k) weights_k = dy . y         is known from dy and y alone
+         delta    = sum_k dweights_k weights_k                  over all keys of a row, also those of other tiles; but it
+                  = sum_k (dy . v_k) weights_k = dy . y         follows from dy and y alone
     (10) dq       = sum_j dscores k_j,   dk_j = dscores^T q     from (1)
 
 Time: (1) is computed twice, so forward and backward take seven matrix products where `ops.attention` takes six.
 Memory: the scores of one tile, Tq x tile numbers, where `ops.attention` keeps Tq x Tk.
 
-Differs: FlashAttention cuts the queries too, so that all of a tile fits a GPU's fast memory; here only memory is saved. The one
-division, in (5), and the one number for each query are from FlashAttention-2 (Dao 2023). No dropout, and no weights to look
-at: for these there is `ops.attention`.
+Differs: FlashAttention cuts the queries too, so that all of a tile fits a GPU's fast memory; here only memory is saved. The
+single division, in (5), and the single number per query are from FlashAttention-2 (Dao 2023). There is no dropout, and the
+weights are not returned: use `ops.attention` for these.
 """
 import math
 
@@ -40,7 +40,9 @@ import numpy as np
 from tinymae.ops.attention import check_shapes
 
 
-def memory_efficient_attention_forward(q, k, v, mask=None, tile=128):
+def memory_efficient_attention_forward(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None, *, tile: int = 128
+) -> tuple[np.ndarray, tuple]:
     """`scaled_dot_product_attention_forward`, without an array of the size Tq x Tk.
 
     Parameters
@@ -49,7 +51,7 @@ def memory_efficient_attention_forward(q, k, v, mask=None, tile=128):
     k : ndarray of shape (B, H, Tk, d_k)
     v : ndarray of shape (B, H, Tk, d_v)
     mask : boolean ndarray broadcastable to (B, H, Tq, Tk) with a last axis of Tk, True = may attend; or None
-    tile : int, keys at a time
+    tile : number of keys in a tile
 
     Returns
     -------
@@ -60,9 +62,9 @@ def memory_efficient_attention_forward(q, k, v, mask=None, tile=128):
     Raises
     ------
     TypeError
-        where the mask is not boolean
+        if the mask is not boolean
     ValueError
-        where the shapes of q, k, v or the mask do not fit, or tile is not positive
+        if the shapes of q, k, v or the mask do not fit, or tile is not positive
     """
     check_shapes(q, k, v, mask)
     if tile < 1:
@@ -84,13 +86,13 @@ def memory_efficient_attention_forward(q, k, v, mask=None, tile=128):
         y *= shrink                                             # (4)
         y += e @ v[:, :, keys]
         maximum = higher
-    total[total == 0] = 1                                       # a row that may attend to nothing: y stays 0
+    total[total == 0] = 1                                       # a query that may attend to no key: y stays 0
     y /= total                                                  # (5)
     logsumexp = maximum + np.log(total)
     return y, (q, k, v, y, logsumexp, tiles)
 
 
-def memory_efficient_attention_backward(dy, cache):
+def memory_efficient_attention_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients (dq, dk, dv) of `memory_efficient_attention_forward`, from dy (B, H, Tq, d_v)."""
     q, k, v, y, logsumexp, tiles = cache
     delta = np.vecdot(dy, y)[..., None]                         # (9)  (B, H, Tq, 1)

@@ -1,10 +1,10 @@
-"""Pictures as patches, and patches hidden and put back: Dosovitskiy et al. 2020, section 3.1; He et al. 2021, section 3.
+"""Images as patches, and patches hidden and put back: Dosovitskiy et al. 2020, section 3.1; He et al. 2021, section 3.
 
     patchify     (B, rows, cols, C) -> (B, N, P): "a patch is a word" (article A)
     gather       (B, N, D) -> (B, K, D): the K patches that stay visible, in the order of ids
-    unshuffle    (B, K, E) -> (B, N, E): every kept token back in its place, the mask token in all the others
+    unshuffle    (B, K, E) -> (B, N, E): every kept token at its position, the mask token at all others
 
-All three only move numbers, so each backward moves the gradients back the way they came:
+All three only move numbers, so each backward moves the gradients back to where the numbers came from:
 
     (1)  y[b, k] = x[b, ids[b, k]]                dx[b, n] = sum of dy[b, k] over all k with ids[b, k] = n
     (2)  y[b, n] = x[b, j] if j < K else mask_token,  j = ids_restore[b, n]
@@ -12,7 +12,7 @@ All three only move numbers, so each backward moves the gradients back the way t
 
 A gather is an embedding lookup whose table is the batch, and is written that way.
 
-Differs: pictures are (B, rows, cols, C) as in NumPy and matplotlib, PyTorch's are (B, C, rows, cols). The values of a patch
+Differs: images are (B, rows, cols, C) as in NumPy and matplotlib; in PyTorch, (B, C, rows, cols). The values of a patch
 are ordered (row, column, channel), as in the target of the paper's code.
 """
 import numpy as np
@@ -20,8 +20,8 @@ import numpy as np
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 
 
-def patchify_forward(images, patch_size):
-    """Cut pictures into square patches, row by row.
+def patchify_forward(images: np.ndarray, patch_size: int) -> tuple[np.ndarray, tuple]:
+    """Cut images into square patches, row by row.
 
         (1)  patch number n = i * (cols / p) + j is the square of rows i p ... (i + 1) p and columns j p ... (j + 1) p
         (2)  its numbers are ordered (row, column, channel)
@@ -29,7 +29,7 @@ def patchify_forward(images, patch_size):
     Parameters
     ----------
     images : ndarray of shape (B, rows, cols, C)
-    patch_size : int, which divides rows and cols
+    patch_size : divides rows and cols
 
     Returns
     -------
@@ -39,7 +39,7 @@ def patchify_forward(images, patch_size):
     Raises
     ------
     ValueError
-        where images are not 4-D, patch_size is not positive, or a side is not a multiple of it
+        if images are not 4-D, patch_size is not positive, or a side is not a multiple of it
     """
     if images.ndim != 4:
         raise ValueError(f"patchify: expected images (B, rows, cols, C), got {images.shape}: is the batch axis missing?")
@@ -49,7 +49,7 @@ def patchify_forward(images, patch_size):
     if rows % patch_size or cols % patch_size:
         raise ValueError(
             f"patchify: expected sides that are multiples of patch_size {patch_size}, got {rows} x {cols}: resize or "
-            "crop the picture first"
+            "crop the image first"
         )
     x = images.reshape(batch, rows // patch_size, patch_size, cols // patch_size, patch_size, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5)                           # (B, grid rows, grid cols, p, p, C)
@@ -57,20 +57,20 @@ def patchify_forward(images, patch_size):
     return patches, (patch_size, images.shape)
 
 
-def patchify_backward(dpatches, cache):
+def patchify_backward(dpatches: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dimages (B, rows, cols, C) of `patchify_forward`, from dpatches (B, N, P)."""
     patch_size, (_, rows, cols, _) = cache
     return unpatchify(dpatches, patch_size, (rows // patch_size, cols // patch_size))
 
 
-def unpatchify(patches, patch_size, grid):
+def unpatchify(patches: np.ndarray, patch_size: int, grid: tuple[int, int]) -> np.ndarray:
     """Put patches (B, N, P) back together: a fresh (B, rows, cols, C). The inverse of `patchify_forward`.
 
     Parameters
     ----------
     patches : ndarray of shape (B, N, P)
-    patch_size : int
-    grid : (int, int), patches down and across; their product is N
+    patch_size : number of rows and columns of a patch
+    grid : patches down and across; their product is N
     """
     batch, number, values = patches.shape
     if number != grid[0] * grid[1] or values % (patch_size * patch_size):
@@ -83,7 +83,7 @@ def unpatchify(patches, patch_size, grid):
     return x.reshape(batch, grid[0] * patch_size, grid[1] * patch_size, -1).copy()
 
 
-def gather_forward(x, ids):
+def gather_forward(x: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, tuple]:
     """Take tokens by their index.
 
     Parameters
@@ -99,12 +99,12 @@ def gather_forward(x, ids):
     Raises
     ------
     ValueError
-        where x is not (B, N, D) or ids are not (B, K)
+        if x is not (B, N, D) or ids are not (B, K)
     TypeError, IndexError
         as `embedding_forward`
     """
     if x.ndim != 3 or ids.ndim != 2 or len(ids) != len(x):
-        raise ValueError(f"gather: expected x (B, N, D) and ids (B, K), got {x.shape} and {ids.shape}: a row a picture")
+        raise ValueError(f"gather: expected x (B, N, D) and ids (B, K), got {x.shape} and {ids.shape}: one row for each image")
     batch, number, width = x.shape
     if ids.size and not 0 <= ids.min() <= ids.max() < number:
         raise IndexError(
@@ -115,20 +115,20 @@ def gather_forward(x, ids):
     return y, (x.shape, lookup)
 
 
-def gather_backward(dy, cache):
+def gather_backward(dy: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dx (B, N, D) of `gather_forward`, from dy (B, K, D). The ids have none."""
     shape, lookup = cache
     return embedding_backward(dy, lookup).reshape(shape)
 
 
-def unshuffle_forward(x, mask_token, ids_restore):
-    """Put the kept tokens back where their patches were, and the mask token everywhere else.
+def unshuffle_forward(x: np.ndarray, mask_token: np.ndarray, ids_restore: np.ndarray) -> tuple[np.ndarray, tuple]:
+    """Put the kept tokens back at the positions of their patches, and the mask token at all other positions.
 
     Parameters
     ----------
     x : ndarray of shape (B, K, E), the kept tokens in shuffled order
     mask_token : ndarray of shape (1, 1, E), shared by all hidden patches
-    ids_restore : integer ndarray of shape (B, N), a permutation of 0..N-1 in each row: where each patch is in the shuffle
+    ids_restore : integer ndarray of shape (B, N), each row a permutation of 0..N-1: the position of each patch in the shuffle
 
     Returns
     -------
@@ -138,9 +138,11 @@ def unshuffle_forward(x, mask_token, ids_restore):
     Raises
     ------
     ValueError
-        where there are fewer places than kept tokens, or ids_restore is no permutation
+        if there are fewer positions than kept tokens, mask_token is not (1, 1, E), or ids_restore is no permutation
     """
     batch, kept, width = x.shape
+    if mask_token.shape != (1, 1, width):
+        raise ValueError(f"unshuffle: expected a mask_token (1, 1, {width}) for x {x.shape}, got {mask_token.shape}")
     hidden = ids_restore.shape[1] - kept
     if hidden < 0:
         raise ValueError(f"unshuffle: expected ids_restore (B, N) with N >= K = {kept}, got {ids_restore.shape}")
@@ -151,7 +153,7 @@ def unshuffle_forward(x, mask_token, ids_restore):
     return y, (kept, mask_token.shape, gather)
 
 
-def unshuffle_backward(dy, cache):
+def unshuffle_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarray]:
     """Gradients (dx, dmask_token) of `unshuffle_forward`: dy (B, N, E) -> dx (B, K, E), dmask_token (1, 1, E)."""
     kept, token_shape, gather = cache
     dshuffled = gather_backward(dy, gather)

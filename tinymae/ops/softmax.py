@@ -1,6 +1,6 @@
 """Softmax over the last axis, with a mask. Vaswani et al. 2017, equation 1; article A, part 2; article C, section 3.2.
 
-    (1)  p_j = exp(s_j - max s) / sum_k exp(s_k - max s)        max s cancels; it keeps exp from overflowing
+    (1)  p_j = exp(s_j - max s) / sum_k exp(s_k - max s)        max s cancels; it prevents overflow of exp
 
 Backward, from dp, one row at a time:
 
@@ -8,14 +8,14 @@ Backward, from dp, one row at a time:
     (3)  ds_k = sum_j dp_j p_j (1[j = k] - p_k)
     (4)       = p_k (dp_k - sum_j dp_j p_j)
 
-(4) takes from dp its average under p: to raise all scores alike changes nothing, so ds sums to zero over each row.
+(4) subtracts from dp its mean under p. Raising all scores alike changes nothing, so ds sums to zero over each row.
 
-Differs: a row that may attend to nothing gives zeros, and a zero gradient, where PyTorch gives NaN.
+Differs: a row that may attend to nothing gives zeros and a zero gradient; PyTorch gives NaN.
 """
 import numpy as np
 
 
-def softmax_forward(scores, mask=None):
+def softmax_forward(scores: np.ndarray, mask: np.ndarray | None = None) -> tuple[np.ndarray, tuple]:
     """Turn the last axis of scores into probabilities.
 
     Parameters
@@ -25,17 +25,21 @@ def softmax_forward(scores, mask=None):
 
     Returns
     -------
-    p : ndarray of shape (..., T); each row sums to 1, or to 0 where the mask allows nothing
+    p : ndarray of shape (..., T); each row sums to 1, or to 0 if the mask allows nothing
     cache : (p,), the array returned: do not write into it before the backward
 
     Raises
     ------
     TypeError
-        where the mask is not boolean
+        if the mask is not boolean
+    ValueError
+        if the mask does not broadcast to the shape of scores
     """
     if mask is not None:
         if mask.dtype != bool:
             raise TypeError(f"softmax: expected a boolean mask, True = may attend, got {mask.dtype}: write mask != 0")
+        if mask.ndim > scores.ndim or any(m not in (1, n) for m, n in zip(mask.shape[::-1], scores.shape[::-1], strict=False)):
+            raise ValueError(f"softmax: expected a mask broadcastable to scores {scores.shape}, got {mask.shape}")
         scores = np.where(mask, scores, -np.inf)
     # `initial` is finite, so that a row of -inf becomes exp(-inf) = 0 and not exp(-inf + inf) = NaN
     p = scores - scores.max(axis=-1, keepdims=True, initial=np.finfo(scores.dtype).min)
@@ -47,7 +51,7 @@ def softmax_forward(scores, mask=None):
     return p, (p,)
 
 
-def softmax_backward(dp, cache):
+def softmax_backward(dp: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dscores (..., T) of `softmax_forward`, from dp (..., T). Zero wherever the mask forbids: p is 0 there."""
     (p,) = cache
     dscores = dp - np.vecdot(dp, p)[..., None]

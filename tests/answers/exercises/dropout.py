@@ -1,7 +1,7 @@
-def dropout_forward(x, rate, rng=None):
+def dropout_forward(x, dropout, rng=None):
     if rng is None:
         return x.copy(), None
-    keep = (rng.random(x.shape) >= rate) / (1 - rate)
+    keep = (rng.random(x.shape) >= dropout) / (1 - dropout)
     return x * keep, (keep,)                                    # (1)
 
 
