@@ -38,7 +38,7 @@ def test_shares_of_mixup_follow_beta():
     """Variance of Beta(a, a): 1 / (4 (2 a + 1)). The share of one's own label, where the other is of another class."""
     images, labels = np.zeros((4000, 1, 1, 1)), np.arange(4000)
     for alpha in (0.2, 1.0, 8.0):
-        share = mixup(images, labels, 4000, rng(), alpha)[1][labels, labels]
+        share = mixup(images, labels, 4000, rng(), alpha=alpha)[1][labels, labels]
         assert abs(share.mean() - 0.5) < 0.03
         assert abs(share.var() * 4 * (2 * alpha + 1) - 1) < 0.1
 
@@ -62,7 +62,7 @@ def test_mixup_refuses(change, error, says):
 def test_a_crop_is_one_of_the_shifts_and_every_shift_comes(dtype, pad, flip):
     picture = np.arange(6 * 5 * 2).reshape(6, 5, 2).astype(dtype)
     images = np.repeat(picture[None], 600, axis=0)
-    crops = crop_and_flip(images, rng(), pad, flip)
+    crops = crop_and_flip(images, rng(), pad=pad, flip=flip)
     assert crops.dtype == dtype and crops.shape == images.shape and not np.shares_memory(crops, images)
     wide = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
     shifts = [wide[r : r + 6, c : c + 5] for r in range(2 * pad + 1) for c in range(2 * pad + 1)]
@@ -82,4 +82,4 @@ def test_crop_and_flip_takes_whole_pictures_to_their_own_places():
 @pytest.mark.parametrize(("shape", "pad"), [((4, 4, 1), 2), ((2, 4, 4, 1), -1)])
 def test_crop_and_flip_refuses(shape, pad):
     with pytest.raises(ValueError, match=rf"pad from 0 up, got .* and {pad}"):
-        crop_and_flip(np.zeros(shape), rng(), pad)
+        crop_and_flip(np.zeros(shape), rng(), pad=pad)

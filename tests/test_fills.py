@@ -54,14 +54,14 @@ def test_removed_pixels_dtypes(dtype):
 
 
 @pytest.mark.parametrize(("mask", "size", "message"), [
-    (np.zeros((1, 6)), (5, 6, 2), "2 x 2 do not tile a picture of 5 x 6"),
+    (np.zeros((1, 6)), (5, 6, 2), "2 x 2 do not tile an image of 5 x 6"),
     (np.zeros((1, 6)), (4, 7, 2), "do not tile"),
     (np.zeros((1, 6)), (4, 6, 0), "do not tile"),
     (np.zeros((1, 7)), (4, 6, 2), r"shape \(1, 7\); expected \(B, 6\).*class token"),
     (np.zeros(6), (4, 6, 2), r"shape \(6,\)"),
-    (np.array([[0, 1, 2, 3, 4, 5]]), (4, 6, 2), "other values than 0 .* and 1"),
-    (np.full((1, 6), 0.5), (4, 6, 2), "other values than 0"),
-    (np.full((1, 6), np.nan), (4, 6, 2), "other values than 0"),
+    (np.array([[0, 1, 2, 3, 4, 5]]), (4, 6, 2), "values that are not 0 .* or 1"),
+    (np.full((1, 6), 0.5), (4, 6, 2), "values that are not 0"),
+    (np.full((1, 6), np.nan), (4, 6, 2), "values that are not 0"),
 ])
 def test_removed_pixels_errors(mask, size, message):
     with pytest.raises(ValueError, match=message):
@@ -132,7 +132,7 @@ def test_errors(fill):
         fill(images[0], removed[0])
     removed = removed.copy()
     removed[1] = True
-    with pytest.raises(ValueError, match="picture 1 has no visible pixel"):
+    with pytest.raises(ValueError, match="image 1 has no visible pixel"):
         fill(images, removed)
 
 

@@ -122,7 +122,7 @@ def test_missing_path_lists_the_sources(tmp_path, kind):
 
 @pytest.mark.parametrize("source", [None, 3, b"photos", np.zeros(3)])
 def test_source_of_another_type(source):
-    with pytest.raises(TypeError, match=f"source is a {type(source).__name__}.*'photos'"):
+    with pytest.raises(TypeError, match=f"data is a {type(source).__name__}.*'photos'"):
         load_images(source)
 
 
@@ -147,7 +147,7 @@ def test_folder(tmp_path):
 
 def test_empty_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(ValueError, match=r"no pictures.*\.jpg.*\.png") as caught:
+    with pytest.raises(ValueError, match=r"no images.*\.jpg.*\.png") as caught:
         load_images(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
@@ -185,7 +185,7 @@ GOOD_IDX = idx_bytes(numbers((4, 3, 5)))
     (b"", "starts with nothing"),
     (b"\0\0\x08", "starts with 00 00 08"),
     (b"\x89PNG" + GOOD_IDX[4:], "starts with 89 50 4e 47.*load_picture"),
-    (idx_bytes(numbers((4, 3, 5)), kind=0x0D), "type 0x0d; pictures are unsigned bytes"),
+    (idx_bytes(numbers((4, 3, 5)), kind=0x0D), "type 0x0d; expected 0x08, unsigned bytes"),
     (idx_bytes(numbers((9,))), "holds labels"),
     (idx_bytes(numbers((4, 3))), "2 axes"),
     (idx_bytes(numbers((1, 1, 1, 1, 1))), "5 axes"),
@@ -193,7 +193,7 @@ GOOD_IDX = idx_bytes(numbers((4, 3, 5)))
     (GOOD_IDX[:-1], "cut short: the header says \\(4, 3, 5\\), 76 bytes in all; found 75"),
     (GOOD_IDX + b"\0", "left over.*76 bytes in all; found 77"),
     (bytes([0, 0, 8, 3]) + b"\xff" * 12 + b"\1", "cut short"),
-    (idx_bytes(numbers((0, 3, 5))), "no pictures: shape \\(0, 3, 5\\)"),
+    (idx_bytes(numbers((0, 3, 5))), "no images: shape \\(0, 3, 5\\)"),
     (idx_bytes(numbers((4, 3, 5, 2))), "2 channels; expected 1 or 3"),
     (idx_bytes(numbers((4, 3, 5, 7))), "7 channels; expected 1 or 3.*PyTorch"),
 ])
@@ -240,7 +240,7 @@ def test_npz(tmp_path, shape, save):
     ({"images": numbers((3, 3))}, r"shape \(3, 3\); expected \(N, rows, cols\)"),
     ({"images": numbers((2, 3, 3, 3, 3))}, r"expected \(N, rows, cols\)"),
     ({"images": numbers((2, 3, 32, 32))}, r"32 channels; expected 1 to 16.*PyTorch"),
-    ({"images": numbers((0, 3, 3))}, "no pictures"),
+    ({"images": numbers((0, 3, 3))}, "no images"),
 ])
 def test_npz_errors(tmp_path, arrays, message):
     np.savez(tmp_path / "data.npz", **arrays)
@@ -265,7 +265,7 @@ def test_npz_with_a_damaged_member(tmp_path):
     data = bytearray(path.read_bytes())
     data[3000] ^= 1                                             # in the pixels: the checksum no longer fits
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"data\.npz: cannot be read.*CRC"):
+    with pytest.raises(ValueError, match=r"data\.npz: its images cannot be read.*CRC"):
         load_images(path)
 
 
@@ -426,9 +426,9 @@ def test_load_picture_that_is_none(tmp_path):
     path = tmp_path / "letter.png"
     for data in (b"", b"Dear reader"):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=r"letter\.png: cannot be read as a picture \(Unidentified"):
+        with pytest.raises(ValueError, match=r"letter\.png: cannot be read as an image \(Unidentified"):
             load_picture(path)
-    with pytest.raises(ValueError, match="cannot be read as a picture"):
+    with pytest.raises(ValueError, match="cannot be read as an image"):
         load_picture(tmp_path)                                  # a folder
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_picture(tmp_path / "nowhere.png")

@@ -38,7 +38,7 @@ def test_the_last_fifth_is_for_testing():
 
 def test_sorted_classes_are_noticed():
     labels = np.repeat([0, 1], [8, 2])
-    with pytest.raises(ValueError, match=r"class 'boats', which the first four fifths never.*sorted by class"):
+    with pytest.raises(ValueError, match=r"class 'boats', which is not in the first four fifths.*sorted by class"):
         Labelled(numbers(10, 4, 4, 1), labels, ("cars", "boats")).split()
 
 
@@ -57,7 +57,7 @@ def test_npz(tmp_path, values):
     ({}, "no key 'labels'"),
     ({"labels": np.zeros((4, 2), int)}, r"shape \(4, 2\).*not one-hot"),
     ({"labels": np.zeros(4)}, "type float64.*integers or strings"),
-    ({"labels": np.zeros(3, int)}, "4 pictures, but 3 labels"),
+    ({"labels": np.zeros(3, int)}, "4 images, but 3 labels"),
     ({"labels": np.zeros(4, int)}, "at least two classes, got only '0'"),
     ({"labels": np.array([1, None, 2, 3], object)}, "labels cannot be read.*pickle"),
 ])
@@ -97,11 +97,11 @@ LABELS = idx(np.arange(5, dtype=np.uint8))
 
 @pytest.mark.parametrize(("content", "message"), [
     (b"", "starts with nothing"),
-    (idx(numbers(5, 4, 4)), "starts with 00 00 08 03"),
-    (LABELS[:-1], "the header says 5 labels, 13 bytes in all; found 12"),
-    (LABELS + b"x", "found 14"),
-    (b"\0\0\x08\x01\xff\xff\xff\xff", "4294967295 labels"),
-    (LABELS[:6], "labels, .* found 6"),
+    (idx(numbers(5, 4, 4)), r"3 axes; expected labels, one axis \(N,\)"),
+    (LABELS[:-1], r"cut short: the header says \(5,\), 13 bytes in all; found 12"),
+    (LABELS + b"x", "left over.*found 14"),
+    (b"\0\0\x08\x01\xff\xff\xff\xff", "cut short.*4294967295"),
+    (LABELS[:6], "cut short: 6 bytes"),
     (gzip.compress(LABELS)[:-9], "gzip file cut short"),
 ])
 def test_idx_with_bad_labels(tmp_path, content, message):
@@ -142,7 +142,7 @@ def test_openml_without_classes(monkeypatch, target, message):
 
 def test_pictures_without_labels(tmp_path):
     for data in ("photos", str(tmp_path)):
-        with pytest.raises(ValueError, match="pictures without labels; expected 'digits'"):
+        with pytest.raises(ValueError, match="images without labels; expected 'digits'"):
             load_labelled(data)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_labelled(str(tmp_path / "nowhere"))

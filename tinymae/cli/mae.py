@@ -1,27 +1,28 @@
 """Commands of the masked autoencoder: demo, train mae, reconstruct."""
 from pathlib import Path
 
+from tinymae.images.sources import KNOWN, SOURCES, Source, find_source
+
 _MAE_SIZES = (
     "patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads",
 )
 
 
 def _training_options(parser):
-    parser.add_argument(
-        "--data", default="photos", help="photos, digits, openml:NAME, or a path: folder of pictures, IDX file (.gz), .npz"
-    )
+    parser.add_argument("--data", default="photos", help=KNOWN)
     parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of the patches to hide, in [0, 1)")
     parser.add_argument("--norm-pix-loss", action="store_true", help="predict each patch without its mean and contrast")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="train for so many steps: the same result every time")
-    length.add_argument("--minutes", type=float, help="train for so long (default: 2.5, digits 0.5)")
+    default = f"default: {Source.mae_minutes}, digits {SOURCES['digits'].mae_minutes}"
+    length.add_argument("--minutes", type=float, help=f"train for so long ({default})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="default: one for each core")
 
 
 def _length(data, steps, minutes):
     if steps is None and minutes is None:
-        minutes = 0.5 if data == "digits" else 2.5
+        minutes = find_source(data).mae_minutes
     return {"steps": steps, "minutes": minutes}
 
 

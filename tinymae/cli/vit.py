@@ -2,7 +2,8 @@
 import argparse
 from pathlib import Path
 
-_LABELLED = "digits, openml:NAME, an IDX file of pictures with its labels beside it, or an .npz with images and labels"
+from tinymae.images.sources import KNOWN_LABELLED as _LABELLED
+from tinymae.images.sources import SOURCES, Source, find_source
 
 
 def add_train(models):
@@ -13,7 +14,8 @@ def add_train(models):
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=int, help="go through the pictures so many times")
     length.add_argument("--steps", type=int, help="train for so many steps")
-    length.add_argument("--minutes", type=float, help="train for so long (default: 9, digits 1)")
+    default = f"default: {Source.vit_minutes}, digits {SOURCES['digits'].vit_minutes}"
+    length.add_argument("--minutes", type=float, help=f"train for so long ({default})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="default: one for each core")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model, vit.npz")
@@ -37,7 +39,7 @@ def _train_vit(data, from_folder, epochs, steps, minutes, seed, threads, out, re
 
     labelled = load_labelled(data)
     if epochs is None and steps is None and minutes is None:
-        minutes = 1 if data == "digits" else 9
+        minutes = find_source(data).vit_minutes
     settings = None                                             # a resumed run goes on with its own
     given = {name: value for name, value in options.items() if value is not None}
     if given or not resume:

@@ -1,28 +1,28 @@
-"""Three fills of the removed pixels that learn nothing: what a masked autoencoder has to beat.
+"""Three ways to fill removed pixels without learning: the baselines of a masked autoencoder.
 
-A reconstruction looks good on its own.  The honest question is how much better it is than what the visible pixels give
-away for free:
+A reconstruction can look good by itself. The question is how much better it is than what follows from the visible pixels
+without any model:
 
-    mean      each picture's average visible colour: the best constant, for squared error on those pixels
+    mean      the image's average visible colour: the best constant, for squared error on those pixels
     nearest   the closest visible pixel: colour is smooth, so a neighbour is a good guess
-    linear    a sheet stretched over the visible pixels, flat within each triangle of three of them
+    linear    linear interpolation between visible pixels, within triangles of three of them
 
-All three read the visible pixels only and leave them as they are.  Their error is measured on the removed
-pixels alone, as the loss of MAE is (He et al. 2021, section 3).
+All three read only the visible pixels and leave them unchanged. Their error is measured on the removed pixels alone, as the
+loss of MAE is (He et al. 2021, section 3).
 """
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator
 from scipy.ndimage import distance_transform_edt
 
 
-def removed_pixels(mask, rows, cols, patch_size):
-    """The mask of an MAE, one number a patch, as one truth value a pixel.
+def removed_pixels(mask: np.ndarray, rows: int, cols: int, patch_size: int) -> np.ndarray:
+    """The mask of an MAE, one number for each patch, as one boolean for each pixel.
 
     Parameters
     ----------
     mask : ndarray (B, N), 1 = removed, 0 = visible; patches in row-major order
-    rows, cols : int, the size of the pictures
-    patch_size : int, the side of a patch; divides rows and cols
+    rows, cols : the size of the images
+    patch_size : the side of a patch; divides rows and cols
 
     Returns
     -------
@@ -31,22 +31,22 @@ def removed_pixels(mask, rows, cols, patch_size):
     Raises
     ------
     ValueError
-        when the patches do not tile the picture, N is not their number, or mask holds other values than 0 and 1
+        if the patches do not tile the image, N is not their number, or mask holds values that are not 0 or 1
     """
     if patch_size < 1 or rows % patch_size or cols % patch_size:
-        raise ValueError(f"patches of {patch_size} x {patch_size} do not tile a picture of {rows} x {cols}")
+        raise ValueError(f"patches of {patch_size} x {patch_size} do not tile an image of {rows} x {cols}")
     down, across = rows // patch_size, cols // patch_size
     if mask.ndim != 2 or mask.shape[1] != down * across:
         raise ValueError(f"mask has shape {mask.shape}; expected (B, {down * across}), one number for each of the "
                          f"{down} x {across} patches (is a class token counted?)")
     if not np.isin(mask, (0, 1)).all():
-        raise ValueError("mask holds other values than 0 (visible) and 1 (removed); is it a list of patch indices?")
+        raise ValueError("mask holds values that are not 0 (visible) or 1 (removed); is it a list of patch indices?")
     grid = mask.astype(bool).reshape(len(mask), down, across)
     return grid.repeat(patch_size, axis=1).repeat(patch_size, axis=2)       # (B, rows, cols)
 
 
-def mean_fill(images, removed):
-    """Give removed pixels the mean of the picture's own visible pixels, channel by channel.
+def mean_fill(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """Give removed pixels the mean of the image's own visible pixels, channel by channel.
 
     Parameters
     ----------
@@ -55,61 +55,61 @@ def mean_fill(images, removed):
 
     Returns
     -------
-    filled : ndarray (B, rows, cols, C), dtype of images; visible pixels untouched
+    filled : ndarray (B, rows, cols, C), dtype of images; visible pixels unchanged
 
     Raises
     ------
     TypeError
-        when images are not floats or removed is not boolean
+        if images are not floats or removed is not boolean
     ValueError
-        when shapes do not match, or a picture has no visible pixel
+        if shapes do not match, or an image has no visible pixel
     """
     _check(images, removed)
     filled = images.copy()
-    for picture, gone in zip(filled, removed, strict=True):
-        picture[gone] = picture[~gone].mean(axis=0, dtype=np.float64)       # (C,)
+    for image, hidden in zip(filled, removed, strict=True):
+        image[hidden] = image[~hidden].mean(axis=0, dtype=np.float64)           # (C,)
     return filled
 
 
-def nearest_fill(images, removed):
-    """Give each removed pixel the value of the visible pixel nearest to it (Euclidean; of equals, any one).
+def nearest_fill(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """Give each removed pixel the value of the nearest visible pixel (Euclidean distance; any one of several nearest).
 
     Parameters, returns and errors are those of `mean_fill`.
     """
     _check(images, removed)
     filled = images.copy()
-    for picture, gone in zip(filled, removed, strict=True):
-        _fill_nearest(picture, gone)
+    for image, hidden in zip(filled, removed, strict=True):
+        _fill_nearest(image, hidden)
     return filled
 
 
-def linear_fill(images, removed):
+def linear_fill(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """Interpolate removed pixels linearly between visible ones, on their Delaunay triangulation.
 
-    Outside the convex hull of the visible pixels there is nothing to interpolate between, so the nearest one is taken;
-    so it is for a whole picture whose visible pixels are fewer than three, or lie on one line.
+    Outside the convex hull of the visible pixels there is nothing to interpolate between, so the nearest one is taken. So it
+    is for a whole image with fewer than three visible pixels, or with all of them on one line.
 
     Parameters, returns and errors are those of `mean_fill`.
 
-    Differs: on a pixel grid many triangulations are Delaunay (the four corners of a square lie on one circle); this is
-    Qhull's choice.  Another choice moves values within those squares, not the visible pixels.
+    Differs: on a pixel grid many triangulations are Delaunay (the four corners of a square lie on one circle); this one is
+    Qhull's. A different one changes values within those squares, not the visible pixels.
     """
     _check(images, removed)
     filled = images.copy()
-    for picture, gone in zip(filled, removed, strict=True):
-        points = np.argwhere(~gone)                             # (K, 2) row, col
-        sheet = None if _on_one_line(points) else LinearNDInterpolator(points, picture[~gone])
-        _fill_nearest(picture, gone)
+    for image, hidden in zip(filled, removed, strict=True):
+        points = np.argwhere(~hidden)                           # (K, 2) row, col
+        sheet = None if _on_one_line(points) else LinearNDInterpolator(points, image[~hidden])
+        _fill_nearest(image, hidden)
         if sheet:
-            values = sheet(np.argwhere(gone))                   # (removed, C), NaN outside the hull
-            picture[gone] = np.where(np.isnan(values), picture[gone], values)
+            values = sheet(np.argwhere(hidden))                 # (removed, C), NaN outside the hull
+            image[hidden] = np.where(np.isnan(values), image[hidden], values)
     return filled
 
 
-def _fill_nearest(picture, gone):
-    """Fill one picture (rows, cols, C) of ours in place."""
-    row, col = distance_transform_edt(gone, return_distances=False, return_indices=True)    # each (rows, cols)
-    picture[gone] = picture[row[gone], col[gone]]
+def _fill_nearest(image, hidden):
+    """Fill one image (rows, cols, C) in place: a copy that `nearest_fill` or `linear_fill` made."""
+    row, col = distance_transform_edt(hidden, return_distances=False, return_indices=True)    # each (rows, cols)
+    image[hidden] = image[row[hidden], col[hidden]]
 
 
 def _on_one_line(points):
@@ -123,10 +123,10 @@ def _check(images, removed):
     if images.dtype.kind != "f":
         raise TypeError(f"images are {images.dtype}; expected floats (to_pixels makes them)")
     if removed.dtype != bool:
-        raise TypeError(f"removed is {removed.dtype}; expected bool, one value a pixel (removed_pixels makes it)")
+        raise TypeError(f"removed is {removed.dtype}; expected bool, one value for each pixel (removed_pixels makes it)")
     if images.ndim != 4 or removed.shape != images.shape[:3]:
         raise ValueError(f"images have shape {images.shape} and removed {removed.shape}; expected (B, rows, cols, C) "
                          "and (B, rows, cols)")
     blind = removed.all(axis=(1, 2))
     if blind.any():
-        raise ValueError(f"picture {int(blind.argmax())} has no visible pixel: there is nothing to fill it from")
+        raise ValueError(f"image {int(blind.argmax())} has no visible pixel: there is nothing to fill it from")

@@ -1,36 +1,46 @@
-"""One image: read, resize, and turn into pixels for a model and back."""
+"""One image: read it, resize it, turn it into pixels for a model, and back.
+
+An *image* is uint8 of shape (rows, cols, C), 0 black and 255 white. *Pixels* are the same array as floats around 0, which is
+what a model takes:
+
+    (1)  pixels = (image / 255 - MEAN) / STD
+
+Differs: the MAE code normalises each colour by its own ImageNet mean and standard deviation. Here one pair near the ImageNet
+values serves all channels, so that (1) fits grey images too and undoing it needs no table.
+"""
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 MEAN = 0.45                     # the average over the three ImageNet channel means is 0.449
-STD = 0.25                      # ... and over their deviations 0.226; a power of two is exact in floating point
+STD = 0.25                      # ... and over their standard deviations 0.226; a power of two is exact in floating point
 
 
-def load_picture(path):
-    """One picture file, in colour, the way a viewer shows it.
+def load_picture(path: Path | str) -> np.ndarray:
+    """One image file, in colour, as a viewer shows it.
 
-    Transparent parts lie on white.  The orientation that the camera noted (EXIF) is applied.  16-bit grey is scaled by
-    its bit depth, 65535 -> 255.  Pillow's modes I (integers; a 16-bit PGM comes as one) and F (floats) have no fixed
-    white, so their own smallest value becomes 0 and their largest 255; one flat value becomes 0.  Of an animation, the
-    first frame.
+    Transparent parts become white. The orientation that the camera recorded (EXIF) is applied. 16-bit grey is scaled by its
+    bit depth, 65535 -> 255. Pillow's modes I (integers; a 16-bit PGM is read as one) and F (floats) have no fixed white, so
+    their own smallest value becomes 0 and their largest 255; a constant image becomes 0. Of an animation, the first frame
+    is read.
 
     Parameters
     ----------
-    path : str or path, of any format that Pillow reads
+    path : of any format that Pillow reads
 
     Returns
     -------
-    picture : ndarray uint8 (rows, cols, 3)
+    image : ndarray uint8 (rows, cols, 3)
 
     Raises
     ------
     FileNotFoundError
-        when there is no such file
+        if there is no such file
     ValueError
-        naming the file and the reason: not a picture, cut short, too large to be honest (Pillow's limit against
-        decompression bombs), or floats that are not finite
+        if the file is not an image, is cut short, is above Pillow's limit against decompression bombs, or holds floats that
+        are not finite; the message names the file and the reason
     """
     picture = _decode(path)
     if picture.mode == "F" or picture.mode.startswith("I"):                 # I, I;16, I;16B ...
@@ -46,7 +56,7 @@ def _decode(path):
     """The file as a Pillow image, decoded to the last row, upright."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on and refuses from twice that: large photos are fine, bombs are not.
+            # Pillow warns from 89 megapixels on and refuses from twice that: large photos are allowed, bombs are not.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 picture.load()
@@ -54,31 +64,31 @@ def _decode(path):
     except FileNotFoundError:
         raise
     except Exception as error:              # decoders raise OSError, SyntaxError, struct.error, IndexError, ...
-        raise ValueError(f"{path}: cannot be read as a picture ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from error
 
 
 def _deep_grey(values, path):
-    """uint8 (rows, cols) from the values of a grey picture with more than 8 bits."""
+    """uint8 (rows, cols) from the values of a grey image with more than 8 bits."""
     if values.dtype.itemsize == 2:
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)   # 65535 / 255 = 257; + 128 rounds
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
-        raise ValueError(f"{path}: float picture with values that are not finite; it cannot be scaled to 0..255")
+        raise ValueError(f"{path}: float image with values that are not finite; it cannot be scaled to 0..255")
     low, high = values.min(), values.max()
     scale = 255 / (high - low) if high > low else 0.0
     return np.rint((values - low) * scale).astype(np.uint8)
 
 
-def resize_picture(picture, size):
-    """The central square of a picture, scaled to size x size.
+def resize_picture(picture: np.ndarray, size: int) -> np.ndarray:
+    """The central square of an image, scaled to size x size; an image of this size comes back as a copy.
 
-    Lanczos with its window widened to the shrinking factor, so every pixel of the square counts and fine texture turns
-    grey instead of into false patterns.
+    The filter is Lanczos with its window widened to the shrinking factor: every pixel of the square counts, and fine texture
+    becomes grey, not a false pattern.
 
     Parameters
     ----------
-    picture : ndarray uint8 (rows, cols, C), C 1 or 3
-    size : int, at least 1
+    picture : ndarray uint8 (rows, cols, C), C 1 or 3; any C if it need not be scaled
+    size : at least 1
 
     Returns
     -------
@@ -87,18 +97,19 @@ def resize_picture(picture, size):
     Raises
     ------
     TypeError
-        when the picture is not uint8
+        if the image is not uint8
     ValueError
-        when its shape or the size does not fit
+        if its shape or the size does not fit
 
-    Differs: the MAE code evaluates with bicubic scaling to a larger picture, then a central crop; here nothing of the
-    square is cut off.
+    Differs: the MAE code evaluates with bicubic scaling to a larger image, then a central crop; here the whole square is used.
     """
     _check_bytes(picture)
-    if picture.ndim != 3 or picture.shape[2] not in (1, 3) or not picture.size:
-        raise ValueError(f"picture has shape {picture.shape}; expected (rows, cols, C), C 1 or 3")
     if size < 1:
         raise ValueError(f"size is {size}; expected at least 1")
+    if picture.ndim == 3 and picture.shape[:2] == (size, size):
+        return picture.copy()
+    if picture.ndim != 3 or picture.shape[2] not in (1, 3) or not picture.size:
+        raise ValueError(f"image has shape {picture.shape}; expected (rows, cols, C), C 1 or 3, to be scaled")
     rows, cols, channels = picture.shape
     side = min(rows, cols)
     top, left = (rows - side) // 2, (cols - side) // 2
@@ -108,14 +119,16 @@ def resize_picture(picture, size):
     return np.array(resized).reshape(size, size, channels)
 
 
-def to_pixels(pictures, dtype=np.float32, mean=MEAN, std=STD):
-    """Bytes to the floats that a model sees: equation (1).
+def to_pixels(
+    pictures: np.ndarray, dtype: np.dtype | type = np.float32, mean: float | np.ndarray = MEAN, std: float | np.ndarray = STD,
+) -> np.ndarray:
+    """Bytes to the floats that a model takes: equation (1).
 
     Parameters
     ----------
     pictures : ndarray uint8, any shape
     dtype : float32 or float64
-    mean, std : float, or ndarrays of shape (C,), for models of others
+    mean, std : numbers, or ndarrays of shape (C,) for published models
 
     Returns
     -------
@@ -124,7 +137,7 @@ def to_pixels(pictures, dtype=np.float32, mean=MEAN, std=STD):
     Raises
     ------
     TypeError
-        when pictures are not uint8, or dtype is neither float32 nor float64
+        if pictures are not uint8, or dtype is neither float32 nor float64
     """
     _check_bytes(pictures)
     if np.dtype(dtype) not in (np.float32, np.float64):
@@ -136,8 +149,8 @@ def to_pixels(pictures, dtype=np.float32, mean=MEAN, std=STD):
     return pixels
 
 
-def to_picture(pixels, mean=MEAN, std=STD):
-    """The inverse of `to_pixels`: floats to bytes, and what lies outside black and white is clipped.
+def to_picture(pixels: np.ndarray, mean: float | np.ndarray = MEAN, std: float | np.ndarray = STD) -> np.ndarray:
+    """The inverse of `to_pixels`: floats to bytes; values outside black and white are clipped.
 
     Parameters
     ----------
@@ -151,15 +164,15 @@ def to_picture(pixels, mean=MEAN, std=STD):
     Raises
     ------
     TypeError
-        when pixels are not floats
+        if pixels are not floats
     ValueError
-        when a pixel is NaN or infinite
+        if a pixel is NaN or infinite
     """
     if pixels.dtype.kind != "f":
-        raise TypeError(f"pixels are {pixels.dtype}; expected floats, as to_pixels or a model gives them")
+        raise TypeError(f"pixels are {pixels.dtype}; expected floats, as to_pixels or a model returns them")
     if not np.isfinite(pixels).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(pixels))} of {pixels.size} pixels are NaN or infinite; "
-                         "a model that gives them has diverged (try a smaller learning rate)")
+                         "a model that outputs them has diverged (try a smaller learning rate)")
     mean, std = (np.asarray(value, pixels.dtype) for value in (mean, std))
     light = np.clip(pixels, -mean / std, (1 - mean) / std)      # before scaling: a huge float cannot overflow
     light *= std
@@ -170,4 +183,4 @@ def to_picture(pixels, mean=MEAN, std=STD):
 
 def _check_bytes(pictures):
     if pictures.dtype != np.uint8:
-        raise TypeError(f"pictures are {pictures.dtype}; expected uint8, 0..255 (floats come back with to_picture)")
+        raise TypeError(f"images are {pictures.dtype}; expected uint8, 0..255 (to_picture makes bytes of floats)")

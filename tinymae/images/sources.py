@@ -1,16 +1,14 @@
-"""Pictures: where they come from, and the two forms they take.
+"""Where images come from: data sets with a name, OpenML, folders and files, each with labels if it has any.
 
-A *picture* is what a file holds: uint8 of shape (rows, cols, C), 0 black and 255 white, C = 1 (grey) or 3
-(red, green, blue).  *Pixels* are what a model sees: the same array as floats around 0,
+An *image* here is what a file holds: uint8 of shape (rows, cols, C), 0 black and 255 white, C = 1 (grey) or 3 (red, green,
+blue). `pixels.to_pixels` makes *pixels* of it, the floats around 0 that a model takes.
 
-    (1)  pixels = (picture / 255 - MEAN) / STD
+    "digits", "openml:NAME", a path  --find_source-->  Source  --load()-->  list of images
+                                                               --load_labels()-->  one label for each
 
-Every source ends as a picture, whatever the file's own convention was: channel order, bit depth, transparency, the
-camera held sideways.  Nothing is guessed: a file that is cut short, or of another kind than its name says, is an error
-that names the file, because a wrong picture trains a model just as quietly as a right one.
-
-Differs: the MAE code normalises each colour by its own ImageNet mean and deviation; (1) has one pair for all channels,
-near the ImageNet values, so that it fits grey pictures too and undoing it needs no table.
+Every source gives images of this one form, whatever its own convention: channel order, bit depth, transparency, a camera held
+sideways. Nothing is guessed: a file that is cut short, or of another type than its name says, is an error that names the file,
+because a wrong image trains a model just as quietly as a right one.
 """
 import gzip
 import importlib.util
@@ -19,6 +17,9 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,67 +28,23 @@ from PIL import Image
 from tinymae.images.pixels import load_picture
 
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-LARGEST = 800                   # pixels along the longer side of a picture from a folder
-SOURCES = ("'photos', 'digits', 'openml:NAME', a folder of pictures, an IDX file (also .gz) "
-           "or an .npz file with the key 'images'")
+LONGEST_SIDE = 800              # pixels, of an image from a folder
 
 
-def load_images(source):
-    """All the pictures of a source.
+@dataclass(frozen=True)
+class Source:
+    """How to load a data set, and how long a model trains on it if no length is given."""
 
-    Parameters
-    ----------
-    source : str or path
-        'photos': scikit-learn's two sample photos, a Chinese temple and a flower.  'digits': scikit-learn's 1797
-        handwritten digits, 8 x 8.  'openml:NAME': a data set of square pictures from openml.org, such as
-        'openml:mnist_784' or 'openml:CIFAR_10'; it is downloaded once, then kept by scikit-learn.  Anything else is a
-        path: a folder of pictures (in the order of their names, without its subfolders; reduced to at most 800 pixels
-        along the longer side, so that a thousand fit into memory), an IDX file as MNIST has them, or an .npz file with
-        `images` (N, rows, cols) or (N, rows, cols, C), uint8.  A folder that is called digits is './digits'.
-
-    Returns
-    -------
-    pictures : list of ndarray uint8, each (rows, cols, C); C is 1 or 3, in an .npz file 1 to 16
-
-    Raises
-    ------
-    FileNotFoundError
-        when the path does not exist
-    OSError
-        when OpenML, the one source that needs the network, does not deliver
-    TypeError
-        when `source` is neither a string nor a path
-    ValueError
-        naming the file or data set that is damaged, empty, or not made of pictures
-    """
-    if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(f"source is a {type(source).__name__}; expected one of {SOURCES}")
-    if source == "photos":
-        return _sklearn_photos()
-    if source == "digits":
-        return list(digits()[0])
-    if isinstance(source, str) and source.startswith("openml:"):
-        return _openml(source.removeprefix("openml:"))
-    path = Path(source)
-    if path.is_dir():
-        return _folder(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file or folder {str(source)!r}; known sources are {SOURCES}")
-    if path.suffix.lower() == ".npz":
-        return _npz(path)
-    return _idx(path)
+    load: Callable[[], list[np.ndarray]]
+    load_labels: Callable[[], np.ndarray] | None = None     # None: images without labels
+    mae_minutes: float = 2.5
+    vit_minutes: float = 9
 
 
-def _sklearn_photos():
-    from sklearn.datasets import load_sample_images
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's handwritten digits, always shuffled in the same way: images uint8 (1797, 8, 8, 1), labels (1797,).
 
-    return [np.array(photo) for photo in load_sample_images().images]
-
-
-def digits():
-    """scikit-learn's handwritten digits, shuffled once and for all: pictures uint8 (1797, 8, 8, 1), and what they show (1797,).
-
-    In the file's own order the last fifth is by other writers than the rest, which asks a model that is judged by it for more.
+    In the file's own order the last fifth is by different writers than the rest, which makes it a harder test set.
     """
     from sklearn.datasets import load_digits
 
@@ -97,16 +54,101 @@ def digits():
     return images[order, ..., None], data.target[order]
 
 
-def _openml(name):
+def _photos():
+    from sklearn.datasets import load_sample_images
+
+    return [np.array(photo) for photo in load_sample_images().images]
+
+
+SOURCES = {
+    "photos": Source(_photos),
+    "digits": Source(lambda: list(digits()[0]), lambda: digits()[1], mae_minutes=0.5, vit_minutes=1),
+}
+KNOWN = (
+    f"{', '.join(map(repr, SOURCES))}, 'openml:NAME', a folder of images, an IDX file (also .gz) or an .npz file with the key "
+    "'images'"
+)
+KNOWN_LABELLED = (
+    f"{', '.join(repr(name) for name, source in SOURCES.items() if source.load_labels)}, 'openml:NAME', an IDX file of images "
+    "(also .gz) with its labels beside it, or an .npz file with the keys 'images' and 'labels'"
+)
+
+
+def find_source(data: str | os.PathLike) -> Source:
+    """The source that a name or a path stands for; nothing is loaded yet.
+
+    Parameters
+    ----------
+    data
+        'photos': scikit-learn's two sample photos, a Chinese temple and a flower. 'digits': scikit-learn's 1797 handwritten
+        digits, 8 x 8. 'openml:NAME': a data set of square images from openml.org, such as 'openml:mnist_784' or
+        'openml:CIFAR_10', with its target as labels; it is downloaded once, then kept by scikit-learn. Anything else is a path:
+        a folder of images (in the order of their names, without its subfolders; reduced to at most 800 pixels along the longer
+        side, so that a thousand fit into memory); an IDX file, as MNIST has them, where train-images-idx3-ubyte(.gz) has its
+        labels beside it in train-labels-idx1-ubyte(.gz); or an .npz file with `images` (N, rows, cols) or (N, rows, cols, C),
+        uint8, and perhaps `labels` (N,), integers or strings. A folder that is called digits is './digits'.
+
+    Raises
+    ------
+    FileNotFoundError
+        if `data` is neither a known name nor an existing path
+    TypeError
+        if `data` is neither a string nor a path
+    """
+    if not isinstance(data, (str, os.PathLike)):
+        raise TypeError(f"data is a {type(data).__name__}; expected one of {KNOWN}")
+    if data in SOURCES:
+        return SOURCES[data]
+    if isinstance(data, str) and data.startswith("openml:"):
+        name = data.removeprefix("openml:")
+        return Source(partial(_openml, name), partial(_openml_labels, name))
+    path = Path(data)
+    if path.is_dir():
+        return Source(partial(_folder, path))
+    if not path.exists():
+        raise FileNotFoundError(f"no file or folder {str(data)!r}; known sources are {KNOWN}")
+    if path.suffix.lower() == ".npz":
+        return Source(partial(_npz, path), partial(_npz_labels, path))
+    return Source(partial(_idx, path), partial(_idx_labels, path))
+
+
+def load_images(data: str | os.PathLike) -> list[np.ndarray]:
+    """All the images of a source.
+
+    Parameters
+    ----------
+    data : as in `find_source`
+
+    Returns
+    -------
+    images : list of ndarray uint8, each (rows, cols, C); C is 1 or 3, in an .npz file 1 to 16
+
+    Raises
+    ------
+    FileNotFoundError, TypeError
+        as `find_source`
+    OSError
+        if OpenML, the one source that needs the network, does not deliver
+    ValueError
+        if a file or data set is damaged, empty, or holds no images; the message names it
+    """
+    return find_source(data).load()
+
+
+def _fetch(name):
     from sklearn.datasets import fetch_openml
 
     try:
-        rows = fetch_openml(name, as_frame=False).data
-    except Exception as error:              # sockets, HTTP, checksums, parsers: each raises its own kind
+        return fetch_openml(name, as_frame=False)
+    except Exception as error:              # sockets, HTTP, checksums, parsers: each raises its own type
         raise OSError(f"could not get {name!r} from openml.org ({type(error).__name__}: {error}). OpenML is the one "
                       f"source that needs the network: check the connection, and the name on openml.org") from error
+
+
+def _openml(name):
+    rows = _fetch(name).data
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "uif" or not rows.size:
-        raise ValueError(f"openml:{name} is not a dense table of numbers, one picture a row")
+        raise ValueError(f"openml:{name} is not a dense table of numbers, one image in each row")
     in_range = rows.min() >= 0 and rows.max() <= 255            # False for NaN
     if not in_range or (rows.astype(np.uint8) != rows).any():
         raise ValueError(f"openml:{name} holds values from {rows.min()} to {rows.max()}; expected whole numbers 0..255")
@@ -115,10 +157,18 @@ def _openml(name):
     channels = 3 if width % 3 == 0 and _is_square(width // 3) else 1        # never both: 3 is not a ratio of squares
     if not _is_square(width // channels):
         raise ValueError(f"openml:{name} has rows of {width} values; expected S*S (grey) or S*S*3 (colour), "
-                         "a square picture a row")
+                         "a square image in each row")
     side = math.isqrt(width // channels)
     planes = pixels.reshape(-1, channels, side, side)             # all red, then all green, then all blue
     return list(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)))         # (N, rows, cols, C)
+
+
+def _openml_labels(name):
+    target = _fetch(name).target            # by now from scikit-learn's cache
+    if target is None:
+        raise ValueError(f"openml:{name}: this data set names no target: it has images, but no labels")
+    target = np.asarray(target)
+    return _checked(target.astype(str) if target.dtype == object else target, f"openml:{name}")
 
 
 def _is_square(number):
@@ -128,32 +178,50 @@ def _is_square(number):
 def _folder(path):
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
     if not files:
-        raise ValueError(f"{path}: no pictures in this folder; looked for {' '.join(PICTURE_SUFFIXES)}, "
+        raise ValueError(f"{path}: no images in this folder; expected names in {' '.join(PICTURE_SUFFIXES)}, "
                          "not in subfolders")
     return [_reduced(load_picture(file)) for file in files]
 
 
-def _reduced(picture):
-    """The picture, no side above LARGEST: a thousand of them fit into memory."""
-    image = Image.fromarray(picture)
-    image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+def _reduced(image):
+    """The image, no side above LONGEST_SIDE: a thousand of them fit into memory."""
+    image = Image.fromarray(image)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     return np.array(image)
 
 
 def _idx(path):
+    images = _idx_array(path)
+    if images.ndim == 1:
+        raise ValueError(f"{path}: an IDX file with one axis holds labels; images are in the file with 'images' in its name")
+    if images.ndim not in (3, 4):
+        raise ValueError(f"{path}: IDX array with {images.ndim} axes; expected 3 (N, rows, cols) or 4 (N, rows, cols, C)")
+    return _split(images, path, channels=(1, 3))
+
+
+def _idx_labels(path):
+    """The labels that lie beside an IDX file of images."""
+    name = path.name.replace("images", "labels").replace("idx3", "idx1")
+    bare = name.removesuffix(".gz")
+    found = [file for file in (path.with_name(name), path.with_name(bare), path.with_name(f"{bare}.gz"))
+             if file.is_file() and file != path]
+    if not found:
+        raise FileNotFoundError(f"{path}: expected its labels beside it, in {name}")
+    labels = _idx_array(found[0])
+    if labels.ndim != 1:
+        raise ValueError(f"{found[0]}: IDX array with {labels.ndim} axes; expected labels, one axis (N,)")
+    return labels
+
+
+def _idx_array(path):
     """IDX, the format of MNIST: 0, 0, type, ndim, then ndim sizes of 4 bytes (big-endian), then the values."""
     data = _unpacked_bytes(path)
     if len(data) < 4 or data[:2] != b"\0\0":
         raise ValueError(f"{path}: starts with {data[:4].hex(' ') or 'nothing'}, an IDX file with 00 00; expected one "
-                         f"of {SOURCES} (one picture alone: load_picture)")
-    kind, ndim = data[2], data[3]
-    if kind != 0x08:
-        raise ValueError(f"{path}: IDX values of type 0x{kind:02x}; pictures are unsigned bytes, 0x08")
-    if ndim == 1:
-        raise ValueError(f"{path}: an IDX file with one axis holds labels; the pictures are in the file with 'images' "
-                         "in its name")
-    if ndim not in (3, 4):
-        raise ValueError(f"{path}: IDX array with {ndim} axes; expected 3 (N, rows, cols) or 4 (N, rows, cols, C)")
+                         f"of {KNOWN} (a single image: load_picture)")
+    code, ndim = data[2], data[3]
+    if code != 0x08:
+        raise ValueError(f"{path}: IDX values of type 0x{code:02x}; expected 0x08, unsigned bytes")
     start = 4 + 4 * ndim
     if len(data) < start:
         raise ValueError(f"{path}: cut short: {len(data)} bytes, but the header alone takes {start}")
@@ -162,8 +230,7 @@ def _idx(path):
     if len(data) != expected:
         fault = "cut short" if len(data) < expected else "bytes are left over"
         raise ValueError(f"{path}: {fault}: the header says {shape}, {expected} bytes in all; found {len(data)}")
-    images = np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-    return _split(images, path, channels=(1, 3))
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def _unpacked_bytes(path):
@@ -177,19 +244,7 @@ def _unpacked_bytes(path):
 
 
 def _npz(path):
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError(f"{path}: not an .npz archive, or cut short; np.savez(path, images=images) writes one")
-        file.seek(0)
-        try:
-            archive = np.load(file, allow_pickle=False)
-            images = archive["images"] if "images" in archive.files else None
-        except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path}: cannot be read ({error})") from error
-    if images is None:
-        raise ValueError(f"{path}: no key 'images'; found {archive.files}")
-    if not isinstance(images, np.ndarray):
-        raise ValueError(f"{path}: its member 'images' is not a NumPy array")
+    images = _npz_array(path, "images")
     if images.dtype != np.uint8:
         raise ValueError(f"{path}: images are {images.dtype}; expected uint8, 0..255. Floats from 0 to 1 are stored as "
                          "(images * 255).round().astype(np.uint8)")
@@ -198,10 +253,40 @@ def _npz(path):
     return _split(images, path, channels=range(1, 17))
 
 
+def _npz_labels(path):
+    return _checked(_npz_array(path, "labels"), path)
+
+
+def _npz_array(path, key):
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{path}: not an .npz archive, or cut short; np.savez(path, images=images) writes one")
+        file.seek(0)
+        try:
+            archive = np.load(file, allow_pickle=False)
+            array = archive[key] if key in archive.files else None
+        except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path}: its {key} cannot be read ({error})") from error
+    if array is None:
+        raise ValueError(f"{path}: no key {key!r}; found {archive.files}")
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: its member {key!r} is not a NumPy array")
+    return array
+
+
+def _checked(labels, source):
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise ValueError(
+            f"{source}: labels of shape {labels.shape} and type {labels.dtype}; expected (N,) integers or strings, one for "
+            "each image: class numbers, not one-hot rows"
+        )
+    return labels
+
+
 def _split(images, path, channels):
-    """Cut (N, rows, cols) or (N, rows, cols, C) into a list of N pictures that belong to the caller."""
+    """Cut (N, rows, cols) or (N, rows, cols, C) into a list of N images that belong to the caller."""
     if not images.size:
-        raise ValueError(f"{path}: no pictures: shape {images.shape}")
+        raise ValueError(f"{path}: no images: shape {images.shape}")
     if images.ndim == 3:
         images = images[..., None]                              # (N, rows, cols, 1)
     if images.shape[3] not in channels:
@@ -214,19 +299,19 @@ def _listed(channels):
     return f"{channels[0]} or {channels[1]}" if len(channels) == 2 else f"{channels[0]} to {channels[-1]}"
 
 
-def unseen_photo():
-    """A photo that no model here was trained on: Grace Hopper, from matplotlib's sample data.
+def unseen_photo() -> np.ndarray:
+    """A photo that no model of this project is trained on: Grace Hopper, from matplotlib's sample data.
 
-    The file is found without importing matplotlib, which takes a second and which only plot.py does.
+    The file is found without importing matplotlib, which takes a second and is left to tinymae.plot.
 
     Returns
     -------
-    picture : ndarray uint8 (rows, cols, 3)
+    image : ndarray uint8 (rows, cols, 3)
 
     Raises
     ------
     FileNotFoundError
-        when matplotlib is not installed, or came without its sample data
+        if matplotlib is not installed, or came without its sample data
     """
     spec = importlib.util.find_spec("matplotlib")
     folders = spec.submodule_search_locations if spec else []

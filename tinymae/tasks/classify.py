@@ -123,9 +123,9 @@ def vit_gradient(config, pixels, labels, batches, settings, workers):
             child, piece = job
             images, targets = pixels(chosen[piece]), labels[chosen[piece]]
             if settings.shift or settings.flip:
-                images = crop_and_flip(images, child, settings.shift, settings.flip)
+                images = crop_and_flip(images, child, pad=settings.shift, flip=settings.flip)
             if settings.mixup:
-                images, targets = mixup(images, targets, config.num_classes, child, settings.mixup)
+                images, targets = mixup(images, targets, config.num_classes, child, alpha=settings.mixup)
             share = len(images) / len(chosen)
             loss, cache = vit_forward(images, targets, params, config, settings.label_smoothing, child)
             return loss * share, vit_backward(share, cache)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from tinymae.images.crops import fit_whole, picture_bank, random_crops, random_pictures, unseen_crops
+from tinymae.images.crops import picture_bank, random_crops, random_pictures, unseen_crops
 from tinymae.images.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
 from tinymae.images.labelled import model_size
 from tinymae.images.pixels import MEAN, STD, load_picture, resize_picture, to_picture, to_pixels
@@ -76,7 +76,7 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False, sizes=None):
     if len({picture.shape for picture in (*pictures, *kept)}) == 1 and max(pictures[0].shape[:2]) <= 64:
         size, patch = model_size(pictures[0].shape)
         config = MAEConfig(**{"img_size": size, "patch_size": patch, **common})
-        pictures, kept = (np.stack([fit_whole(picture, size) for picture in part]) for part in (pictures, kept[:256]))
+        pictures, kept = (np.stack([resize_picture(picture, size) for picture in part]) for part in (pictures, kept[:256]))
         _check_hidden(config)
         return Task(config, lambda rng, count: random_pictures(pictures, rng, count), to_pixels(kept), None)
     config = MAEConfig(**{"img_size": CROP, "patch_size": CROP_PATCH, **common})
