@@ -10,7 +10,7 @@ from tinymae import tree
 from tinymae.models.decoding import greedy
 from tinymae.models.transformer import transformer_backward, transformer_forward
 from tinymae.ops.positional import sinusoidal_halves
-from tinymae.weights import marian
+from tinymae.weights import inspect, marian
 from tinymae.weights.marian import MarianTokenizer, load_marian, parse_ids, translate_ids
 from tinymae.weights.read import Weights, read_weights
 
@@ -49,7 +49,7 @@ def check(name, ours, reference):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_loss_logits_and_every_gradient(folder, dtype):
     """From files of today (float32) and of 2020 (float16, with all names of the one matrix, and positions)."""
-    config, params = load_marian(folder, dtype)
+    config, params = load_marian(folder, dtype=dtype)
     loss, cache = transformer_forward(GOLDEN["src"], GOLDEN["targets"], params, config)
     assert loss.dtype == dtype
     check("loss", loss, GOLDEN["loss"])
@@ -63,7 +63,7 @@ def test_loss_logits_and_every_gradient(folder, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_greedy_words(folder, dtype):
-    config, params = load_marian(folder, dtype)
+    config, params = load_marian(folder, dtype=dtype)
     found = greedy(GOLDEN["src"], params, config, max_len=15).ids
     width = found.shape[1]
     np.testing.assert_array_equal(found, GOLDEN["greedy"][:, :width])
@@ -89,7 +89,7 @@ def test_config(folder):
 def test_large_matrices_are_windows_on_the_file(tmp_path, monkeypatch):
     write_folder(tmp_path)
     weights = read_weights(tmp_path / "model.safetensors")
-    monkeypatch.setattr(marian, "read_weights", lambda path: weights)
+    monkeypatch.setattr(inspect, "read_weights", lambda path: weights)
     _, params = load_marian(tmp_path)
     assert np.shares_memory(params["embed"], weights.tensors["model.shared.weight"])
     fc1 = weights.tensors["model.decoder.layers.1.fc1.weight"]
@@ -106,7 +106,7 @@ def test_safetensors_come_first(tmp_path):
 
 def test_translate_ids(folder):
     """In the order of the sources, though sentences of like length go together; a beam of one is greedy."""
-    config, params = load_marian(folder, np.float64)
+    config, params = load_marian(folder, dtype=np.float64)
     sources = [row[row != config.pad].tolist() for row in GOLDEN["src"]]
     for rows in (1, 2, 16):
         found = translate_ids(sources, params, config, rows=rows)
@@ -114,7 +114,7 @@ def test_translate_ids(folder):
             expected = [word for word in row if word not in (config.pad, config.eos)]
             assert ids[: len(expected)] == expected             # ours may be longer: it was not cut off
             assert ids == expected or 0 not in row
-    narrow, wide = (translate_ids(sources, params, config, beam) for beam in (1, 4))
+    narrow, wide = (translate_ids(sources, params, config, beam=beam) for beam in (1, 4))
     assert narrow == found != wide
     assert translate_ids([], params, config) == []
 
@@ -145,7 +145,7 @@ def test_ids_become_the_texts_of_transformers(tokenizer):
     assert [tokenizer.decode(row) for row in GOLDEN["greedy"].tolist()] == GOLDEN["greedy.texts"].tolist()
     targets = zip(GOLDEN["targets"].tolist(), GOLDEN["labels"].tolist(), strict=True)
     assert [tokenizer.decode(row) for row, _ in targets] == GOLDEN["labels"].tolist()
-    with pytest.raises(ValueError, match=r"expected ids of vocab\.json, got 61: does it belong to these weights"):
+    with pytest.raises(ValueError, match=r"expected ids of vocab\.json, got 61: is it another model's vocabulary"):
         tokenizer.decode([3, 61])
 
 
@@ -170,8 +170,10 @@ def test_text_needs_sentencepiece_and_ids_do_not(tmp_path, monkeypatch):
     ("vocab.json", b"{", r"vocab\.json is not JSON"),
     ("vocab.json", b"\xff\xfe", r"vocab\.json is not JSON"),
     ("vocab.json", b"[]", r"vocab\.json: expected an object \{\.\.\.\}, got list"),
-    ("vocab.json", b'{"</s>": 0, "<unk>": 1}', r"vocab\.json: expected pieces with their ids, <pad> is missing"),
-    ("vocab.json", b'{"</s>": 0, "<unk>": [1], "<pad>": 2}', r"expected pieces with their ids, got \[1\]"),
+    ("vocab.json", b"[" * 100_000, r"vocab\.json is not JSON: .*recursion"),
+    ("vocab.json", b'{"</s>": 0, "<unk>": 1}', r"vocab\.json: expected subwords with their ids, <pad> is missing"),
+    ("vocab.json", b'{"</s>": 0, "<unk>": [1], "<pad>": 2}', r"expected subwords with their ids, got \[1\]"),
+    ("vocab.json", b'{"</s>": 0, "<unk>": 1, "<pad>": 2, "a": 1}', r"vocab\.json: expected 4 different ids, got 3: damaged"),
     ("source.spm", b"", r"source\.spm is not a SentencePiece model"),
     ("target.spm", b"hello" * 20, r"target\.spm is not a SentencePiece model"),
 ])
@@ -186,7 +188,7 @@ def test_a_damaged_tokenizer(tmp_path, name, content, message):
 def test_an_incomplete_tokenizer(tmp_path, name):
     pytest.importorskip("sentencepiece")
     (write_folder(tmp_path) / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name} is not there"):
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing: a Marian folder has config.json, vocab.json"):
         MarianTokenizer(tmp_path)
 
 
@@ -204,12 +206,15 @@ def test_an_incomplete_tokenizer(tmp_path, name):
     ({"decoder_attention_heads": 4}, "expected encoder_attention_heads and decoder_attention_heads to be equal, got 2 and 4"),
     ({"encoder_attention_heads": 3, "decoder_attention_heads": 3}, "multiple of 3 heads"),
     ({"activation_function": "tanh"}, "one of swish, silu, relu, gelu, got 'tanh'"),
+    ({"scale_embedding": "yes"}, "expected scale_embedding to be true or false, got 'yes'"),
+    ({"dropout": "0.1"}, r"expected dropout to be a number in \[0, 1\), got '0\.1'"),
+    ({"dropout": 1}, r"expected dropout to be a number in \[0, 1\), got 1"),
     ({"normalize_before": True}, "expected normalize_before to be false"),
     ({"d_model": 10**12}, r"expected model\.shared\.weight to be floats \(61, 1000000000000\), got float32 \(61, 8\)"),
     ({"vocab_size": 10**12}, r"expected model\.shared\.weight to be floats \(1000000000000, 8\)"),
-    ({"decoder_layers": 10**12}, r"tensor model\.decoder\.layers\.999999999999\.fc1\.weight, decoder_layers is 1000000000000"),
-    ({"encoder_layers": 2}, r"expected the tensor model\.encoder\.layers\.1\.fc1\.weight, encoder_layers is 2"),
-    ({"decoder_layers": 1}, r"26 tensors have no place in the model, the first is model\.decoder\.layers\.1\.encoder_attn"),
+    ({"decoder_layers": 10**12}, r"model\.decoder\.layers\.999999999999\.fc1\.weight, since decoder_layers is 10{12}"),
+    ({"encoder_layers": 2}, r"expected the tensor model\.encoder\.layers\.1\.fc1\.weight, since encoder_layers is 2"),
+    ({"decoder_layers": 1}, r"26 tensors do not belong to the model, the first is model\.decoder\.layers\.1\.encoder_attn"),
     ({"encoder_ffn_dim": 16, "decoder_ffn_dim": 16}, r"fc1\.weight to be floats \(16, 8\), got float32 \(12, 8\)"),
 ])
 def test_a_config_that_does_not_fit(tmp_path, change, message):
@@ -229,27 +234,27 @@ def replaced(name, change):
     return lambda tensors: tensors.update({name: change(tensors[name])})
 
 
-QUERY, POSITIONS = "model.encoder.layers.0.self_attn.q_proj.weight", "model.decoder.embed_positions.weight"
+QUERY, POSITION_TENSOR = "model.encoder.layers.0.self_attn.q_proj.weight", "model.decoder.embed_positions.weight"
 
 
 @pytest.mark.parametrize(("change", "message"), [
     (without("model.decoder.layers.1.fc2.bias"), r"1 of 70 tensors are missing, the first is model\.decoder\.layers\.1\.fc2"),
     (lambda tensors: tensors.update({"model.encoder.layer_norm.weight": np.ones(8)}),
-     r"1 tensors have no place in the model, the first is model\.encoder\.layer_norm\.weight"),
+     r"1 tensors do not belong to the model, the first is model\.encoder\.layer_norm\.weight"),
     (replaced(QUERY, lambda w: w[:4]), r"q_proj\.weight to be floats \(8, 8\), got float16 \(4, 8\)"),
     (replaced(QUERY, lambda w: w.astype(int)), r"q_proj\.weight to be floats \(8, 8\), got int64 \(8, 8\)"),
     (replaced("final_logits_bias", lambda b: b[0]), r"final_logits_bias to be floats \(1, 61\), got float16 \(61,\)"),
     (replaced("lm_head.weight", lambda w: w + 1), r"lm_head\.weight is not model\.shared\.weight: expected one matrix"),
     (replaced("lm_head.weight", lambda w: w[:5]), r"lm_head\.weight is not model\.shared\.weight"),
-    (replaced(POSITIONS, lambda w: w[:, [0, 4, 1, 5, 2, 6, 3, 7]]), r"embed_positions\.weight: expected fixed positions"),
-    (replaced(POSITIONS, lambda w: w[:, :6]), r"embed_positions\.weight: expected fixed positions"),
+    (replaced(POSITION_TENSOR, lambda w: w[:, [0, 4, 1, 5, 2, 6, 3, 7]]), r"embed_positions\.weight: expected fixed positions"),
+    (replaced(POSITION_TENSOR, lambda w: w[:, :6]), r"embed_positions\.weight: expected fixed positions"),
     (lambda tensors: [tensors.pop(name) for name in marian.TABLES], r"expected the tensor model\.shared\.weight"),
 ])
 def test_tensors_that_do_not_fit(tmp_path, monkeypatch, change, message):
     write_folder(tmp_path)
     tensors = dict(read_weights(tmp_path / "pytorch_model.bin").tensors)
     change(tensors)
-    monkeypatch.setattr(marian, "read_weights", lambda path: Weights(tensors, {}, {}))
+    monkeypatch.setattr(inspect, "read_weights", lambda path: Weights(tensors, {}, {}))
     with pytest.raises(ValueError, match=message):
         load_marian(tmp_path)
 
@@ -261,7 +266,7 @@ def test_one_matrix_under_any_of_its_names(tmp_path, monkeypatch):
     tensors = dict(read_weights(tmp_path / "model.safetensors").tensors)
     tensors["lm_head.weight"] = tensors.pop("model.shared.weight")
     del tensors["final_logits_bias"]
-    monkeypatch.setattr(marian, "read_weights", lambda path: Weights(tensors, {}, {}))
+    monkeypatch.setattr(inspect, "read_weights", lambda path: Weights(tensors, {}, {}))
     other, again = load_marian(tmp_path)
     np.testing.assert_array_equal(again["embed"], params["embed"])
     assert "out" not in again and config.output_bias and not other.output_bias
@@ -270,5 +275,5 @@ def test_one_matrix_under_any_of_its_names(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_an_incomplete_folder(tmp_path, name):
     (write_folder(tmp_path, ["model.safetensors"]) / name).unlink()
-    with pytest.raises(FileNotFoundError, match=r"config\.json is not there|neither model\.safetensors nor pytorch_model\.bin"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing|expected model\.safetensors or pytorch_model\.bin"):
         load_marian(tmp_path)

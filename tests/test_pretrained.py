@@ -11,9 +11,9 @@ from tinymae.models.mae import MAEConfig, StoredPositions, mae_backward, mae_for
 from tinymae.models.patch_encoder import encoder_features
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
 from tinymae.weights.export import export_mae, export_vit, export_vit_mae
-from tinymae.weights.inspect import KINDS, LICENCE, inspect, recognise
+from tinymae.weights.inspect import IMAGENET_MEAN, IMAGENET_STD, KINDS, LICENCE, inspect, normalisation, recognise
 from tinymae.weights.pth import write_pth
-from tinymae.weights.published import load_encoder, load_mae, load_vit
+from tinymae.weights.published import load_mae, load_published_encoder, load_vit
 from tinymae.weights.read import read_weights
 from tinymae.weights.safetensors import write_safetensors
 
@@ -111,7 +111,7 @@ def test_training_checkpoint(put, precision):
 
 def test_encoder_only(put, precision):
     dtype, tolerance = precision
-    config, params = load_encoder(put("encoder.pth"), heads=2, dtype=dtype)
+    config, params = load_published_encoder(put("encoder.pth"), heads=2, dtype=dtype)
     assert params.keys() - {"positions"} == {"encoder"} and config.num_classes == 1
     images, positions = GOLDEN["images"].astype(dtype), vit_positions(params, config, dtype)
     latent = encoder_features(images, params["encoder"], positions, config.num_heads, config.patch_size, config.eps)
@@ -169,10 +169,10 @@ def test_classifier(case, put, precision):
 
 @pytest.mark.parametrize("name", ["visualize.pth", "encoder.pth", "finetuned.pth", "vit_mae", "vit"])
 def test_encoder_of_any_file(name, put):
-    """load_encoder takes what the whole loaders take, without the head or the decoder."""
+    """load_published_encoder takes what the whole loaders take, without the head or the decoder."""
     path = put(name)
     heads = {"heads": 2} if name.endswith(".pth") else {}
-    config, params = load_encoder(path, **heads)
+    config, params = load_published_encoder(path, **heads)
     assert "head" not in params and config.embed_dim == 8
     if name in ("finetuned.pth", "vit"):
         whole = load_vit(path, **heads)
@@ -244,7 +244,7 @@ def test_vit_round_trip(name, positions, pool, tmp_path):
     config = ViTConfig(**SIZES, num_classes=5, mlp_ratio=2.5, dropout=0.1, eps=3e-6, pool=pool, position_encoding=positions)
     params = random_params(vit_init, config)
     if pool == "mean" and name == "model":
-        with pytest.raises(ValueError, match=r"pools by the class token only, this model by mean: write a \.pth"):
+        with pytest.raises(ValueError, match=r"pools by the class token, this model by the mean: write a \.pth"):
             export_vit(tmp_path / name, config, params)
         assert list(tmp_path.iterdir()) == []
         return
@@ -257,7 +257,7 @@ def test_vit_round_trip(name, positions, pool, tmp_path):
 def test_widths_that_no_format_has(tmp_path):
     for heads, head_dim in ((1, 8), (2, 8)):
         config = ViTConfig(**{**SIZES, "num_heads": heads}, num_classes=5, head_dim=head_dim)
-        with pytest.raises(ValueError, match="neither format has heads of 8 in a model of width 8"):
+        with pytest.raises(ValueError, match=r"neither format has \d heads of dimension 8 in a model of dimension 8"):
             export_vit(tmp_path / "model.pth", config, random_params(vit_init, config))
     config = ViTConfig(**SIZES, num_classes=5, head_dim=4)      # D / H, said aloud
     export_vit(tmp_path / "model.pth", config, random_params(vit_init, config))
@@ -277,6 +277,16 @@ def test_params_of_another_config(export, tmp_path):
         with pytest.raises(ValueError, match=message):
             export(path, wrong, params)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_learned_positions_with_a_config_that_has_fixed_ones(tmp_path):
+    """They would be left out without a word."""
+    config = ViTConfig(**SIZES, num_classes=5)
+    params = random_params(vit_init, config)
+    with pytest.raises(ValueError, match="params do not fit the config: 'positions' is left over"):
+        export_vit(tmp_path / "model.pth", replace(config, positions="fixed"), params)
+    with pytest.raises(ValueError, match="expected positions for a grid of"):
+        export_vit(tmp_path / "model.pth", config, {key: leaf for key, leaf in params.items() if key != "positions"})
 
 
 def test_paths_of_exports(tmp_path):
@@ -315,7 +325,7 @@ def test_inspect_unknown(tmp_path):
 def test_marian_is_recognised(tmp_path):
     write_safetensors(tmp_path / "model.safetensors", {"model.shared.weight": np.ones((3, 2), np.float32)})
     assert recognise(["model.shared.weight", "final_logits_bias"]) == inspect(tmp_path).kind == "marian"
-    for load in (load_mae, load_vit, load_encoder):
+    for load in (load_mae, load_vit, load_published_encoder):
         with pytest.raises(ValueError, match="python -m tinymae translate"):
             load(tmp_path)
 
@@ -330,12 +340,12 @@ def test_licence_is_said(put, capsys):
 # ---- a wrong file is named -------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name, load, message", [
-    ("encoder.pth", load_mae, r"to reconstruct, take the mae_visualize_\* file of the same model"),
+    ("encoder.pth", load_mae, r"to reconstruct, take the mae_visualize_\* file, with its decoder"),
     ("finetuned.pth", load_mae, "got a classifier.*load_vit"),
     ("vit", load_mae, "got a classifier.*load_vit"),
-    ("visualize.pth", load_vit, "expected a classifier, got a masked autoencoder.*load_encoder"),
-    ("encoder.pth", load_vit, "expected a classifier, got an encoder of a masked autoencoder.*load_encoder"),
-    ("vit_mae", load_vit, "expected a classifier, got a masked autoencoder.*load_encoder"),
+    ("visualize.pth", load_vit, "expected a classifier, got a masked autoencoder.*load_published_encoder"),
+    ("encoder.pth", load_vit, "expected a classifier, got an encoder of a masked autoencoder.*load_published_encoder"),
+    ("vit_mae", load_vit, "expected a classifier, got a masked autoencoder.*load_published_encoder"),
 ])
 def test_another_model(name, load, message, put):
     with pytest.raises(ValueError, match=message):
@@ -344,12 +354,15 @@ def test_another_model(name, load, message, put):
 
 def test_heads_are_not_in_an_official_file(put):
     path = put("visualize.pth")
-    with pytest.raises(ValueError, match=r"how many heads a model of width 8 has .*: give heads .*12 for width 768"):
+    with pytest.raises(ValueError, match=r"the number of heads is not in the file: give heads .*768, 1024, 1280.* has 8"):
         load_mae(path)
-    with pytest.raises(ValueError, match=r"how many heads its decoder of width 12 has .*give decoder_heads"):
+    with pytest.raises(ValueError, match=r"the heads of its decoder, of dimension 12, are not in it: give decoder_heads"):
         load_mae(path, heads=2)
     with pytest.raises(ValueError, match="multiple of 4 and of its 3 heads, got 8"):
         load_mae(path, heads=3, decoder_heads=3)
+    for heads in ({"heads": 0, "decoder_heads": 3}, {"heads": 2, "decoder_heads": 0}):
+        with pytest.raises(ValueError, match="of its 0 heads"):
+            load_mae(path, **heads)
 
 
 @pytest.mark.parametrize("width, heads", [(768, 12), (1024, 16), (1280, 16)])
@@ -371,7 +384,7 @@ def changed(put, tmp_path, change):
     (lambda t: t.pop("blocks.1.attn.qkv.bias"), r"the tensor 'blocks\.1\.attn\.qkv\.bias' \(24,\) is missing"),
     (lambda t: t.pop("pos_embed"), "the tensor 'pos_embed' is missing"),
     (lambda t: t.pop("decoder_pos_embed"), "the tensor 'decoder_pos_embed' .* is missing"),
-    (lambda t: t.update({"blocks.0.ls1.gamma": np.ones(8, np.float32)}), r"'blocks\.0\.ls1\.gamma' \(8,\) has no place"),
+    (lambda t: t.update({"blocks.0.ls1.gamma": np.ones(8, np.float32)}), r"'blocks\.0\.ls1\.gamma' \(8,\) does not belong to"),
     (lambda t: t.update({"blocks.99999999.norm1.weight": np.ones(8, np.float32)}), r"'blocks\.2\.norm1\.weight' .* is missing"),
     (lambda t: t.update({"norm.weight": np.ones(9, np.float32)}), r"expected 'norm\.weight' \(8,\) of floats, got \(9,\)"),
     (lambda t: t.update({"norm.weight": np.ones(8, np.int64)}), r"expected 'norm\.weight' \(8,\) of floats, got .* int64"),
@@ -422,6 +435,19 @@ def test_config_that_does_not_fit(change, message, put):
         load_mae(folder)
 
 
+def test_settings_of_a_classifier_that_are_not_known(put):
+    path = put("vit") / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"positions": "rotary"}))
+    with pytest.raises(ValueError, match="expected positions 'learned' or 'fixed', got 'rotary'"):
+        load_vit(path.parent)
+    path.write_text(json.dumps(config | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
+    with pytest.raises(ValueError, match=r"to be ours or ImageNet's, got \[\[0\.5, 0\.5, 0\.5\]"):
+        normalisation(path.parent)
+    path.write_text(json.dumps(config | {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}))
+    assert normalisation(path.parent) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
 def test_folders_that_lack_something(put, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file of weights"):
         load_mae(tmp_path / "none.pth")
@@ -430,17 +456,17 @@ def test_folders_that_lack_something(put, tmp_path):
     folder = put("vit_mae")
     equal(load_mae(folder / "model.safetensors")[1], load_mae(folder)[1])                   # the file will do
     (folder / "config.json").write_text("[1]")
-    with pytest.raises(ValueError, match="expected a table, got a list"):
+    with pytest.raises(ValueError, match=r"expected an object \{\.\.\.\}, got list"):
         load_mae(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="no JSON"):
+    with pytest.raises(ValueError, match="is not JSON"):
         load_mae(folder)
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"expected config\.json beside it"):
         load_mae(folder)
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     (folder / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ValueError, match="cut into several files"):
+    with pytest.raises(ValueError, match="are in several files"):
         load_mae(folder)
 
 

@@ -101,12 +101,12 @@ def _translate_published(text, weights, tokens, beam):
     tokenizer = None if tokens else MarianTokenizer(weights)
     for line in text or (line.rstrip("\n") for line in sys.stdin):
         if tokens:
-            print(*translate_ids([parse_ids(line, config)], params, config, beam)[0], flush=True)
+            print(*translate_ids([parse_ids(line, config)], params, config, beam=beam)[0], flush=True)
             continue
         unknown = tokenizer.unknown(line)
         if unknown:
             print(f"tinymae: unknown to the model: {', '.join(unknown)}", file=sys.stderr)
-        print(tokenizer.decode(translate_ids([tokenizer.encode(line)], params, config, beam)[0]), flush=True)
+        print(tokenizer.decode(translate_ids([tokenizer.encode(line)], params, config, beam=beam)[0]), flush=True)
     return 0
 
 

@@ -35,7 +35,7 @@ def load_encoder(folder):
 
     Parameters
     ----------
-    folder : str or Path, a folder with mae.npz or vit.npz, or such a file; or what `weights.published.load_encoder` reads
+    folder : str or Path, a folder with mae.npz or vit.npz or its file, or what `weights.published.load_published_encoder` reads
 
     Returns
     -------
@@ -48,7 +48,7 @@ def load_encoder(folder):
     """
     path = Path(folder)
     if path.suffix in (".pth", ".bin", ".safetensors") or (path / "config.json").is_file():
-        config, params = published.load_encoder(path)
+        config, params = published.load_published_encoder(path)
         return Encoder("vit", config, params, *inspect.normalisation(path))
     if path.is_dir():
         found = [file for file in (path / "mae.npz", path / "vit.npz") if file.is_file()]

@@ -1,4 +1,7 @@
-"""Our models written for the official MAE code and for Hugging Face."""
+"""Write our models for the official MAE code (one .pth) and for Hugging Face (a folder with config.json and model.safetensors).
+
+The inverse of `published`, line by line: what is exported and loaded again is the same model to the last bit.
+"""
 import json
 import math
 from dataclasses import asdict, fields
@@ -10,57 +13,46 @@ from tinymae import tree
 from tinymae.files import whole_file
 from tinymae.images.pixels import MEAN, STD
 from tinymae.models.mae import MAEConfig
+from tinymae.models.vit import ViTConfig
 from tinymae.ops.positional import sincos_2d
 from tinymae.weights.layout import HUGGING_FACE, OFFICIAL, mae_rows, to_theirs, vit_rows
 from tinymae.weights.pth import write_pth
 from tinymae.weights.safetensors import write_safetensors
 
 
-def export_mae(path, config, params):
+def export_mae(path: Path | str, config: MAEConfig, params: dict) -> Path:
     """Write a masked autoencoder for the official code: {"model": its state dict, "config": ours}.
 
     Parameters
     ----------
-    path : str or Path, ending in .pth
-    config : MAEConfig
+    path : ends in .pth
     params : tree of `mae_init`
-
-    Returns
-    -------
-    Path
 
     Raises
     ------
     ValueError
-        where the path does not end in .pth, or params do not fit the config
+        if the path does not end in .pth, or params do not fit the config
     """
     path = _pth(path)
-    tensors = _give(params, mae_rows(OFFICIAL, config))
-    tensors |= _mae_positions(OFFICIAL, config, params)
+    tensors = _tensors(params, mae_rows(OFFICIAL, config)) | _mae_pos_embed(OFFICIAL, config, params)
     return write_pth(path, tensors, {"config": {f.name: getattr(config, f.name) for f in fields(MAEConfig)}})
 
 
-def export_vit_mae(folder, config, params):
+def export_vit_mae(folder: Path | str, config: MAEConfig, params: dict) -> Path:
     """Write a masked autoencoder for Hugging Face: a folder that ViTMAEForPreTraining.from_pretrained reads.
 
     Parameters
     ----------
-    folder : str or Path; config.json and model.safetensors in it are replaced
-    config : MAEConfig
+    folder : config.json and model.safetensors in it are replaced
     params : tree of `mae_init`
-
-    Returns
-    -------
-    Path
 
     Raises
     ------
     ValueError
-        where folder is a file, or params do not fit the config
+        if folder is a file, or params do not fit the config
     """
     folder = _folder(folder)
-    tensors = _give(params, mae_rows(HUGGING_FACE, config))
-    tensors |= _mae_positions(HUGGING_FACE, config, params)
+    tensors = _tensors(params, mae_rows(HUGGING_FACE, config)) | _mae_pos_embed(HUGGING_FACE, config, params)
     table = _hugging_face_config(config, "ViTMAEForPreTraining", "vit_mae", params) | {
         "decoder_hidden_size": config.decoder_embed_dim, "decoder_num_hidden_layers": config.decoder_depth,
         "decoder_num_attention_heads": config.decoder_num_heads,
@@ -70,44 +62,38 @@ def export_vit_mae(folder, config, params):
     return _write_folder(folder, tensors, table)
 
 
-def export_vit(path, config, params):
+def export_vit(path: Path | str, config: ViTConfig, params: dict) -> Path:
     """Write a classifier: a .pth for the official fine-tuning code, or a folder that ViTForImageClassification reads.
 
     Parameters
     ----------
-    path : str or Path; ending in .pth, or a folder whose config.json and model.safetensors are replaced
-    config : ViTConfig
+    path : ends in .pth, or is a folder whose config.json and model.safetensors are replaced
     params : tree of `vit_init`
-
-    Returns
-    -------
-    Path
 
     Raises
     ------
     ValueError
-        where the format cannot hold the model: heads narrower or wider than D / H, one head without output projection, or, in
-        a folder, mean pooling; or params do not fit the config
+        if the format cannot hold the model (a head dimension other than D / H, one head without output projection, or, in a
+        folder, mean pooling), or if params do not fit the config
     """
     if config.head_dim is not None and (config.num_heads == 1 or config.num_heads * config.head_dim != config.embed_dim):
         raise ValueError(
-            f"{path}: neither format has heads of {config.head_dim} in a model of width {config.embed_dim} with "
-            f"{config.num_heads} heads, only of width / heads and with an output projection: train with head_dim=None"
+            f"{path}: neither format has {config.num_heads} heads of dimension {config.head_dim} in a model of dimension "
+            f"{config.embed_dim}: a head has embed_dim / num_heads, with an output projection; train with head_dim=None"
         )
     official = Path(path).suffix == ".pth"
     names = OFFICIAL if official else HUGGING_FACE
     if config.pool == "mean" and not official:
-        raise ValueError(f"{path}: ViTForImageClassification pools by the class token only, this model by mean: write a .pth")
+        raise ValueError(f"{path}: ViTForImageClassification pools by the class token, this model by the mean: write a .pth")
     path = _pth(path) if official else _folder(path)
     leaves = dict(params)
-    positions = leaves.pop("positions", None)
-    tensors = _give(leaves, vit_rows(names, config))
-    dtype = tensors[names.cls_token].dtype
+    pos_embed = leaves.pop("positions", None) if config.position_encoding == "learned" else None
+    tensors = _tensors(leaves, vit_rows(names, config))
     if config.position_encoding == "fixed":
-        positions = sincos_2d(config.grid, config.embed_dim).astype(dtype)
-    if positions is None or positions.shape != (config.num_patches, config.embed_dim):
+        pos_embed = sincos_2d(config.grid, config.embed_dim).astype(tensors[names.cls_token].dtype)
+    if pos_embed is None or pos_embed.shape != (config.num_patches, config.embed_dim):
         raise ValueError(f"{path}: params do not fit the config: expected positions for a grid of {config.grid}")
-    tensors[names.positions] = _with_class(positions)
+    tensors[names.pos_embed] = _with_class(pos_embed)
     if official:
         return write_pth(path, tensors, {"config": asdict(config)})
     labels = [f"LABEL_{i}" for i in range(config.num_classes)]
@@ -127,12 +113,12 @@ def _pth(path):
 
 def _folder(path):
     path = Path(path)
-    if path.suffix in (".pth", ".safetensors", ".npz", ".bin") or (path.exists() and not path.is_dir()):
+    if path.suffix in (".pth", ".pt", ".safetensors", ".npz", ".bin") or (path.exists() and not path.is_dir()):
         raise ValueError(f"expected a folder for Hugging Face's two files, got {path}")
     return path
 
 
-def _give(params, rows):
+def _tensors(params, rows):
     """{their name: tensor} of all leaves."""
     flat, tensors = dict(tree.leaves(params)), {}
     for row in rows:
@@ -150,14 +136,14 @@ def _give(params, rows):
     return tensors
 
 
-def _mae_positions(names, config, params):
+def _mae_pos_embed(names, config, params):
     tables = config.position_tables(params["encoder"]["cls_token"].dtype)
-    return dict(zip((names.positions, names.decoder_positions), map(_with_class, tables), strict=True))
+    return dict(zip((names.pos_embed, names.decoder_pos_embed), map(_with_class, tables), strict=True))
 
 
-def _with_class(positions):
-    """(N, D) -> (1, 1 + N, D), zeros for the class token, whose own position is part of it here."""
-    return np.pad(positions, ((1, 0), (0, 0)))[None]
+def _with_class(table):
+    """(N, D) -> (1, 1 + N, D), with zeros for the class token, whose own position is part of that token here."""
+    return np.pad(table, ((1, 0), (0, 0)))[None]
 
 
 def _hugging_face_config(config, architecture, model_type, params):
@@ -167,7 +153,7 @@ def _hugging_face_config(config, architecture, model_type, params):
         "hidden_size": config.embed_dim, "num_hidden_layers": config.depth, "num_attention_heads": config.num_heads,
         "intermediate_size": int(config.embed_dim * config.mlp_ratio), "hidden_act": "gelu", "qkv_bias": True,
         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "layer_norm_eps": config.eps,
-        "image_mean": [MEAN] * config.in_chans, "image_std": [STD] * config.in_chans,      # ours, for `normalisation`
+        "image_mean": [MEAN] * config.in_chans, "image_std": [STD] * config.in_chans,      # for `normalisation`
     }
 
 

@@ -1,19 +1,32 @@
-"""Names and layouts: which tensor of a published model is which leaf of ours."""
-from typing import NamedTuple
+"""Names and layouts: which tensor of a published model is which leaf of ours.
 
-HEADS = {768: 12, 1024: 16, 1280: 16}       # of the published ViT-B, ViT-L and ViT-H, by their width
+`mae_rows` and `vit_rows` list the leaves of a model, each with the names, shape and layout of its tensors in one of two formats
+(OFFICIAL, HUGGING_FACE). `to_ours` and `to_theirs` convert between the layouts, where (1) and (2) are those of `published`.
+"""
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinymae.models.mae import MAEConfig
+from tinymae.models.vit import ViTConfig
+
+HEADS = {768: 12, 1024: 16, 1280: 16}       # of the published ViT-B, ViT-L and ViT-H, by their dimension D
 DECODER_HEADS = 16
 
 
-class Names(NamedTuple):
+@dataclass(frozen=True)
+class Names:
+    """Names of the tensors in one of the two formats."""
+
     patch_embed: str
     cls_token: str
-    positions: str
+    pos_embed: str
     blocks: str
     norm: str
     embed: str
     mask_token: str
-    decoder_positions: str
+    decoder_pos_embed: str
     decoder_blocks: str
     decoder_norm: str
     pred: str
@@ -27,20 +40,22 @@ class Names(NamedTuple):
 
 
 OFFICIAL = Names(
-    "patch_embed.proj", "cls_token", "pos_embed", "blocks", "norm",
-    "decoder_embed", "mask_token", "decoder_pos_embed", "decoder_blocks", "decoder_norm", "decoder_pred", "head",
-    "norm1", ("attn.qkv",), "attn.proj", "norm2", "mlp.fc1", "mlp.fc2",
+    patch_embed="patch_embed.proj", cls_token="cls_token", pos_embed="pos_embed", blocks="blocks", norm="norm",
+    embed="decoder_embed", mask_token="mask_token", decoder_pos_embed="decoder_pos_embed", decoder_blocks="decoder_blocks",
+    decoder_norm="decoder_norm", pred="decoder_pred", head="head",
+    ln1="norm1", qkv=("attn.qkv",), out="attn.proj", ln2="norm2", fc1="mlp.fc1", fc2="mlp.fc2",
 )
 HUGGING_FACE = Names(
-    "vit.embeddings.patch_embeddings.projection", "vit.embeddings.cls_token", "vit.embeddings.position_embeddings",
-    "vit.encoder.layer", "vit.layernorm",
-    "decoder.decoder_embed", "decoder.mask_token", "decoder.decoder_pos_embed", "decoder.decoder_layers",
-    "decoder.decoder_norm", "decoder.decoder_pred", "classifier",
-    "layernorm_before", tuple(f"attention.attention.{part}" for part in ("query", "key", "value")), "attention.output.dense",
-    "layernorm_after", "intermediate.dense", "output.dense",
+    patch_embed="vit.embeddings.patch_embeddings.projection", cls_token="vit.embeddings.cls_token",
+    pos_embed="vit.embeddings.position_embeddings", blocks="vit.encoder.layer", norm="vit.layernorm",
+    embed="decoder.decoder_embed", mask_token="decoder.mask_token", decoder_pos_embed="decoder.decoder_pos_embed",
+    decoder_blocks="decoder.decoder_layers", decoder_norm="decoder.decoder_norm", pred="decoder.decoder_pred",
+    head="classifier", ln1="layernorm_before",
+    qkv=tuple(f"attention.attention.{part}" for part in ("query", "key", "value")), out="attention.output.dense",
+    ln2="layernorm_after", fc1="intermediate.dense", fc2="output.dense",
 )
 
-# Hugging Face has renamed its tensors now and then: (newer, as above)
+# Hugging Face has renamed its tensors several times: (newer, as above)
 RENAMED = (
     ("decoder.decoder_encoder.layer.", "decoder.decoder_layers."),
     ("vit.layers.", "vit.encoder.layer."),
@@ -53,23 +68,24 @@ RENAMED = (
 )
 
 
-class _Row(NamedTuple):
-    """One leaf of our tree and where it is in theirs."""
+@dataclass(frozen=True)
+class Row:
+    """One leaf of our tree, and its tensors in their file."""
 
     path: str
-    names: tuple    # one, or three to put side by side
+    names: tuple    # one, or three that are joined to one matrix
     shape: tuple    # of each of them
     layout: str     # "same", "linear", "convolution"
 
 
 def _linear(path, names, inputs, outputs):
-    yield _Row(f"{path}.w", tuple(f"{name}.weight" for name in names), (outputs, inputs), "linear")
-    yield _Row(f"{path}.b", tuple(f"{name}.bias" for name in names), (outputs,), "same")
+    yield Row(f"{path}.w", tuple(f"{name}.weight" for name in names), (outputs, inputs), "linear")
+    yield Row(f"{path}.b", tuple(f"{name}.bias" for name in names), (outputs,), "same")
 
 
 def _norm(path, name, width):
-    yield _Row(f"{path}.gamma", (f"{name}.weight",), (width,), "same")
-    yield _Row(f"{path}.beta", (f"{name}.bias",), (width,), "same")
+    yield Row(f"{path}.gamma", (f"{name}.weight",), (width,), "same")
+    yield Row(f"{path}.beta", (f"{name}.bias",), (width,), "same")
 
 
 def _blocks(path, name, names, depth, width, hidden):
@@ -87,25 +103,27 @@ def _blocks(path, name, names, depth, width, hidden):
 def _encoder_rows(names, config):
     width, patch = config.embed_dim, config.patch_size
     weight = (f"{names.patch_embed}.weight",)
-    yield _Row("encoder.patch_embed.w", weight, (width, config.in_chans, patch, patch), "convolution")
-    yield _Row("encoder.patch_embed.b", (f"{names.patch_embed}.bias",), (width,), "same")
-    yield _Row("encoder.cls_token", (names.cls_token,), (1, 1, width), "same")
+    yield Row("encoder.patch_embed.w", weight, (width, config.in_chans, patch, patch), "convolution")
+    yield Row("encoder.patch_embed.b", (f"{names.patch_embed}.bias",), (width,), "same")
+    yield Row("encoder.cls_token", (names.cls_token,), (1, 1, width), "same")
     yield from _blocks("encoder", names.blocks, names, config.depth, width, int(width * config.mlp_ratio))
 
 
-def mae_rows(names, config):
+def mae_rows(names: Names, config: MAEConfig) -> Iterator[Row]:
+    """The leaves of `mae_init`."""
     width = config.decoder_embed_dim
     yield from _encoder_rows(names, config)
     yield from _norm("encoder.norm", names.norm, config.embed_dim)
     yield from _linear("decoder.embed", (names.embed,), config.embed_dim, width)
-    yield _Row("decoder.mask_token", (names.mask_token,), (1, 1, width), "same")
+    yield Row("decoder.mask_token", (names.mask_token,), (1, 1, width), "same")
     hidden = int(width * config.mlp_ratio)
     yield from _blocks("decoder", names.decoder_blocks, names, config.decoder_depth, width, hidden)
     yield from _norm("decoder.norm", names.decoder_norm, width)
     yield from _linear("decoder.pred", (names.pred,), width, config.values)
 
 
-def vit_rows(names, config, head=True):
+def vit_rows(names: Names, config: ViTConfig, *, head: bool = True) -> Iterator[Row]:
+    """The leaves of `vit_init` but for "positions", with or without the head."""
     yield from _encoder_rows(names, config)
     if config.pool == "mean":
         yield from _norm("fc_norm", "fc_norm", config.embed_dim)
@@ -115,18 +133,16 @@ def vit_rows(names, config, head=True):
         yield from _linear("head", (names.head,), config.embed_dim, config.num_classes)
 
 
-def to_ours(array, layout):
+def to_ours(array: np.ndarray, row: Row) -> np.ndarray:
     """A tensor of theirs in our layout: (1) and (2)."""
-    if layout == "linear":
-        return array.T
-    if layout == "convolution":
+    if row.layout == "convolution":
         return array.transpose(2, 3, 1, 0).reshape(-1, len(array))                          # (D, C, p, p) -> (P, D)
-    return array
+    return {"linear": array.T, "same": array}[row.layout]
 
 
-def to_theirs(leaf, row):
+def to_theirs(leaf: np.ndarray, row: Row) -> np.ndarray:
     """A leaf of ours in their layout, the inverse of `to_ours`; for several names the first axis holds them all."""
     if row.layout == "convolution":
         width, channels, patch, _ = row.shape
-        return leaf.reshape(patch, patch, channels, width).transpose(3, 2, 0, 1)
-    return leaf.T if row.layout == "linear" else leaf
+        return leaf.reshape(patch, patch, channels, width).transpose(3, 2, 0, 1)            # (P, D) -> (D, C, p, p)
+    return {"linear": leaf.T, "same": leaf}[row.layout]

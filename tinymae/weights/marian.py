@@ -1,34 +1,34 @@
-"""Marian's translators, in the folders that Hugging Face publishes (opus-mt and its kin): weights, and text to ids and back.
+"""Marian's translators, in the folders that Hugging Face publishes (opus-mt and others): weights, and text to ids and back.
 
     model.safetensors or pytorch_model.bin      the weights, and config.json their sizes: load_marian(folder)
-    source.spm, target.spm, vocab.json          text -> pieces -> ids, and back: MarianTokenizer(folder), by SentencePiece
+    source.spm, target.spm, vocab.json          text -> subwords -> ids, and back: MarianTokenizer(folder), by SentencePiece
 
 The model is our Transformer with post-norm, one matrix for source, target and output, a bias on the output, and positions that
 are all sines, then all cosines. Every sentence starts with <pad>, so `bos` is `pad`. PyTorch's matrices are (out, in), ours are
-their transposes: windows on the file, nothing is copied.
+their transposes: views of the file, nothing is copied.
 
-Differs: greedy decoding says the words that `transformers` says. Its beam search has other rules (the score is
-log p / length^penalty; beginnings are followed until none can win), it may force </s> as the last word, and it evens out
-punctuation before the tokenizer where sacremoses is installed; none of this is done here. It keeps no gradient for looking up
-the row of <pad>; here that row is trained, since every sentence starts with it.
+Differs: greedy decoding gives the tokens that `transformers` gives. Its beam search has different rules (the score is
+log p / length^penalty; hypotheses are followed until none can win), it may force </s> as the last token, and it normalises
+punctuation before the tokenizer if sacremoses is installed; none of this is done here. It has no gradient for the embedding of
+<pad>; here that embedding is trained, since every sentence starts with it.
 """
-import json
 import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tinymae import tree
 from tinymae.models.decoding import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_init
 from tinymae.ops.positional import sinusoidal_halves
 from tinymae.text.batches import pad_batch
-from tinymae.weights.read import read_weights
+from tinymae.weights.inspect import read_json, read_model
 
 TABLES = (                                                      # one matrix under four names; a file has one or all of them
     "model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight",
 )
-POSITIONS = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")    # in old files; never trained
+POSITION_TENSORS = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")     # fixed; in old files
 ENCODER = {"ln1": "self_attn_layer_norm", "attn": "self_attn", "ln2": "final_layer_norm"}
 DECODER = {
     "ln1": "self_attn_layer_norm", "ln2": "encoder_attn_layer_norm", "cross_attn": "encoder_attn", "ln3": "final_layer_norm",
@@ -45,47 +45,43 @@ SIZES = (
 IDS = ("pad_token_id", "decoder_start_token_id", "eos_token_id")
 
 
-def load_marian(folder, dtype=np.float32):
+def load_marian(folder: Path | str, *, dtype: DTypeLike = np.float32) -> tuple[TransformerConfig, dict]:
     """A published translation model as ours.
 
     Parameters
     ----------
-    folder : str or Path, with config.json and model.safetensors or pytorch_model.bin
-    dtype : numpy.float32 or numpy.float64, of the parameters; files in half precision are widened
+    folder : with config.json and model.safetensors or pytorch_model.bin
+    dtype : of the parameters, float32 or float64; files in half precision are widened
 
     Returns
     -------
     config : TransformerConfig; config.bos is config.pad, with which these models start a sentence
-    params : tree of `models.transformer.transformer_init`; where the file has that dtype, they are windows on it
+    params : tree of `models.transformer.transformer_init`; views of the file if it has that dtype
 
     Raises
     ------
     FileNotFoundError
-        where a file is missing
+        if a file is missing
     ValueError
-        where config.json is not of such a model, or does not fit the weights: naming the key or the tensor
+        if config.json is not of such a model, or does not fit the weights; the message names the key or the tensor
     """
     folder = Path(folder)
-    given = _read_json(folder / "config.json")
-    paths = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
-        raise FileNotFoundError(f"{folder} has neither model.safetensors nor pytorch_model.bin: weights for PyTorch are needed")
-    tensors = read_weights(path).tensors
+    _demand(folder / "config.json")
+    weights, given = read_model(folder)
     try:
-        config = _config(given, "final_logits_bias" in tensors)
-        return config, _params(config, tensors, dtype)
+        config = _config(given, "final_logits_bias" in weights.tensors)
+        return config, _params(config, weights.tensors, dtype)
     except ValueError as error:
-        raise ValueError(f"{folder} (config.json, {path.name}): {error}") from error
+        raise ValueError(f"{folder} (config.json and weights): {error}") from error
 
 
 def _config(given, output_bias):
     """TransformerConfig of a config.json (dict)."""
     if given.get("model_type") != "marian":
-        raise ValueError(f"expected model_type 'marian', got {given.get('model_type')!r}: this reads Marian's models only")
+        raise ValueError(f"expected model_type 'marian', got {given.get('model_type')!r}: only Marian's models are supported")
     needed = (*SIZES, *IDS, "activation_function", "scale_embedding")
     if missing := [key for key in needed if key not in given]:
-        raise ValueError(f"expected the keys {', '.join(needed)}, {missing[0]} is missing")
+        raise ValueError(f"expected the keys {', '.join(needed)}; {missing[0]} is missing")
     for keys, least in ((SIZES, 1), (IDS, 0)):
         for key in keys:
             if type(given[key]) is not int or given[key] < least:
@@ -97,12 +93,16 @@ def _config(given, output_bias):
         if given[f"encoder_{key}"] != given[f"decoder_{key}"]:
             raise ValueError(
                 f"expected encoder_{key} and decoder_{key} to be equal, got {given[f'encoder_{key}']} and "
-                f"{given[f'decoder_{key}']}: our two stacks are of one size"
+                f"{given[f'decoder_{key}']}: our encoder and decoder have one size"
             )
     if given["activation_function"] not in ACTIVATIONS:
         raise ValueError(
             f"expected activation_function to be one of {', '.join(ACTIVATIONS)}, got {given['activation_function']!r}"
         )
+    if type(given["scale_embedding"]) is not bool:
+        raise ValueError(f"expected scale_embedding to be true or false, got {given['scale_embedding']!r}")
+    if type(given.get("dropout", 0.1)) not in (int, float) or not 0 <= given.get("dropout", 0.1) < 1:
+        raise ValueError(f"expected dropout to be a number in [0, 1), got {given['dropout']!r}")
     if given.get("normalize_before"):
         raise ValueError("expected normalize_before to be false: Marian's published models are post-norm")
     return TransformerConfig(
@@ -110,7 +110,7 @@ def _config(given, output_bias):
         encoder_layers=given["encoder_layers"], decoder_layers=given["decoder_layers"],
         heads=given["encoder_attention_heads"], d_ff=given["encoder_ffn_dim"], dropout=given.get("dropout", 0.1),
         activation=ACTIVATIONS[given["activation_function"]], output_bias=output_bias,
-        scale_embedding=bool(given["scale_embedding"]), position_encoding="halves", pad=given["pad_token_id"],
+        scale_embedding=given["scale_embedding"], position_encoding="halves", pad=given["pad_token_id"],
         bos=given["decoder_start_token_id"], eos=given["eos_token_id"],
     )
 
@@ -119,28 +119,28 @@ def _params(config, tensors, dtype):
     """The tensors as our tree."""
     tables = [name for name in TABLES if name in tensors]
     if not tables:
-        raise ValueError(f"expected the tensor {TABLES[0]}, the matrix of all words: is this a MarianMTModel?")
-    # Before anything is made that is as large as config.json says, the file has to be.
+        raise ValueError(f"expected the tensor {TABLES[0]}, the embedding matrix: is this a MarianMTModel?")
+    # Before memory is allocated for the sizes in config.json, the file must have these sizes.
     _check(tables[0], tensors[tables[0]], (config.tgt_vocab, config.d_model))
     for side, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
         last = f"model.{side}.layers.{layers - 1}.fc1.weight"
         if last not in tensors:
-            raise ValueError(f"expected the tensor {last}, {side}_layers is {layers}: the file has fewer")
+            raise ValueError(f"expected the tensor {last}, since {side}_layers is {layers}: the file has fewer")
         _check(last, tensors[last], (config.d_ff, config.d_model))
     for name in tables[1:]:
         if not np.array_equal(tensors[name], tensors[tables[0]]):
             raise ValueError(f"{name} is not {tables[0]}: expected one matrix for source, target and output")
-    for name in POSITIONS:
+    for name in POSITION_TENSORS:
         if name in tensors and not _are_halves(tensors[name], config.d_model):
-            raise ValueError(f"{name}: expected fixed positions, all sines, then all cosines, got others")
+            raise ValueError(f"{name}: expected fixed positions, all sines, then all cosines, got a different table")
 
     like = transformer_init(config, None)
     expected = dict(tree.leaves(like))
     names = {path: _name(path, tables[0]) for path in expected}
     if missing := [name for name in names.values() if name not in tensors]:
         raise ValueError(f"{len(missing)} of {len(names)} tensors are missing, the first is {missing[0]}")
-    if extra := sorted(tensors.keys() - {*names.values(), *TABLES, *POSITIONS}):
-        raise ValueError(f"{len(extra)} tensors have no place in the model, the first is {extra[0]}: is config.json another's?")
+    if extra := sorted(tensors.keys() - {*names.values(), *TABLES, *POSITION_TENSORS}):
+        raise ValueError(f"{len(extra)} tensors do not belong to the model, the first is {extra[0]}: another config.json?")
     flat = {}
     for path, leaf in expected.items():
         name, shape = names[path], leaf.shape
@@ -156,7 +156,7 @@ def _params(config, tensors, dtype):
 
 
 def _name(path, table):
-    """Theirs, of a path in our tree: encoder.blocks.0.attn.q.w -> model.encoder.layers.0.self_attn.q_proj.weight."""
+    """Their name for a path in our tree: encoder.blocks.0.attn.q.w -> model.encoder.layers.0.self_attn.q_proj.weight."""
     if path in ("embed", "out.b"):
         return table if path == "embed" else "final_logits_bias"
     side, _, i, *parts = path.split(".")
@@ -170,34 +170,26 @@ def _check(name, tensor, shape):
 
 
 def _are_halves(table, width):
-    """Whether a stored table (T, D) is ours, but for half precision."""
+    """Whether a stored table (T, D) is ours, up to rounding to half precision."""
     if table.ndim != 2 or table.shape[1] != width:
         return False
     return bool(np.abs(table - sinusoidal_halves(*table.shape)).max() < 1e-3)
 
 
-def _read_json(path):
-    """The object in a file, as a dict."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
+def _demand(path):
+    if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is not there: a Marian folder has config.json, vocab.json, source.spm, target.spm and the weights"
-        ) from error
-    except ValueError as error:                                 # not UTF-8, or not JSON
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected an object {{...}}, got {type(found).__name__}")
-    return found
+            f"{path} is missing: a Marian folder has config.json, vocab.json, source.spm, target.spm and the weights"
+        )
 
 
-def parse_ids(text, config):
-    """A sentence that is given as numbers, "12 45 7" -> [12, 45, 7, 0]: with </s> behind it, where it has none.
+def parse_ids(text: str, config: TransformerConfig) -> list[int]:
+    """A sentence given as numbers, "12 45 7" -> [12, 45, 7, 0]: </s> is appended if it is missing.
 
     Raises
     ------
     ValueError
-        naming what is not a number, or not the id of a word
+        if something is not a number, or not the id of a token
     """
     ids = []
     for word in text.split():
@@ -207,28 +199,30 @@ def parse_ids(text, config):
     return ids if ids[-1:] == [config.eos] else [*ids, config.eos]
 
 
-def translate_ids(sources, params, config, beam=1, rows=16):
-    """Translate sentences of ids; those of like length go through the model together.
+def translate_ids(
+    sources: list[list[int]], params: dict, config: TransformerConfig, *, beam: int = 1, rows: int = 16,
+) -> list[list[int]]:
+    """Translate sentences of ids; sentences of similar length go through the model together.
 
     Parameters
     ----------
-    sources : list of lists of int, each with </s> behind it: of `MarianTokenizer.encode` or `parse_ids`
-    params, config : of `load_marian`
-    beam : int, 1 is greedy
-    rows : int, sentences at a time: each needs memory for beam times the vocabulary
+    sources : each ends in </s>, as from `MarianTokenizer.encode` or `parse_ids`
+    params, config : from `load_marian`
+    beam : 1 is greedy
+    rows : sentences in a batch; each needs memory for beam times the vocabulary
 
     Returns
     -------
-    list of lists of int, without </s>, in the order of the sources
+    the translations without </s>, in the order of the sources
     """
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     found = [None] * len(sources)
     for start in range(0, len(order), rows):
-        piece = order[start : start + rows]
-        src = pad_batch([sources[i] for i in piece], config.pad)
+        batch = order[start : start + rows]
+        src = pad_batch([sources[i] for i in batch], config.pad)
         decoded = greedy(src, params, config) if beam == 1 else beam_search(src, params, config, beam)
-        for i, ids in zip(piece, decoded.ids.tolist(), strict=True):
-            found[i] = [word for word in ids if word not in (config.eos, config.pad)]
+        for i, ids in zip(batch, decoded.ids.tolist(), strict=True):
+            found[i] = [token for token in ids if token not in (config.eos, config.pad)]
     return found
 
 
@@ -237,17 +231,17 @@ class MarianTokenizer:
 
     Parameters
     ----------
-    folder : str or Path, with vocab.json, source.spm and target.spm
+    folder : with vocab.json, source.spm and target.spm
 
     Raises
     ------
     ImportError
-        where sentencepiece is not installed
+        if sentencepiece is not installed
     FileNotFoundError, ValueError
-        where a file is missing, or is not what its name says
+        if a file is missing, or is not what its name says
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path | str):
         try:
             from sentencepiece import SentencePieceProcessor
         except ImportError as error:
@@ -255,38 +249,40 @@ class MarianTokenizer:
                 'text needs sentencepiece: python -m pip install -e ".[interop]" (ids, with --tokens, do not)'
             ) from error
         folder = Path(folder)
-        self.ids = _read_json(folder / "vocab.json")
-        if missing := [piece for piece in ("</s>", "<unk>", "<pad>") if piece not in self.ids]:
-            raise ValueError(f"{folder / 'vocab.json'}: expected pieces with their ids, {missing[0]} is missing")
-        if strange := [piece for piece, i in self.ids.items() if type(i) is not int]:
-            raise ValueError(f"{folder / 'vocab.json'}: expected pieces with their ids, got {self.ids[strange[0]]!r}")
-        self.words = {i: piece for piece, i in self.ids.items()}
+        for name in ("vocab.json", "source.spm", "target.spm"):
+            _demand(folder / name)
+        self.ids = read_json(folder / "vocab.json")
+        if missing := [subword for subword in ("</s>", "<unk>", "<pad>") if subword not in self.ids]:
+            raise ValueError(f"{folder / 'vocab.json'}: expected subwords with their ids, {missing[0]} is missing")
+        if strange := [i for i in self.ids.values() if type(i) is not int]:
+            raise ValueError(f"{folder / 'vocab.json'}: expected subwords with their ids, got {strange[0]!r}")
+        self.words = {i: subword for subword, i in self.ids.items()}
+        if len(self.words) < len(self.ids):
+            raise ValueError(f"{folder / 'vocab.json'}: expected {len(self.ids)} different ids, got {len(self.words)}: damaged")
         models = []
         for name in ("source.spm", "target.spm"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name} is not there: it cuts text into pieces")
             try:
                 models.append(SentencePieceProcessor(model_file=str(folder / name)))
             except RuntimeError as error:
                 raise ValueError(f"{folder / name} is not a SentencePiece model: {error}") from error
         self.source, self.target = models
 
-    def pieces(self, text):
-        """The pieces of a sentence; a language code before it, >>fra<<, is one."""
+    def pieces(self, text: str) -> list[str]:
+        """The subwords (SentencePiece: pieces) of a sentence; a language code in front, >>fra<<, is one."""
         code, text = re.fullmatch(r"(>>.*?<<)?(.*)", text, re.DOTALL).groups()
         return ([code] if code else []) + self.source.encode(text, out_type=str)
 
-    def unknown(self, text):
-        """Those pieces of a sentence that the model does not know; it reads <unk> in their place."""
+    def unknown(self, text: str) -> list[str]:
+        """The subwords of a sentence that are not in the vocabulary; `encode` gives them the id of <unk>."""
         return [piece for piece in self.pieces(text) if piece not in self.ids]
 
-    def encode(self, text):
-        """Ids of a sentence of the source language, list of int with </s> behind it."""
+    def encode(self, text: str) -> list[int]:
+        """Ids of a sentence of the source language, then that of </s>."""
         return [self.ids.get(piece, self.ids["<unk>"]) for piece in self.pieces(text)] + [self.ids["</s>"]]
 
-    def decode(self, ids):
-        """A sentence of the target language, of a list of int; </s> and <pad> are left out."""
+    def decode(self, ids: list[int]) -> str:
+        """The sentence of the target language with these ids; </s> and <pad> are left out."""
         if strange := [i for i in ids if i not in self.words]:
-            raise ValueError(f"expected ids of vocab.json, got {strange[0]}: does it belong to these weights?")
+            raise ValueError(f"expected ids of vocab.json, got {strange[0]}: is it another model's vocabulary?")
         pieces = [self.words[i] for i in ids if self.words[i] not in ("</s>", "<pad>")]
         return self.target.decode_pieces(pieces).replace("\u2581", " ").strip()

@@ -1,11 +1,18 @@
-"""A small machine for the pickles in .pth files: it knows five names, builds arrays, and executes nothing."""
+"""A small machine for the pickles in .pth files: it builds dicts and records of tensors, and executes nothing.
+
+A pickle is a program for a small stack machine, and Python's own machine calls whatever the program names: a .pth from an
+unknown source can run anything. The machine here has no such instruction. A global becomes a name, never an object. Applying a
+name is possible for four of them, and builds a dict or a record of where a tensor lies; every other name is refused. Nothing is
+imported, called or set on an object.
+"""
 import pickletools
 import struct
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 
-from tinymae.weights.notes import BFLOAT16, are_sizes, is_shape, shortened, strides_of
+from tinymae.weights.records import BFLOAT16, are_sizes, is_shape, shortened, strides_of
 
 STORAGES = {
     "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": BFLOAT16, "DoubleStorage": "float64",
@@ -15,46 +22,54 @@ STORAGES = {
 MOST_INSTRUCTIONS = 300_000     # a training checkpoint of ViT-H has about 100,000
 
 
-class _Global(NamedTuple):
-    """A name in a pickle; stays a name."""
+@dataclass(frozen=True)
+class _Global:
+    """A name in a pickle; it stays a name."""
 
     name: str
 
 
-class _Storage(NamedTuple):
+@dataclass(frozen=True)
+class Storage:
+    """A row of numbers in the file."""
+
     key: str
     dtype: str
     count: int
-    offset: int     # where a view of a storage begins, in the legacy format
+    offset: int     # the start of a view of a storage, in the legacy format
 
 
-class Tensor(NamedTuple):
-    storage: _Storage
+@dataclass(frozen=True)
+class Tensor:
+    """A view of a storage; offset and strides are in numbers."""
+
+    storage: Storage
     offset: int
     shape: tuple
     strides: tuple
 
 
 class _Namespace(dict):
-    """What argparse.Namespace becomes: its attributes, as a dict."""
+    """The attributes of an argparse.Namespace, as a dict."""
 
 
-def unpickle(file, storages):
-    """Run the pickle that begins at the file's position; stops behind it.
-
-    Parameters
-    ----------
-    file : binary file
-    storages : set, to which the _Storages that it mentions are added
+def unpickle(file: BinaryIO) -> tuple[object, set[Storage]]:
+    """Run the pickle that begins at the file's position, and leave the position after it.
 
     Returns
     -------
-    dicts, lists, tuples, _Namespace, _Tensor, numbers, texts
+    found : nested dicts, lists and tuples of Tensors, numbers and texts
+    storages : all those that the pickle names
+
+    Raises
+    ------
+    ValueError
+        if the pickle is damaged, longer than MOST_INSTRUCTIONS, or needs anything else than tensors do
     """
-    stack, marks, memo = [], [], {}
+    stack, marks, memo, storages = [], [], {}, set()
 
     def take():
-        """What lies above the last mark."""
+        """Pop all values above the last mark."""
         start = marks.pop()
         taken = stack[start:]
         del stack[start:]
@@ -70,7 +85,7 @@ def unpickle(file, storages):
                 case "STOP":
                     if len(stack) != 1 or marks:
                         raise ValueError(f"its pickle is damaged: it leaves {len(stack)} values")
-                    return stack[0]
+                    return stack[0], storages
                 case "MARK":
                     marks.append(len(stack))
                 case "NONE":
@@ -124,7 +139,7 @@ def unpickle(file, storages):
                 case "REDUCE" | "NEWOBJ":
                     arguments, function = stack.pop(), stack.pop()
                     stack.append(_apply(expect(_Global, function).name, expect(tuple, arguments)))
-                case "BUILD":                                   # the state of an object: we have attributes for one kind only
+                case "BUILD":                                   # the state of an object: only a Namespace keeps it
                     state = stack.pop()
                     if isinstance(expect(dict, stack[-1]), _Namespace):
                         _set(stack[-1], [part for item in expect(dict, state).items() for part in item])
@@ -134,14 +149,15 @@ def unpickle(file, storages):
         raise ValueError(f"its pickle is damaged ({type(error).__name__}: {error})") from error
 
 
-def expect(kind, value):
-    if not isinstance(value, kind):
-        raise ValueError(f"its pickle is damaged: expected a {kind.__name__}, got {shortened(value)}")
+def expect(expected: type, value: object) -> object:
+    """The value. Raises a ValueError if it has another type."""
+    if not isinstance(value, expected):
+        raise ValueError(f"its pickle is damaged: expected a {expected.__name__}, got {shortened(value)}")
     return value
 
 
 def _set(target, values):
-    """Put [key, value, key, value, ...] into a dict; keys are texts and integers: a nested tuple takes forever to hash."""
+    """Put [key, value, key, value, ...] into a dict. Keys are texts and integers: hashing a nested tuple can take forever."""
     for key, value in zip(values[::2], values[1::2], strict=True):
         if type(key) not in (str, int):
             raise ValueError(f"its pickle is damaged: expected a text or a number as a key, got {shortened(key)}")
@@ -153,28 +169,28 @@ def _known(name):
         "collections.OrderedDict", "argparse.Namespace", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter",
     }
     if name not in known:
-        raise ValueError(f"its pickle asks for {shortened(name)}, which is no part of a tensor: refused, nothing was executed")
+        raise ValueError(f"its pickle asks for {shortened(name)}, which is not part of a tensor: refused, nothing was executed")
     return _Global(name)
 
 
 def _storage(found):
-    """("storage", type, key, place, count[, (view key, offset, count)]) -> _Storage."""
+    """("storage", type, key, device, count[, (view key, offset, count)]) -> Storage."""
     if len(expect(tuple, found)) not in (5, 6) or found[0] != "storage":
         raise ValueError(f"its pickle is damaged: expected a storage, got {shortened(found)}")
-    kind = expect(_Global, found[1]).name.removeprefix("torch.")
+    name = expect(_Global, found[1]).name.removeprefix("torch.")
     key, count = expect(str, found[2]), found[4]
-    if kind not in STORAGES or not are_sizes([count]):
-        raise ValueError(f"its pickle is damaged: a storage of {shortened(count)} numbers of {shortened(kind)}")
+    if name not in STORAGES or not are_sizes([count]):
+        raise ValueError(f"its pickle is damaged: a storage of {shortened(count)} numbers of {shortened(name)}")
     offset = 0
     if len(found) == 6 and found[5] is not None:
         _, offset, _ = expect(tuple, found[5])
         if not are_sizes([offset]):
-            raise ValueError(f"its pickle is damaged: a view of a storage from {shortened(offset)} on")
-    return _Storage(key, STORAGES[kind], count, offset)
+            raise ValueError(f"its pickle is damaged: a view of a storage that starts at {shortened(offset)}")
+    return Storage(key, STORAGES[name], count, offset)
 
 
 def _apply(name, arguments):
-    """What the functions and classes that a pickle may name would have made of the arguments."""
+    """The result of a function or class that a pickle may name, for these arguments."""
     if name == "argparse.Namespace" and not arguments:
         return _Namespace()
     if name == "collections.OrderedDict" and len(arguments) < 2:
@@ -188,8 +204,8 @@ def _apply(name, arguments):
         storage, offset, shape, strides = arguments[:4]
         if not are_sizes([offset]) or not is_shape(shape) or not are_sizes(strides) or len(shape) != len(strides):
             raise ValueError(f"its pickle has a tensor of shape {shortened(shape)}, offset {shortened(offset)}")
-        offset += expect(_Storage, storage).offset
-        # a stride is never walked along an axis of length 1, nor in an empty tensor, and may be anything there
+        offset += expect(Storage, storage).offset
+        # along an axis of length 1, and in an empty tensor, no stride is used: it may be anything
         strides = tuple(step if size > 1 and 0 not in shape else 0 for size, step in zip(shape, strides, strict=True))
         last = offset - (0 in shape) + sum((size - 1) * step for size, step in zip(shape, strides, strict=True) if step)
         if last >= storage.count:
@@ -198,8 +214,8 @@ def _apply(name, arguments):
     raise ValueError(f"its pickle applies {name} to {len(arguments)} values: refused")
 
 
-def write_pickle(content):
-    """A pickle of nested dicts of tensors, numbers and texts; storages are numbered as the tensors come."""
+def write_pickle(content: dict) -> bytes:
+    """A pickle of nested dicts of tensors, numbers and texts; storages are numbered in the order of the tensors."""
     storages = {dtype: storage for storage, dtype in STORAGES.items()}
     keys = iter(range(1 << 31))
 

@@ -1,4 +1,4 @@
-"""Other people's vision models: official MAE files and Hugging Face folders to our trees, and our trees to theirs.
+"""Load vision models that others have published: official MAE files and Hugging Face folders become our configs and trees.
 
     official        the code of He et al. 2021, .pth: encoder and decoder ("visualize"), encoder only, fine-tuned classifier
     Hugging Face    a folder with config.json and model.safetensors: ViTMAEForPreTraining, ViTForImageClassification
@@ -7,23 +7,23 @@ All of them compute the same function from the same numbers; they differ from ou
 
     (1)  a linear weight is (out, in) there, (in, out) here: w = weight.T, a view, so that nothing is copied
     (2)  the patch embedding is a convolution (D, C, p, p) there; here its rows are ordered as a patch is, (p, p, C)
-    (3)  Hugging Face keeps queries, keys and values apart; here they are side by side, the columns of one matrix
-    (4)  positions (1, 1 + N, D) include the class token's; here that one is added to the class token, the same function
-    (5)  a masked autoencoder's positions are a fixed table, in the file there, computed here: they are compared, and where they
-         are not the same numbers, those of the file are kept (`StoredPositions`)
+    (3)  Hugging Face stores queries, keys and values in three matrices; here they are the columns of one matrix
+    (4)  positions (1, 1 + N, D) include the class token's; here it is added to that token, the same function
+    (5)  a masked autoencoder's positions are a fixed table, in the file there, computed here: they are compared, and if the
+         numbers differ, those of the file are kept (`StoredPositions`)
 
-What is not in an official file: the number of heads (known for the published widths), and whether the model predicts normalised
-pixels (the published `visualize` files: plain ones). Files that `export_mae` and `export_vit` write say both.
+An official file does not contain the number of heads (known for the published sizes), nor whether the model predicts normalised
+pixels (the published `visualize` files: plain ones). Files that `export_mae` and `export_vit` write contain both.
 
-Translators (Marian) are recognised here and loaded elsewhere. Nothing is ever fetched from the network.
+Translators (Marian) are recognised here and loaded by `marian`. Nothing is ever downloaded.
 """
 import math
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tinymae import tree
 from tinymae.models.mae import MAEConfig, StoredPositions, mae_init
@@ -34,31 +34,32 @@ from tinymae.weights.layout import DECODER_HEADS, HEADS, HUGGING_FACE, OFFICIAL,
 from tinymae.weights.read import Weights
 
 
-def load_mae(path, heads=None, decoder_heads=None, dtype=np.float32):
+def load_mae(
+    path: Path | str, *, heads: int | None = None, decoder_heads: int | None = None, dtype: DTypeLike = np.float32,
+) -> tuple[MAEConfig, dict]:
     """A masked autoencoder with its decoder, from an official .pth or a Hugging Face folder.
 
     Parameters
     ----------
-    path : str or Path
-    heads, decoder_heads : int, or None for what the file says, or else what the published models of its width have
-    dtype : float32 or float64, of the parameters
+    heads, decoder_heads : None for the number in the file, or else that of the published models of its size
+    dtype : of the parameters, float32 or float64
 
     Returns
     -------
     config : MAEConfig
-    params : tree of `mae_init`; most leaves are windows on the file: see `weights`
+    params : tree of `mae_init`; most leaves are views of the file: see `weights.read`
 
     Raises
     ------
     FileNotFoundError
-        where there is no such file
+        if there is no such file
     ValueError
-        where the file is damaged, another model, without a decoder, or a tensor is missing, left over, of another shape or not
-        finite: names the tensor and says what to do
+        if the file is damaged, holds another model or no decoder, or if a tensor is missing, left over, of another shape or not
+        finite; the message names the tensor and says what to do
 
     Notes
     -----
-    The licence of Meta's weights is said on stderr where the file could be theirs.
+    If the file could be Meta's, the licence of Meta's weights is printed to stderr.
     """
     file = _open(path)
     if file.kind not in ("mae", "vit-mae"):
@@ -68,42 +69,42 @@ def load_mae(path, heads=None, decoder_heads=None, dtype=np.float32):
     sizes = _sizes(file) | {"decoder_embed_dim": width, "decoder_depth": _depth(file, names.decoder_blocks)}
     if file.kind == "vit-mae":
         options = _hugging_face_options(file, sizes, heads)
-        options["decoder_num_heads"] = decoder_heads or file.config.get("decoder_num_attention_heads", DECODER_HEADS)
+        stored = file.config.get("decoder_num_attention_heads", DECODER_HEADS)
         options |= {key: file.config[key] for key in ("mask_ratio", "norm_pix_loss") if key in file.config}
     else:
         saved = stated(file.weights.meta)
         options = saved | {"num_heads": _heads(file, sizes, heads, saved)}
-        if not decoder_heads and "decoder_num_heads" not in saved and width % DECODER_HEADS:
-            raise ValueError(f"{path}: how many heads its decoder of width {width} has is not in the file: give decoder_heads")
-        options["decoder_num_heads"] = decoder_heads or saved.get("decoder_num_heads", DECODER_HEADS)
+        if decoder_heads is None and "decoder_num_heads" not in saved and width % DECODER_HEADS:
+            raise ValueError(f"{path}: the heads of its decoder, of dimension {width}, are not in it: give decoder_heads")
+        stored = saved.get("decoder_num_heads", DECODER_HEADS)
+    options["decoder_num_heads"] = stored if decoder_heads is None else decoder_heads
     config = _config(file, MAEConfig, sizes, options)
-    positions = {names.positions: config.embed_dim, names.decoder_positions: config.decoder_embed_dim}
-    flat = _take(file, mae_rows(names, config), config, positions, dtype)
-    config = _with_positions(file, config, flat, dtype)
+    tables = {names.pos_embed: config.embed_dim, names.decoder_pos_embed: config.decoder_embed_dim}
+    flat = _take(file, mae_rows(names, config), config, tables, dtype)
+    config, flat = _with_positions(file, config, flat, dtype)
     return config, tree.unflatten(flat, mae_init(config, None, dtype))
 
 
 def _with_positions(file, config, flat, dtype):
-    """The config, with the file's positions where ours are others; moves the class token's own into flat: (4), (5)."""
-    names = (file.names.positions, file.names.decoder_positions)
+    """(config, flat), with the file's tables if they differ from ours, and without a position of the class token: (4), (5)."""
+    names = (file.names.pos_embed, file.names.decoder_pos_embed)
     tables = [file.weights.tensors[name][0, 1:].astype(dtype, copy=False) for name in names]
     first = file.weights.tensors[names[1]][0, 0].astype(dtype)
     if first.any():                                             # zeros in every published file
-        # the decoder's class token comes out of a linear map: all tokens get `first` there, and the patches lose it here
-        for path in ("decoder.embed.b", "decoder.mask_token"):
-            flat[path] = flat[path] + first
+        # the decoder's class token is the output of a linear map: add `first` to all tokens, subtract it from the patches'
+        flat = flat | {path: flat[path] + first for path in ("decoder.embed.b", "decoder.mask_token")}
         tables[1] = tables[1] - first
     if all(np.array_equal(ours, stored) for ours, stored in zip(config.position_tables(dtype), tables, strict=True)):
-        return config
+        return config, flat
     if off := max(_unlike_fixed(file, name, config) for name in names):
         print(
-            f"{file.path}: its positions are not the sines and cosines of He et al. (off by {off:.1e}): taken as they are",
+            f"{file.path}: its positions are not the sines and cosines of He et al. (off by {off:.1e}): they are kept",
             file=sys.stderr,
         )
-    return StoredPositions(**vars(config), tables=tuple(tables))
+    return StoredPositions(**vars(config), tables=tuple(tables)), flat
 
 
-def load_vit(path, heads=None, dtype=np.float32):
+def load_vit(path: Path | str, *, heads: int | None = None, dtype: DTypeLike = np.float32) -> tuple[ViTConfig, dict]:
     """A classifier, from a .pth of the official fine-tuning code or a Hugging Face folder.
 
     Parameters
@@ -112,7 +113,7 @@ def load_vit(path, heads=None, dtype=np.float32):
 
     Returns
     -------
-    config : ViTConfig; pool is "mean" where the file has fc_norm
+    config : ViTConfig; pool is "mean" if the file has fc_norm
     params : tree of `vit_init`
 
     Raises
@@ -123,8 +124,10 @@ def load_vit(path, heads=None, dtype=np.float32):
     return _load_vit(path, heads, dtype, head=True)
 
 
-def load_encoder(path, heads=None, dtype=np.float32):
-    """The encoder of any of these models, to make features with or to fine-tune.
+def load_published_encoder(
+    path: Path | str, *, heads: int | None = None, dtype: DTypeLike = np.float32,
+) -> tuple[ViTConfig, dict]:
+    """The encoder of any of these models, for features or for fine-tuning.
 
     Parameters
     ----------
@@ -132,8 +135,9 @@ def load_encoder(path, heads=None, dtype=np.float32):
 
     Returns
     -------
-    config : ViTConfig; num_classes is that of the file's head, or 1 where it has none: dataclasses.replace makes it yours;
-        positions are "fixed" where those in the file are the table of a masked autoencoder
+    config : ViTConfig
+        num_classes is that of the file's head, or 1 if it has none: set yours with dataclasses.replace. positions are "fixed"
+        if those in the file are the table of a masked autoencoder
     params : tree of `vit_init` without "head"
 
     Raises
@@ -148,7 +152,7 @@ def _load_vit(path, heads, dtype, head):
     file = _open(path)
     classifier = file.kind in ("mae-vit", "vit")
     if not file.kind or file.kind == "marian" or head > classifier:
-        wanted = "a classifier" if head else "an encoder of pictures"
+        wanted = "a classifier" if head else "an image encoder"
         raise ValueError(f"{path}: expected {wanted}, got {_got(file)}")
     names = file.names
     sizes = _sizes(file)
@@ -158,33 +162,36 @@ def _load_vit(path, heads, dtype, head):
         options["pool"] = "mean" if "fc_norm.weight" in file.weights.tensors else "token"
     else:
         options = _hugging_face_options(file, sizes, heads)
-        if file.config.get("position_encoding") == "fixed":
-            options["position_encoding"] = "fixed"
+        options["position_encoding"] = file.config.get("position_encoding", "learned")
     options["num_classes"] = _shape(file, f"{names.head}.weight", 2)[0] if classifier else 1
     if not classifier:
-        stored = file.weights.tensors[names.positions][0, 1:].astype(dtype)
+        stored = file.weights.tensors[names.pos_embed][0, 1:].astype(dtype)
         grid = (math.isqrt(len(stored)),) * 2
         fixed = stored.shape[1] % 4 == 0 and np.array_equal(stored, sincos_2d(grid, stored.shape[1]).astype(dtype))
         options["position_encoding"] = "fixed" if fixed else "learned"
     config = _config(file, ViTConfig, sizes, options)
-    if config.position_encoding == "fixed" and _unlike_fixed(file, names.positions, config):
-        raise ValueError(f"{path}: its {names.positions!r} is said to be fixed, and is not the table of sines and cosines")
+    if config.position_encoding == "fixed" and _unlike_fixed(file, names.pos_embed, config):
+        raise ValueError(f"{path}: expected fixed positions, but {names.pos_embed!r} is not the table of sines and cosines")
     unused = (names.mask_token, "decoder") if not classifier else () if head else (f"{names.head}.",)
-    flat = _take(file, vit_rows(names, config, head), config, {names.positions: config.embed_dim}, dtype, unused)
+    rows = vit_rows(names, config, head=head)
+    flat = _take(file, rows, config, {names.pos_embed: config.embed_dim}, dtype, unused)
     like = vit_init(config, None, dtype)
     if not head:
         del like["head"]
     if config.position_encoding == "learned":
-        flat["positions"] = file.weights.tensors[names.positions][0, 1:].astype(dtype, copy=False)
+        flat["positions"] = file.weights.tensors[names.pos_embed][0, 1:].astype(dtype, copy=False)
     return config, tree.unflatten(flat, like)
 
 
-class _File(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _File:
+    """An opened file, its tensors under the newest names."""
+
     path: Path
     kind: str
     names: Names
     weights: Weights    # under the names of `names`
-    given: dict         # {name: as it is in the file}
+    given: dict         # {name: the name in the file}
     config: dict
 
 
@@ -199,36 +206,36 @@ def _open(path):
             for newer, usual in RENAMED:
                 known = known.replace(newer, usual)
         if known in given:
-            raise ValueError(f"{path}: {name!r} and {given[known]!r} are the same tensor twice")
+            raise ValueError(f"{path}: {name!r} and {given[known]!r} are two names of one tensor, expected one of them")
         given[known] = name
     if perhaps_metas(kind, weights.meta):
         print(f"{path}: {LICENCE}", file=sys.stderr)
     tensors = {known: weights.tensors[name] for known, name in given.items()}
-    return _File(path, kind, OFFICIAL if official else HUGGING_FACE, weights._replace(tensors=tensors), given, config)
+    return _File(path, kind, OFFICIAL if official else HUGGING_FACE, replace(weights, tensors=tensors), given, config)
 
 
 def _got(file):
-    """What a file is, for the message that says why it will not do."""
+    """What a file holds, for the message that refuses it."""
     if not file.kind:
         first = ", ".join(repr(name) for name in list(file.given)[:3])
-        return f"tensors of a model that is not known here, such as {first}: known are {', '.join(KINDS)}"
+        return f"tensors of a model that is not known here, such as {first}; known are {', '.join(KINDS)}"
     what, can = KINDS[file.kind]
     hint = {
-        "mae-encoder": ": to reconstruct, take the mae_visualize_* file of the same model, with its decoder; or load_encoder",
-        "mae": ": load_mae, or load_encoder for its encoder",
-        "vit-mae": ": load_mae, or load_encoder for its encoder",
+        "mae-encoder": ": to reconstruct, take the mae_visualize_* file, with its decoder; or load_published_encoder",
+        "mae": ": load_mae, or load_published_encoder for its encoder",
+        "vit-mae": ": load_mae, or load_published_encoder for its encoder",
         "mae-vit": ": load_vit",
         "vit": ": load_vit",
-        "vit-encoder": ": load_encoder",
+        "vit-encoder": ": load_published_encoder",
         "marian": ": python -m tinymae translate --weights FOLDER",
     }[file.kind]
     return f"{what} (can do: {can}){hint}"
 
 
 def _shape(file, name, axes):
-    """The shape of a tensor that has so many axes."""
+    """The shape of a tensor. Raises a ValueError unless it has this number of axes."""
     if name not in file.weights.tensors:
-        raise ValueError(f"{file.path}: the tensor {name!r} is missing: cut out, or another architecture")
+        raise ValueError(f"{file.path}: the tensor {name!r} is missing: removed, or another architecture")
     shape = file.weights.tensors[name].shape
     if len(shape) != axes or 0 in shape:
         raise ValueError(f"{file.path}: expected {name!r} with {axes} axes, none of them empty, got {shape}")
@@ -236,25 +243,25 @@ def _shape(file, name, axes):
 
 
 def _depth(file, blocks):
-    """How many layers there are names of."""
+    """Number of layers, counted by their names."""
     layers = {name[len(blocks) + 1 :].partition(".")[0] for name in file.given if name.startswith(blocks + ".")}
     return len(layers)
 
 
 def _sizes(file):
-    """What the shapes say about an encoder, as the fields that MAEConfig and ViTConfig share."""
+    """The sizes of an encoder, from the shapes, as the fields that MAEConfig and ViTConfig share."""
     names = file.names
     width, channels, patch, across = _shape(file, f"{names.patch_embed}.weight", 4)
-    tokens = _shape(file, names.positions, 3)[1]
+    tokens = _shape(file, names.pos_embed, 3)[1]
     side = math.isqrt(tokens - 1)
     if across != patch or side < 1 or side * side != tokens - 1:
         raise ValueError(
             f"{file.path}: expected square patches on a square grid and a class token, got patches of {patch} x {across} and "
-            f"{tokens} positions in {names.positions!r}"
+            f"{tokens} positions in {names.pos_embed!r}"
         )
     hidden, _ = _shape(file, f"{names.blocks}.0.{names.fc1}.weight", 2)
     ratio = hidden / width
-    if int(width * ratio) != hidden:                            # rounded down: one step up
+    if int(width * ratio) != hidden:                            # it was rounded down: take the next float
         ratio = math.nextafter(ratio, math.inf)
     return {
         "img_size": side * patch, "patch_size": patch, "in_chans": channels, "embed_dim": width,
@@ -263,20 +270,22 @@ def _sizes(file):
 
 
 def _heads(file, sizes, heads, saved):
-    heads = heads or saved.get("num_heads") or HEADS.get(sizes["embed_dim"])
-    if not heads:
+    if heads is not None:
+        return heads
+    known = saved.get("num_heads", HEADS.get(sizes["embed_dim"]))
+    if known is None:
         raise ValueError(
-            f"{file.path}: how many heads a model of width {sizes['embed_dim']} has is not in the file: give heads (known "
-            f"are {', '.join(f'{known} for width {width}' for width, known in HEADS.items())})"
+            f"{file.path}: the number of heads is not in the file: give heads (known for an embed_dim of "
+            f"{', '.join(map(str, HEADS))}; this model has {sizes['embed_dim']})"
         )
-    return heads
+    return known
 
 
 def _hugging_face_options(file, sizes, heads):
-    """Heads and eps from config.json, after a look whether it belongs to the weights and asks for what we compute."""
+    """Heads and eps from config.json, after checking that it fits the weights and asks for a function that we compute."""
     config = file.config
     if "num_attention_heads" not in config:
-        raise ValueError(f"{file.path}: expected config.json beside it, with num_attention_heads: the weights do not say")
+        raise ValueError(f"{file.path}: expected config.json beside it, with num_attention_heads: the weights lack it")
     expected = {
         "image_size": sizes["img_size"], "patch_size": sizes["patch_size"], "num_channels": sizes["in_chans"],
         "hidden_size": sizes["embed_dim"], "num_hidden_layers": sizes["depth"],
@@ -284,9 +293,10 @@ def _hugging_face_options(file, sizes, heads):
     }
     for key, value in expected.items():
         if config.get(key, value) not in (value, [value, value]):
-            why = "our layers have no other" if key in ("hidden_act", "qkv_bias") else "by the weights: another config?"
+            why = "our layers have no other" if key in ("hidden_act", "qkv_bias") else "as in the weights: another config?"
             raise ValueError(f"{file.path}: expected {key} {value!r} in config.json, got {config[key]!r}: {why}")
-    options = {"num_heads": heads or config["num_attention_heads"], "eps": config.get("layer_norm_eps", 1e-12)}
+    heads = config["num_attention_heads"] if heads is None else heads
+    options = {"num_heads": heads, "eps": config.get("layer_norm_eps", 1e-12)}
     if file.kind == "vit":
         options["dropout"] = config.get("hidden_dropout_prob", 0.0)
     return options
@@ -295,9 +305,9 @@ def _hugging_face_options(file, sizes, heads):
 def _config(file, config_class, sizes, options):
     numbers = ("num_heads", "decoder_num_heads", "eps", "mask_ratio", "mlp_ratio", "dropout", "norm_pix_loss")
     for key, value in options.items():
-        kinds = (bool,) if key == "norm_pix_loss" else (int,) if "heads" in key else (int, float)
-        if key in numbers and type(value) not in kinds:
-            raise ValueError(f"{file.path}: expected {key} as {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
+        types = (bool,) if key == "norm_pix_loss" else (int,) if "heads" in key else (int, float)
+        if key in numbers and type(value) not in types:
+            raise ValueError(f"{file.path}: expected {key} as {' or '.join(each.__name__ for each in types)}, got {value!r}")
     try:
         if not (0 < options.get("eps", 1e-6) < 1 and 0 < options.get("mlp_ratio", 4) < 1e6):
             raise ValueError(f"expected a small positive eps and a positive mlp_ratio, got {options}")
@@ -307,19 +317,19 @@ def _config(file, config_class, sizes, options):
         raise ValueError(f"{file.path}: {error}") from error
 
 
-def _take(file, rows, config, positions, dtype, unused=()):
+def _take(file, rows, config, tables, dtype, unused=()):
     """{path of ours: array}, after every tensor of the file has been compared with what is expected.
 
-    positions : {name: width} of the position tables; unused : beginnings of names that are allowed and left alone
+    tables : {name: dimension} of the position tables; unused : the beginnings of names that are allowed and not read
     """
     rows = list(rows)
     tensors = file.weights.tensors
     expected = {name: row.shape for row in rows for name in row.names}
-    expected |= {name: (1, 1 + config.num_patches, width) for name, width in positions.items()}
+    expected |= {name: (1, 1 + config.num_patches, width) for name, width in tables.items()}
     for name, shape in expected.items():
         if name not in tensors:
             raise ValueError(
-                f"{file.path}: the tensor {name!r} {shape} is missing: the file was cut, or is of another architecture than "
+                f"{file.path}: the tensor {name!r} {shape} is missing: the file is incomplete, or of another architecture than "
                 f"{KINDS[file.kind][0]}"
             )
         found = tensors[name]
@@ -329,28 +339,28 @@ def _take(file, rows, config, positions, dtype, unused=()):
                 "architecture, or parts of two models"
             )
         if not np.isfinite(found).all():
-            raise ValueError(f"{file.path}: {file.given[name]!r} is not finite: damaged, or training went astray")
+            raise ValueError(f"{file.path}: {file.given[name]!r} is not finite: damaged, or training diverged")
     for name in tensors:
         if name not in expected and not (unused and name.startswith(unused)):
             raise ValueError(
-                f"{file.path}: the tensor {file.given[name]!r} {tensors[name].shape} has no place in {KINDS[file.kind][0]}: "
-                "another architecture; without it the model would compute something else"
+                f"{file.path}: the tensor {file.given[name]!r} {tensors[name].shape} does not belong to {KINDS[file.kind][0]}: "
+                "another architecture; without the tensor, the model would compute another function"
             )
-    file.weights.release()                                      # all of it was read to be compared
+    file.weights.release()                                      # all of it was read for the comparison
     flat = {}
     for row in rows:
-        parts = [to_ours(tensors[name], row.layout) for name in row.names]
+        parts = [to_ours(tensors[name], row) for name in row.names]
         leaf = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)              # (3)
         flat[row.path] = leaf.astype(dtype, copy=False)
-    file.weights.release()                                      # what was copied need not be held twice
-    first = tensors[file.names.positions][:, :1]
-    if first.any():                                             # (4); otherwise the class token stays as it is, bit by bit
+    file.weights.release()                                      # what was copied is not needed twice
+    first = tensors[file.names.pos_embed][:, :1]
+    if first.any():                                             # (4); otherwise the class token stays the same, bit for bit
         flat["encoder.cls_token"] = flat["encoder.cls_token"] + first.astype(dtype)
     return flat
 
 
 def _unlike_fixed(file, name, config):
-    """How far stored positions are from the table of sines and cosines; 0.0 where it is rounding to the stored dtype only."""
+    """Largest difference of stored positions from the sines and cosines; 0.0 if it is rounding to the stored dtype only."""
     stored = file.weights.tensors[name]
     width = stored.shape[2]
     if width % 4:

@@ -1,25 +1,12 @@
-"""Files of weights, without PyTorch: .pth (the zip format and the one before it) and .safetensors, read and written.
+"""Read a file of weights without PyTorch: .pth (the zip format and the one before it) or .safetensors.
 
-    safetensors     8 bytes: length of the header | JSON: {name: {"dtype", "shape", "data_offsets"}} | the numbers
-    .pth            a zip, nothing compressed: NAME/data.pkl says which tensors there are, NAME/data/KEY holds a storage
-    legacy .pth     five pickles (magic number, protocol, system, the object, the keys), then for each key: count, numbers
+The first bytes tell the format. Its reader (`pth`, `safetensors`) returns a record of each tensor, and this module turns the
+records into arrays. Nothing in a file is ever executed.
 
-A storage is a row of numbers; a tensor is a view of one: where it starts, its shape, and how far apart its neighbours are
-along each axis (stride). So several tensors can share one storage.
-
-A pickle is a program for a small stack machine, and Python's own machine calls whatever the program names: a .pth from a
-stranger can run anything. The machine here (`_unpickle`) has no such instruction. A global becomes a name, never an object;
-applying it knows five names and builds a dict or a note of where a tensor lies; every other name is refused. Nothing is
-imported, called or set on an object.
-
-Weights stay in the file: arrays are windows on it (memory map), which the system fetches when they are used. The map is
+Weights stay in the file: arrays are views of it (memory map), and the system reads their bytes when they are used. The map is
 private: writing into an array changes memory and never the file.
 
-Every size is compared with the file before memory is taken. A zip has checksums, and those of the tensors asked for are
-compared, one pass at a few GB/s; the other two formats have none, so that a flipped bit in their numbers goes unseen.
-
-Differs: the `safetensors` library hands NumPy a copy of each tensor in place of a window, and no bfloat16; its format is a page
-of code, and that page is here. torch.load compares no checksums.
+Every size is compared with the file before memory is allocated. The checksums of a zip are compared in one pass, at a few GB/s.
 """
 import math
 import mmap
@@ -27,140 +14,137 @@ import os
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from tinymae.weights.notes import BFLOAT16, item_size
 from tinymae.weights.pth import read_legacy, read_zip
+from tinymae.weights.records import BFLOAT16, item_size
 from tinymae.weights.safetensors import read_safetensors
 
 
-class Weights(NamedTuple):
-    """What `read_weights` returns."""
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The tensors of a file, and what it says beside them."""
 
-    tensors: dict   # {name: ndarray}; windows on the file where dtype and alignment allow; bfloat16 as float32
-    dtypes: dict    # {name: str}, as they are in the file
-    meta: dict      # the plain numbers and texts beside the tensors: epoch, args (a dict), safetensors' own metadata
-    window: mmap.mmap = None    # the file, on which the tensors are windows
+    tensors: dict[str, np.ndarray]  # views of the file if dtype and alignment allow; bfloat16 as float32
+    dtypes: dict[str, str]          # as they are in the file
+    meta: dict                      # plain numbers and texts: epoch, args (a dict), the metadata of safetensors
+    mapped: mmap.mmap | None = None     # the file, of which the tensors are views
 
-    def release(self):
-        """Let go of the memory that windows took when they were read; it is read again where it is needed.
+    def release(self) -> None:
+        """Free the memory that views took when they were read; it is read again when it is needed.
 
-        What was written into a window is lost. Without effect on systems that cannot do it (Windows).
+        What was written into a view is lost. No effect on systems without this call (Windows).
         """
-        if self.window is not None and hasattr(self.window, "madvise"):
-            self.window.madvise(mmap.MADV_DONTNEED)
+        if self.mapped is not None and hasattr(self.mapped, "madvise"):
+            self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def read_weights(path):
-    """Read a .pth or .safetensors file; which of the two it is, its first bytes say.
-
-    Parameters
-    ----------
-    path : str or Path
+def read_weights(path: Path | str) -> Weights:
+    """Read a .pth or .safetensors file; its first bytes tell which of the two it is.
 
     Returns
     -------
     Weights
-        of a training checkpoint only what is under "model" (or "state_dict") is read, or else what is at the top; the moments
-        of its optimiser are not touched. Arrays may be written to: the file does not change. Tensors that share numbers in
-        the file share them here.
+        of a training checkpoint, only what is under "model" (or "state_dict"), or else at the top level: the state of its
+        optimiser is not read. You may write into the arrays: the file does not change. Tensors that share numbers in the file
+        share them here.
 
     Raises
     ------
     FileNotFoundError
-        where there is no such file
+        if there is no such file
     ValueError
-        where the file is cut short, damaged, of another format, claims more than it has, or names what is not a tensor; says
-        which file and why. Nothing in the file is ever executed.
+        if the file is cut short, damaged, of another format, claims more than it has, or names what is not a tensor; the
+        message gives the file and the reason
     """
-    notes = _read_notes(path)
-    _compare_checksums(path, notes)
+    file = _read_record(path)
+    _compare_checksums(path, file)
     arrays = {}
     tensors = {}
-    for name, note in notes.tensors.items():
-        key = (note.start, note.count, note.dtype)
+    for name, record in file.tensors.items():
+        key = (record.start, record.count, record.dtype)
         if key not in arrays:
-            arrays[key] = _numbers(path, notes, note)
+            arrays[key] = _numbers(path, file, record)
         array = arrays[key]
-        strides = [step * array.itemsize for step in note.strides]
-        # with a buffer NumPy checks the ends once more, which as_strided does not
+        strides = [step * array.itemsize for step in record.strides]
+        # given a buffer, NumPy checks the bounds once more, which as_strided does not
         tensors[name] = (
-            np.ndarray(note.shape, array.dtype, array, note.offset * array.itemsize, strides) if 0 not in note.shape
-            else np.empty(note.shape, array.dtype)
+            np.ndarray(record.shape, array.dtype, array, record.offset * array.itemsize, strides) if 0 not in record.shape
+            else np.empty(record.shape, array.dtype)
         )
-    window = notes.raw.base.obj                                     # the map behind the array's memoryview
-    return Weights(tensors, {name: note.dtype for name, note in notes.tensors.items()}, notes.meta, window)
+    mapped = file.raw.base.obj                                      # the map under the array's memoryview
+    return Weights(tensors, {name: record.dtype for name, record in file.tensors.items()}, file.meta, mapped)
 
 
-def list_weights(path):
-    """([(name, shape, dtype)], meta) of a file that `read_weights` reads, without its numbers.  Raises as `read_weights`."""
-    notes = _read_notes(path)
-    return [(name, note.shape, note.dtype) for name, note in notes.tensors.items()], notes.meta
+def list_weights(path: Path | str) -> tuple[list[tuple[str, tuple, str]], dict]:
+    """([(name, shape, dtype)], meta) of a file, without reading its numbers. Raises as `read_weights`."""
+    file = _read_record(path)
+    return [(name, record.shape, record.dtype) for name, record in file.tensors.items()], file.meta
 
 
-def _read_notes(path):
+def _read_record(path):
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file of weights")
     if not path.is_file():
         raise ValueError(f"{path}: expected a file of weights, .pth or .safetensors, got a folder")
     if path.stat().st_size < 10:
-        raise ValueError(f"{path}: cut short: {path.stat().st_size} bytes are no file of weights")
+        raise ValueError(f"{path}: cut short: it has {path.stat().st_size} bytes, a file of weights has more")
     with path.open("rb") as file:
-        window = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)   # copy on write: the file stays as it is
-    raw = np.frombuffer(window, np.uint8)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)   # copy on write: the file does not change
+    raw = np.frombuffer(mapped, np.uint8)
     start = raw[:16].tobytes()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)     # pickletools warns of odd names, which are refused anyway
+            warnings.simplefilter("ignore", DeprecationWarning)     # pickletools warns of odd names, which are refused
             if start.startswith(b"PK\x03\x04"):
-                notes = read_zip(raw, path)
+                record = read_zip(raw, path)
             elif start[8:9] == b"{":
-                notes = read_safetensors(raw)
+                record = read_safetensors(raw)
             elif start.startswith(b"\x80"):
-                notes = read_legacy(raw)
+                record = read_legacy(raw)
             else:
-                raise ValueError(f"neither .pth nor .safetensors: it begins with {start!r}")
-        if not notes.tensors:
-            raise ValueError("there are no tensors in it")
-        # Views of one storage cost nothing until somebody copies them. A tied matrix has four names at the most.
-        claimed = sum(math.prod(note.shape) * item_size(note.dtype) for note in notes.tensors.values())
+                raise ValueError(f"expected .pth or .safetensors, got a file that begins with {start!r}")
+        if not record.tensors:
+            raise ValueError("it contains no tensors")
+        # Views of one storage take no memory until they are copied. A tied matrix has at most four names.
+        claimed = sum(math.prod(tensor.shape) * item_size(tensor.dtype) for tensor in record.tensors.values())
         if claimed > 8 * raw.size + 4096:
             raise ValueError(f"its tensors claim {claimed} bytes, and the file has {raw.size}")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return notes
+    return record
 
 
-def _stored(notes, note):
-    return notes.raw[note.start : note.start + note.count * item_size(note.dtype)]
+def _stored(file, record):
+    return file.raw[record.start : record.start + record.count * item_size(record.dtype)]
 
 
-def _compare_checksums(path, notes):
-    """ValueError where a storage is not what it was when it was written; side by side, for a file has many of them."""
+def _compare_checksums(path, file):
+    """Raise a ValueError if a storage has changed since it was written. A file has many storages: they are read in parallel."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        kept = {note.start: (name, note) for name, note in notes.tensors.items() if note.crc}
-        sums = pool.map(lambda found: zlib.crc32(_stored(notes, found[1])), kept.values())
-        for (name, note), found in zip(kept.values(), sums, strict=True):
-            if found != note.crc:
+        summed = {record.start: (name, record) for name, record in file.tensors.items() if record.crc}
+        sums = pool.map(lambda found: zlib.crc32(_stored(file, found[1])), summed.values())
+        for (name, record), found in zip(summed.values(), sums, strict=True):
+            if found != record.crc:
                 raise ValueError(f"{path}: the numbers of {name!r} do not match their checksum: damaged, fetch the file again")
 
 
-def _numbers(path, notes, note):
-    """The storage of a note as an ndarray: a window on the file, or a copy where it cannot be one."""
-    data = _stored(notes, note)
-    if note.dtype == "bool":
-        return data != 0                                        # any other byte than 0 and 1 would be no bool of NumPy's
-    if note.dtype == BFLOAT16:
-        wide = np.zeros((note.count, 2), "<u2")
+def _numbers(path, file, record):
+    """The storage of a tensor as an ndarray: a view of the file, or a copy if it cannot be one."""
+    data = _stored(file, record)
+    if record.dtype == "bool":
+        return data != 0                                        # a bool of NumPy's has to be the byte 0 or 1
+    if record.dtype == BFLOAT16:
+        wide = np.zeros((record.count, 2), "<u2")
         wide[:, 1] = data.view("<u2")                           # the lower half of a float32 comes first
         return wide.reshape(-1).view("<f4")
-    dtype = np.dtype(note.dtype).newbyteorder("<")
-    if note.start % dtype.itemsize == 0:
+    dtype = np.dtype(record.dtype).newbyteorder("<")
+    if record.start % dtype.itemsize == 0:
         return data.view(dtype)
-    with Path(path).open("rb") as file:                         # not from the map: its pages would count twice
-        file.seek(note.start)
-        return np.fromfile(file, dtype, note.count)
+    with Path(path).open("rb") as stream:                       # not from the map: its pages would take memory, too
+        stream.seek(record.start)
+        return np.fromfile(stream, dtype, record.count)

@@ -1,13 +1,23 @@
-"""The safetensors format: read through a memory map, and written."""
+"""The safetensors format, read and written.
+
+    8 bytes: length of the header | JSON: {name: {"dtype", "shape", "data_offsets"}} | the numbers
+
+The header says everything, so a file is checked completely before a number is read: the tensors have to fill the rest of the
+file without gap or overlap. The format has no checksums: a flipped bit in the numbers is not noticed.
+
+Differs: the `safetensors` library gives NumPy a copy of each tensor instead of a view of the file, and has no bfloat16 for it.
+"""
 import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 from tinymae.files import whole_file
-from tinymae.weights.notes import (
+from tinymae.weights.records import (
     BFLOAT16,
-    Note,
-    Notes,
+    FileRecord,
+    TensorRecord,
     are_sizes,
     check_tensors,
     is_shape,
@@ -21,47 +31,48 @@ SAFETENSORS = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": BFLOAT16, "I64": "int64", "I32": "int32", "I16": "int16",
     "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }
-LONGEST_HEADER = 1 << 21        # of safetensors: room for 15,000 tensors
+LONGEST_HEADER = 1 << 21        # room for 15,000 tensors
 
 
-def read_safetensors(raw):
+def read_safetensors(raw: np.ndarray) -> FileRecord:
+    """The record of a file, given as uint8. Raises a ValueError if the file is damaged or claims more than it has."""
     length = int.from_bytes(raw[:8].tobytes(), "little")
     if length > raw.size - 8:
-        raise ValueError(f"cut short, or no safetensors file: it claims a header of {length} bytes and has {raw.size - 8}")
+        raise ValueError(f"cut short, or not a safetensors file: it claims a header of {length} bytes and has {raw.size - 8}")
     if length > LONGEST_HEADER:
-        raise ValueError(f"its header has {length} bytes, more than the {LONGEST_HEADER} that are read")
+        raise ValueError(f"its header has {length} bytes, expected at most {LONGEST_HEADER}")
     try:
         header = json.loads(raw[8 : 8 + length].tobytes().decode("utf-8"), object_pairs_hook=_unique)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"its header is no JSON ({error}): damaged, or no safetensors file") from error
+        raise ValueError(f"its header is not JSON ({error}): damaged, or not a safetensors file") from error
     if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object: damaged, or no safetensors file")
+        raise ValueError("its header is not a JSON object: damaged, or not a safetensors file")
     meta = header.pop("__metadata__", {})
     if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
-        raise ValueError("its __metadata__ is no table of texts")
+        raise ValueError("its __metadata__ is not a table of texts")
     tensors = {}
     for name, entry in header.items():
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
             raise ValueError(f"expected dtype, shape and data_offsets of tensor {name!r}, got {shortened(entry)}")
         code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(code, str) or code not in SAFETENSORS:
-            raise ValueError(f"tensor {name!r} has the dtype {shortened(code)}; read are {', '.join(SAFETENSORS)}")
+            raise ValueError(f"tensor {name!r} has the dtype {shortened(code)}, expected one of {', '.join(SAFETENSORS)}")
         if not is_shape(shape) or not are_sizes(offsets) or len(offsets) != 2:
             raise ValueError(f"tensor {name!r} has the shape {shortened(shape)} and the offsets {shortened(offsets)}")
         begin, end = offsets
         count = math.prod(shape)
         if end - begin != count * item_size(SAFETENSORS[code]):
             raise ValueError(f"tensor {name!r} {tuple(shape)} of {code} does not fill its bytes {begin} to {end}")
-        tensors[name] = Note(8 + length + begin, count, SAFETENSORS[code], 0, tuple(shape), strides_of(shape), 0)
+        tensors[name] = TensorRecord(8 + length + begin, count, SAFETENSORS[code], 0, tuple(shape), strides_of(shape), 0)
     position = 8 + length
-    for name, note in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].count)):
-        if note.start != position:
-            wrong = "overlaps the one before it" if note.start < position else "leaves a gap before it"
-            raise ValueError(f"tensor {name!r} {wrong}: it begins at {note.start}, expected {position}")
-        position += note.count * item_size(note.dtype)
+    for name, record in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].count)):
+        if record.start != position:
+            wrong = "overlaps the one before it" if record.start < position else "leaves a gap before it"
+            raise ValueError(f"tensor {name!r} {wrong}: it begins at {record.start}, expected {position}")
+        position += record.count * item_size(record.dtype)
     if position != raw.size:
-        raise ValueError(f"expected {position} bytes, the file has {raw.size}: cut short, or something follows")
-    return Notes(raw, tensors, meta)
+        raise ValueError(f"expected {position} bytes, the file has {raw.size}: cut short, or something follows the tensors")
+    return FileRecord(raw, tensors, meta)
 
 
 def _unique(pairs):
@@ -71,23 +82,26 @@ def _unique(pairs):
     return found
 
 
-def write_safetensors(path, tensors, meta=None):
-    """Write a .safetensors file in one piece.
+def write_safetensors(path: Path | str, tensors: dict[str, np.ndarray], meta: dict[str, str] | None = None) -> Path:
+    """Write a .safetensors file. A write that is interrupted leaves no part of it.
 
     Parameters
     ----------
-    path : str or Path; its folder is made where it is missing
-    tensors : {name: ndarray} of floats, integers or bools
-    meta : {str: str}, or None; Hugging Face's loaders want {"format": "pt"}, which is the default
+    path : its folder is created if it is missing
+    tensors : arrays of floats, integers or bools
+    meta : None for {"format": "pt"}, which Hugging Face's loaders require
 
-    Returns
-    -------
-    Path
+    Raises
+    ------
+    ValueError
+        if there are no tensors
+    TypeError
+        if a name is not a text, or an array has a dtype that the format lacks
     """
     path = Path(path)
     codes = {dtype: code for code, dtype in SAFETENSORS.items()}
     check_tensors(tensors, codes)
-    # wide dtypes first: every tensor then starts at a multiple of its width
+    # large dtypes first: every tensor then starts at a multiple of its item size
     ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])))
     header, position = {"__metadata__": meta or {"format": "pt"}}, 0
     for name, array in ordered.items():

@@ -1,13 +1,19 @@
-"""What a file says of a tensor before its numbers are read: type, sizes, strides, place."""
+"""What a file says about its tensors before their numbers are read, in one form for every format.
+
+The readers of the formats (`safetensors`, `pth`) return a `FileRecord`: the bytes of the file, and for each tensor its dtype,
+shape, strides and position in the file. `read` turns it into arrays. Below are the checks that readers and writers share.
+"""
 import math
-from typing import NamedTuple
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 
 BFLOAT16 = "bfloat16"       # the upper half of a float32; NumPy has no such dtype, so it is read as uint16 and widened
 
 
-class Note(NamedTuple):
+@dataclass(frozen=True)
+class TensorRecord:
     """Where a tensor lies in the file."""
 
     start: int      # of its storage, in bytes
@@ -16,21 +22,24 @@ class Note(NamedTuple):
     offset: int     # from here on in numbers
     shape: tuple
     strides: tuple
-    crc: int        # of the storage; 0 where there is none
+    crc: int        # of the storage; 0 if there is none
 
 
-class Notes(NamedTuple):
-    raw: np.ndarray     # the file, uint8
-    tensors: dict       # {name: _Note}
-    meta: dict
+@dataclass(frozen=True, eq=False)
+class FileRecord:
+    """A file, and what it says about its tensors."""
+
+    raw: np.ndarray                     # the file, uint8
+    tensors: dict[str, TensorRecord]
+    meta: dict                          # numbers and texts beside the tensors
 
 
-def item_size(dtype):
+def item_size(dtype: str) -> int:
     """Bytes of one number."""
     return 2 if dtype == BFLOAT16 else np.dtype(dtype).itemsize
 
 
-def are_sizes(value):
+def are_sizes(value: object) -> bool:
     """Is it a list or tuple of at most 64 (NumPy's limit) plain integers of at least 0, each within 63 bits?"""
     return (
         isinstance(value, (list, tuple)) and len(value) <= 64
@@ -38,25 +47,27 @@ def are_sizes(value):
     )
 
 
-def is_shape(value):
-    """Is it a shape that an array can have? The sizes of an empty one are multiplied too."""
+def is_shape(value: object) -> bool:
+    """Can it be the shape of an array? The sizes of an empty array are multiplied, too."""
     return are_sizes(value) and math.prod(max(size, 1) for size in value) < 1 << 60
 
 
-def strides_of(shape):
-    """Of an array in C order, in numbers."""
+def strides_of(shape: tuple) -> tuple:
+    """Strides of an array in C order, in numbers."""
     strides = [1]
     for size in reversed(shape[1:]):
         strides.insert(0, strides[0] * max(size, 1))
     return tuple(strides[: len(shape)])
 
 
-def shortened(value):
+def shortened(value: object) -> str:
+    """A value for an error message, at most 80 characters."""
     text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def check_tensors(tensors, dtypes):
+def check_tensors(tensors: dict[str, np.ndarray], dtypes: Collection[str]) -> None:
+    """Raise an error unless the tensors can be written to a format with these dtypes."""
     if not tensors:
         raise ValueError("expected at least one tensor to write, got none")
     for name, array in tensors.items():
@@ -65,7 +76,7 @@ def check_tensors(tensors, dtypes):
             raise TypeError(f"expected texts as names and arrays of {', '.join(dtypes)}; got {name!r}, {got}")
 
 
-def raw_bytes(array):
+def raw_bytes(array: np.ndarray) -> memoryview:
     """The numbers of an array in C order, low byte first, as a flat memoryview."""
     array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
     return memoryview(array.reshape(-1).view(np.uint8))
