@@ -143,7 +143,7 @@ def measure(data, pictures, config, masks, tokens, steps, seed, threads):
             times.append(time.perf_counter() - start)
             return found
 
-        train(run, gradient, cosine(LEARNING_RATE), BATCH, steps, bar=False)
+        train(run, gradient, cosine(LEARNING_RATE), batch=BATCH, steps=steps, bar=False)
     if run.interrupted:
         raise KeyboardInterrupt
     views = [

@@ -20,6 +20,7 @@ import math
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,9 @@ assert ("why do we work ?", "为什么要工作") in corpus.train               
 def trained(steps):
     size = {"d_model": 64, "encoder_layers": 1, "decoder_layers": 1, "heads": 4, "d_ff": 128}
     with tempfile.TemporaryDirectory() as folder:
-        train_translator(corpus, folder, SMALL._replace(config=SMALL.config | size, tokens=512), steps=steps, bar=False,
-                         say=lambda line: None)
+        train_translator(corpus, folder, replace(SMALL, config=SMALL.config | size, tokens=512), steps=steps, bar=False)
         translator = Translator.load(folder)
-    return translator._replace(params=tree.map(lambda leaf: leaf.astype(np.float64), translator.params))
+    return replace(translator, params=tree.map(lambda leaf: leaf.astype(np.float64), translator.params))
 
 
 half, whole = trained(200), trained(500)

@@ -29,7 +29,8 @@ from tinymae.images.sources import digits, load_images
 from tinymae.models import attention_maps, fine_tuning, patch_encoder, vit
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.patches import patchify_backward, patchify_forward, unpatchify
-from tinymae.tasks.classify import endless_batches
+from tinymae.tasks.classify import image_batches
+from tinymae.train.loop import endless
 from tinymae.train.optim import AdamW, warmup_cosine
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
@@ -207,7 +208,7 @@ def train(images, labels, lr=3e-3, steps=320, bag=False):
     params = vit.vit_init(size, np.random.default_rng(1))
     params["positions"] *= not bag                              # a bag of patches: the table is zero and stays zero
     optimizer = AdamW(params, weight_decay=0.05, decays=fine_tuning.vit_decays(params))
-    losses, batches = [], endless_batches(1437, 32, seed=2)
+    losses, batches = [], endless(lambda epoch: image_batches(1437, 32, 2, epoch))
     for step in range(steps):
         ids = next(batches)
         loss, cache = vit.vit_forward(images[ids], labels[ids], params, size)

@@ -183,7 +183,7 @@ def test_interrupted_and_resumed_is_never_interrupted(path):
 
     with Workers(2) as workers:
         gradient = mae_gradient(CONFIG, sample, 7, 3, workers)
-        straight = train(fresh_run(), gradient, cosine(1e-2), 7, steps=10, bar=False)
+        straight = train(fresh_run(), gradient, cosine(1e-2), batch=7, steps=10, bar=False)
         calls = []
 
         def interrupted_in_the_fourth(params, rng):
@@ -192,14 +192,14 @@ def test_interrupted_and_resumed_is_never_interrupted(path):
                 signal.raise_signal(signal.SIGINT)
             return gradient(params, rng)
 
-        first = train(fresh_run(), interrupted_in_the_fourth, cosine(1e-2), 7, steps=10, save=save, bar=False)
+        first = train(fresh_run(), interrupted_in_the_fourth, cosine(1e-2), batch=7, steps=10, save=save, bar=False)
         assert first.interrupted and first.step == 4
         saved = load(path)
         run = fresh_run()                                       # nothing of the first run but its file
         run = Run(saved.params, AdamW(saved.params, run.optimizer.betas, weight_decay=0.05, decays=run.optimizer.decays),
                   saved.rng, saved.step, losses=saved.extra["losses"])
         checkpoint.restore_optimizer(run.optimizer, saved.moments)
-        train(run, gradient, cosine(1e-2), 7, steps=10, bar=False)
+        train(run, gradient, cosine(1e-2), batch=7, steps=10, bar=False)
     assert run.step == straight.step == run.optimizer.t == 10
     assert run.losses == straight.losses
     assert_equal(run.params, straight.params)

@@ -253,7 +253,7 @@ def trained(workers):
     params = mae_init(CONFIG, rng)
     run = Run(params, AdamW(params), rng)
     gradient = mae_gradient(CONFIG, sample, 10, 3, workers)
-    train(run, gradient, lambda step, progress: 1e-2, 10, steps=3, bar=False, max_norm=1.0)
+    train(run, gradient, lambda step, progress: 1e-2, batch=10, steps=3, bar=False, max_norm=1.0)
     return run.losses[-1], run.params
 
 
