@@ -134,7 +134,7 @@ def positional_forward(x: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, tu
     Parameters
     ----------
     x : ndarray of shape (B, T, D), float32 or float64
-    table : ndarray of shape (at least T, D), dtype of x
+    table : ndarray of shape (rows, D), dtype of x, with at least T rows
 
     Returns
     -------
@@ -158,7 +158,7 @@ def positional_forward(x: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, tu
 
 
 def positional_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients (dx, dtable) of `positional_forward`: dy (B, T, D) -> dx (B, T, D), dtable (table rows, D)."""
+    """Gradients (dx, dtable) of `positional_forward`: dy (B, T, D) -> dx (B, T, D), dtable (rows, D)."""
     (rows,) = cache
     dtable = np.zeros((rows, dy.shape[2]), dy.dtype)
     dtable[: dy.shape[1]] = dy.sum(axis=0)                      # every sequence adds the same table
