@@ -194,6 +194,16 @@ def test_article_a():
         assert loss != pytest.approx(expected, rel=1e-9), other
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    ({}, "a multiple of 5 heads, got 12: or give d_k, d_v"),
+    ({"d_k": 0, "d_v": 3}, "d_k and d_v of at least 1, got 0 and 3"),
+    ({"d_k": 2, "d_v": 3, "fused": True}, "d_k equal to d_v in a fused projection, got 2 and 3"),
+])
+def test_sizes_that_make_no_attention(options, message):
+    with pytest.raises(ValueError, match=message):
+        init.multi_head_attention(12, 5, None, **options)
+
+
 def test_one_big_matrix_is_h_small_ones():
     """Article C: h projections of width d_k are the columns of one matrix, and W_O of the concat is a sum over heads."""
     rng = np.random.default_rng(0)
