@@ -344,7 +344,7 @@ def test_interrupted_and_resumed_equals_straight(tmp_path, interrupt, capsys):
     straight = train_small(tmp_path / "straight", "--steps", "8")
     interrupt(4)
     parts = train_small(tmp_path / "parts", "--steps", "8")
-    assert "interrupted; the same command with --resume goes on" in capsys.readouterr().out
+    assert "interrupted; the same command with --resume continues" in capsys.readouterr().out
     assert arrays(parts)[1]["step"] == 4
     train_small(tmp_path / "parts", "--steps", "8", "--resume")
     assert arrays(parts)[1]["step"] == 8 == len(arrays(parts)[1]["extra"]["losses"])

@@ -115,7 +115,7 @@ def test_vit_commands(tmp_path, capsys, mae_folder):
     picture = tmp_path / "rollout.png"
     assert main(["evaluate", "vit", "--model", folder, "--data", "digits", "--rollout", str(picture)]) == 0
     output = capsys.readouterr().out
-    assert "of 360 pictures" in output and "true class down" in output and picture.stat().st_size > 1000
+    assert "on 360 images" in output and "true class down" in output and picture.stat().st_size > 1000
     tuned = str(tmp_path / "tuned")
     assert main(["train", "vit", "--data", "digits", "--steps", "2", "--from", str(mae_folder), "--out", tuned]) == 0
     assert main(["export", "--model", folder, "--to", "vit", str(tmp_path / "vit.pth")]) == 0

@@ -220,7 +220,8 @@ def interrupts_at(step, times=1):
 def test_ctrl_c_finishes_the_step_and_saves():
     before = signal.getsignal(signal.SIGINT)
     saved = []
-    run = train(simple_run(), interrupts_at(4), cosine(1e-3), batch=4, steps=9, save=lambda run: saved.append(run.step), bar=False)
+    run = train(simple_run(), interrupts_at(4), cosine(1e-3), batch=4,
+              steps=9, save=lambda run: saved.append(run.step), bar=False)
     assert run.interrupted and run.step == len(run.losses) == len(run.optimizer.rates) == 4 and saved == [4]
     assert signal.getsignal(signal.SIGINT) is before
     train(run, ones, cosine(1e-3), batch=4, steps=9, bar=False)

@@ -83,7 +83,9 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(tmp_path):
     results = []
     for micro_batch in (1000, 12):
         with translate.Workers(2) as workers:
-            gradient = training.transformer_gradient(config, pairs, iter([np.arange(13)]), micro_batch=micro_batch, workers=workers)
+            gradient = training.transformer_gradient(
+                config, pairs, iter([np.arange(13)]), micro_batch=micro_batch, workers=workers
+            )
             results.append(gradient(params, np.random.default_rng(0)))
     (loss, whole), (other, parts) = results
     assert loss == pytest.approx(other, rel=1e-12)
@@ -199,7 +201,7 @@ def test_a_model_without_history_cannot_be_resumed(tmp_path):
     with pytest.raises(ValueError, match="not the history"):
         run_it(tmp_path, resume=True)
     translate.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng)
-    with pytest.raises(ValueError, match="does not say its frozen, seed"):
+    with pytest.raises(ValueError, match="the file lacks frozen, seed"):
         run_it(tmp_path, resume=True)
 
 
