@@ -1,6 +1,7 @@
 """Training a classifier: what it learns from, what it keeps, how it goes on, and what it may start from."""
 import json
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_what_is_kept(tmp_path):
 
 def test_the_last_fifth_is_not_learned_from(tmp_path):
     data = small()
-    other = data._replace(images=np.concatenate([data.images[:40], numbers(10, 8, 8, 1, seed=9)]))
+    other = replace(data, images=np.concatenate([data.images[:40], numbers(10, 8, 8, 1, seed=9)]))
     runs = [quick(it, tmp_path / str(i)) for i, it in enumerate((data, other, small(seed=1)))]
     assert runs[0].losses == runs[1].losses != runs[2].losses
 

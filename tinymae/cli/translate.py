@@ -2,7 +2,8 @@
 import sys
 from pathlib import Path
 
-_PAIRS = "phrasebook, dates, french, a tab-separated file, or a source and a target file (.gz too)"
+from tinymae.text.corpus import CORPORA, FILE_EPOCHS
+from tinymae.text.corpus import KNOWN_CORPORA as _PAIRS
 
 
 def add_train(models):
@@ -12,9 +13,10 @@ def add_train(models):
     parser.add_argument("--valid", nargs="+", metavar="FILE", help="pairs to be judged by (default: one in fifty of the data)")
     parser.add_argument("--reverse", action="store_true", help="translate from the second language into the first")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, help="go through the data so many times (default for files: 10)")
+    length.add_argument("--epochs", type=int, help=f"go through the data so many times (default for files: {FILE_EPOCHS})")
     length.add_argument("--steps", type=int, help="train for so many steps")
-    length.add_argument("--minutes", type=float, help="train for so long (default: phrasebook 3, dates 1, french 0.2)")
+    default = ", ".join(f"{name} {corpus.minutes}" for name, corpus in CORPORA.items())
+    length.add_argument("--minutes", type=float, help=f"train for so long (default: {default})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="default: one for each core")
     parser.add_argument("--out", type=Path, required=True, help="folder for model and vocabularies")
@@ -50,8 +52,8 @@ def _train_translate(
     corpus = corpus.reversed() if reverse else corpus
     print(f"{len(corpus.train)} sentence pairs to learn from, {len(corpus.held_out)} held out")
     if epochs is None and steps is None and minutes is None:
-        minutes = {"phrasebook": 3, "dates": 1, "french": 0.2}.get(data[0])
-        epochs = None if minutes else 10
+        minutes = CORPORA[data[0]].minutes if data[0] in CORPORA else None
+        epochs = None if minutes else FILE_EPOCHS
     settings = settings_for(corpus)
     given = {name: value for name, value in options.items() if value is not None}
     config = settings.config | {name: given.pop(name) for name in list(given) if name not in settings._fields}
@@ -173,10 +175,10 @@ def add_evaluate(models):
 
 def _evaluate_translate(model, data, reverse, beam):
     from tinymae.tasks.translate import Translator, evaluate
-    from tinymae.text.corpus import NAMES, load_corpus, read_pairs
+    from tinymae.text.corpus import load_corpus, read_pairs
 
     translator = Translator.load(model)
-    pairs = load_corpus(data, translator.seed).held_out if data[0] in NAMES else read_pairs(data)
+    pairs = load_corpus(data, translator.seed).held_out if data[0] in CORPORA else read_pairs(data)
     pairs = [(target, source) for source, target in pairs] if reverse else pairs
     for name, value in evaluate(translator, pairs, beam).items():
         print(f"{name:12}{value if isinstance(value, str) else format(value, '.4f')}")

@@ -217,7 +217,7 @@ def train_translator(
 def _begun(corpus, out, settings, seed, vectors, say):
     """A fresh run: (Run, Translator, {embedding: rows that have a vector})."""
     languages = [
-        Language.learn("bpe" if settings.pieces else kind, side, settings.min_count, settings.pieces)
+        Language.learn("bpe" if settings.pieces else kind, side, min_count=settings.min_count, pieces=settings.pieces)
         for kind, side in zip((corpus.source, corpus.target), zip(*corpus.train, strict=True), strict=True)
     ]
     config = TransformerConfig(
@@ -235,7 +235,7 @@ def _begun(corpus, out, settings, seed, vectors, say):
         params[name] = found.table * np.float32(config.d_model**-0.5 / found.table.std())
         rows[name] = found.found
         missing = f", not for {', '.join(found.missing[:5])} ..." if found.missing else ""
-        say(f"{side}: vectors for {found.share:.1%} of {language}{missing}")
+        say(f"{side}: vectors for {found.fraction:.1%} of {language}{missing}")
     for old in last_evaluations(out).glob("*.npz"):                        # of an earlier run: an average must not mix the two
         old.unlink()
     for language, name in zip(languages, ("source.json", "target.json"), strict=True):
