@@ -301,7 +301,7 @@ def mae_run(seed=0):
 def trained(steps, seed=0, threads=1, batch=10, micro_batch=4, lr=1e-2):
     with Workers(threads) as workers:
         gradient = mae_gradient(CONFIG, pictures, batch, micro_batch, workers)
-        return train(mae_run(seed), gradient, cosine(lr), batch, steps=steps, bar=False)
+        return train(mae_run(seed), gradient, cosine(lr), batch=batch, steps=steps, bar=False)
 
 
 def test_the_loss_falls():

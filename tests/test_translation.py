@@ -286,7 +286,7 @@ def test_word_vectors(tmp_path, freeze):
 
 def test_word_vectors_of_another_width(tmp_path):
     path = write_vectors(tmp_path / "vectors.txt", ["i"], width=7)
-    with pytest.raises(ValueError, match="width 7, and the model's is 16"):
+    with pytest.raises(ValueError, match="dimension 7, and the model's is 16"):
         run_it(tmp_path / "run", vectors={"source": path})
     assert not (tmp_path / "run").exists()
 

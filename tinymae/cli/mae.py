@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from tinymae.cli.options import RESUME, add_folder, add_length, add_run, given
-from tinymae.images.sources import KNOWN, SOURCES, Source, find_source
+from tinymae.images.sources import KNOWN_IMAGES, SOURCES, Source, find_source
 
 _MAE_SIZES = (
     "patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads",
@@ -10,7 +10,7 @@ _MAE_SIZES = (
 
 
 def _training_options(parser):
-    parser.add_argument("--data", default="photos", help=KNOWN)
+    parser.add_argument("--data", default="photos", help=KNOWN_IMAGES)
     parser.add_argument("--mask-ratio", type=float, default=0.75, help="fraction of the patches to hide, in [0, 1)")
     parser.add_argument("--norm-pix-loss", action="store_true", help="predict each patch without its mean and contrast")
     add_length(parser, minutes=f"default: {Source.mae_minutes}, digits {SOURCES['digits'].mae_minutes}")

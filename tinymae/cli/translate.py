@@ -3,18 +3,18 @@ import sys
 from pathlib import Path
 
 from tinymae.cli.options import RESUME, add_folder, add_length, add_run, with_options
-
-_PAIRS = "phrasebook, dates, french, a tab-separated file, or a source and a target file (.gz too)"
+from tinymae.text.corpus import CORPORA, FILE_EPOCHS, KNOWN_CORPORA
 
 
 def add_train(models):
     """`train translate`."""
     parser = models.add_parser("translate", help="an encoder-decoder Transformer")
-    parser.add_argument("--data", nargs="+", default=["phrasebook"], metavar="DATA", help=_PAIRS)
+    parser.add_argument("--data", nargs="+", default=["phrasebook"], metavar="DATA", help=KNOWN_CORPORA)
     parser.add_argument("--valid", nargs="+", metavar="FILE", help="validation pairs (default: one in fifty of the data)")
     parser.add_argument("--reverse", action="store_true", help="translate from the second language into the first")
-    epochs = "go through the training pairs this many times (default for files: 10)"
-    add_length(parser, minutes="default: phrasebook 3, dates 1, french 0.2", epochs=epochs)
+    default = ", ".join(f"{name} {corpus.minutes}" for name, corpus in CORPORA.items())
+    epochs = f"go through the training pairs this many times (default for files: {FILE_EPOCHS})"
+    add_length(parser, minutes=f"default: {default}", epochs=epochs)
     add_run(parser)
     add_folder(parser, out="folder for model and vocabularies")
     words = parser.add_argument_group("words")
@@ -48,8 +48,8 @@ def _train_translate(
     corpus = corpus.reversed() if reverse else corpus
     print(f"{len(corpus.train)} sentence pairs to train on, {len(corpus.held_out)} in the validation set")
     if epochs is None and steps is None and minutes is None:
-        minutes = {"phrasebook": 3, "dates": 1, "french": 0.2}.get(data[0])
-        epochs = None if minutes else 10
+        minutes = CORPORA[data[0]].minutes if data[0] in CORPORA else None
+        epochs = None if minutes else FILE_EPOCHS
     vectors = {side: path for side, path in (("source", source_vectors), ("target", target_vectors)) if path}
     run = train_translator(
         corpus, out, with_options(translator_settings(corpus), options), steps=steps, minutes=minutes, epochs=epochs, seed=seed,
@@ -160,7 +160,7 @@ def add_evaluate(models):
     """`evaluate translate`."""
     judge = models.add_parser("translate", help="BLEU, exact match and perplexity of translations")
     judge.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
-    judge.add_argument("--data", nargs="+", required=True, metavar="DATA", help=f"{_PAIRS}; by name: its validation pairs")
+    judge.add_argument("--data", nargs="+", required=True, metavar="DATA", help=f"{KNOWN_CORPORA}; by name: its validation pairs")
     judge.add_argument("--reverse", action="store_true", help="from the second language into the first")
     judge.add_argument("--beam", type=int, default=1, help="hypotheses to keep; 1 is greedy (default)")
     judge.set_defaults(command=_evaluate_translate)
@@ -168,10 +168,10 @@ def add_evaluate(models):
 
 def _evaluate_translate(model, data, reverse, beam):
     from tinymae.tasks.translate import Translator, evaluate_translator
-    from tinymae.text.corpus import NAMES, load_corpus, read_pairs
+    from tinymae.text.corpus import load_corpus, read_pairs
 
     translator = Translator.load(model)
-    pairs = load_corpus(data, translator.seed).held_out if data[0] in NAMES else read_pairs(data)
+    pairs = load_corpus(data, translator.seed).held_out if data[0] in CORPORA else read_pairs(data)
     pairs = [(target, source) for source, target in pairs] if reverse else pairs
     for name, value in evaluate_translator(translator, pairs, beam).items():
         print(f"{name:12}{value if isinstance(value, str) else format(value, '.4f')}")

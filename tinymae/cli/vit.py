@@ -3,14 +3,13 @@ import argparse
 from pathlib import Path
 
 from tinymae.cli.options import RESUME, add_folder, add_length, add_run, given, with_options
-from tinymae.images.sources import KNOWN_LABELLED as _LABELLED
-from tinymae.images.sources import SOURCES, Source, find_source
+from tinymae.images.sources import KNOWN_LABELLED, SOURCES, Source, find_source
 
 
 def add_train(models):
     """`train vit`."""
     parser = models.add_parser("vit", help="a Vision Transformer that classifies images")
-    parser.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth is the validation set")
+    parser.add_argument("--data", required=True, help=f"{KNOWN_LABELLED}; the last fifth is the validation set")
     parser.add_argument("--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune this encoder")
     default = f"default: {Source.vit_minutes}, digits {SOURCES['digits'].vit_minutes}"
     add_length(parser, minutes=default, epochs="go through the training images this many times")
@@ -56,7 +55,7 @@ def add_evaluate(models):
     """`evaluate vit`."""
     judge = models.add_parser("vit", help="accuracy and confusions of a classifier")
     judge.add_argument("--model", type=Path, required=True, help="folder that train vit wrote to")
-    judge.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth of it is evaluated")
+    judge.add_argument("--data", required=True, help=f"{KNOWN_LABELLED}; the last fifth of it is evaluated")
     judge.add_argument("--whole", action="store_true", help="all of the data, if none of it was trained on")
     judge.add_argument("--rollout", type=Path, metavar="FILE.png", help="draw what the model attends to in six images")
     judge.set_defaults(command=_evaluate_vit)
@@ -106,7 +105,7 @@ def add_probe(commands):
     """`probe`."""
     probe = commands.add_parser("probe", help="what an encoder has learned: simple classifiers on its frozen features")
     probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT, or a published one")
-    probe.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth is for testing")
+    probe.add_argument("--data", required=True, help=f"{KNOWN_LABELLED}; the last fifth is for testing")
     probe.add_argument("--per-class", type=int, metavar="N", help="train on N labels a class, drawn ten times (default: all)")
     probe.set_defaults(command=_probe)
 

@@ -242,7 +242,7 @@ def _say_translations(translator, pairs, measured, say):
 def _new_run(corpus, out, settings, seed, vectors, say):
     """(Run at step 0, Translator, {embedding: rows that have a vector})."""
     languages = [
-        Language.learn("bpe" if settings.pieces else kind, side, settings.min_count, settings.pieces)
+        Language.learn("bpe" if settings.pieces else kind, side, min_count=settings.min_count, pieces=settings.pieces)
         for kind, side in zip((corpus.source, corpus.target), zip(*corpus.train, strict=True), strict=True)
     ]
     config = TransformerConfig(
@@ -260,7 +260,7 @@ def _new_run(corpus, out, settings, seed, vectors, say):
         params[name] = found.table * np.float32(config.d_model**-0.5 / found.table.std())
         rows[name] = found.found
         missing = f", not for {', '.join(found.missing[:5])} ..." if found.missing else ""
-        say(f"{side}: vectors for {found.share:.1%} of {language}{missing}")
+        say(f"{side}: vectors for {found.fraction:.1%} of {language}{missing}")
     for old in last_evaluations(out).glob("*.npz"):            # of an earlier run: an average must not mix the two
         old.unlink()
     for language, name in zip(languages, ("source.json", "target.json"), strict=True):
