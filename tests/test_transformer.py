@@ -255,7 +255,7 @@ def say(src, inputs, params, config):
 
 
 def with_row(params, names, pad, content):
-    """params with `content` in the row of the padding's id: what stands under the padding reaches the embedding that way."""
+    """params with `content` in the row of the padding's id: the content of the padding reaches the embedding that way."""
     changed = dict(params)
     for name in names:
         changed[name] = params[name].copy()
@@ -328,11 +328,11 @@ def first_mask_for_all(ids, pad=0):
 
 
 @pytest.mark.parametrize(("rule", "leak", "complaint"), [
-    (check_causal, {"causal_mask": no_causal_mask}, "the words from place 1 on reach an earlier output"),
+    (check_causal, {"causal_mask": no_causal_mask}, "the tokens from position 1 on reach an earlier output"),
     (check_causal, {"causal_mask": one_word_too_far}, "reach an earlier output"),
-    (check_source_padding, {"padding_mask": no_mask}, "what stands under the padding reaches the output"),
-    (check_target_padding, {"causal_mask": no_causal_mask}, "what stands under the padding reaches the output"),
-    (check_batch, {"padding_mask": first_mask_for_all}, "example 1 comes out otherwise alone"),
+    (check_source_padding, {"padding_mask": no_mask}, "the content of the padding reaches the output"),
+    (check_target_padding, {"causal_mask": no_causal_mask}, "the content of the padding reaches the output"),
+    (check_batch, {"padding_mask": first_mask_for_all}, "example 1 gives one result in its batch"),
 ], ids=["no causal mask", "one word too far", "no padding mask", "no mask for the target", "one mask for all"])
 def test_invariants_find_a_planted_leak(rule, leak, complaint, config, monkeypatch):
     params = noisy(config, dtype=np.float32)
@@ -356,23 +356,23 @@ def test_the_causal_mask_hides_the_padding_behind_a_sentence(config, monkeypatch
 def test_causal_takes_numbers_too():
     x = np.random.default_rng(0).normal(size=(2, 5, 3))
     assert_causal(lambda x: np.cumsum(x, axis=1), x)
-    with pytest.raises(AssertionError, match="from place 1 on reach an earlier output"):
+    with pytest.raises(AssertionError, match="from position 1 on reach an earlier output"):
         assert_causal(lambda x: x - x.mean(axis=1, keepdims=True), x)
-    with pytest.raises(AssertionError, match="from place 4 on reach an earlier output"):
+    with pytest.raises(AssertionError, match="from position 4 on reach an earlier output"):
         assert_causal(lambda x: x + 1e-9 * np.where(np.arange(5) == 3, x[:, 4:, 0], 0)[..., None], x)
 
 
 def test_causal_finds_a_function_that_sees_nothing():
-    with pytest.raises(AssertionError, match="from place 1 on reach no output at all"):
+    with pytest.raises(AssertionError, match="from position 1 on reach no output at all"):
         assert_causal(lambda ids: np.zeros(ids.shape), INPUTS)
 
 
 def test_causal_wants_something_later():
-    with pytest.raises(ValueError, match=r"at least two words, got ids \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"at least two tokens, got ids \(3, 1\)"):
         assert_causal(abs, INPUTS[:, :1])
     with pytest.raises(ValueError, match=r"at least two different ids, got \[7\] only"):
         assert_causal(abs, np.full((2, 3), 7))
-    with pytest.raises(ValueError, match=r"expected \(3, 6\) rows, one for each word, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected \(3, 6\) rows, one for each token, got \(3,\)"):
         assert_causal(lambda ids: ids.sum(axis=1), INPUTS)
 
 
@@ -384,24 +384,24 @@ def test_pad_invariant_takes_numbers_too():
     x = np.random.default_rng(0).normal(size=(3, 5, 2))
     mask = SRC != 0
     assert_pad_invariant(mean_of_words, x, mask)
-    with pytest.raises(AssertionError, match="what stands under the padding reaches the output"):
+    with pytest.raises(AssertionError, match="the content of the padding reaches the output"):
         assert_pad_invariant(lambda x, mask: x.mean(axis=1), x, mask)
-    with pytest.raises(AssertionError, match="two more places of padding reach the output"):
+    with pytest.raises(AssertionError, match="two more positions of padding reach the output"):
         assert_pad_invariant(lambda x, mask: mean_of_words(x, mask) / x.shape[1], x, mask)
-    with pytest.raises(AssertionError, match="the words do not reach the output: is the mask the wrong way round"):
+    with pytest.raises(AssertionError, match="the tokens do not reach the output: is the mask inverted"):
         assert_pad_invariant(lambda x, mask: np.ones((3, 2)), x, mask)
-    with pytest.raises(AssertionError, match="under the padding reaches"):
+    with pytest.raises(AssertionError, match="content of the padding reaches"):
         assert_pad_invariant(lambda x, mask: mean_of_words(x, ~mask | mask[:, :1]), x, mask)
 
 
 @pytest.mark.parametrize("mask", [SRC > -1, SRC < 0], ids=["all", "none"])
 def test_pad_invariant_wants_something_to_hide(mask):
-    with pytest.raises(ValueError, match="some words and some padding"):
+    with pytest.raises(ValueError, match="some tokens and some padding"):
         assert_pad_invariant(lambda ids, mask: ids, SRC, mask)
 
 
 def test_pad_invariant_wants_what_the_words_say():
-    with pytest.raises(ValueError, match=r"got \(3, 5\), and \(3, 7\) for two more places: return output\[mask\]"):
+    with pytest.raises(ValueError, match=r"got \(3, 5\), and \(3, 7\) for two more positions: return output\[mask\]"):
         assert_pad_invariant(lambda ids, mask: np.where(mask, ids, 0.0), SRC, SRC != 0)
 
 

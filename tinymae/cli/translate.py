@@ -160,7 +160,8 @@ def add_evaluate(models):
     """`evaluate translate`."""
     judge = models.add_parser("translate", help="BLEU, exact match and perplexity of translations")
     judge.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
-    judge.add_argument("--data", nargs="+", required=True, metavar="DATA", help=f"{KNOWN_CORPORA}; by name: its validation pairs")
+    judge.add_argument("--data", nargs="+", required=True,
+                       metavar="DATA", help=f"{KNOWN_CORPORA}; by name: its validation set")
     judge.add_argument("--reverse", action="store_true", help="from the second language into the first")
     judge.add_argument("--beam", type=int, default=1, help="hypotheses to keep; 1 is greedy (default)")
     judge.set_defaults(command=_evaluate_translate)
