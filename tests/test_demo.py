@@ -237,7 +237,7 @@ def test_table_is_measured_on_the_same_hidden_pixels(norm_pix_loss):
         error = (fill(unseen, removed) - unseen)[removed].astype(np.float64)
         assert table[name] == pytest.approx((error**2).mean(), rel=1e-5), name
     if norm_pix_loss:                                           # as a user would see it: nothing from the true picture
-        shown = mae_reconstruct(unseen, params, config, noise, "visible").pasted.astype(np.float64)
+        shown = mae_reconstruct(unseen, params, config, noise).pasted.astype(np.float64)
         assert table["mae"] == pytest.approx(((shown - unseen)[removed] ** 2).mean(), rel=1e-5)
     else:
         assert table["mae"] == pytest.approx(float(mae_forward(unseen, params, config, noise)[0]), rel=1e-5)
