@@ -58,7 +58,7 @@ def by_the_model(src, ids, params, config):
     cross, back = (
         np.stack([attention_weights(b[name]["sublayer"]) for b in blocks], axis=1) for name in ("cross_attn", "self_attn")
     )
-    return cache["logits"], cache["words"], np.nonzero(ids != config.pad)[0], cross, back
+    return cache["logits"], cache["targets"], np.nonzero(ids != config.pad)[0], cross, back
 
 
 def log_softmax(logits):

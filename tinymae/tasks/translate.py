@@ -54,7 +54,7 @@ def score(params, config, pairs, rows=64, workers=None):
         piece = order[start : start + rows]
         src, targets = (pad_batch([side[i] for i in piece], config.pad) for side in pairs)
         loss, cache = transformer_forward(src, targets, params, config)
-        words = cache["words"]
+        words = cache["targets"]
         return float(loss) * len(words), np.count_nonzero(cache["logits"].argmax(axis=-1) == words), len(words)
 
     parts = (workers.map if workers else map)(part, range(0, len(order), rows))
