@@ -405,7 +405,7 @@ def test_resume_from_a_model_that_was_saved_otherwise(tmp_path, capsys, with_opt
     config = restore.prepare(small_pictures(tmp_path)).config
     params, rng = mae_init(config, np.random.default_rng(0)), np.random.default_rng(0)
     optimizer = loop.AdamW(params) if with_optimizer else None
-    path = checkpoint.save(tmp_path / "out" / "mae.npz", "mae", config, params, 1, optimizer, rng)
+    path = checkpoint.save(tmp_path / "out" / "mae.npz", "mae", config, params, step=1, optimizer=optimizer, rng=rng)
     before = path.read_bytes()
     train_small(tmp_path / "out", "--steps", "2", "--resume", status=1)
     assert_one_line(capsys, str(path))

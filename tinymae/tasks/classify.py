@@ -184,7 +184,10 @@ def train_vit(
         evaluate_at = [epoch / epochs for epoch in range(1, epochs + 1)]
 
     def save(run):
-        checkpoint.save(out / "vit.npz", "vit", config, run.params, run.step, run.optimizer, run.rng, {**run.history, **meta})
+        checkpoint.save(
+            out / "vit.npz", "vit", config, run.params,
+            step=run.step, optimizer=run.optimizer, rng=run.rng, extra={**run.history, **meta},
+        )
 
     batches = endless_batches(len(pictures), settings.batch, seed)
     batches = itertools.islice(batches, run.step, None)         # goes on where it was interrupted

@@ -130,7 +130,7 @@ def train_mae(task, out, steps=None, minutes=None, seed=0, threads=None, resume=
 
     def save(run):
         meta = {**run.history, "crops": task.photo is not None, **(extra or {})}
-        checkpoint.save(path, "mae", task.config, run.params, run.step, run.optimizer, run.rng, meta)
+        checkpoint.save(path, "mae", task.config, run.params, step=run.step, optimizer=run.optimizer, rng=run.rng, extra=meta)
 
     def evaluate(params):
         return mae_forward(task.unseen, params, task.config, noise)[0]

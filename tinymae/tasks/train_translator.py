@@ -178,11 +178,13 @@ def train_translator(
 
     def save(run):
         path, extra = out / "transformer.npz", {**run.history, **meta}
-        checkpoint.save(path, "transformer", config, run.params, run.step, run.optimizer, run.rng, extra)
+        checkpoint.save(
+            path, "transformer", config, run.params, step=run.step, optimizer=run.optimizer, rng=run.rng, extra=extra
+        )
 
     def evaluate(params):
         if not run.interrupted:                                 # an average of a resumed run must be that of a whole one
-            checkpoint.save(last_evaluations(out, run.step), "transformer", config, params, run.step, extra=meta)
+            checkpoint.save(last_evaluations(out, run.step), "transformer", config, params, step=run.step, extra=meta)
         for path in sorted(last_evaluations(out).glob("*.npz"))[:-KEPT]:
             path.unlink()
         measured = score(params, config, held_out, workers=workers)

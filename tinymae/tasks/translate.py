@@ -108,7 +108,7 @@ def average(folder, out, last=KEPT):
     extra = {name: saved.extra[name] for name in ("source", "target", "seed", "settings", "frozen")}
     for language, name in zip(languages, ("source.json", "target.json"), strict=True):
         language.vocabulary.save(out / name)
-    checkpoint.save(out / "transformer.npz", "transformer", saved.config, mean, models[-1].step, extra=extra)
+    checkpoint.save(out / "transformer.npz", "transformer", saved.config, mean, step=models[-1].step, extra=extra)
     return [model.step for model in models]
 
 
@@ -158,7 +158,7 @@ class Translator(NamedTuple):
     def _decode(self, src, beam):
         if beam == 1:
             return greedy(src, self.params, self.config, never=(UNK,))
-        return beam_search(src, self.params, self.config, beam, never=(UNK,))
+        return beam_search(src, self.params, self.config, beam=beam, never=(UNK,))
 
 
 def evaluate(translator, pairs, beam=1):
