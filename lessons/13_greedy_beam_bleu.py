@@ -167,7 +167,7 @@ def beam_loop(text, translator, beam, alpha=0.6, most=30):
 
 
 def search(translator, beam, alpha=0.6):
-    return beam_search(src, translator.params, config, beam, alpha, max_len=30, never=(UNK,))
+    return beam_search(src, translator.params, config, beam=beam, alpha=alpha, max_len=30, never=(UNK,))
 
 
 for beam in (1, 2, 4):
@@ -353,12 +353,14 @@ text = src[:1].repeat(4000, axis=0)
 logits, _ = State(src[:1], half.params, config, length=1).step(np.array([BOS]))
 logits[:, [PAD, BOS, UNK]] = -np.inf
 for temperature in (0.5, 1.0, 2.0):
-    drawn = sample(text, half.params, config, np.random.default_rng(0), temperature, max_len=1, never=(UNK,)).ids[:, 0]
+    drawn = sample(
+        text, half.params, config, rng=np.random.default_rng(0), temperature=temperature, max_len=1, never=(UNK,)
+    ).ids[:, 0]
     shares, expected = np.bincount(drawn, minlength=config.tgt_vocab) / 4000, softmax_forward(logits / temperature)[0][0]
     likely = np.argsort(-expected)[:4]
     print(f"temperature {temperature}:", *(f"{chinese.vocabulary.words[i]} {shares[i]:.2f}" for i in likely))
     assert np.abs(shares - expected).max() < 0.04
-cold = sample(src, half.params, config, np.random.default_rng(0), 1e-9, max_len=30, never=(UNK,))
+cold = sample(src, half.params, config, rng=np.random.default_rng(0), temperature=1e-9, max_len=30, never=(UNK,))
 assert np.array_equal(cold.ids, first.ids)
 
 # %%

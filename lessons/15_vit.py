@@ -95,7 +95,7 @@ np.testing.assert_allclose(linear_forward(words, w, b)[0], convolved, atol=1e-9)
 seven = to_pixels(np.stack([temple[:256, left : left + 256] for left in range(0, 385, 64)]))
 config = vit.ViTConfig(img_size=256, embed_dim=512, depth=1, num_heads=8)
 params = vit.vit_init(config, rng)
-latent = patch_encoder.encoder_features(seven, params["encoder"], params["positions"], config.num_heads, config.patch_size)
+latent = patch_encoder.encoder_features(seven, params["encoder"], params["positions"], heads=8, patch_size=config.patch_size)
 print(f"{seven.shape} -> {latent.shape}: batch, class token + {config.grid[0]} x {config.grid[1]} patches, width")
 assert latent.shape == (7, 257, 512)
 
@@ -149,7 +149,7 @@ assert all(row.ok for row in rows)
 
 encoder = {"patch_embed": {"w": w, "b": b}, "cls_token": cls_token, "blocks": []}
 y, ours = embed_forward(images, w, b, cls_token, positions, 2)
-latent, theirs = patch_encoder.vit_encoder_forward(patchify(images, 2), encoder, 1, positions)
+latent, theirs = patch_encoder.vit_encoder_forward(patchify(images, 2), encoder, positions, heads=1)
 np.testing.assert_allclose(latent, y)
 _, dw, _, _, dpositions = embed_backward(y, ours)               # any dy will do: y itself
 _, dencoder, dtable = patch_encoder.vit_encoder_backward(y, theirs)

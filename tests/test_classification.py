@@ -146,7 +146,7 @@ def test_gradient_is_that_of_the_batch():
         loss, dparams = vit_gradient(
             config, lambda indices: to_pixels(data.images[indices]), data.labels, iter([chosen]), settings, workers
         )(params, rng)
-    expected, cache = vit_forward(to_pixels(data.images[chosen]), data.labels[chosen], params, config, 0.1)
+    expected, cache = vit_forward(to_pixels(data.images[chosen]), data.labels[chosen], params, config, label_smoothing=0.1)
     assert loss == pytest.approx(float(expected), rel=1e-5)
     tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), dparams, vit_backward(1.0, cache))
 
@@ -275,9 +275,10 @@ def test_from_a_masked_autoencoder(tmp_path, mae_folder):
     assert "norm" not in params["encoder"] and set(params) == {"encoder", "fc_norm", "head"}
     images = to_pixels(numbers(2, 8, 8, 1))
     shared = {name: branch for name, branch in encoder.params["encoder"].items() if name != "norm"}
-    expected = encoder_features(images, shared, MAE.position_tables()[0], 2, 4)
+    expected = encoder_features(images, shared, MAE.position_tables()[0], heads=2, patch_size=4)
     positions = vit_positions(params, config)
-    np.testing.assert_array_equal(encoder_features(images, params["encoder"], positions, 2, 4), expected)
+    features = encoder_features(images, params["encoder"], positions, heads=2, patch_size=4)
+    np.testing.assert_array_equal(features, expected)
     for (name, ours), (_, theirs) in zip(tree.leaves(params["encoder"]), tree.leaves(shared), strict=True):
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
         assert not np.shares_memory(ours, theirs)

@@ -237,7 +237,7 @@ def test_table_is_measured_on_the_same_hidden_pixels(norm_pix_loss):
         error = (fill(unseen, removed) - unseen)[removed].astype(np.float64)
         assert table[name] == pytest.approx((error**2).mean(), rel=1e-5), name
     if norm_pix_loss:                                           # as a user would see it: nothing from the true picture
-        shown = mae_reconstruct(unseen, params, config, noise, "visible").pasted.astype(np.float64)
+        shown = mae_reconstruct(unseen, params, config, noise).pasted.astype(np.float64)
         assert table["mae"] == pytest.approx(((shown - unseen)[removed] ** 2).mean(), rel=1e-5)
     else:
         assert table["mae"] == pytest.approx(float(mae_forward(unseen, params, config, noise)[0]), rel=1e-5)
@@ -405,7 +405,7 @@ def test_resume_from_a_model_that_was_saved_otherwise(tmp_path, capsys, with_opt
     config = restore.prepare(small_pictures(tmp_path)).config
     params, rng = mae_init(config, np.random.default_rng(0)), np.random.default_rng(0)
     optimizer = loop.AdamW(params) if with_optimizer else None
-    path = checkpoint.save(tmp_path / "out" / "mae.npz", "mae", config, params, 1, optimizer, rng)
+    path = checkpoint.save(tmp_path / "out" / "mae.npz", "mae", config, params, step=1, optimizer=optimizer, rng=rng)
     before = path.read_bytes()
     train_small(tmp_path / "out", "--steps", "2", "--resume", status=1)
     assert_one_line(capsys, str(path))

@@ -21,7 +21,7 @@ IDS_KEEP, IDS_RESTORE, MASK = random_masking(NOISE, 0.5)
 
 def encode(images, ids_keep=IDS_KEEP):
     patches, _ = patchify_forward(images, 4)
-    return vit_encoder_forward(patches, PARAMS["encoder"], 2, CONFIG.position_tables()[0][:9], ids_keep)[0]
+    return vit_encoder_forward(patches, PARAMS["encoder"], CONFIG.position_tables()[0][:9], heads=2, ids_keep=ids_keep)[0]
 
 
 # assert_mask_hides
@@ -132,7 +132,7 @@ def test_batch_independent_for_the_pieces_of_the_mae():
     assert_batch_independent(encode, IMAGES, IDS_KEEP)
     decoder_positions = CONFIG.position_tables()[1]
     assert_batch_independent(
-        lambda latent, ids: mae_decoder_forward(latent, ids, PARAMS["decoder"], 2, decoder_positions)[0],
+        lambda latent, ids: mae_decoder_forward(latent, PARAMS["decoder"], decoder_positions, heads=2, ids_restore=ids)[0],
         encode(IMAGES), IDS_RESTORE,
     )
 

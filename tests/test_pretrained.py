@@ -114,7 +114,9 @@ def test_encoder_only(put, precision):
     config, params = load_published_encoder(put("encoder.pth"), heads=2, dtype=dtype)
     assert params.keys() - {"positions"} == {"encoder"} and config.num_classes == 1
     images, positions = GOLDEN["images"].astype(dtype), vit_positions(params, config, dtype)
-    latent = encoder_features(images, params["encoder"], positions, config.num_heads, config.patch_size, config.eps)
+    latent = encoder_features(
+        images, params["encoder"], positions, heads=config.num_heads, patch_size=config.patch_size, eps=config.eps
+    )
     close("latent", latent, GOLDEN["encoder.latent"], tolerance)
 
 

@@ -55,7 +55,7 @@ def check(name, ours, reference):
 def test_pytorch(case, name, smoothing, dtype):
     config = CASES[case]
     params = golden_tree(f"{case}.param.", config, dtype)
-    loss, cache = transformer_forward(GOLDEN["src"], GOLDEN["targets"], params, config, smoothing)
+    loss, cache = transformer_forward(GOLDEN["src"], GOLDEN["targets"], params, config, label_smoothing=smoothing)
     assert loss.dtype == dtype
     check("loss", loss, GOLDEN[f"{case}.{name}.loss"])
     check("logits", cache["logits"], GOLDEN[f"{case}.logits"])
@@ -429,8 +429,8 @@ def test_one_matrix_is_the_others_made_equal(tie):
     apart |= {"src_embed": params["embed"], "tgt_embed": params["embed"]}
     if tie == "none":
         apart["out"] = {"w": params["embed"].T.copy(), "b": np.zeros(11)}
-    loss, cache = transformer_forward(SRC, TARGETS, params, config, 0.1)
-    other, other_cache = transformer_forward(SRC, TARGETS, apart, replace(config, tie=tie), 0.1)
+    loss, cache = transformer_forward(SRC, TARGETS, params, config, label_smoothing=0.1)
+    other, other_cache = transformer_forward(SRC, TARGETS, apart, replace(config, tie=tie), label_smoothing=0.1)
     assert loss == pytest.approx(other, rel=1e-12)
     one, parts = transformer_backward(1.0, cache), transformer_backward(1.0, other_cache)
     total = parts["src_embed"] + parts["tgt_embed"] + (parts["out"]["w"].T if tie == "none" else 0)
@@ -469,18 +469,18 @@ def test_a_bias_on_a_tied_output(tie):
     np.testing.assert_allclose(say(SRC, INPUTS, params, config), plain + params["out"]["b"], rtol=1e-12, atol=1e-14)
     _, cache = transformer_forward(SRC, TARGETS, params, config)
     softmax = np.exp(cache["logits"]) / np.exp(cache["logits"]).sum(axis=1, keepdims=True)
-    expected = (softmax - np.eye(11)[cache["words"]]).mean(axis=0)
+    expected = (softmax - np.eye(11)[cache["targets"]]).mean(axis=0)
     np.testing.assert_allclose(transformer_backward(1.0, cache)["out"]["b"], expected, rtol=1e-12, atol=1e-15)
 
 
 def test_padding_costs_nothing_and_counts_nothing(config):
     params = noisy(config)
-    loss, cache = transformer_forward(SRC, TARGETS, params, config, 0.1)
+    loss, cache = transformer_forward(SRC, TARGETS, params, config, label_smoothing=0.1)
     logits = say(SRC, INPUTS, params, config)
     whole, _ = cross_entropy_forward(logits, TARGETS, ignore_index=0, label_smoothing=0.1)
     assert loss == pytest.approx(whole, rel=1e-12)
     assert cache["logits"].shape == (13, 11)                    # 13 of 18 targets are words: the product has 13 rows
-    np.testing.assert_array_equal(cache["words"], TARGETS[TARGETS != 0])
+    np.testing.assert_array_equal(cache["targets"], TARGETS[TARGETS != 0])
     np.testing.assert_allclose(cache["logits"], logits[TARGETS != 0], rtol=1e-12, atol=1e-14)
 
 
@@ -514,7 +514,7 @@ def test_dropout_on_the_sum_of_embedding_and_position():
     """The paper's section 5.4: an encoder without layers shows it, each number is dropped or scaled by 1 / (1 - rate)."""
     config = replace(CONFIGS["post-all-interleaved"], encoder_layers=0, dropout=0.4)
     params = noisy(config)
-    plain, dropped = (encode(SRC, params, config, rng)[0] for rng in (None, np.random.default_rng(0)))
+    plain, dropped = (encode(SRC, params, config, rng=rng)[0] for rng in (None, np.random.default_rng(0)))
     assert 0.2 < (dropped == 0).mean() < 0.6
     np.testing.assert_allclose(dropped, np.where(dropped == 0, 0, plain / 0.6), rtol=1e-12)
 
@@ -527,8 +527,8 @@ def test_renaming_the_words_changes_nothing():
     assert (name != np.arange(11))[:3].all()
     renamed = params | {"embed": params["embed"][np.argsort(name)]}
     other = replace(config, pad=int(name[0]), bos=int(name[1]), eos=int(name[2]))
-    loss, _ = transformer_forward(SRC, TARGETS, params, config, 0.1)
-    again, _ = transformer_forward(name[SRC], name[TARGETS], renamed, other, 0.1)
+    loss, _ = transformer_forward(SRC, TARGETS, params, config, label_smoothing=0.1)
+    again, _ = transformer_forward(name[SRC], name[TARGETS], renamed, other, label_smoothing=0.1)
     assert again == pytest.approx(loss, rel=1e-12)
 
 
@@ -549,11 +549,15 @@ def test_attention_can_be_looked_at():
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"tie": "both"}, "expected tie 'all', 'output' or 'none', got 'both'"),
-    ({"tgt_vocab": 100}, "one vocabulary for tie='all', got 37000 and 100 words"),
+    ({"tgt_vocab": 100}, "one vocabulary for tie='all', got 37000 and 100 tokens"),
     ({"position_encoding": "rotary"}, "expected position_encoding interleaved, halves, article_a or learned, got 'rotary'"),
     ({"heads": 7}, "expected d_model to be a multiple of 7 heads, got 512: or give d_k, d_v"),
     ({"heads": 7, "d_k": 64}, "multiple of 7 heads"),
-    ({"decoder_layers": 0}, "expected at least one decoder layer, got 0: no other part looks at the source"),
+    ({"decoder_layers": 0}, "expected at least one decoder layer, got 0: no other part attends to the source"),
+    ({"encoder_layers": -1}, "expected 0 or more encoder layers, got -1"),
+    ({"heads": 0}, "heads of at least 1, got 0"),
+    ({"d_ff": 0}, "d_ff of at least 1, got 0"),
+    ({"dropout": 1.0}, r"dropout in \[0, 1\), got 1\.0: it is the fraction to drop"),
 ])
 def test_wrong_configs(options, message):
     with pytest.raises(ValueError, match=message):
@@ -575,7 +579,7 @@ def test_right_configs():
 @pytest.mark.parametrize(("src", "targets", "error", "message"), [
     (SRC[0], TARGETS, ValueError, r"expected src \(B, Tk\) and targets \(B, Tq\), got \(5,\) and \(3, 6\)"),
     (SRC[:2], TARGETS, ValueError, r"got \(2, 5\) and \(3, 6\)"),
-    (SRC, TARGETS * 0, ValueError, r"expected targets to hold words, got padding \(0\) only"),
+    (SRC, TARGETS * 0, ValueError, r"expected targets to hold tokens, got padding \(0\) only"),
     (SRC * 1.0, TARGETS, TypeError, "expected integer ids"),
     (SRC + 8, TARGETS, IndexError, r"expected ids in \[0, 9\), got \[8, 16\]: was the text encoded with another vocabulary"),
     (SRC, TARGETS + 4, IndexError, r"\[0, 11\)"),

@@ -214,21 +214,23 @@ def _model_checks(rng):
     cut, _ = patches.patchify_forward(images, 4)
     return [
         Check(
-            "vit_encoder, all patches, learned positions", patch_encoder.vit_encoder_forward, _vit_forward,
-            patch_encoder.vit_encoder_backward, (cut, params["encoder"], positions), {"heads": 3}, 20,
+            "vit_encoder, all patches, learned positions", patch_encoder.vit_encoder_forward,
+            patch_encoder.vit_encoder_forward, patch_encoder.vit_encoder_backward,
+            (cut, params["encoder"], positions), {"heads": 3}, 20,
         ),
         Check(
-            "vit_encoder, visible patches", patch_encoder.vit_encoder_forward, _vit_forward, patch_encoder.vit_encoder_backward,
+            "vit_encoder, visible patches", patch_encoder.vit_encoder_forward,
+            patch_encoder.vit_encoder_forward, patch_encoder.vit_encoder_backward,
             (cut, params["encoder"], positions), {"heads": 3, "ids_keep": ids_keep}, 20,
         ),
         Check(
-            "vit_encoder, dropout", patch_encoder.vit_encoder_forward, _vit_forward, patch_encoder.vit_encoder_backward,
+            "vit_encoder, dropout", patch_encoder.vit_encoder_forward,
+            patch_encoder.vit_encoder_forward, patch_encoder.vit_encoder_backward,
             (cut, params["encoder"], positions), {"heads": 3, "dropout": 0.2, "rng": 6}, 20,
         ),
         Check(
-            "mae_decoder", mae.mae_decoder_forward,
-            lambda latent, p, ids_restore, **options: mae.mae_decoder_forward(latent, ids_restore, p, **options),
-            mae.mae_decoder_backward, (latent, params["decoder"]),
+            "mae_decoder", mae.mae_decoder_forward, mae.mae_decoder_forward, mae.mae_decoder_backward,
+            (latent, params["decoder"]),
             {"ids_restore": ids_restore, "heads": 2, "positions": decoder_positions}, 20,
         ),
         *(Check(
@@ -237,10 +239,6 @@ def _model_checks(rng):
             (params,), {"images": images, "config": c, "noise": noise}, 10,
         ) for name, c in (("plain pixels", config), ("normalised pixels", normalised))),
     ]
-
-
-def _vit_forward(patches, p, positions, **options):
-    return patch_encoder.vit_encoder_forward(patches, p, positions=positions, **options)
 
 
 def _transformer_checks(rng):

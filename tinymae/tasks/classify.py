@@ -124,7 +124,7 @@ def vit_gradient(
             if settings.mixup:
                 images, targets = mixup(images, targets, config.num_classes, child, alpha=settings.mixup)
             share = len(images) / len(chosen)
-            loss, cache = vit_forward(images, targets, params, config, settings.label_smoothing, child)
+            loss, cache = vit_forward(images, targets, params, config, label_smoothing=settings.label_smoothing, rng=child)
             return loss * share, vit_backward(share, cache)
 
         return value_and_grad(part, list(zip(rng.spawn(len(slices)), slices, strict=True)), workers)

@@ -76,5 +76,7 @@ def features(images: np.ndarray, params: dict, config: MAEConfig | ViTConfig) ->
         positions, _ = config.position_tables(images.dtype)
     else:
         positions = vit_positions(params, config, images.dtype)
-    latent = encoder_features(images, params["encoder"], positions, config.num_heads, config.patch_size, config.eps)
+    latent = encoder_features(
+        images, params["encoder"], positions, heads=config.num_heads, patch_size=config.patch_size, eps=config.eps
+    )
     return np.concatenate([latent[:, 0], latent[:, 1:].mean(axis=1)], axis=1)

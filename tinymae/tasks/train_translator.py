@@ -104,7 +104,7 @@ def transformer_gradient(
             child, piece = job
             src, targets = (pad_batch([side[i] for i in piece], config.pad) for side in pairs)
             share = np.count_nonzero(targets != config.pad) / total
-            loss, cache = transformer_forward(src, targets, params, config, label_smoothing, child)
+            loss, cache = transformer_forward(src, targets, params, config, label_smoothing=label_smoothing, rng=child)
             return loss * share, transformer_backward(share, cache)
 
         loss, dparams = value_and_grad(part, list(zip(rng.spawn(len(parts)), parts, strict=True)), workers)

@@ -60,7 +60,7 @@ def score(
         piece = order[start : start + rows]
         src, targets = (pad_batch([side[i] for i in piece], config.pad) for side in pairs)
         loss, cache = transformer_forward(src, targets, params, config)
-        words = cache["words"]
+        words = cache["targets"]
         return float(loss) * len(words), np.count_nonzero(cache["logits"].argmax(axis=-1) == words), len(words)
 
     parts = (workers.map if workers else map)(part, range(0, len(order), rows))
@@ -166,7 +166,7 @@ class Translator:
     def _decode(self, src, beam):
         if beam == 1:
             return greedy(src, self.params, self.config, never=(UNK,))
-        return beam_search(src, self.params, self.config, beam, never=(UNK,))
+        return beam_search(src, self.params, self.config, beam=beam, never=(UNK,))
 
 
 def evaluate_translator(translator: Translator, pairs: list[tuple[str, str]], beam: int = 1) -> dict:
