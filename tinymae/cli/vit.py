@@ -103,7 +103,7 @@ def _draw_rollout(model, labelled, path):
             "How to read it: the brighter a patch, the more of it reaches the mean of all patches, from which this model names "
             "the picture, through all layers together. Each picture has its own scale, from 0 (dark) to its brightest patch."
         )
-    print(plot.save(plot.rollout_over_pictures(pictures, seen, config.grid, caption), path))
+    print(plot.save(plot.rollout_over_pictures(pictures, seen, config.grid, caption=caption), path))
 
 
 def add_probe(commands):
