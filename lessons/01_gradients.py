@@ -166,7 +166,7 @@ caption = (
 )
 curves = {name: (steps, curve) for name, curve in errors.items()}
 levels = {"gradcheck tolerates 1e-6": 1e-6}
-figure = plot.curves(curves, "step h", "relative error of the difference", caption, levels, "log", "log")
+figure = plot.curves(curves, "step h", "relative error of the difference", caption, levels=levels, xscale="log", yscale="log")
 print(plot.save(figure, figures / "gradients_step.png"))
 
 # %%

@@ -383,7 +383,7 @@ caption = (
 )
 top = float(np.ceil(np.abs(scores).max()))
 panels = [plot.Panel("scores of positions", scores, top, signed=True), plot.Panel("attention", weights)]
-print(plot.save(plot.heatmaps(panels, "key (place)", "query (place)", caption, 2), figures / "positional_learned.png"))
+print(plot.save(plot.heatmaps(panels, "key (place)", "query (place)", caption, columns=2), figures / "positional_learned.png"))
 
 # %%
 # Does it extrapolate?
@@ -415,7 +415,7 @@ caption = (
     "How to read it: how often the word before is named, at each place of 60-word sentences. Training saw places 0 to 19. "
     "Beyond them the trained models are right only here and there, though the sines go on; the rotation (3) never fails."
 )
-figure = plot.curves(rates, "place", "share right", caption, {"guessing": 1 / V}, ylim=(0, 1.05))
+figure = plot.curves(rates, "place", "share right", caption, levels={"guessing": 1 / V}, ylim=(0, 1.05))
 print(plot.save(figure, figures / "positional_extrapolation.png"))
 
 # %%

@@ -122,8 +122,8 @@ caption = (
     "How to read it: the variance of q.k over 4000 random pairs, against the width of a head, both axes logarithmic. Without "
     "a root it grows like d_k; with the root of d_k it stays at 1; the root of d_model makes it 8 times too small."
 )
-figure = plot.curves({name: (widths, v) for name, v in variance.items()}, "d_k", "variance", caption, {"1": 1.0},
-                             xscale="log", yscale="log", markers=True)
+figure = plot.curves({name: (widths, v) for name, v in variance.items()}, "d_k", "variance", caption,
+                             levels={"1": 1.0}, xscale="log", yscale="log", markers=True)
 print(plot.save(figure, figures / "attention_variance.png"))
 
 # %%

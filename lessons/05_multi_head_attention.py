@@ -247,7 +247,7 @@ caption = (
 )
 top = float(np.ceil(max(good.max(), bad.max())))
 panels = [plot.Panel("reshape, then swap", good, top), plot.Panel("reshape alone", bad, top)]
-print(plot.save(plot.heatmaps(panels, "input word", "output word", caption, 2), figures / "multi_head_reshape.png"))
+print(plot.save(plot.heatmaps(panels, "input word", "output word", caption, columns=2), figures / "multi_head_reshape.png"))
 
 # %%
 # Article A's MultiHeadAttention
@@ -331,7 +331,7 @@ caption = (
     "2 at the word after, head 3 at the same word wherever it stands: the two 'the' share their attention. At the ends, where "
     "there is no word before or after, the nearest place wins."
 )
-print(plot.save(plot.attention(weights, sentence, sentence, caption), figures / "multi_head_four_questions.png"))
+print(plot.save(plot.attention(weights, sentence, sentence, caption=caption), figures / "multi_head_four_questions.png"))
 
 # %%
 # Exercises

@@ -183,7 +183,7 @@ caption = (
     "is exactly zero: what was hidden gets no gradient. Row 0 has one word to look at, so nothing to decide."
 )
 panels = [plot.Panel("attention", weights), plot.Panel("dL/dscores", dscores, 1.0, signed=True)]
-figure = plot.heatmaps(panels, "key (is looked at)", "query (looks)", caption, 2)
+figure = plot.heatmaps(panels, "key (is looked at)", "query (looks)", caption, columns=2)
 print(plot.save(figure, figures / "mask_gradient.png"))
 
 # %%

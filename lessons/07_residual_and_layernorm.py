@@ -458,7 +458,7 @@ caption = (
 )
 losses = {names[run]: losses for run, (losses, *_) in runs.items()}
 level = {"ln 10, knowing nothing": math.log(10)}
-figure = plot.curves(losses, "step", "loss", caption, level, yscale="log", ylim=(0.01, 1000))
+figure = plot.curves(losses, "step", "loss", caption, levels=level, yscale="log", ylim=(0.01, 1000))
 print(plot.save(figure, figures / "layernorm_on_off_loss.png"))
 
 caption = (

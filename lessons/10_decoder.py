@@ -355,7 +355,7 @@ caption = (
     "right. (From place 4 on a share of the words is <eos>, which does not depend on the headings before.)"
 )
 figure = plot.curves({name: (np.arange(LONGEST - 1), rates) for name, rates in places.items()}, "place in the sentence",
-                             "share right", caption, {"guessing a heading": 1 / 4}, ylim=(0, 1.05), markers=True)
+                             "share right", caption, levels={"guessing a heading": 1 / 4}, ylim=(0, 1.05), markers=True)
 print(plot.save(figure, figures / "decoder_own_mistakes.png"))
 
 # %%
@@ -462,7 +462,7 @@ caption = (
     "everything but which language the coin chose. The two that do (trained for half as long) have seen the answer."
 )
 levels = {"honest floor": honest, "ln 12, knowing nothing": math.log(12)}
-figure = plot.curves(losses, "step", "validation loss", caption, levels)
+figure = plot.curves(losses, "step", "validation loss", caption, levels=levels)
 print(plot.save(figure, figures / "decoder_leak.png"))
 
 # %%

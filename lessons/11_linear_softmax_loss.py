@@ -318,7 +318,7 @@ caption = (
     "loss stays near ln V and hardly moves, count your softmaxes."
 )
 figure = plot.curves({"softmax once": losses, "softmax twice": twice}, "step", "loss", caption,
-                             {"ln V, knowing nothing": math.log(V), "ln(e + V - 1) - 1, floor of twice": lowest})
+                             levels={"ln V, knowing nothing": math.log(V), "ln(e + V - 1) - 1, floor of twice": lowest})
 print(plot.save(figure, figures / "loss_softmax_twice.png"))
 
 # %%

@@ -295,7 +295,7 @@ caption = (
     "curve starts (ln V?), then at where it stops: at the word frequencies nothing of the source is used, at the floor of "
     "label smoothing all is learned. The run from N(0, 1) comes down from far above the picture."
 )
-figure = plot.curves(runs, "step", "loss (label smoothing 0.1)", caption, levels, ylim=(0.4, 5))
+figure = plot.curves(runs, "step", "loss (label smoothing 0.1)", caption, levels=levels, ylim=(0.4, 5))
 print(plot.save(figure, figures / "training_losses.png"))
 
 # %%
@@ -341,7 +341,7 @@ caption = (
     "How to read it: training loss as in the picture before. Four curves that nobody can tell apart; three of the runs have a "
     "bug. What tells is a translation, an invariant, or a gradient check."
 )
-figure = plot.curves(hidden, "step", "loss (label smoothing 0.1)", caption, levels, ylim=(0.4, 5))
+figure = plot.curves(hidden, "step", "loss (label smoothing 0.1)", caption, levels=levels, ylim=(0.4, 5))
 print(plot.save(figure, figures / "training_hidden.png"))
 
 # %%

@@ -204,7 +204,7 @@ early = right.argmax(axis=1) < 2                                # the largest we
 np.testing.assert_allclose(wrong[early], right[early])
 assert early.any() and (wrong[~early] < right[~early]).all() and wrong.sum(axis=1).min() < 0.5
 print(plot.save(plot.heatmaps(
-    [("right: each row sums to 1", right), ("broken: the sum is not rescaled", wrong)], "key", "query",
+    [plot.Panel("right: each row sums to 1", right), plot.Panel("broken: the sum is not rescaled", wrong)], "key", "query",
     "How to read it: weights from tiles of 2 keys. Compare row by row: where the largest score stands in the first tile (keys "
     "0 and 1) both are the same; where it comes later the broken row is too dark everywhere, as its total is too large.",
     columns=2), figures / "attention_in_tiles_broken.png"))

@@ -136,7 +136,7 @@ def _draw_attention(translator, text, beam, path, layer):
         "over the source as it was generated. The colours run from 0 to 1, the same for all heads."
     )
     weights = weights.mean(axis=0) if layer is None else weights[layer]
-    print(plot.save(plot.attention(weights, words, sources, caption), path), file=sys.stderr)
+    print(plot.save(plot.attention(weights, words, sources, caption=caption), path), file=sys.stderr)
 
 
 def add_average(commands):

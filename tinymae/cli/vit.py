@@ -98,7 +98,7 @@ def _draw_rollout(model, labelled, path):
             "How to read it: the brighter a patch, the more of it reaches the mean of all patches, from which this model "
             "predicts the class, through all layers together. Each image has its own scale, from 0 to its brightest patch."
         )
-    print(plot.save(plot.rollout_over_pictures(pictures, seen, config.grid, caption), path))
+    print(plot.save(plot.rollout_over_pictures(pictures, seen, config.grid, caption=caption), path))
 
 
 def add_probe(commands):

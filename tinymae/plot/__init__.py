@@ -1,4 +1,6 @@
-"""Arrays in, a matplotlib Figure out: one style, labelled axes, a caption that says how to read it."""
+"""Figures for lessons and commands: arrays in, a Matplotlib Figure out, with labelled axes and a caption that says how to
+read it. `plot.save(plot.attention(weights), "attention.png")` writes one as a PNG.
+"""
 from tinymae.plot.attention_heatmaps import attention, attention_lines, attention_over_picture, rollout_over_pictures
 from tinymae.plot.diagrams import encoder_decoder
 from tinymae.plot.images import reconstructions, shuffle

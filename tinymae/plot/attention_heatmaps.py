@@ -1,12 +1,14 @@
-"""Attention drawn: heatmaps of each head, lines between tokens, and weights laid over an image."""
+"""Attention: heatmaps of each head, lines between tokens, and attention weights laid over an image."""
 import math
+from collections.abc import Sequence
 
 import matplotlib
-import matplotlib.style
 import numpy as np
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
 
 from tinymae.plot.style import (
     AMOUNT,
@@ -15,7 +17,9 @@ from tinymae.plot.style import (
     beyond,
     check_grid,
     check_images,
+    check_index,
     check_tokens,
+    check_top,
     check_weights,
     colour_bar,
     drawable,
@@ -24,64 +28,63 @@ from tinymae.plot.style import (
     is_cjk,
     keep_upright,
     page,
+    show_image,
     styled,
 )
 
 
 @styled()
-def attention(weights, queries=None, keys=None, caption=None, vmax=1.0):
+def attention(
+    weights: ArrayLike,
+    queries: Sequence | None = None,
+    keys: Sequence | None = None,
+    *,
+    caption: str | None = None,
+    vmax: float = 1.0,
+) -> Figure:
     """Attention weights as one heatmap per head: a row is a query, a column a key, all heads in one colour scale.
 
     Parameters
     ----------
     weights : array_like of shape (H, Tq, Tk) or (Tq, Tk), after the softmax, so 0..1
-    queries, keys : sequences of Tq and Tk tokens to write at the rows and columns (at most 40), or None for numbers.
-        Chinese tokens need a font that has them; without one they become numbers, which a warning and the caption say
-    caption : str, replaces the text under the picture
-    vmax : float, the top of the colour scale.  ``weights.max()`` shows weak attention; pictures then differ in scale
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    queries, keys : Tq and Tk tokens to write at the rows and columns (at most 40), or None for numbers. Chinese tokens need a
+        font that has them; without one they are numbered, and a warning and the caption say so
+    caption : replaces the text below the figure
+    vmax : the top of the colour scale. ``weights.max()`` makes small weights visible; figures then differ in scale
 
     Raises
     ------
     TypeError, ValueError
-        where the weights have another rank, lie outside 0..1, or do not fit the tokens
+        if the weights have a different rank, lie outside 0..1, or do not fit the tokens
 
     Source: Vaswani et al. 2017, equation 1 and figures 3-5; article A, part 2; article C, 5.1; article D,
     self-attention.
 
-    Differs: articles and libraries often let the colours span the weights at hand, so the same colour is another weight
-    in the next picture; here the range is fixed.
+    Differs: articles and libraries often fit the colours to the weights of one figure, so the same colour is a different
+    weight in the next figure; here the range is fixed.
     """
     rank = np.ndim(weights)
     hint = "; take one sequence of the batch, as in weights[0]" if rank == 4 else ""
     weights = check_weights("weights", weights, (2, 3), "(H, Tq, Tk) or (Tq, Tk)", hint)
-    if not 0 < vmax < math.inf:
-        raise ValueError(f"vmax must be a number above 0, got {vmax!r}: it is the weight with the brightest colour")
+    check_top("vmax", vmax)
     weights = weights.reshape(-1, *weights.shape[-2:])
     heads, count_q, count_k = weights.shape
     queries, keys = check_tokens("queries", queries, count_q), check_tokens("keys", keys, count_k)
-    if caption is None:
-        each = "map is one head, each row" if rank == 3 else "row"
-        caption = (
-            f"How to read it: each {each} is one query and shows how it spreads its attention over the keys. "
-            f"The colours run from 0 to {vmax:.3g}{'' if vmax == 1 else ' (not to 1)'}"
-            f"{', the same for all heads' if rank == 3 else ''}."
-        )
     extend, note = beyond(np.minimum(weights, 1), 0, vmax)
-
     (queries, keys), fonts, missing = drawable(queries, keys)
     across = max([1.0, *(sum(1.7 if is_cjk(c) else 1 for c in token) for token in keys or ())]) * 0.085     # inches
     most = 4 if keys is None else max(1, min(4, int(5.8 / (0.16 * count_k))))      # 0.16 inches: a line of 9 points
-    full = [n for n in range(1, most + 1) if heads % n == 0 and 2 * n >= most]     # columns that leave no place empty
+    full = [n for n in range(1, most + 1) if heads % n == 0 and 2 * n >= most]     # columns that leave no panel empty
     columns = min(max(full, default=most), heads)
     lines = math.ceil(heads / columns)
     side = 6.0 / columns
     height = max(min(side * count_q / count_k, 4.0, 7.0 / lines), 0.8, 0.16 * count_q if queries else 0)
     upright = keys is not None and across > 0.9 * side / count_k
-    figure = page(lines * (height + 0.25) + 0.5 + (across if upright else 0.1), caption + note + missing)
+    figure = page(lines * (height + 0.25) + 0.5 + (across if upright else 0.1), caption, note, missing, default=(
+        f"How to read it: each {'map is one head, each row' if rank == 3 else 'row'} is one query and shows its attention "
+        f"weights for the keys. The colours run from 0 to {vmax:.3g}{'' if vmax == 1 else ' (not to 1)'}"
+        f"{', the same for all heads' if rank == 3 else ''}."
+    ))
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for head, ax in enumerate(axes):
         if head >= heads:
@@ -94,44 +97,48 @@ def attention(weights, queries=None, keys=None, caption=None, vmax=1.0):
             at = every_nth(count_k, most=max(3, 16 // columns)) if keys is None else np.arange(count_k)
             ax.set_xticks(at + 0.5, at if keys is None else keys, rotation=90 if upright else 0, **fonts)
             keep_upright(ax)
-            ax.set_xlabel("key (is looked at)")
+            ax.set_xlabel("key (attended to)")
         if head % columns == 0:
             at = every_nth(count_q, most=max(3, int(4 * height))) if queries is None else np.arange(count_q)
             ax.set_yticks(at + 0.5, at if queries is None else queries, rotation=0, **fonts)
-            ax.set_ylabel("query (looks)")
+            ax.set_ylabel("query (attends)")
     colour_bar(figure, mesh, axes, np.linspace(0, vmax, 5), "attention weight", extend)
     return figure
 
 
 @styled()
-def attention_over_picture(picture, class_attention, patch_attention, patch, grid, caption=None):
-    """Where a vision Transformer looks: attention to the patches, laid over the picture, per head and for their mean.
+def attention_over_picture(
+    image: np.ndarray,
+    class_attention: ArrayLike,
+    patch_attention: ArrayLike,
+    patch: int,
+    grid: tuple[int, int],
+    *,
+    caption: str | None = None,
+) -> Figure:
+    """What a vision Transformer attends to: the attention weights of the patches, laid over the image, per head and mean.
 
     Parameters
     ----------
-    picture : ndarray of shape (rows, cols, C), uint8, C = 1 or 3
+    image : uint8 array of shape (rows, cols, C), C = 1 or 3
     class_attention : array_like of shape (H, N), the row of the class token: its weights for the N patches
-    patch_attention : array_like of shape (H, N), the row of one patch.  Both come without the column of the class
-        token, so a row sums to less than 1
-    patch : int, 0 <= patch < N, the patch whose row that is; outlined in the picture
+    patch_attention : array_like of shape (H, N), the row of one patch. Both come without the column of the class token, so
+        a row sums to less than 1
+    patch : 0 <= patch < N, the patch of `patch_attention`; outlined in the image
     grid : (rows, cols) of patches, rows * cols = N
-    caption : str, replaces the text under the picture
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    caption : replaces the text below the figure
 
     Raises
     ------
     TypeError, ValueError
-        where the arrays do not fit the grid or each other, or the picture does not divide into it
+        if the arrays do not fit the grid or each other, or the image does not divide into it
 
-    Source: Dosovitskiy et al. 2021, figure 6, and Caron et al. 2021 (DINO), figure 1, draw the class token's attention.
+    Source: Dosovitskiy et al. 2021, figure 6, and Caron et al. 2021 (DINO), figure 1, draw the attention of the class token.
 
-    Differs: they draw one layer per picture or roll the layers out; this draws the rows it is given, in one scale.
+    Differs: they draw one layer per image, or the rollout of all layers; this draws the rows it is given, in one scale.
     """
-    picture = check_images("picture", picture, (3,), "(rows, cols, C)")
-    rank_hint = "; take one picture of the batch and one query, as in weights[0, :, 0, 1:]"
+    image = check_images("image", image, (3,), "(rows, cols, C)")
+    rank_hint = "; take one image of the batch and one query, as in weights[0, :, 0, 1:]"
     from_class = check_weights("class_attention", class_attention, (2,), "(H, N)", rank_hint)
     from_patch = check_weights("patch_attention", patch_attention, (2,), "(H, N)", rank_hint)
     if from_class.shape != from_patch.shape:
@@ -140,25 +147,20 @@ def attention_over_picture(picture, class_attention, patch_attention, patch, gri
             "(H, N), rows of one layer's weights without the column of the class token"
         )
     heads, count = from_class.shape
-    rows, cols = check_grid("the attention", count, grid)
-    height, width = picture.shape[:2]
-    if height % rows or width % cols:
-        raise ValueError(f"a picture of {height} x {width} does not divide into {rows} x {cols} equal patches")
-    if not isinstance(patch, (int, np.integer)) or not 0 <= patch < count:
-        raise ValueError(f"patch must be a whole number in 0..{count - 1}, got {patch!r}; leave the class token out")
-    top = float(max(from_class.max(), from_patch.max())) or 1.0         # all weights 0: any scale shows it
-    if caption is None:
-        caption = (
-            "How to read it: the brighter a patch, the more attention it gets, from the class token (above) and from "
-            "the patch in the blue frame (below). All maps share one scale, from 0 to their largest weight, "
-            f"{top:.3g}; spread evenly over the {count} patches it would be {1 / count:.2g}."
-        )
+    rows, cols = check_grid("the attention", count, grid, image)
+    patch = check_index("patch", patch, 0, count - 1, "; leave the class token out")
+    height, width = image.shape[:2]
+    top = float(max(from_class.max(), from_patch.max())) or 1.0         # if all weights are 0, any scale shows it
     lines = math.ceil((heads + 1) / 5)
     columns = math.ceil((heads + 1) / lines)
     left = 2.0                                                         # inches
     side = min((WIDTH - left - 0.5) / columns, 2.0) - 0.1
     tall = max(2 * (lines * (side * height / width + 0.3) + 0.25), left * height / width + 1.0)
-    figure = page(tall, caption)
+    figure = page(tall, caption, default=(
+        "How to read it: the brighter a patch, the larger its attention weight, in the row of the class token (above) and in "
+        f"that of the patch in the blue frame (below). All maps share one scale, from 0 to the largest weight, {top:.3g}; "
+        f"if the attention were uniform, each of the {count} patches would have a weight of {1 / count:.2g}."
+    ))
     left_part, right_part = figure.subfigures(1, 2, width_ratios=(left, WIDTH - left))
     for part, name, weights in zip(
         right_part.subfigures(2, 1),
@@ -171,123 +173,114 @@ def attention_over_picture(picture, class_attention, patch_attention, patch, gri
         for ax in axes:
             ax.set_axis_off()
         maps = {"mean": weights.mean(axis=0), **{f"head {head}": w for head, w in enumerate(weights)}}
-        for ax, (title, w) in zip(axes, maps.items(), strict=False):   # the last line may have empty places
-            overlay = _lay_over(ax, picture, w.reshape(rows, cols), top)
+        for ax, (title, w) in zip(axes, maps.items(), strict=False):   # the last line may have empty panels
+            overlay = _lay_over(ax, image, w.reshape(rows, cols), top)
             ax.set_title(title, fontsize=9)
 
-    tall_picture = left * height / width
-    rest = max(tall - tall_picture - 1.0, 0.01)
-    shown, bar, empty = left_part.subplots(3, 1, height_ratios=[tall_picture, 0.14, rest])
+    tall_image = left * height / width
+    rest = max(tall - tall_image - 1.0, 0.01)
+    shown, bar, empty = left_part.subplots(3, 1, height_ratios=[tall_image, 0.14, rest])
     empty.set_axis_off()
-    shown.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
-    row, col = divmod(int(patch), cols)
+    show_image(shown, image)
+    row, col = divmod(patch, cols)
     corner = (col * width / cols - 0.5, row * height / rows - 0.5)
     shown.add_patch(Rectangle(corner, width / cols, height / rows, fill=False, edgecolor="#00b0ff", linewidth=2.2))
-    shown.set_title(f"picture, patch {int(patch)}")
-    shown.set_axis_off()
+    shown.set_title(f"image, patch {patch}")
     left_part.colorbar(overlay, cax=bar, orientation="horizontal", ticks=[0, top / 2, top], format="%.3g",
                        label="attention weight")
-    bar.set_facecolor(str(_dimmed(picture).mean() / 255))              # the same grey behind the see-through colours
+    bar.set_facecolor(str(_dimmed(image).mean() / 255))                # the same grey behind the see-through colours
     return figure
 
 
-def _dimmed(picture):
-    """(rows, cols), grey and dark: in what is laid over it, light means attention."""
-    return 10 + 0.3 * picture.mean(axis=2)
+def _dimmed(image):
+    """(rows, cols), grey and dark: in what is laid over it, bright means attention."""
+    return 10 + 0.3 * image.mean(axis=2)
 
 
-def _lay_over(ax, picture, weights, top):
-    """Draw weights (grid rows, grid cols) over a picture, brightest at top; return them as Matplotlib's image."""
-    height, width = picture.shape[:2]
+def _lay_over(ax, image, weights, top):
+    """Draw weights (grid rows, grid cols) over an image, brightest at top; return what a colour bar needs."""
+    height, width = image.shape[:2]
     ramp = np.linspace(0, 1, 256)
     colours = matplotlib.colormaps["inferno"](0.45 + 0.55 * ramp)
-    colours[:, 3] = 0.95 * ramp**0.6                                  # little attention leaves the picture visible
-    ax.imshow(_dimmed(picture), cmap="gray", vmin=0, vmax=255)
-    frame = (-0.5, width - 0.5, height - 0.5, -0.5)                    # the patches cover the picture
+    colours[:, 3] = 0.95 * ramp**0.6                                  # a small weight leaves the image visible
+    ax.imshow(_dimmed(image), cmap="gray", vmin=0, vmax=255)
+    frame = (-0.5, width - 0.5, height - 0.5, -0.5)                    # the patches cover the image
     return ax.imshow(weights, extent=frame, cmap=ListedColormap(colours), vmin=0, vmax=top, interpolation="nearest")
 
 
 @styled()
-def rollout_over_pictures(pictures, rollout, grid, caption=None):
-    """What reaches the class token through all layers: each picture, and below it the rollout laid over it.
+def rollout_over_pictures(
+    images: np.ndarray, rollout: ArrayLike, grid: tuple[int, int], *, caption: str | None = None
+) -> Figure:
+    """What reaches the class token through all layers: each image, and below it the rollout laid over it.
 
     Parameters
     ----------
-    pictures : ndarray of shape (B, rows, cols, C), uint8, C = 1 or 3
-    rollout : array_like of shape (B, N), the class token's row of `attention_rollout`, without its own column
+    images : uint8 array of shape (B, rows, cols, C), C = 1 or 3
+    rollout : array_like of shape (B, N), the row of the class token in `attention_rollout`, without its own column
     grid : (rows, cols) of patches, rows * cols = N
-    caption : str, replaces the text under the pictures
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    caption : replaces the text below the figure
 
     Raises
     ------
     TypeError, ValueError
-        where the arrays do not fit the grid or each other, or the pictures do not divide into it
+        if the arrays do not fit the grid or each other, or the images do not divide into it
 
     Source: Abnar & Zuidema 2020; Dosovitskiy et al. 2020, figure 6, draw it in this way.
 
-    Differs: they brighten the picture by the rollout; here its colours are laid over the picture, each picture in its own
-    scale, from 0 to its largest value.
+    Differs: they brighten the image by the rollout; here its colours are laid over the image, each image in its own scale,
+    from 0 to its largest value.
     """
-    pictures = check_images("pictures", pictures, (4,), "(B, rows, cols, C)")
+    images = check_images("images", images, (4,), "(B, rows, cols, C)")
     rollout = check_weights("rollout", rollout, (2,), "(B, N)", "; take the class token's row, as in rollout[:, 0, 1:]")
-    if len(rollout) != len(pictures):
-        raise ValueError(f"rollout has {len(rollout)} rows for {len(pictures)} pictures: one for each")
-    rows, cols = check_grid("the rollout", rollout.shape[1], grid)
-    count, height, width, _ = pictures.shape
-    if height % rows or width % cols:
-        raise ValueError(f"pictures of {height} x {width} do not divide into {rows} x {cols} equal patches")
-    if caption is None:
-        caption = (
-            "How to read it: the brighter a patch, the more of it reaches the class token through all layers together. Each "
-            f"picture has its own scale, from 0 (dark) to its brightest patch; evenly, each of the {rows * cols} patches "
-            f"would hold {1 / (rows * cols):.2g}."
-        )
+    if len(rollout) != len(images):
+        raise ValueError(f"rollout has {len(rollout)} rows for {len(images)} images: one for each")
+    rows, cols = check_grid("the rollout", rollout.shape[1], grid, images)
+    count, height, width, _ = images.shape
     columns = min(count, 6)
     lines = math.ceil(count / columns)
     side = min((WIDTH - 0.2) / columns, 2.4)
-    figure = page(lines * 2 * (side * height / width + 0.25), caption)
+    figure = page(lines * 2 * (side * height / width + 0.25), caption, default=(
+        "How to read it: the brighter a patch, the more of it reaches the class token through all layers together. Each "
+        "image has its own scale, from 0 (dark) to its brightest patch; if all patches contributed equally, each of the "
+        f"{rows * cols} would have {1 / (rows * cols):.2g}."
+    ))
     axes = figure.subplots(2 * lines, columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
-    for i, (picture, row) in enumerate(zip(pictures, rollout, strict=True)):
+    for i, (image, row) in enumerate(zip(images, rollout, strict=True)):
         line, column = divmod(i, columns)
-        shown, below = axes[2 * line, column], axes[2 * line + 1, column]
-        shown.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+        below = axes[2 * line + 1, column]
+        show_image(axes[2 * line, column], image)
         top = float(row.max()) or 1.0
-        _lay_over(below, picture, row.reshape(rows, cols), top)
+        _lay_over(below, image, row.reshape(rows, cols), top)
         below.set_title(f"up to {top:.2g}", fontsize=9)
     return figure
 
 
 @styled()
-def attention_lines(tokens, weights, word, keys=None, caption=None):
-    """Attention from one word to all words as lines: a colour for each head, the wider the more.
+def attention_lines(
+    tokens: Sequence, weights: ArrayLike, query: int, keys: Sequence | None = None, *, caption: str | None = None
+) -> Figure:
+    """The attention of one token to all tokens as lines: a colour for each head; the wider a line, the larger the weight.
 
     Parameters
     ----------
-    tokens : sequence of Tq tokens, 40 at most
+    tokens : Tq tokens, at most 40
     weights : array_like of shape (H, Tq, Tk), after the softmax; at most 8 heads
-    word : int, index of the word that looks
-    keys : sequence of Tk tokens that are looked at, or None where they are the same tokens (self-attention)
-    caption : str, replaces the text under the picture
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    query : index of the token that attends
+    keys : Tk tokens that are attended to, or None if they are the same tokens (self-attention)
+    caption : replaces the text below the figure
 
     Raises
     ------
     TypeError, ValueError
-        where the weights have another rank, lie outside 0..1 or do not fit the tokens, or word is not one of them
+        if the weights have a different rank, lie outside 0..1 or do not fit the tokens, or query is not one of them
 
-    Source: article D, self-attention ("The animal didn't cross the street because it was too tired": "it" looks, with one
+    Source: article D, self-attention ("The animal didn't cross the street because it was too tired": "it" attends, with one
     head, two heads, all heads); Vaswani et al. 2017, figures 3 to 5.
 
-    Differs: theirs show a weight by how opaque a line is; here by its width, which can be compared with the legend's.
+    Differs: they show a weight by the opacity of a line; here by its width, which can be compared with the legend.
     """
     hint = "; take one sequence of the batch, as in weights[0]; one head is weights[0, :1]" if np.ndim(weights) != 3 else ""
     weights = check_weights("weights", weights, (3,), "(H, Tq, Tk)", hint)
@@ -297,35 +290,33 @@ def attention_lines(tokens, weights, word, keys=None, caption=None):
     same = keys is None
     left = check_tokens("tokens", tokens, count_q)
     right = check_tokens("tokens" if same else "keys", tokens if same else keys, count_k)
-    if not isinstance(word, (int, np.integer)) or not 0 <= word < count_q:
-        raise ValueError(f"word must be an index in 0..{count_q - 1}, got {word!r}: tokens.index('it') finds one")
+    query = check_index("query", query, 0, count_q - 1, ": tokens.index('it') finds one")
     (left, right), fonts, missing = drawable(left, right)
     left, right = left or list(map(str, range(count_q))), right or list(map(str, range(count_k)))
-    row = weights[:, word]                                              # (H, Tk)
-    if caption is None:
-        caption = (
-            f'How to read it: "{left[word]}" in the yellow box looks at the words on the right. A line is one head looking '
-            "at one word, its width is the attention weight."
-        )
-        if np.allclose(row.sum(axis=1), 1, atol=0.01):                  # not so where the caller has cut the keys
-            caption += " All lines of one colour share out a weight of 1."
+    row = weights[:, query]                                             # (H, Tk)
+    read = (
+        f'How to read it: "{left[query]}" in the yellow box attends to the tokens on the right. A line is the attention of '
+        "one head to one token; its width is the attention weight."
+    )
+    if np.allclose(row.sum(axis=1), 1, atol=0.01):                      # not if the caller has cut the keys
+        read += " The weights of one colour sum to 1."
     widest = 9.0                                                        # points, for a weight of 1
     rows = max(count_q, count_k)
-    figure = page(0.24 * rows + 0.75, caption + missing)
+    figure = page(0.24 * rows + 0.75, caption, missing, default=read)
     ax = figure.subplots()
     ax.set_axis_off()
     ax.set(xlim=(-0.9, 1.9), ylim=(rows - 0.4, -0.6))
     for y, token in enumerate(left):
-        # Not in bold: many Chinese fonts have none, and Matplotlib says so each time.
+        # Not in bold: many Chinese fonts have no bold, and Matplotlib warns each time.
         look = {"color": "black", "bbox": {"facecolor": "#ffe08a", "edgecolor": "none", "pad": 2}}
         ax.text(-0.03, y, token, ha="right", va="center", fontsize=10.5,
-                **(look if y == word else {"color": "#777777"}), **fonts)
+                **(look if y == query else {"color": "#777777"}), **fonts)
     for y, token in enumerate(right):
         ax.text(1.03, y, token, ha="left", va="center", fontsize=10.5, color="black", **fonts)
     spread = (np.arange(heads) - (heads - 1) / 2) * 0.7 / max(heads, 4)                # heads end side by side
     for head, key in sorted(np.ndindex(row.shape), key=lambda at: -row[at]):           # thin lines over wide ones
         if row[head, key] > 0:
-            ax.plot([0, 1], [word + spread[head], key + spread[head]], color=COLOURS[head], alpha=0.75,
+            ax.plot([0, 1], [query + spread[head], key + spread[head]], color=COLOURS[head], alpha=0.75,
                     linewidth=widest * row[head, key], solid_capstyle="butt")
     handles = [Line2D([], [], color=COLOURS[head], linewidth=4, label=f"head {head}") for head in range(heads)]
     handles += [

@@ -1,49 +1,49 @@
-"""The encoder-decoder as a diagram."""
-import numpy as np
+"""The encoder-decoder Transformer as a diagram of boxes and arrows, for any number of layers that fits on a page."""
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from tinymae.plot.style import COLOURS, page, styled
+from tinymae.plot.style import COLOURS, check_index, page, styled
 
 BOX, TALL, GAP, PAD = 1.9, 0.26, 0.17, 0.22    # inches: a box's width and height, the space above it, below a layer's first
 RESIDUAL, MEMORY, MAIN = COLOURS[0], COLOURS[1], "#777777"
+NORM, ATTENTION, FORWARD, PLAIN = "#fff2ae", "#fbd9b8", "#cfe3f5", "#e3e3e3"
+FACES = {
+    "Norm": NORM, "Add & Norm": NORM, "Add": NORM, "Self-attention": ATTENTION, "Masked self-attention": ATTENTION,
+    "Cross attention": ATTENTION, "Feed forward": FORWARD, "Embedding + positions": PLAIN, "Linear": PLAIN, "Softmax": PLAIN,
+}
 
 
 @styled()
-def encoder_decoder(encoder_layers, decoder_layers, norm_first=False, caption=None):
+def encoder_decoder(
+    encoder_layers: int, decoder_layers: int, *, norm_first: bool = False, caption: str | None = None
+) -> Figure:
     """The Transformer as a diagram: sublayers from the bottom to the top, residual paths beside them, the memory across.
 
     Parameters
     ----------
-    encoder_layers, decoder_layers : int, 1 to 4
-    norm_first : bool, pre-norm (norms before the sublayers and behind each stack) or post-norm (the paper, the articles)
-    caption : str, replaces the text under the picture
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    encoder_layers, decoder_layers : 1 to 4
+    norm_first : pre-norm (norms before the sublayers and after each stack); if False, post-norm (the paper, the articles)
+    caption : replaces the text below the figure
 
     Raises
     ------
     ValueError
-        where there are no layers, or more than fit on a page
+        if there are no layers, or more than fit on a page
 
     Source: Vaswani et al. 2017, figure 1; article D, residuals (2 + 2 layers with Add & Norm).
     """
     for name, count in (("encoder_layers", encoder_layers), ("decoder_layers", decoder_layers)):
-        if not isinstance(count, (int, np.integer)) or not 1 <= count <= 4:
-            raise ValueError(f"{name} must be 1 to 4, got {count!r}: more than 4 do not fit on a page, and they all look alike")
-    if caption is None:
-        caption = (
-            "How to read it: upwards. Left the encoder, right the decoder; a grey frame is a layer. A blue line is a residual "
-            "path, past a sublayer into its Add. The orange line is the memory C: keys and values for every cross attention; "
-            "the queries Q come from the decoder."
-        )
+        check_index(name, count, 1, 4, ": more than 4 layers do not fit on a page, and they all look alike")
     stacks = [
         ("encoder", encoder_layers, ("Self-attention", "Feed forward")),
         ("decoder", decoder_layers, ("Masked self-attention", "Cross attention", "Feed forward")),
     ]
     tallest = max(_stack_height(layers, sublayers, norm_first) for _, layers, sublayers in stacks)
-    figure = page(tallest + 0.6, caption)
+    figure = page(tallest + 0.6, caption, default=(
+        "How to read it: from the bottom to the top. Left: the encoder; right: the decoder; a grey frame is a layer. A blue "
+        "line is a residual path, past a sublayer into its Add. The orange line is the memory C, the keys and values of every "
+        "cross attention; the queries Q come from the decoder."
+    ))
     ax = figure.subplots()
     ax.set_axis_off()
     ax.set(xlim=(0, 7.2), ylim=(-0.45, tallest + 0.1))
@@ -74,9 +74,9 @@ def _stack_height(layers, sublayers, norm_first):
 
 
 def _stack(ax, x, outwards, name, layers, sublayers, norm_first):
-    """One column; (x, y of its top, heights of the cross attentions). Residual paths run on the side `outwards`, -1 or 1."""
-    words = "source words" if name == "encoder" else "target words, one place to the right"
-    ax.text(x, -0.3, words, ha="center", va="center", fontsize=9, color="#333333")
+    """One column; (x, y of its top, heights of the cross attentions). Residual paths are on the side `outwards`, -1 or 1."""
+    tokens = {"encoder": "source tokens", "decoder": "target tokens, shifted right"}[name]
+    ax.text(x, -0.3, tokens, ha="center", va="center", fontsize=9, color="#333333")
     _arrow(ax, (x, -0.2), (x, 0), MAIN)
     y, crossings = _box(ax, x, 0, "Embedding + positions"), []
     for layer in range(layers):
@@ -92,7 +92,8 @@ def _stack(ax, x, outwards, name, layers, sublayers, norm_first):
             side, into = x + outwards * (BOX / 2 + 0.22), y - GAP - TALL / 2
             ax.plot([x, side, side], [fork, fork, into], color=RESIDUAL, linewidth=1.3, zorder=1)
             _arrow(ax, (side, into), (x + outwards * BOX / 2, into), RESIDUAL)
-        _rounded(ax, x - BOX / 2 - 0.32, bottom + 0.04, BOX + 0.64, y - GAP / 2 - bottom - 0.04, "#f3f3f3", "#aaaaaa", 0)
+        _rounded(ax, x - BOX / 2 - 0.32, bottom + 0.04, BOX + 0.64, y - GAP / 2 - bottom - 0.04,
+                 face="#f3f3f3", edge="#aaaaaa", zorder=0)
         ax.text(x + outwards * (BOX / 2 + 0.45), (bottom + y) / 2, f"{name} layer {layer}", rotation=90, ha="center",
                 va="center", fontsize=9, color=MAIN)
     for box in (*["Norm"] * norm_first, *["Linear", "Softmax"] * (name == "decoder")):
@@ -101,16 +102,14 @@ def _stack(ax, x, outwards, name, layers, sublayers, norm_first):
 
 
 def _box(ax, x, y, text):
-    """A box that stands on y, with an arrow of the main path above it; where the next one stands."""
-    colour = {"Norm": "#fff2ae", "Add & Norm": "#fff2ae", "Add": "#fff2ae", "Feed forward": "#cfe3f5"}.get(text, "#e3e3e3")
-    colour = "#fbd9b8" if "ttention" in text else colour
-    _rounded(ax, x - BOX / 2, y, BOX, TALL, colour, "#555555", 2)
+    """A box with its bottom at y, and the main path above it; returns the bottom of the next box."""
+    _rounded(ax, x - BOX / 2, y, BOX, TALL, face=FACES[text], edge="#555555", zorder=2)
     ax.text(x, y + TALL / 2, text, ha="center", va="center", fontsize=9, color="black", zorder=3)
     ax.plot([x, x], [y + TALL, y + TALL + GAP], color=MAIN, linewidth=1.2, zorder=1)
     return y + TALL + GAP
 
 
-def _rounded(ax, x, y, width, height, face, edge, zorder):
+def _rounded(ax, x, y, width, height, *, face, edge, zorder):
     ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.06", facecolor=face,
                                 edgecolor=edge, linewidth=0.8, zorder=zorder))
 

@@ -1,36 +1,43 @@
-"""Images drawn: rows of masked, reconstruction and original; the shuffle of a masked autoencoder."""
+"""Images: what a masked autoencoder reconstructs, and how it shuffles the patches and puts them back."""
 import textwrap
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
-from tinymae.plot.style import COLOURS, WIDTH, check_images, page, styled
+from tinymae.plot.style import COLOURS, WIDTH, check_grid, check_images, check_index, page, show_image, styled
 
 
 @styled()
-def reconstructions(masked, reconstruction, pasted, original, title="", caption=None, mode=""):
-    """What a masked autoencoder makes of pictures: one row each, masked | reconstruction | + visible | original.
+def reconstructions(
+    masked: np.ndarray,
+    reconstruction: np.ndarray,
+    pasted: np.ndarray,
+    original: np.ndarray,
+    *,
+    title: str = "",
+    caption: str | None = None,
+    mode: str = "",
+) -> Figure:
+    """What a masked autoencoder reconstructs: one row per image, masked | reconstruction | + visible | original.
 
     Parameters
     ----------
-    masked, reconstruction, pasted, original : ndarray of shape (B, rows, cols, C), uint8, C = 1 (drawn in grey) or 3.
-        `pasted` is the reconstruction with the visible patches put back.  Four pictures fill half a screen
-    title : str, stands above everything
-    caption : str, replaces the text under the picture
-    mode : str, drawn in a coloured bar above the pictures.  Say here what the pictures owe to the true picture, such as
-        "normalised pixels: per-patch mean and variance taken from the true picture"
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    masked, reconstruction, pasted, original : uint8 arrays of shape (B, rows, cols, C), C = 1 (drawn in grey) or 3.
+        `pasted` is the reconstruction with the visible patches put back. Four images fill half a screen
+    title : above the figure
+    caption : replaces the text below the figure
+    mode : written in a coloured bar above the images. Say here what the reconstruction takes from the true image, such as
+        "normalised pixels: per-patch mean and variance taken from the true image"
 
     Raises
     ------
     TypeError, ValueError
-        where an array is not uint8 or the four shapes differ
+        if an array is not uint8 or the four shapes differ
 
     Source: He et al. 2022, figures 2-4; article A, opening figures.
 
-    Differs: the paper's figures have three columns; here the reconstruction stands both plain and with the visible
+    Differs: the paper's figures have three columns; here the reconstruction is shown both plain and with the visible
     patches, because the plain one looks worse where patches were visible (the loss does not train it there).
     """
     named = {"masked": masked, "reconstruction": reconstruction, "pasted": pasted, "original": original}
@@ -38,24 +45,22 @@ def reconstructions(masked, reconstruction, pasted, original, title="", caption=
     for name, array in zip(named, arrays, strict=True):
         if array.shape != arrays[-1].shape:
             raise ValueError(
-                f"{name} has the shape {array.shape}, but original {arrays[-1].shape}: all four show the same pictures"
+                f"{name} has the shape {array.shape}, but original {arrays[-1].shape}: all four show the same images"
             )
     heads = ("masked", "reconstruction", "reconstruction + visible", "original")
-    if caption is None:
-        caption = (
-            "How to read it: each row is one picture. The model sees only what is left in the first column; compare "
-            "the second and third with the last. The loss counts removed patches only, so the second column is not "
-            "trained where patches were visible; the third shows those as they are."
-        )
-    count, height, width, channels = arrays[0].shape
-    # Everything here has a known size, so it is placed by hand, in inches from the top left; gaps are equal both ways.
+    count, height, width, _ = arrays[0].shape
+    # Everything here has a known size, so it is placed by hand, in inches from the top left; all gaps are equal.
     gap = 0.07
     wide = (WIDTH - 5 * gap) / 4
     high = wide * height / width
     banner = textwrap.wrap(mode, 80)
     strip = 0.2 * len(banner) + 0.14 if banner else 0.0
     top = (0.32 if title else gap) + (strip + gap if banner else 0) + 0.22
-    figure = page(top + count * (high + gap), caption)
+    figure = page(top + count * (high + gap), caption, default=(
+        "How to read it: each row is one image. The model's input is only what is visible in the first column; compare the "
+        "second and third columns with the last. The loss counts removed patches only, so the second column is not trained "
+        "where patches were visible; the third column shows the visible patches unchanged."
+    ))
     figure.set_layout_engine("none")
     total = figure.get_figheight()
     if title:
@@ -68,97 +73,94 @@ def reconstructions(masked, reconstruction, pasted, original, title="", caption=
         ax.text(0.5, 0.5, "\n".join(banner), ha="center", va="center", fontsize=10.5, weight="bold")
     for column, (head, array) in enumerate(zip(heads, arrays, strict=True)):
         x = gap + column * (wide + gap)
-        for row, picture in enumerate(array):
+        for row, image in enumerate(array):
             y = total - top - row * (high + gap) - high
             ax = figure.add_axes((x / WIDTH, y / total, wide / WIDTH, high / total))
-            ax.imshow(picture[..., 0] if channels == 1 else picture, cmap="gray", vmin=0, vmax=255)
-            ax.set_axis_off()
+            show_image(ax, image)
             if row == 0:
                 ax.set_title(head)
     return figure
 
 
 @styled()
-def shuffle(picture, ids_shuffle, ids_restore, kept, grid, caption=None):
+def shuffle(
+    image: np.ndarray,
+    ids_shuffle: ArrayLike,
+    ids_restore: ArrayLike,
+    kept: int,
+    grid: tuple[int, int],
+    *,
+    caption: str | None = None,
+) -> Figure:
     """How a masked autoencoder hides patches and puts them back: shuffle, cut, add mask tokens, unshuffle.
 
     Parameters
     ----------
-    picture : ndarray of shape (rows, cols, C), uint8, C = 1 or 3
-    ids_shuffle : integer array_like of shape (N,), a permutation: ids_shuffle[j] is the patch that comes j-th
-    ids_restore : integer array_like of shape (N,), a permutation: place n takes the token ids_restore[n]. It is drawn as it is
-        given: one that is not the inverse of ids_shuffle puts patches into wrong places
-    kept : int, K, 1 <= K < N: how many of the shuffled patches stay visible
-    grid : (rows, cols) of patches, rows * cols = N, at most 16: smaller tiles cannot be read
-    caption : str, replaces the text under the picture
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    image : uint8 array of shape (rows, cols, C), C = 1 or 3
+    ids_shuffle : integer array_like of shape (N,), a permutation: ids_shuffle[j] is the patch at position j of the shuffle
+    ids_restore : integer array_like of shape (N,), a permutation: position n of the image takes the token ids_restore[n].
+        It is drawn as given: if it is not the inverse of ids_shuffle, patches are drawn at wrong positions
+    kept : K, 1 <= K < N, how many of the shuffled patches stay visible
+    grid : (rows, cols) of patches, rows * cols = N, at most 16: smaller patches cannot be read
+    caption : replaces the text below the figure
 
     Raises
     ------
     TypeError, ValueError
-        where the arrays do not fit the grid or each other, or the picture does not divide into it
+        if the arrays do not fit the grid or each other, or the image does not divide into it
 
     Source: He et al. 2021, section 3, "simple implementation"; their code, `random_masking` and `forward_decoder`.
     """
-    picture, (rows, cols) = np.asarray(picture), grid
-    count = rows * cols
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3):
-        raise TypeError(f"picture must be uint8 (rows, cols, C), C 1 or 3, got {picture.dtype} {picture.shape}")
-    if picture.shape[0] % rows or picture.shape[1] % cols:
-        raise ValueError(f"a picture of {picture.shape[0]} x {picture.shape[1]} does not divide into {rows} x {cols} patches")
-    if not 2 <= count <= 16 or not 1 <= kept < count:
-        raise ValueError(f"expected 2 to 16 patches of which some are kept and some removed, got {count} and kept={kept}")
+    image, count = check_images("image", image, (3,), "(rows, cols, C)"), np.size(ids_shuffle)
+    rows, cols = check_grid("ids_shuffle", count, grid, image)
+    if not 2 <= count <= 16:
+        raise ValueError(f"expected 2 to 16 patches, which can be read, got {count}")
+    kept = check_index("kept", kept, 1, count - 1, ": some patches stay visible, and some are removed")
     for name, ids in (("ids_shuffle", ids_shuffle), ("ids_restore", ids_restore)):
-        if not np.array_equal(np.sort(ids), np.arange(count)):
-            raise ValueError(f"{name} must hold 0..{count - 1} once each, got {np.asarray(ids).tolist()}: is it ids_keep, or "
-                             "the mask?")
-    size = (picture.shape[0] // rows, picture.shape[1] // cols)
-    tiles = picture.reshape(rows, size[0], cols, size[1], -1).swapaxes(1, 2).reshape(count, *size, -1)
+        if np.asarray(ids).dtype.kind not in "iu" or not np.array_equal(np.sort(ids), np.arange(count)):
+            raise ValueError(f"{name} must hold the integers 0..{count - 1} once each, got {np.asarray(ids).tolist()}: is it "
+                             "ids_keep, or the mask?")
+    size = (image.shape[0] // rows, image.shape[1] // cols)
+    tiles = image.reshape(rows, size[0], cols, size[1], -1).swapaxes(1, 2).reshape(count, *size, -1)
     order, restore = list(range(count)), np.asarray(ids_restore)
     shuffled = [int(patch) for patch in ids_shuffle]
-    tokens = [patch if place < kept else None for place, patch in enumerate(shuffled)]          # None: the mask token
-    restored = [tokens[place] for place in restore]
-    if caption is None:
-        caption = (
-            "How to read it: downwards. A number is a patch's own place in the picture; M is the mask token, one for all. "
-            "Blue lines belong to the patches that stay visible, grey ones to those that are removed. The unshuffle is "
-            "right where each number of the last row stands below itself in the first."
-        )
-    figure = page(5.0, caption)
+    tokens = [patch if position < kept else None for position, patch in enumerate(shuffled)]    # None: the mask token
+    restored = [tokens[position] for position in restore]
+    figure = page(5.0, caption, default=(
+        "How to read it: from the top to the bottom. A number is the position of a patch in the image; M is the mask token, "
+        "one for all removed patches. Blue lines belong to visible patches, grey lines to removed patches. The unshuffle is "
+        "correct if each number in the last row is directly below the same number in the first row."
+    ))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 3.4))
-    for ax, title, patches in zip(left.subplots(2, 1), ("the picture", "for the decoder"), (order, restored), strict=True):
-        for place, patch in enumerate(patches):
-            _tile(ax, tiles, patch, place % cols, place // cols, 1.0, size)
+    for ax, title, patches in zip(left.subplots(2, 1), ("the image", "for the decoder"), (order, restored), strict=True):
+        for position, patch in enumerate(patches):
+            _tile(ax, tiles, patch, position % cols, position // cols, 1.0)
         ax.set(title=title, xlim=(0, cols), ylim=(rows, 0), aspect=size[0] / size[1])
         ax.set_axis_off()
     ax = right.subplots()
     side, step = 0.82, 2.05
-    names = ("patches in their order", f"shuffled; the first {kept} stay visible, the others are removed",
-             "encoded, with mask tokens behind", "unshuffled: each place takes its token")
+    names = ("patches in the order of the image", f"shuffled; the first {kept} stay visible, the others are removed",
+             "encoded, followed by mask tokens", "unshuffled: each position takes its token")
     for row, (name, patches) in enumerate(zip(names, (order, shuffled, tokens, restored), strict=True)):
         ax.text(0, row * step - 0.12, name, va="bottom", fontsize=9, color="#333333", zorder=3,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-        for place, patch in enumerate(patches):
-            _tile(ax, tiles, patch, place, row * step, side, size, faded=row == 1 and place >= kept)
-    places = range(count)
-    moves = (                                                          # (from, to, place in the shuffle)
-        [(shuffled[j], j, j) for j in places], [(j, j, j) for j in places], [(int(restore[n]), n, restore[n]) for n in places],
+        for position, patch in enumerate(patches):
+            _tile(ax, tiles, patch, position, row * step, side, faded=row == 1 and position >= kept)
+    moves = (                                                          # (from, to, position in the shuffle)
+        [(shuffled[j], j, j) for j in order], [(j, j, j) for j in order], [(int(restore[n]), n, restore[n]) for n in order],
     )
     for row, lines in enumerate(moves):
-        for start, end, place in lines:
-            seen = place < kept
-            ax.plot([start + side / 2, end + side / 2], [row * step + side, (row + 1) * step], zorder=2 if seen else 1,
-                    color=COLOURS[0] if seen else "#bbbbbb", linewidth=1.6 if seen else 0.9)
+        for start, end, position in lines:
+            visible = position < kept
+            ax.plot([start + side / 2, end + side / 2], [row * step + side, (row + 1) * step], zorder=2 if visible else 1,
+                    color=COLOURS[0] if visible else "#bbbbbb", linewidth=1.6 if visible else 0.9)
     ax.set(xlim=(-0.05, count), ylim=(3 * step + side + 0.05, -0.5), aspect="equal")
     ax.set_axis_off()
     return figure
 
 
-def _tile(ax, tiles, patch, x, y, side, size, faded=False):
-    """One patch with its number, or the mask token where patch is None, with its top left corner at (x, y)."""
+def _tile(ax, tiles, patch, x, y, side, *, faded=False):
+    """One patch with its number, or the mask token if patch is None, with its top left corner at (x, y)."""
     frame = (x, x + side, y + side, y)
     if patch is None:
         ax.imshow(np.full((1, 1, 3), 200, np.uint8), extent=frame)

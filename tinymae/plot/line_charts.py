@@ -1,41 +1,49 @@
-"""Curves drawn: losses, learning rates, measurements."""
+"""Line charts: the loss of a training run, learning rates of schedules, and any measurements against one axis."""
 import math
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
+from numpy.typing import ArrayLike
 from scipy.ndimage import median_filter
 
-from tinymae.plot.style import COLOURS, check_numbers, page, styled
+from tinymae.plot.style import COLOURS, check_numbers, legend_above, page, styled
+
+DASHES = ("--", ":", "-.", (0, (1, 4)))         # of the levels
 
 
 @styled()
-def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=None, caption=None):
-    """The loss of a training run, step by step, with what it should be compared with.
+def loss_curve(
+    steps: ArrayLike,
+    losses: ArrayLike,
+    *,
+    learning_rates: ArrayLike | None = None,
+    evaluations: dict[int, float] | None = None,
+    baselines: dict[str, float] | None = None,
+    caption: str | None = None,
+) -> Figure:
+    """The loss of a training run at each step, with the values it should be compared with.
 
     Parameters
     ----------
-    steps, losses : array_like of shape (n,); steps rise
+    steps, losses : array_like of shape (n,); steps increase
     learning_rates : array_like of shape (n,), drawn in a panel of its own below
-    evaluations : dict {step: loss}, measured on data that is not trained on
-    baselines : dict {name: loss}, dashed lines with their names, such as {"predicting the mean": 1.0}
-    caption : str, replaces the text under the picture
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    evaluations : {step: loss}, measured on the validation set
+    baselines : {name: loss}, dashed lines with their names, such as {"predicting the mean": 1.0}
+    caption : replaces the text below the figure
 
     Raises
     ------
     TypeError, ValueError
-        where lengths differ, steps do not rise, or a loss is not finite
+        if lengths differ, steps do not increase, or a loss is not finite
 
     Notes
     -----
-    The thick line is a running median, which one wild step cannot move.  The axis starts at 0 unless the run would then
-    fill less than a third of it, and it leaves out spikes that would flatten the rest; the caption says either.
+    The thick line is a running median, which a single outlier does not move. The axis starts at 0 unless the run would then
+    fill less than a third of it, and it leaves out spikes that would flatten the rest; the caption mentions both.
 
-    Differs: many tools smooth with an exponential mean, which drags a spike along, or use a logarithmic axis, which
-    hides how little the last steps gain.
+    Differs: many tools smooth with an exponential mean, which spreads a spike over the steps after it, or use a logarithmic
+    axis, which hides how little the last steps improve.
     """
     steps = check_numbers("steps", steps, (1,), "(n,)").astype(np.float64)     # unsigned integers have no -1
     losses = check_numbers("losses", losses, (1,), "(n,)").astype(np.float64)
@@ -44,7 +52,7 @@ def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=N
     if (np.diff(steps) <= 0).any():
         at = int(np.argmax(np.diff(steps) <= 0))
         raise ValueError(
-            f"steps must rise, but {steps[at]:g} is followed by {steps[at + 1]:g}: a resumed run logged some steps "
+            f"steps must increase, but {steps[at]:g} is followed by {steps[at + 1]:g}: a resumed run logged some steps "
             "twice; keep the later ones"
         )
     for name, value in {"evaluations": evaluations, "baselines": baselines}.items():
@@ -74,23 +82,22 @@ def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=N
     notes = []
     if low < 0 or top - low < 0.33 * top:
         bottom = low - 0.08 * (top - low or abs(top) or 1.0)
-        notes.append("The loss axis does not start at 0.")
+        notes.append(" The loss axis does not start at 0.")
     else:
         bottom = 0.0
     top += 0.06 * (top - bottom or 1.0)
     if outside := int((losses > top).sum()):
         worst = int(np.argmax(losses))
         notes.append(
-            f"{outside} of {len(losses)} steps lie above the picture, the highest is {losses[worst]:.3g} at step "
+            f" {outside} of {len(losses)} steps lie above the figure, the highest is {losses[worst]:.3g} at step "
             f"{steps[worst]:g}."
         )
-    if caption is None:
-        caption = f"How to read it: thin is the loss of each step, thick the median of {window}; lower is better."
-        caption += " Dots are measured on data that is not trained on." if dots.size else ""
-        caption += " Dashed lines are what the run should beat." if marks else ""
+    read = f"How to read it: thin, the loss of each step; thick, the median of {window} steps; lower is better."
+    read += " Dots are losses on the validation set." if dots.size else ""
+    read += " Dashed lines are losses that the run should fall below." if marks else ""
 
     panels = [1] if learning_rates is None else [3, 1]
-    figure = page(3.3 if learning_rates is None else 4.5, " ".join([caption, *notes]))
+    figure = page(3.3 if learning_rates is None else 4.5, caption, *notes, default=read)
     axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=panels)[:, 0]
     ax = axes[0]
     ax.plot(steps, losses, color="#9ecae1", linewidth=0.7, label="training, each step")
@@ -98,7 +105,7 @@ def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=N
     ax.plot(steps, smooth, color="C0", marker=alone, label=f"training, median of {window}")
     if dots.size:
         ax.plot(*dots, color="C1", marker="o", markersize=5, linewidth=1, label="evaluation", clip_on=False, zorder=3)
-    # The names of the lines stand right of the axes, at the height of their lines but never closer than a line of text.
+    # The names of the lines are to the right of the axes, at the height of their lines but never closer than a line of text.
     height = -np.inf
     for name, value in marks.items():
         ax.axhline(value, color="#555555", linestyle="--", linewidth=1.1)
@@ -107,7 +114,7 @@ def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=N
     ax.set(ylim=(bottom, top), ylabel="loss")
     ax.set_xlim(min([steps[0], *dots[0]]), max(steps[-1], *dots[0], steps[0] + 1))
     ax.grid(axis="y")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2)
+    legend_above(ax, 3)
     if learning_rates is not None:
         axes[1].plot(steps, learning_rates, color="C2")
         axes[1].set(ylim=(0, 1.1 * max(learning_rates.max(), 1e-12)), ylabel="learning rate")
@@ -118,32 +125,43 @@ def loss_curve(steps, losses, learning_rates=None, evaluations=None, baselines=N
 
 
 @styled()
-def curves(curves, xlabel, ylabel, caption, levels=None, xscale="linear", yscale="linear", ylim=None, markers=False):
+def curves(
+    curves: dict[str, ArrayLike | tuple[ArrayLike, ArrayLike]],
+    xlabel: str,
+    ylabel: str,
+    caption: str,
+    *,
+    levels: dict[str, float] | None = None,
+    xscale: str = "linear",
+    yscale: str = "linear",
+    ylim: tuple[float, float] | None = None,
+    markers: bool = False,
+) -> Figure:
     """Several measurements against one axis, or several losses against the step.
 
     Parameters
     ----------
-    curves : dict {name: y or (x, y)}, each array_like of shape (n,); y alone is drawn against 1 to n. At most 8.
-        y may end in nan or infinity (a training that broke): the curve stops there, and its name says so
-    xlabel, ylabel : str
-    caption : str, "How to read it: ..."
-    levels : dict {name: float}, dashed horizontal lines: what theory expects; or None
+    curves : {name: y or (x, y)}, each array_like of shape (n,); y alone is drawn against 1 to n. At most 8 curves.
+        y may contain nan or infinity (a training that diverged): the curve stops there, and its name in the legend says so
+    caption : "How to read it: ..."
+    levels : {name: value}, at most 8 dashed horizontal lines: the values expected from theory
     xscale, yscale : "linear" or "log"
-    ylim : (low, high), or None to fit what is drawn
-    markers : bool, a dot at each measurement
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    ylim : (low, high), or None to fit the curves
+    markers : a dot at each measurement
 
     Raises
     ------
     TypeError, ValueError
-        where curves is not such a dict
+        if curves is not such a dict, there are more levels than can be told apart, or a scale is unknown
     """
     if not isinstance(curves, dict) or not 1 <= len(curves) <= len(COLOURS):
         raise TypeError(f"curves: expected a dict of 1 to {len(COLOURS)} {{name: y or (x, y)}}, got {curves!r:.80}")
     levels = levels or {}
+    if len(levels) > 2 * len(DASHES):
+        raise ValueError(f"levels: expected at most {2 * len(DASHES)} lines, which can be told apart, got {len(levels)}")
+    for name, scale in (("xscale", xscale), ("yscale", yscale)):
+        if scale not in ("linear", "log"):
+            raise ValueError(f"{name} must be 'linear' or 'log', got {scale!r}")
     figure = page(3.1 + 0.2 * math.ceil((len(curves) + len(levels)) / 2), caption)
     ax = figure.subplots()
     for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
@@ -155,37 +173,33 @@ def curves(curves, xlabel, ylabel, caption, levels=None, xscale="linear", yscale
         ended = len(y) if good.all() else int(np.argmin(good))
         label = name if ended == len(y) else f"{name} (not finite from {x[ended]:g} on)"
         ax.plot(x[:ended], y[:ended], color=colour, label=label, marker="o" if markers else None, markersize=4)
-    for style, (name, level) in zip(("--", ":", "-.", (0, (1, 4))) * 2, levels.items(), strict=False):
+    for style, (name, level) in zip(DASHES * 2, levels.items(), strict=False):
         ax.axhline(level, color="#777777", linestyle=style, linewidth=1.2, label=name, zorder=1)
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
     for axis, scale in ((ax.xaxis, xscale), (ax.yaxis, yscale)):
-        if scale == "log":                      # the default writes 10^-3 in TeX, which our style does not read
+        if scale == "log":                      # the default writes 10^-3 in TeX, which our style does not interpret
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(LogFormatter())
-    if ylim:
+    if ylim is not None:
         ax.set_ylim(ylim)
     ax.grid(axis="y")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderaxespad=0.2, ncols=2)
+    legend_above(ax, 2)
     return figure
 
 
 @styled()
-def learning_rates(curves, caption=None):
-    """Learning rates of schedules, step by step.
+def learning_rates(curves: dict[str, ArrayLike], *, caption: str | None = None) -> Figure:
+    """Learning rates of schedules at each step.
 
     Parameters
     ----------
-    curves : dict {name: array_like of shape (n,)}, the rates of steps 1 to n; at most 8 schedules
-    caption : str, replaces the text under the picture
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    curves : {name: array_like of shape (n,)}, the rates of steps 1 to n; at most 8 schedules
+    caption : replaces the text below the figure
 
     Raises
     ------
     TypeError, ValueError
-        where curves is not such a dict, or a rate is negative or not finite
+        if curves is not such a dict, or a rate is negative or not finite
 
     Source: Vaswani et al. 2017, equation 3.
     """
@@ -197,12 +211,10 @@ def learning_rates(curves, caption=None):
     for name, rates in curves.items():
         if rates.min() < 0:
             raise ValueError(f"curves[{name!r}] must not be negative, got {rates.min():.4g} at step {rates.argmin() + 1}")
-    if caption is None:
-        caption = (
-            "How to read it: the learning rate of each training step, counted from 1; the dot is the highest. Where it rises "
-            "at first (warm-up), the steps stay small until the optimiser has seen enough gradients to judge their size."
-        )
-    figure = page(2.9 + 0.2 * len(curves), caption)
+    figure = page(2.9 + 0.2 * len(curves), caption, default=(
+        "How to read it: the learning rate of each training step, counted from 1; the dot marks the highest. If it rises at "
+        "first (warm-up), the steps stay small until the optimiser has enough gradients to estimate their size."
+    ))
     ax = figure.subplots()
     for colour, (name, rates) in zip(COLOURS, curves.items(), strict=False):
         top = int(rates.argmax())
@@ -212,5 +224,5 @@ def learning_rates(curves, caption=None):
     ax.set(xlim=(0, max(map(len, curves.values()))), ylim=(0, 1.08 * highest or 1), xlabel="step", ylabel="learning rate")
     ax.yaxis.set_major_formatter("{x:.3g}")
     ax.grid(axis="y")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderaxespad=0.2)
+    legend_above(ax, 1)
     return figure

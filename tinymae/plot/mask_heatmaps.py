@@ -1,6 +1,10 @@
-"""Scores, mask and weights drawn side by side."""
+"""What an attention mask does: the scores, the mask, and the attention weights after the softmax, side by side."""
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from tinymae.ops.softmax import softmax_forward
 from tinymae.plot.style import (
@@ -19,29 +23,32 @@ from tinymae.plot.style import (
     write_numbers,
 )
 
-MASKED = 14                                     # more written tokens than this cannot be read when three maps share a line
-SCORES = 3.0                                    # scores are coloured from -3 to 3: q.k / sqrt(d_k) is mostly within
+MASKED = 14                                     # more tokens than this cannot be read when three maps share a line
+SCORES = 3.0                                    # scores are coloured from -3 to 3: q.k / sqrt(d_k) is mostly inside
 
 
 @styled()
-def masks(scores, mask, queries=None, keys=None, caption=None):
+def masks(
+    scores: ArrayLike,
+    mask: ArrayLike,
+    queries: Sequence | None = None,
+    keys: Sequence | None = None,
+    *,
+    caption: str | None = None,
+) -> Figure:
     """What a mask does: scores | mask | attention weights after the softmax, whose rows still sum to 1.
 
     Parameters
     ----------
     scores : array_like of shape (Tq, Tk), q k^T / sqrt(d_k) of one head
     mask : boolean array_like of shape (Tq, Tk), True = may attend
-    queries, keys : sequences of Tq and Tk tokens (at most 14), or None for numbers
-    caption : str, replaces the text under the picture
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    queries, keys : Tq and Tk tokens (at most 14), or None for numbers
+    caption : replaces the text below the figure
 
     Raises
     ------
     TypeError, ValueError
-        where the mask is not boolean, or has another shape than the scores
+        if the mask is not boolean, or its shape is not that of the scores
 
     Source: article C, section 5.1 (5 x 5, before and after the softmax); Vaswani et al. 2017, section 3.2.3.
 
@@ -62,19 +69,16 @@ def masks(scores, mask, queries=None, keys=None, caption=None):
     keys = check_tokens("keys", keys, cols, "scores", MASKED)
     (queries, keys), fonts, missing = drawable(queries, keys)
     weights, _ = softmax_forward(scores, mask)
-    extend, note = beyond(scores, -SCORES, SCORES)
-    note = note.replace("Values", "Scores")
-    if caption is None:
-        caption = (
-            "How to read it: a row is a query, a column a key. Left the scores, red above 0 and blue below. In the middle, "
-            "white: this query may look at this key; grey: hidden, its score becomes minus infinity. Right what the softmax "
-            "makes of it: a hidden key gets exactly 0, the others share out 1."
-        )
+    extend, note = beyond(scores, -SCORES, SCORES, "Scores")
     if not mask.any(axis=1).all():
-        note += " A query that may look at nothing gets zeros."
+        note += " A query that may attend to no key has weights of 0."
     tall = max(1.7 * min(max(rows / cols, 0.4), 2.2), 0.16 * rows if queries else 0)
     below = 0.085 * longest(keys) if keys and longest(keys) > LETTERS / cols else 0.1       # inches for names of keys
-    figure = page(tall + 0.95 + below, caption + note + missing)
+    figure = page(tall + 0.95 + below, caption, note, missing, default=(
+        "How to read it: a row is a query, a column is a key. Left: the scores, red above 0 and blue below. Middle: white "
+        "means that this query may attend to this key; grey means hidden, the score becomes minus infinity. Right: the "
+        "weights after the softmax; a hidden key gets exactly 0, the weights of the others sum to 1."
+    ))
     axes = figure.subplots(1, 3)
     meshes = [
         heatmap(axes[0], scores, -SCORES, SCORES, SIGNED),
@@ -85,9 +89,9 @@ def masks(scores, mask, queries=None, keys=None, caption=None):
         write_numbers(axes[0], scores, 1, np.abs(scores) > 0.6 * SCORES)
         write_numbers(axes[2], weights, 2, weights < 0.6)
     for ax, title in zip(axes, ("scores", "mask", "weights after softmax"), strict=True):
-        ax.set(title=title, xlabel="key (is looked at)")
+        ax.set(title=title, xlabel="key (attended to)")
         name_cells(ax, keys, queries, scores.shape, fonts, LETTERS)
-    axes[0].set_ylabel("query (looks)")
+    axes[0].set_ylabel("query (attends)")
     for ax in axes[1:]:
         ax.set_yticks([])
     axes[1].hlines(np.arange(1, rows), 0, cols, color="#cccccc", linewidth=0.6)
@@ -100,6 +104,6 @@ def masks(scores, mask, queries=None, keys=None, caption=None):
     figure.colorbar(meshes[0], ax=axes[0], location="bottom", ticks=[-SCORES, 0, SCORES], format="%.3g", extend=extend,
                     aspect=12, label="score")
     key = figure.colorbar(meshes[1], ax=axes[1], location="bottom", ticks=[0.25, 0.75], aspect=12, label="mask")
-    key.ax.set_xticklabels(["hidden", "may look"])
+    key.ax.set_xticklabels(["hidden", "may attend"])
     figure.colorbar(meshes[2], ax=axes[2], location="bottom", ticks=[0, 0.5, 1], format="%.3g", aspect=12, label="weight")
     return figure

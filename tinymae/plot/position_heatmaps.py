@@ -1,46 +1,54 @@
-"""Positional encodings drawn."""
+"""Positional encodings: as a table, as cosines between the patches of a grid, and as rotations by an offset."""
+from collections.abc import Sequence
+
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Circle, Rectangle
+from numpy.typing import ArrayLike
 
-from tinymae.plot.style import SIGNED, beyond, check_grid, check_numbers, colour_bar, every_nth, heatmap, page, styled
+from tinymae.plot.style import (
+    SIGNED,
+    beyond,
+    check_grid,
+    check_index,
+    check_numbers,
+    colour_bar,
+    every_nth,
+    heatmap,
+    page,
+    styled,
+)
 
-POWERS = tuple(2**k for k in range(12))                                # steps that suit widths: 64, 512, 768
+POWERS = tuple(2**k for k in range(12))                                # steps between ticks that suit D = 64, 512, 768
 
 
 @styled()
-def positional_encoding(table, caption=None):
+def positional_encoding(table: ArrayLike, *, caption: str | None = None) -> Figure:
     """A table of positional encodings as a heatmap: positions down, hidden dimensions across, colours from -1 to 1.
 
     Parameters
     ----------
     table : array_like of shape (T, D), one row for each position
-    caption : str, replaces the text under the picture
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    caption : replaces the text below the figure
 
     Raises
     ------
     TypeError, ValueError
-        where the table is not a finite matrix of numbers
+        if the table is not a finite matrix of numbers
 
     Source: Vaswani et al. 2017, section 3.5; article A, part 1 (100 x 16); article D, positional encoding (20 x 512
-    with the sines in the left half, 10 x 64 with sines and cosines in turn).
+    with the sines in the left half, 10 x 64 with sines and cosines alternating).
 
-    Differs: the articles let the colours span the values of the table; here white is always 0.
+    Differs: the articles fit the colours to the values of the table; here white is always 0.
     """
     hint = "; drop the batch axis with table[0]" if np.ndim(table) == 3 else ""
     table = check_numbers("table", table, (2,), "(T, D), positions and hidden dimensions", hint)
     positions, width = table.shape
     extend, note = beyond(table, -1, 1)
-    if caption is None:
-        caption = (
-            "How to read it: a row is the encoding of one position, a column is one hidden dimension. Red is +1, "
-            "white is 0, blue is -1. A column, read downwards, is a wave: short stripes are a short wave, "
-            "an even colour is a long one."
-        )
-    figure = page(min(max(1.2 + 0.2 * positions, 3.0), 4.4), caption + note)
+    figure = page(min(max(1.2 + 0.2 * positions, 3.0), 4.4), caption, note, default=(
+        "How to read it: a row is the encoding of one position, a column is one hidden dimension. Red is +1, white is 0, blue "
+        "is -1. A column, read downwards, is a wave: short stripes are a short wavelength, a uniform colour is a long one."
+    ))
     ax = figure.subplots()
     mesh = heatmap(ax, table, -1, 1, SIGNED)
     across, down = every_nth(width, POWERS), every_nth(positions, most=12)
@@ -52,23 +60,19 @@ def positional_encoding(table, caption=None):
 
 
 @styled()
-def position_grid(table, grid, caption=None):
-    """How alike the positions of patches are: the cosine of nine of them (fewer on a small grid) with all others.
+def position_grid(table: ArrayLike, grid: tuple[int, int], *, caption: str | None = None) -> Figure:
+    """How similar the positions of patches are: the cosine of nine of them (fewer on a small grid) with all positions.
 
     Parameters
     ----------
     table : array_like of shape (N, D), one row for each patch, row by row through the grid, without the class token
     grid : (rows, cols), rows * cols = N
-    caption : str, replaces the text under the picture
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    caption : replaces the text below the figure
 
     Raises
     ------
     TypeError, ValueError
-        where N is not rows * cols, or a row is all zero and has no direction
+        if N is not rows * cols, or a row is all zero and has no direction
 
     Source: Dosovitskiy et al. 2021, figure 7 (centre), drawn there for learned positions; He et al. 2022 use fixed
     sines and cosines (appendix A.1).
@@ -87,15 +91,13 @@ def position_grid(table, grid, caption=None):
     chosen_rows, chosen_cols = sorted({0, rows // 2, rows - 1}), sorted({0, cols // 2, cols - 1})
     chosen = unit.reshape(rows, cols, -1)[np.ix_(chosen_rows, chosen_cols)]    # (up to 3, up to 3, D)
     cosines = np.clip(chosen @ unit.T, -1, 1).reshape(*chosen.shape[:2], rows, cols)
-    if caption is None:
-        caption = (
-            "How to read it: each map belongs to the patch in the yellow frame and shows the cosine of its position "
-            "with the position of every patch: red is 1 (alike), white is 0, blue is -1. The maps stand as their "
-            f"patches do. The cosines here run from {cosines.min():.2f} to {cosines.max():.2f}."
-        )
     side = min(5.5 / len(chosen_cols), 2.6)
     height = min(max(side * rows / cols, 0.6), 2.6)
-    figure = page(len(chosen_rows) * (height + 0.3) + 0.4, caption)
+    figure = page(len(chosen_rows) * (height + 0.3) + 0.4, caption, default=(
+        "How to read it: each map belongs to the patch in the yellow frame and shows the cosine of its position with the "
+        "position of every patch: red is 1 (similar), white is 0, blue is -1. The maps are arranged like their patches. The "
+        f"cosines here run from {cosines.min():.2f} to {cosines.max():.2f}."
+    ))
     axes = figure.subplots(len(chosen_rows), len(chosen_cols), squeeze=False)
     for line, row, maps in zip(axes, chosen_rows, cosines, strict=True):
         for ax, col, cosine in zip(line, chosen_cols, maps, strict=True):
@@ -113,24 +115,22 @@ def position_grid(table, grid, caption=None):
 
 
 @styled()
-def position_rotation(table, offset, positions=None, caption=None):
-    """PE(pos) and PE(pos + k) as hands of clocks: a step of k turns each hand by the same angle, wherever it starts.
+def position_rotation(
+    table: ArrayLike, offset: int, *, positions: Sequence[int] | None = None, caption: str | None = None
+) -> Figure:
+    """PE(pos) and PE(pos + k) as hands of clocks: an offset of k turns a hand by the same angle at every position.
 
     Parameters
     ----------
     table : array_like of shape (T, D), sin on even and cos on odd columns (`ops.positional.sinusoidal_interleaved`)
-    offset : int, k
-    positions : sequence of up to 4 positions to start from, or None for three of them
-    caption : str, replaces the text under the picture
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    offset : k
+    positions : 1 to 4 values of pos, or None for three of them
+    caption : replaces the text below the figure
 
     Raises
     ------
     TypeError, ValueError
-        where neighbouring columns are not a sine and its cosine, or pos + k is not in the table
+        if neighbouring columns are not a sine and its cosine, or pos + k is not in the table
 
     Source: Vaswani et al. 2017, section 3.5 ("PE(pos + k) can be represented as a linear function of PE(pos)"); article C,
     section 2.2.
@@ -147,22 +147,21 @@ def position_rotation(table, offset, positions=None, caption=None):
             f"columns {2 * pair} and {2 * pair + 1} of the table must be a sine and its cosine, but at position {pos} they "
             f"are {hands[pos, pair, 0]:.3g} and {hands[pos, pair, 1]:.3g}: is this the layout in two halves?"
         )
-    if not isinstance(offset, (int, np.integer)) or not 0 < offset < length:
-        raise ValueError(f"offset must be a whole number in 1..{length - 1}, got {offset!r}")
-    last = length - 1 - int(offset)
+    offset = check_index("offset", offset, 1, length - 1)
+    last = length - 1 - offset
     starts = sorted({0, last // 2, last}) if positions is None else list(positions)
-    if not 1 <= len(starts) <= 4 or not all(isinstance(p, (int, np.integer)) and 0 <= p <= last for p in starts):
-        raise ValueError(f"positions must be 1 to 4 whole numbers in 0..{last}, so that pos + {offset} exists, got {starts}")
+    if not 1 <= len(starts) <= 4:
+        raise ValueError(f"positions must be 1 to 4 whole numbers, got {starts}")
+    starts = [check_index("each of positions", pos, 0, last, f": pos + {offset} must be in the table") for pos in starts]
     pairs = np.unique(np.linspace(0, width // 2 - 1, 4).astype(int))
     angles = np.degrees(np.arctan2(hands[..., 0], hands[..., 1]))       # clockwise from 12 o'clock
     turns = (angles[np.add(starts, offset)] - angles[starts])[:, pairs] % 360          # (starts, pairs)
-    if caption is None:
-        caption = (
-            "How to read it: a clock is one pair of columns, sine to the right and cosine upwards. The grey hand is PE(pos), "
-            f"the orange one PE(pos + {offset}); the angle between them, clockwise and without whole turns, stands below. "
-            "Down a column the hands differ, the angle does not: a fixed offset is a fixed rotation, so a model can learn it."
-        )
-    figure = page(1.55 * len(starts) + 0.35, caption)
+    figure = page(1.55 * len(starts) + 0.35, caption, default=(
+        "How to read it: a clock is one pair of columns, sine to the right and cosine upwards. The grey hand is PE(pos), the "
+        f"orange hand is PE(pos + {offset}); the angle between them, clockwise and without full turns, is written below. Down "
+        "a column of clocks the hands differ, but the angle is the same: a fixed offset is a fixed rotation, so a model can "
+        "learn it."
+    ))
     axes = figure.subplots(len(starts), len(pairs), squeeze=False)
     for line, pos, turned in zip(axes, starts, turns, strict=True):
         for ax, pair, turn in zip(line, pairs, turned, strict=True):

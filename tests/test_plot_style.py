@@ -1,0 +1,329 @@
+"""What holds for every figure: caption, page, fonts and settings; that nothing is written into; and how a figure is saved."""
+import os
+import subprocess
+import sys
+import warnings
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from figure_parts import caption, images, maps, rng, scores, sines, softmax_rows, tick_labels
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+from tinymae import plot
+from tinymae.masks import causal_mask
+from tinymae.ops.positional import sinusoidal_interleaved
+from tinymae.plot import Panel, style
+from tinymae.train.optim import noam
+
+READ = "How to read it: from left to right."
+CHINESE = list("我有一只猫")
+PINYIN = "wo you yi zhi mao".split()                            # for figures that any machine can draw
+SENTENCE = "The animal didn't cross the street because it was too tired .".split()
+WORDS = "a am i thanks student <eos>".split()
+CAUSAL = causal_mask(5)[0, 0]
+
+
+def cloud(count, groups):
+    places = rng().normal(size=(groups, count, 2))
+    return {f"group {i}": (where, [f"word{j}" for j in range(count)]) for i, where in enumerate(places)}
+
+
+def curves(curves, **options):
+    return plot.curves(curves, "step", "loss", READ, **options)
+
+
+def heatmaps(panels, **options):
+    return plot.heatmaps(panels, "key", "query", READ, **options)
+
+
+# Figures with a caption of their own, small and large.
+FIGURES = {
+    "attention": lambda **o: plot.attention(softmax_rows(2, 3, 5), **o),
+    "attention_over_picture": lambda **o: plot.attention_over_picture(
+        images(1, 8, 12)[0], 0.5 * softmax_rows(3, 6), 0.9 * softmax_rows(3, 6), 4, (2, 3), **o
+    ),
+    "rollout_over_pictures": lambda **o: plot.rollout_over_pictures(images(2, 8, 12), softmax_rows(2, 6), (2, 3), **o),
+    "attention_lines": lambda **o: plot.attention_lines(SENTENCE, softmax_rows(8, 12, 12), 7, **o),
+    "encoder_decoder": lambda **o: plot.encoder_decoder(2, 2, **o),
+    "learning_rates": lambda **o: plot.learning_rates({"noam": [noam(i, 8, 9) for i in range(1, 40)], "one": [1e-3]}, **o),
+    "loss_curve": lambda **o: plot.loss_curve(np.arange(60), rng().random(60) + 1, **o),
+    "masks": lambda **o: plot.masks(scores(), CAUSAL, PINYIN, WORDS[:5], **o),
+    "output_probabilities": lambda **o: plot.output_probabilities(np.eye(6)[[2, 1, 0, 4, 5]], softmax_rows(5, 6), WORDS, **o),
+    "output_probabilities, stacked": lambda **o: plot.output_probabilities(np.eye(30)[:4], softmax_rows(4, 30), WORDS * 5, **o),
+    "position_grid": lambda **o: plot.position_grid(sines(12, 8), (3, 4), **o),
+    "position_rotation": lambda **o: plot.position_rotation(sinusoidal_interleaved(30, 8), 5, **o),
+    "positional_encoding": lambda **o: plot.positional_encoding(sines(10, 8), **o),
+    "reconstructions": lambda **o: plot.reconstructions(*[images() for _ in range(4)], **o),
+    "shuffle": lambda **o: plot.shuffle(images(1, 6, 6)[0], [2, 0, 3, 1], [1, 3, 0, 2], 2, (2, 2), **o),
+}
+# Figures whose caption the caller writes.
+CAPTIONED = {
+    "curves": lambda: curves({"with": rng().random(9), "without": (np.arange(5), rng().random(5))}, levels={"ln V": 0.7}),
+    "curves, eight": lambda: curves(
+        {f"run {i}": rng().random(30) for i in range(8)}, levels={"a": 0.1, "b": 0.9}, markers=True
+    ),
+    "curves, log": lambda: curves({"error": (10.0 ** np.arange(-9, 0), 10.0 ** np.arange(9))}, xscale="log", yscale="log"),
+    "curves, narrow log": lambda: curves({"norm": np.linspace(0.3, 0.8, 9)}, yscale="log"),
+    "heatmaps": lambda: heatmaps(
+        [Panel("weights", rng().random((3, 4))), Panel("gradient", rng().normal(size=(3, 4)), 3, signed=True)]
+    ),
+    "heatmaps, tokens": lambda: heatmaps(
+        [Panel("a", rng().random((5, 5)), down=list("abcde"), across=["<Begin>", *"bcde"])] * 4
+    ),
+    "heatmaps, large": lambda: heatmaps([Panel("a", rng().random((40, 60)))], columns=1),
+    "points": lambda: plot.points(cloud(6, 2), "first", "second", READ),
+    "points, many": lambda: plot.points(cloud(10, 8), "first", "second", READ),
+}
+
+
+# ---- all functions -----------------------------------------------------------------------------------------------------
+
+def test_every_function_has_an_example():
+    assert {name.partition(",")[0] for name in FIGURES | CAPTIONED} == set(plot.__all__) - {"Panel", "save"}
+
+
+@pytest.mark.parametrize("name", FIGURES | CAPTIONED)
+def test_every_figure_has_a_caption_readable_letters_and_the_width_of_half_a_screen(name):
+    figure = (FIGURES | CAPTIONED)[name]()
+    assert type(figure) is Figure
+    assert caption(figure).startswith("How to read it:")
+    assert 1000 <= figure.get_figwidth() * figure.dpi <= 1400
+    figure.draw_without_rendering()
+    inside = figure.bbox
+    for text in figure.findobj(matplotlib.text.Text):
+        assert "$" not in text.get_text(), "TeX that is not interpreted"
+        if text.get_text() and text.get_visible():
+            assert text.get_fontsize() >= (7 if name.startswith("heatmaps") else 9), text        # 7: numbers in small cells
+    box = figure._supxlabel.get_window_extent()
+    assert box.x0 >= inside.x0 and box.x1 <= inside.x1 and box.y0 >= inside.y0, "caption off the page"
+    for ax in figure.axes:
+        if ax.get_visible() and ax.axison:
+            tight = ax.get_tightbbox()
+            assert tight.y0 >= box.y1 - 1, "the caption overlaps the figure"
+            assert tight.x0 >= -1 and tight.x1 <= inside.x1 + 1 and tight.y1 <= inside.y1 + 1, "off the page"
+
+
+@pytest.mark.parametrize("name", CAPTIONED)
+def test_every_axis_has_its_label(name):
+    for ax in CAPTIONED[name]().axes:
+        if ax.axison and ax.get_label() != "<colorbar>":
+            assert ax.get_xlabel() and ax.get_ylabel()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_caption_of_ones_own_replaces_the_text(name):
+    assert caption(FIGURES[name](caption="mine")) == "mine"
+
+
+def test_settings_backend_and_pyplot_are_left_as_they_were(tmp_path):
+    with matplotlib.rc_context({"font.size": 23.0, "axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        figures = {name: draw() for name, draw in (FIGURES | CAPTIONED).items()}
+        for name in ("attention", "attention_lines", "points"):
+            plot.save(figures[name], tmp_path / "a.png")
+        with pytest.raises(ValueError):
+            plot.attention(np.zeros(3))
+        with pytest.raises(TypeError):
+            plot.learning_rates([1.0])
+        with pytest.raises(TypeError):
+            curves([1.0])
+        assert dict(matplotlib.rcParams) == before
+        # The reader's settings do not reach the figures either.
+        for name in ("learning_rates", "loss_curve"):
+            assert figures[name].axes[0].get_facecolor() == (1, 1, 1, 1)
+    assert plt.get_fignums() == []
+
+
+def test_importing_needs_no_display_and_changes_no_setting(tmp_path):
+    code = (
+        "import matplotlib, warnings\n"
+        "warnings.simplefilter('error')\n"
+        "before = dict.copy(matplotlib.rcParams)\n"
+        "from tinymae import plot\n"
+        "assert dict.copy(matplotlib.rcParams) == before, 'import changed the settings'\n"
+        "plot.save(plot.attention([[0.5, 0.5]]), 'a.png')\n"
+        "assert dict.copy(matplotlib.rcParams) == before, 'drawing changed the settings or chose a backend'\n"
+    )
+    screens = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
+    quiet = {key: value for key, value in os.environ.items() if key not in screens}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=tmp_path, env=quiet, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_inputs_are_not_written_into():
+    table, weights, four = sines(6, 4), softmax_rows(2, 3, 3), [images() for _ in range(4)]
+    losses = 1 + rng().random(40)
+    for array in (table, weights, losses, *four):
+        array.flags.writeable = False
+    plot.positional_encoding(table)
+    plot.position_grid(table, (2, 3))
+    plot.attention(weights)
+    plot.reconstructions(*four)
+    plot.loss_curve(np.arange(40), losses)
+
+
+# ---- fonts -----------------------------------------------------------------------------------------------------------
+
+def fake_font(path, characters, family="WenQuanYi Zen Hei"):
+    """A font whose every character is a square: enough to see which font is chosen."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    pen.lineTo((0, 700))
+    pen.lineTo((700, 700))
+    pen.lineTo((700, 0))
+    pen.closePath()
+    square = pen.glyph()
+    names = [".notdef", *(f"u{ord(c):04X}" for c in characters)]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(c): f"u{ord(c):04X}" for c in characters})
+    builder.setupGlyf(dict.fromkeys(names, square))
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (800, 50)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": family, "styleName": "Regular"})
+    builder.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    builder.setupPost()
+    builder.save(path)
+
+
+@pytest.fixture
+def no_chinese(monkeypatch):
+    """A machine without fonts for Chinese."""
+    others = [font for font in font_manager.fontManager.ttflist if font.name not in style.CJK_FAMILIES]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", others)
+
+
+def test_chinese_tokens_are_drawn_with_a_font_that_has_them(no_chinese, tmp_path):
+    fake_font(tmp_path / "square.ttf", "我有一只猫")
+    font_manager.fontManager.addfont(tmp_path / "square.ttf")
+    figure = plot.attention(softmax_rows(4, 3), ["我", "有", "一只", "猫"], ["I", "have", "it"])
+    (ax,) = maps(figure)
+    assert tick_labels(ax.yaxis) == ["我", "有", "一只", "猫"]
+    assert ax.yaxis.get_ticklabels()[0].get_fontfamily() == ["DejaVu Sans", "WenQuanYi Zen Hei"]
+    plot.save(figure, tmp_path / "a.png")                  # a missing glyph is a warning, and warnings are errors
+
+
+@pytest.mark.parametrize("fonts", ["none", "one that lacks a character"])
+def test_without_such_a_font_tokens_are_numbered_and_one_warning_says_so(no_chinese, tmp_path, fonts):
+    if fonts != "none":
+        fake_font(tmp_path / "square.ttf", "我有一只")
+        font_manager.fontManager.addfont(tmp_path / "square.ttf")
+    with pytest.warns(UserWarning, match="Noto Sans CJK SC") as caught:
+        figure = plot.attention(softmax_rows(2, 5, 5), list("我有一只猫"), list("我有一只猫"), caption="mine")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__                  # it points at the caller's line
+    for ax in maps(figure)[:1]:
+        assert tick_labels(ax.yaxis) == tick_labels(ax.xaxis) == ["0", "1", "2", "3", "4"]
+    assert "Numbered tokens" in caption(figure)
+    plot.save(figure, tmp_path / "a.png")
+
+
+def test_only_the_axis_with_chinese_is_numbered(no_chinese):
+    with pytest.warns(UserWarning, match="numbered"):
+        figure = plot.attention(softmax_rows(2, 2), ["猫", "狗"], ["a", "b"])
+    (ax,) = maps(figure)
+    assert tick_labels(ax.yaxis) == ["0", "1"] and tick_labels(ax.xaxis) == ["a", "b"]
+
+
+def test_other_letters_need_no_such_font(no_chinese):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plot.attention(softmax_rows(3, 3), ["je", "suis", "étudiant"], ["a", "student", "→"])
+    assert "Numbered" not in caption(figure)
+
+
+IN_CHINESE = {
+    "masks": lambda: plot.masks(scores(), CAUSAL, CHINESE, CHINESE),
+    "attention_lines": lambda: plot.attention_lines(CHINESE, softmax_rows(2, 5, 5), 4),
+    "output_probabilities": lambda: plot.output_probabilities(np.eye(5), softmax_rows(5, 5), CHINESE),
+    "heatmaps": lambda: heatmaps([Panel("a", np.eye(5), down=CHINESE, across=CHINESE)]),
+    "points": lambda: plot.points({"words": (rng().normal(size=(5, 2)), CHINESE)}, "first", "second", READ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")                              # no machine has the font of this test
+@pytest.mark.parametrize("draw", IN_CHINESE.values(), ids=IN_CHINESE)
+def test_chinese_is_written_in_a_font_that_has_it(monkeypatch, draw):
+    monkeypatch.setattr(style, "_families", lambda text: ["DejaVu Sans", "a font with " + "".join(sorted(set(text)))])
+    texts = [text for text in draw().findobj(matplotlib.text.Text) if text.get_text() in CHINESE]
+    assert {text.get_text() for text in texts} == set(CHINESE)
+    assert {text.get_fontfamily()[1] for text in texts} == {"a font with " + "".join(sorted(CHINESE))}
+
+
+@pytest.mark.parametrize("draw", IN_CHINESE.values(), ids=IN_CHINESE)
+def test_without_a_chinese_font_tokens_are_numbered_and_one_warning_says_so(no_chinese, draw):
+    with pytest.warns(UserWarning, match="install 'Noto Sans CJK SC'") as caught:
+        figure = draw()
+    assert len(caught) == 1 and caught[0].filename == __file__
+    figure.draw_without_rendering()                                     # warns of a missing letter, which is an error here
+    texts = [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+    assert {"0", "1", "2", "3", "4"} <= set(texts)
+    assert not any(letter in text for text in texts for letter in CHINESE)
+    assert "no font here has these characters, so the tokens are counted from 0" in caption(figure)
+
+
+# ---- save ------------------------------------------------------------------------------------------------------------
+
+def test_save_writes_a_small_png_makes_folders_and_returns_the_path(tmp_path):
+    for name, figure in ((name, draw()) for name, draw in FIGURES.items()):
+        path = plot.save(figure, str(tmp_path / "new" / "folder" / f"{name}.png"))
+        assert path == tmp_path / "new" / "folder" / f"{name}.png"
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG") and len(content) < 300_000, (name, len(content))
+        assert int.from_bytes(content[16:20], "big") == round(figure.get_figwidth() * figure.dpi)
+    assert len(list(path.parent.iterdir())) == len(FIGURES)            # and no temporary file
+
+
+def test_save_gives_the_same_bytes_for_the_same_figure(tmp_path):
+    first, second = (plot.save(plot.attention(softmax_rows(3, 3)), tmp_path / f"{n}.png").read_bytes() for n in "ab")
+    assert first == second
+
+
+def test_a_failing_save_leaves_the_old_picture_and_no_temporary_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    figure = plot.attention(softmax_rows(3, 3))
+
+    def breaks(part, **options):
+        part.write(b"half a picture")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figure, "savefig", breaks)
+    with pytest.raises(OSError, match="disk full"):
+        plot.save(figure, path)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_save_writes_beside_the_place_and_then_replaces(tmp_path, monkeypatch):
+    moves = []
+    replace = os.replace
+
+    def watched(source, target):
+        assert source.read_bytes().startswith(b"\x89PNG") and not target.exists()
+        moves.append((source, target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    path = plot.save(plot.attention(softmax_rows(3, 3)), tmp_path / "a.png")
+    ((source, target),) = moves
+    assert source.parent == target.parent == tmp_path and target == path and source != target
+
+
+def test_save_refuses_what_is_not_a_figure_a_folder_and_another_suffix(tmp_path):
+    figure = plot.attention(softmax_rows(3, 3))
+    with pytest.raises(TypeError, match="ndarray"):
+        plot.save(np.zeros(3), tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"\.png.*a\.jpg"):
+        plot.save(figure, tmp_path / "a.jpg")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        plot.save(figure, tmp_path / "folder.png")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder.png"]
