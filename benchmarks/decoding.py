@@ -48,7 +48,9 @@ def run_tinymae(batch, threads):
     with Workers(threads) if several else threadpool_limits(threads, user_api="blas") as workers:
         while True:
             yield ids
-            parts = (workers.map if several else map)(lambda piece: greedy(src[piece], params, CONFIG, LENGTH).ids, pieces)
+            parts = (workers.map if several else map)(
+                lambda piece: greedy(src[piece], params, CONFIG, max_len=LENGTH).ids, pieces
+            )
             ids = np.concatenate(list(parts))
 
 

@@ -92,7 +92,7 @@ def with_mask_tokens(images, params, config, noise, dloss):
     latent, encoder = encoder_forward(x, p, config.num_heads, eps=config.eps)
     in_order = np.broadcast_to(np.arange(patches.shape[1]), ids_restore.shape)              # nothing was taken out
     pred, decoder = mae_decoder_forward(
-        latent, in_order, params["decoder"], config.decoder_num_heads, decoder_positions, config.eps
+        latent, params["decoder"], decoder_positions, heads=config.decoder_num_heads, ids_restore=in_order, eps=config.eps
     )
     target = normalise_patches(patches)[0] if config.norm_pix_loss else patches
     loss, loss_cache = masked_mse_forward(pred, target, mask)
@@ -143,7 +143,7 @@ def measure(data, pictures, config, masks, tokens, steps, seed, threads):
             times.append(time.perf_counter() - start)
             return found
 
-        train(run, gradient, cosine(LEARNING_RATE), BATCH, steps, bar=False)
+        train(run, gradient, cosine(LEARNING_RATE), batch=BATCH, steps=steps, bar=False)
     if run.interrupted:
         raise KeyboardInterrupt
     views = [

@@ -296,7 +296,7 @@ with tempfile.TemporaryDirectory() as folder:
     path.write_text("\n".join(f"{word} {' '.join(map(str, row))}" for word, row in known), encoding="utf-8")
     other = Vocabulary(["cat", "dog", "unicorn", "tea", "pizza"])
     loaded = load_word_vectors(path, other, rng)
-print(f"{loaded.share:.0%} of the words found; missing:", *loaded.missing)
+print(f"{loaded.fraction:.0%} of the words found; missing:", *loaded.missing)
 _, cache = embedding_forward(np.array(other.encode(["cat", "unicorn"])), loaded.table)
 dtable = embedding_backward(np.ones((2, D), np.float32), cache)
 dtable[loaded.found] = 0                                        # frozen

@@ -232,7 +232,7 @@ print({name: round(float(level), 2) for name, level in levels.items()})
 
 def judge(params):
     _, cache = transformer_forward(src, targets, params, config)
-    accuracy = (cache["logits"].argmax(axis=1) == cache["words"]).mean()
+    accuracy = (cache["logits"].argmax(axis=1) == cache["targets"]).mean()
     said = [languages[1].words(ids.tolist()) for ids in greedy(src, params, config, never=(0, 1, 3)).ids]
     true = [languages[1].words(ids.tolist()) for ids in targets]
     exact = np.mean([a == b for a, b in zip(said, true, strict=True)])
@@ -418,7 +418,7 @@ pair = (pad_batch([language.encode(text)]) for language, text in
         zip(translator.languages, ("je suis étudiant", "i am a student"), strict=True))
 loss, cache = transformer_forward(*pair, translator.params, translator.config)
 probabilities = softmax_forward(cache["logits"])[0]             # (5, V)
-one_hot = np.eye(V)[cache["words"]]
+one_hot = np.eye(V)[cache["targets"]]
 print("probability of each right word:", probabilities[one_hot == 1].round(2))
 figure = plot.output_probabilities(one_hot, probabilities, words)
 print(plot.save(figure, figures / "training_outputs.png"))

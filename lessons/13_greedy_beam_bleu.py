@@ -20,6 +20,7 @@ import math
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,9 @@ assert ("why do we work ?", "为什么要工作") in corpus.train               
 def trained(steps):
     size = {"d_model": 64, "encoder_layers": 1, "decoder_layers": 1, "heads": 4, "d_ff": 128}
     with tempfile.TemporaryDirectory() as folder:
-        train_translator(corpus, folder, SMALL._replace(config=SMALL.config | size, tokens=512), steps=steps, bar=False,
-                         say=lambda line: None)
+        train_translator(corpus, folder, replace(SMALL, config=SMALL.config | size, tokens=512), steps=steps, bar=False)
         translator = Translator.load(folder)
-    return translator._replace(params=tree.map(lambda leaf: leaf.astype(np.float64), translator.params))
+    return replace(translator, params=tree.map(lambda leaf: leaf.astype(np.float64), translator.params))
 
 
 half, whole = trained(200), trained(500)
@@ -167,7 +167,7 @@ def beam_loop(text, translator, beam, alpha=0.6, most=30):
 
 
 def search(translator, beam, alpha=0.6):
-    return beam_search(src, translator.params, config, beam, alpha, max_len=30, never=(UNK,))
+    return beam_search(src, translator.params, config, beam=beam, alpha=alpha, max_len=30, never=(UNK,))
 
 
 for beam in (1, 2, 4):
@@ -353,12 +353,14 @@ text = src[:1].repeat(4000, axis=0)
 logits, _ = State(src[:1], half.params, config, length=1).step(np.array([BOS]))
 logits[:, [PAD, BOS, UNK]] = -np.inf
 for temperature in (0.5, 1.0, 2.0):
-    drawn = sample(text, half.params, config, np.random.default_rng(0), temperature, max_len=1, never=(UNK,)).ids[:, 0]
+    drawn = sample(
+        text, half.params, config, rng=np.random.default_rng(0), temperature=temperature, max_len=1, never=(UNK,)
+    ).ids[:, 0]
     shares, expected = np.bincount(drawn, minlength=config.tgt_vocab) / 4000, softmax_forward(logits / temperature)[0][0]
     likely = np.argsort(-expected)[:4]
     print(f"temperature {temperature}:", *(f"{chinese.vocabulary.words[i]} {shares[i]:.2f}" for i in likely))
     assert np.abs(shares - expected).max() < 0.04
-cold = sample(src, half.params, config, np.random.default_rng(0), 1e-9, max_len=30, never=(UNK,))
+cold = sample(src, half.params, config, rng=np.random.default_rng(0), temperature=1e-9, max_len=30, never=(UNK,))
 assert np.array_equal(cold.ids, first.ids)
 
 # %%

@@ -350,7 +350,7 @@ def recall(name, length, lr=3e-3, positions=True, depth=None):
 
     run = Run(params, AdamW(params), rng)
     with threadpool_limits(1, "blas"):                          # these products are too small for more threads: lesson 20
-        train(run, gradient, lambda step, progress: lr * min(1, (step + 1) / 20), 32, steps=300, max_norm=1.0, bar=False)
+        train(run, gradient, lambda step, progress: lr * min(1, (step + 1) / 20), batch=32, steps=300, max_norm=1.0, bar=False)
     ids = np.random.default_rng(99).integers(0, WORDS, (1000, length))
     logits, _ = predict(params, ids, name, positions)
     return float((logits.argmax(axis=-1) == ids[:, 0]).mean()), np.array(run.losses)

@@ -29,7 +29,8 @@ from tinymae.images.sources import digits, load_images
 from tinymae.models import attention_maps, fine_tuning, patch_encoder, vit
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.patches import patchify_backward, patchify_forward, unpatchify
-from tinymae.tasks.classify import endless_batches
+from tinymae.tasks.classify import image_batches
+from tinymae.train.loop import endless
 from tinymae.train.optim import AdamW, warmup_cosine
 
 threadpool_limits(1, "blas")                                    # for matrices this small one thread is faster than several
@@ -94,7 +95,7 @@ np.testing.assert_allclose(linear_forward(words, w, b)[0], convolved, atol=1e-9)
 seven = to_pixels(np.stack([temple[:256, left : left + 256] for left in range(0, 385, 64)]))
 config = vit.ViTConfig(img_size=256, embed_dim=512, depth=1, num_heads=8)
 params = vit.vit_init(config, rng)
-latent = patch_encoder.encoder_features(seven, params["encoder"], params["positions"], config.num_heads, config.patch_size)
+latent = patch_encoder.encoder_features(seven, params["encoder"], params["positions"], heads=8, patch_size=config.patch_size)
 print(f"{seven.shape} -> {latent.shape}: batch, class token + {config.grid[0]} x {config.grid[1]} patches, width")
 assert latent.shape == (7, 257, 512)
 
@@ -148,7 +149,7 @@ assert all(row.ok for row in rows)
 
 encoder = {"patch_embed": {"w": w, "b": b}, "cls_token": cls_token, "blocks": []}
 y, ours = embed_forward(images, w, b, cls_token, positions, 2)
-latent, theirs = patch_encoder.vit_encoder_forward(patchify(images, 2), encoder, 1, positions)
+latent, theirs = patch_encoder.vit_encoder_forward(patchify(images, 2), encoder, positions, heads=1)
 np.testing.assert_allclose(latent, y)
 _, dw, _, _, dpositions = embed_backward(y, ours)               # any dy will do: y itself
 _, dencoder, dtable = patch_encoder.vit_encoder_backward(y, theirs)
@@ -207,7 +208,7 @@ def train(images, labels, lr=3e-3, steps=320, bag=False):
     params = vit.vit_init(size, np.random.default_rng(1))
     params["positions"] *= not bag                              # a bag of patches: the table is zero and stays zero
     optimizer = AdamW(params, weight_decay=0.05, decays=fine_tuning.vit_decays(params))
-    losses, batches = [], endless_batches(1437, 32, seed=2)
+    losses, batches = [], endless(lambda epoch: image_batches(1437, 32, 2, epoch))
     for step in range(steps):
         ids = next(batches)
         loss, cache = vit.vit_forward(images[ids], labels[ids], params, size)

@@ -100,7 +100,8 @@ params = mae.mae_init(config, rng)
 
 def encode(images):
     patches, _ = patchify_forward(images, config.patch_size)
-    return vit_encoder_forward(patches, params["encoder"], config.num_heads, config.position_tables()[0], ids_keep)[0]
+    positions, _ = config.position_tables()
+    return vit_encoder_forward(patches, params["encoder"], positions, heads=config.num_heads, ids_keep=ids_keep)[0]
 
 
 print(f"tokens in the encoder {encode(unseen[:2]).shape}; pairs: {65**2 / 17**2:.1f} times fewer")
@@ -132,11 +133,14 @@ def forward(images, params, config, noise, unshuffle=True, positions=True, hidde
     encoder_positions, decoder_positions = config.position_tables(images.dtype)
     patches, _ = patchify_forward(images, config.patch_size)                                # (B, N, P)
     ids_keep, ids_restore, mask = mae.random_masking(noise, config.mask_ratio)
-    latent, encoder = vit_encoder_forward(patches, params["encoder"], config.num_heads, encoder_positions, ids_keep, config.eps)
+    latent, encoder = vit_encoder_forward(
+        patches, params["encoder"], encoder_positions, heads=config.num_heads, ids_keep=ids_keep, eps=config.eps
+    )
     if not unshuffle:
         ids_restore = np.broadcast_to(np.arange(noise.shape[1]), noise.shape)               # visible first, then mask tokens
     pred, decoder = mae.mae_decoder_forward(
-        latent, ids_restore, params["decoder"], config.decoder_num_heads, decoder_positions * positions, config.eps
+        latent, params["decoder"], decoder_positions * positions,
+        heads=config.decoder_num_heads, ids_restore=ids_restore, eps=config.eps,
     )
     loss, loss_cache = masked_mse_forward(pred, patches, mask if hidden_only else np.ones_like(mask))
     return loss, {"encoder": encoder, "decoder": decoder, "loss": loss_cache, "pred": pred, "mask": mask}
@@ -379,10 +383,11 @@ norm_params, _ = train(400, 100, config=normalised)
 silent = tree.map(np.zeros_like, norm_params)                   # predicts 0 everywhere
 raw = unpatchify(mae.mae_forward(unseen, norm_params, normalised, noise)[1]["pred"], 6, (8, 8))
 drawn = {"as predicted": raw} | {
-    f"{statistics} statistics": mae.mae_reconstruct(unseen, norm_params, normalised, noise, statistics).reconstruction
-    for statistics in ("visible", "true")
+    f"{statistics} statistics": mae.mae_reconstruct(
+        unseen, norm_params, normalised, noise, statistics=statistics
+    ).reconstruction for statistics in ("visible", "true")
 }
-drawn["nothing, true statistics"] = mae.mae_reconstruct(unseen, silent, normalised, noise, "true").reconstruction
+drawn["nothing, true statistics"] = mae.mae_reconstruct(unseen, silent, normalised, noise, statistics="true").reconstruction
 mistakes = {name: error(picture, unseen) for name, picture in drawn.items()}
 print({name: round(mistake, 3) for name, mistake in mistakes.items()})
 assert mistakes["nothing, true statistics"] < results["linear_fill"] < mistakes["visible statistics"] < mistakes["as predicted"]
@@ -425,12 +430,12 @@ assert "no reconstruction" in refused
 # quarters of it are lost.
 
 positions, _ = config.position_tables()
-whole = encoder_features(unseen, params["encoder"], positions, config.num_heads, config.patch_size)
+whole = encoder_features(unseen, params["encoder"], positions, heads=config.num_heads, patch_size=config.patch_size)
 patches, _ = patchify_forward(unseen, config.patch_size)
 calls = []
 for draw in rng.random((2, 64, 64)):                            # two calls, with the mask left on
     visible, _, _ = mae.random_masking(draw, config.mask_ratio)
-    latent, _ = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, visible)
+    latent, _ = vit_encoder_forward(patches, params["encoder"], positions, heads=config.num_heads, ids_keep=visible)
     calls.append(latent[:, 1:].mean(axis=1))                    # (64, D) features
 moved = np.linalg.norm(calls[0] - calls[1], axis=1).mean()
 apart = np.linalg.norm(calls[0] - calls[0][::-1], axis=1).mean()

@@ -190,7 +190,7 @@ assert loss_of(again) == oracle
 
 photo = folder / "photo.png"
 Image.fromarray(unseen_photo()).save(photo)
-print(reconstruct_published(photo, published, figures / "weights_restored.png", 0.75))
+print(reconstruct_published(photo, published, figures / "weights_restored.png", mask_ratio=0.75))
 
 # %%
 # It generates content that was not there

@@ -211,7 +211,7 @@ def training(add):
         return gradient(params, rng)
 
     run = Run(params, AdamW(params), rng)
-    train(run, gradient_and_note, lambda step, progress: 1e-3, 64, steps=12, bar=False)
+    train(run, gradient_and_note, lambda step, progress: 1e-3, batch=64, steps=12, bar=False)
     return np.array(run.losses), np.array(path)
 
 

@@ -364,7 +364,7 @@ ZOO = [
     ),
     Bug(
         "attention_item_0", ATTENTION, broken("attention_item_0", "scaled_dot_product_attention"), examples_do_not_meet,
-        "example 1 comes out otherwise alone than in its batch", (a_batch_of_one, gradients_agree(Q, K, V)),
+        "example 1 gives one result in its batch and another alone", (a_batch_of_one, gradients_agree(Q, K, V)),
     ),
     Bug(
         "adam_stands_still", AdamW, BROKEN["adam_stands_still"].AdamW, adam_follows(steps=99),

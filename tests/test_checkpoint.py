@@ -37,7 +37,8 @@ def write(path, dtype=np.float32, rng=None, extra=None):
     """A checkpoint with everything in it; returns (params, optimizer)."""
     params = mae_init(CONFIG, np.random.default_rng(0), dtype)
     optimizer = trained_optimizer(params)
-    checkpoint.save(path, "mae", CONFIG, params, 7, optimizer, rng or np.random.default_rng(1), extra)
+    rng = rng or np.random.default_rng(1)
+    checkpoint.save(path, "mae", CONFIG, params, step=7, optimizer=optimizer, rng=rng, extra=extra)
     return params, optimizer
 
 
@@ -179,11 +180,12 @@ def fresh_run():
 
 def test_interrupted_and_resumed_is_never_interrupted(path):
     def save(run):
-        checkpoint.save(path, "mae", CONFIG, run.params, run.step, run.optimizer, run.rng, {"losses": run.losses})
+        extra = {"losses": run.losses}
+        checkpoint.save(path, "mae", CONFIG, run.params, step=run.step, optimizer=run.optimizer, rng=run.rng, extra=extra)
 
     with Workers(2) as workers:
         gradient = mae_gradient(CONFIG, sample, 7, 3, workers)
-        straight = train(fresh_run(), gradient, cosine(1e-2), 7, steps=10, bar=False)
+        straight = train(fresh_run(), gradient, cosine(1e-2), batch=7, steps=10, bar=False)
         calls = []
 
         def interrupted_in_the_fourth(params, rng):
@@ -192,14 +194,14 @@ def test_interrupted_and_resumed_is_never_interrupted(path):
                 signal.raise_signal(signal.SIGINT)
             return gradient(params, rng)
 
-        first = train(fresh_run(), interrupted_in_the_fourth, cosine(1e-2), 7, steps=10, save=save, bar=False)
+        first = train(fresh_run(), interrupted_in_the_fourth, cosine(1e-2), batch=7, steps=10, save=save, bar=False)
         assert first.interrupted and first.step == 4
         saved = load(path)
         run = fresh_run()                                       # nothing of the first run but its file
-        run = Run(saved.params, AdamW(saved.params, run.optimizer.betas, weight_decay=0.05, decays=run.optimizer.decays),
+        run = Run(saved.params, AdamW(saved.params, betas=run.optimizer.betas, weight_decay=0.05, decays=run.optimizer.decays),
                   saved.rng, saved.step, losses=saved.extra["losses"])
         checkpoint.restore_optimizer(run.optimizer, saved.moments)
-        train(run, gradient, cosine(1e-2), 7, steps=10, bar=False)
+        train(run, gradient, cosine(1e-2), batch=7, steps=10, bar=False)
     assert run.step == straight.step == run.optimizer.t == 10
     assert run.losses == straight.losses
     assert_equal(run.params, straight.params)
@@ -264,6 +266,12 @@ def test_the_file_is_whole_before_it_is_moved(path, monkeypatch):
 def test_an_extra_that_json_cannot_write_leaves_nothing(path):
     with pytest.raises(TypeError):
         write(path, extra={"array": np.ones(2)})
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_generator_that_cannot_be_restored_leaves_nothing(path):
+    with pytest.raises(ValueError, match="PCG64 generator, got MT19937"):
+        write(path, rng=np.random.Generator(np.random.MT19937(0)))
     assert list(path.parent.iterdir()) == []
 
 

@@ -1,6 +1,7 @@
 """Training a classifier: what it learns from, what it keeps, how it goes on, and what it may start from."""
 import json
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,21 +15,21 @@ from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, v
 from tinymae.tasks import classify
 from tinymae.tasks.classify import (
     Classifier,
-    Settings,
-    endless_batches,
-    epoch_batches,
-    evaluate,
-    settings_for,
+    ClassifierSettings,
+    classifier_settings,
+    evaluate_classifier,
+    image_batches,
     train_vit,
     vit_from,
     vit_gradient,
 )
 from tinymae.tasks.encoders import load_encoder
 from tinymae.train import checkpoint
+from tinymae.train.loop import endless
 from tinymae.train.parallel import Workers
 
 SIZES = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "pool": "mean", "position_encoding": "fixed"}
-QUICK = Settings(SIZES, 1e-2, batch=10, micro_batch=4, shift=1)
+QUICK = ClassifierSettings(SIZES, 1e-2, batch=10, micro_batch=4, shift=1)
 MAE = MAEConfig(8, 4, 1, 16, 2, 2, 8, 1, 2, eps=1e-5)
 
 
@@ -74,27 +75,27 @@ def mae_folder(tmp_path):
 def test_learns_digits(tmp_path):
     data = load_labelled("digits")
     lines = []
-    settings = settings_for(data)._replace(lr=3e-3, batch=32, mixup=0, config=SIZES | {"embed_dim": 32})
+    settings = replace(classifier_settings(data), lr=3e-3, batch=32, mixup=0, config=SIZES | {"embed_dim": 32})
     run = train_vit(data, tmp_path, settings, steps=200, bar=False, say=lines.append)
-    report = evaluate(tmp_path, data)
+    report = evaluate_classifier(tmp_path, data)
     assert report["accuracy"] > 0.5 and report["pictures"] == 360
     assert run.evaluations[-1] == (200, report["accuracy"]) and len(run.evaluations) == 20
-    assert lines[-1] == f"step 200: accuracy on 360 pictures it has never seen {report['accuracy']:.2%}"
+    assert lines[-1] == f"step 200: accuracy on 360 validation images {report['accuracy']:.2%}"
     assert sum(run.losses[-20:]) < 0.7 * sum(run.losses[:20])
 
 
 def test_default_settings():
-    grey, colour = settings_for(small()), settings_for(small(side=32, channels=3))
+    grey, colour = classifier_settings(small()), classifier_settings(small(side=32, channels=3))
     assert grey.flip is False and colour.flip is True           # a mirrored digit is another sign
     assert (grey.shift, colour.shift) == (1, 4)
-    assert [settings_for(small(side=side)).config["patch_size"] for side in (8, 28, 10)] == [4, 7, 5]
+    assert [classifier_settings(small(side=side)).config["patch_size"] for side in (8, 28, 10)] == [4, 7, 5]
     assert "patch_size" not in colour.config                    # that of `model_size`, as a masked autoencoder has it
-    assert grey.layer_decay == 1 and settings_for(small(), fine_tune=True).layer_decay == 0.75
+    assert grey.layer_decay == 1 and classifier_settings(small(), fine_tune=True).layer_decay == 0.75
 
 
 def test_what_is_kept(tmp_path):
     data = small(channels=3, side=12)
-    quick(data, tmp_path, Settings(SIZES, 1e-2, batch=10), seed=3)
+    quick(data, tmp_path, ClassifierSettings(SIZES, 1e-2, batch=10), seed=3)
     saved = checkpoint.load(tmp_path / "vit.npz", "vit", ViTConfig, vit_init)
     assert saved.config == ViTConfig(12, in_chans=3, num_classes=3, **SIZES)
     assert saved.extra["names"] == ["a", "b", "c"] and saved.extra["seed"] == 3
@@ -114,7 +115,7 @@ def test_what_is_kept(tmp_path):
 
 def test_the_last_fifth_is_not_learned_from(tmp_path):
     data = small()
-    other = data._replace(images=np.concatenate([data.images[:40], numbers(10, 8, 8, 1, seed=9)]))
+    other = replace(data, images=np.concatenate([data.images[:40], numbers(10, 8, 8, 1, seed=9)]))
     runs = [quick(it, tmp_path / str(i)) for i, it in enumerate((data, other, small(seed=1)))]
     assert runs[0].losses == runs[1].losses != runs[2].losses
 
@@ -125,27 +126,27 @@ def test_epochs(tmp_path):
 
 
 def test_batches():
-    batches = epoch_batches(23, 5, 0, 0)
+    batches = image_batches(23, 5, 0, 0)
     assert [len(batch) for batch in batches] == [5] * 4 and len(set(np.concatenate(batches).tolist())) == 20
-    assert sorted(np.concatenate(epoch_batches(3, 5, 0, 0)).tolist()) == [0, 1, 2]          # fewer than a batch
-    endless = endless_batches(23, 5, 0)
-    eight = [next(endless) for _ in range(8)]
-    np.testing.assert_array_equal(eight, np.concatenate([epoch_batches(23, 5, 0, epoch) for epoch in (0, 1)]))
+    assert sorted(np.concatenate(image_batches(3, 5, 0, 0)).tolist()) == [0, 1, 2]          # fewer than a batch
+    forever = endless(lambda epoch: image_batches(23, 5, 0, epoch))
+    eight = [next(forever) for _ in range(8)]
+    np.testing.assert_array_equal(eight, np.concatenate([image_batches(23, 5, 0, epoch) for epoch in (0, 1)]))
     assert (np.concatenate(eight[:4]) != np.concatenate(eight[4:])).any()
-    assert (epoch_batches(23, 5, 1, 0)[0] != batches[0]).any()
+    assert (image_batches(23, 5, 1, 0)[0] != batches[0]).any()
 
 
 def test_gradient_is_that_of_the_batch():
     config = ViTConfig(8, in_chans=1, num_classes=3, **SIZES)
     data, rng = small(10), np.random.default_rng(0)
     params = vit_init(config, rng)
-    settings = Settings({}, 1e-3, micro_batch=4, mixup=0, label_smoothing=0.1)
+    settings = ClassifierSettings({}, 1e-3, micro_batch=4, mixup=0, label_smoothing=0.1)
     chosen = np.array([7, 3, 1, 0, 9])
     with Workers(1) as workers:
         loss, dparams = vit_gradient(
             config, lambda indices: to_pixels(data.images[indices]), data.labels, iter([chosen]), settings, workers
         )(params, rng)
-    expected, cache = vit_forward(to_pixels(data.images[chosen]), data.labels[chosen], params, config, 0.1)
+    expected, cache = vit_forward(to_pixels(data.images[chosen]), data.labels[chosen], params, config, label_smoothing=0.1)
     assert loss == pytest.approx(float(expected), rel=1e-5)
     tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), dparams, vit_backward(1.0, cache))
 
@@ -167,10 +168,10 @@ def test_pictures_are_moved_flipped_and_mixed(monkeypatch):
     config = ViTConfig(8, in_chans=1, num_classes=3, **SIZES)
     data, params = small(10), vit_init(config, np.random.default_rng(0))
     for settings, expected in (
-        (Settings({}, 1e-3, shift=2, flip=True, mixup=0.4), [(2, True), (3, 0.4)]),
-        (Settings({}, 1e-3, shift=0, flip=True, mixup=0), [(0, True)]),
-        (Settings({}, 1e-3, shift=2, flip=False, mixup=0), [(2, False)]),
-        (Settings({}, 1e-3, shift=0, flip=False, mixup=0), []),
+        (ClassifierSettings({}, 1e-3, shift=2, flip=True, mixup=0.4), [(2, True), (3, 0.4)]),
+        (ClassifierSettings({}, 1e-3, shift=0, flip=True, mixup=0), [(0, True)]),
+        (ClassifierSettings({}, 1e-3, shift=2, flip=False, mixup=0), [(2, False)]),
+        (ClassifierSettings({}, 1e-3, shift=0, flip=False, mixup=0), []),
     ):
         called.clear()
         with Workers(1) as workers:
@@ -234,7 +235,7 @@ def test_resumed_without_settings_goes_on_with_its_own(tmp_path):
 
 @pytest.mark.parametrize(("data", "options", "message"), [
     (small(), {"seed": 1}, r"begun with seed 0 \(now 1\)"),
-    (small(), {"settings": QUICK._replace(lr=1.0)}, r"begun with lr 0.01 \(now 1.0\): resume with the same options"),
+    (small(), {"settings": replace(QUICK, lr=1.0)}, r"begun with lr 0.01 \(now 1.0\): resume with the same options"),
     (small(60), {}, r"pictures 40 \(now 48\)"),
     (small(classes=4), {}, "names"),
 ])
@@ -245,9 +246,9 @@ def test_resumed_with_something_else(tmp_path, data, options, message):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"steps": None}, "steps, minutes or epochs, one of them, got None, None and None"),
-    ({"epochs": 2}, "one of them, got 6, None and 2"),
-    ({"steps": None, "epochs": 0}, "at least one epoch, got 0"),
+    ({"steps": None}, "one of steps, minutes and epochs, positive, got steps=None, minutes=None, epochs=None"),
+    ({"epochs": 2}, "got steps=6, minutes=None, epochs=2"),
+    ({"steps": None, "epochs": 0}, "positive, got steps=None, minutes=None, epochs=0"),
 ])
 def test_bad_lengths(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
@@ -260,7 +261,7 @@ def test_nothing_to_resume(tmp_path, mae_folder):
         quick(small(), tmp_path, resume=True)
     classifier = ViTConfig(8, in_chans=1, num_classes=3, **SIZES)
     checkpoint.save(tmp_path / "vit.npz", "vit", classifier, vit_init(classifier, None))
-    with pytest.raises(ValueError, match="does not say its names, pictures, seed, settings"):
+    with pytest.raises(ValueError, match="the file lacks names, pictures, seed, settings"):
         Classifier.load(tmp_path)
 
 
@@ -274,9 +275,10 @@ def test_from_a_masked_autoencoder(tmp_path, mae_folder):
     assert "norm" not in params["encoder"] and set(params) == {"encoder", "fc_norm", "head"}
     images = to_pixels(numbers(2, 8, 8, 1))
     shared = {name: branch for name, branch in encoder.params["encoder"].items() if name != "norm"}
-    expected = encoder_features(images, shared, MAE.position_tables()[0], 2, 4)
+    expected = encoder_features(images, shared, MAE.position_tables()[0], heads=2, patch_size=4)
     positions = vit_positions(params, config)
-    np.testing.assert_array_equal(encoder_features(images, params["encoder"], positions, 2, 4), expected)
+    features = encoder_features(images, params["encoder"], positions, heads=2, patch_size=4)
+    np.testing.assert_array_equal(features, expected)
     for (name, ours), (_, theirs) in zip(tree.leaves(params["encoder"]), tree.leaves(shared), strict=True):
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
         assert not np.shares_memory(ours, theirs)
@@ -287,7 +289,7 @@ def test_from_a_masked_autoencoder(tmp_path, mae_folder):
 
 def test_fine_tuning_moves_the_bottom_least(tmp_path, mae_folder):
     before = load_encoder(mae_folder).params["encoder"]
-    settings = settings_for(small(), fine_tune=True)._replace(layer_decay=0.01, weight_decay=0.0, batch=10)
+    settings = replace(classifier_settings(small(), fine_tune=True), layer_decay=0.01, weight_decay=0.0, batch=10)
     quick(small(), tmp_path, settings, from_folder=mae_folder)
     after = Classifier.load(tmp_path).params["encoder"]
     moved = [np.abs(after["patch_embed"]["w"] - before["patch_embed"]["w"]).max()]
@@ -299,7 +301,7 @@ def test_fine_tuning_moves_the_bottom_least(tmp_path, mae_folder):
 
 @pytest.mark.parametrize("positions", ["learned", "fixed"])
 def test_from_a_classifier_of_other_classes(tmp_path, positions):
-    quick(small(), tmp_path / "a", QUICK._replace(config=SIZES | {"position_encoding": positions}))
+    quick(small(), tmp_path / "a", replace(QUICK, config=SIZES | {"position_encoding": positions}))
     config, params = vit_from(load_encoder(tmp_path / "a"), 5, np.random.default_rng(0))
     assert config.num_classes == 5 and params["head"]["w"].shape == (16, 5)
     old = Classifier.load(tmp_path / "a")
@@ -313,7 +315,7 @@ def test_pictures_of_another_size_are_scaled_to_the_encoder(tmp_path, mae_folder
     data = small(side=20, channels=3)
     quick(data, tmp_path, None, from_folder=mae_folder)
     assert Classifier.load(tmp_path).config.img_size == 8
-    assert evaluate(tmp_path, data)["pictures"] == 10
+    assert evaluate_classifier(tmp_path, data)["pictures"] == 10
 
 
 def test_settings_that_do_not_fit_the_encoder(tmp_path, mae_folder):
@@ -327,13 +329,13 @@ def test_settings_that_do_not_fit_the_encoder(tmp_path, mae_folder):
 def test_evaluate_counts(tmp_path):
     data = small(classes=3)
     quick(data, tmp_path)
-    report, classifier = evaluate(tmp_path, data, threads=1), Classifier.load(tmp_path)
+    report, classifier = evaluate_classifier(tmp_path, data, threads=1), Classifier.load(tmp_path)
     predicted, labels = classifier.predict(data.images[40:]), data.labels[40:]
     expected = [[int(np.sum((labels == i) & (predicted == j))) for j in range(3)] for i in range(3)]
     assert report["confusion"].tolist() == expected
     assert report["accuracy"] == np.mean(labels == predicted) == np.trace(report["confusion"]) / 10
     assert report["names"] == ("a", "b", "c") and report["pictures"] == 10
-    assert evaluate(tmp_path, data, whole=True)["confusion"].sum() == 50
+    assert evaluate_classifier(tmp_path, data, whole=True)["confusion"].sum() == 50
 
 
 def test_evaluate_finds_classes_by_name(tmp_path):
@@ -341,8 +343,8 @@ def test_evaluate_finds_classes_by_name(tmp_path):
     quick(data, tmp_path)
     some = np.flatnonzero(data.labels != 1)                     # without "b", so that "c" is number 1
     fewer = Labelled(data.images[some], (data.labels[some] == 2).astype(np.int64), ("a", "c"))
-    report = evaluate(tmp_path, fewer, whole=True)
-    whole = evaluate(tmp_path, data, whole=True)["confusion"]
+    report = evaluate_classifier(tmp_path, fewer, whole=True)
+    whole = evaluate_classifier(tmp_path, data, whole=True)["confusion"]
     assert report["confusion"][[0, 2]].tolist() == whole[[0, 2]].tolist() and report["confusion"][1].sum() == 0
-    with pytest.raises(ValueError, match="model of the classes a, b, c: it does not know d"):
-        evaluate(tmp_path, small(classes=4))
+    with pytest.raises(ValueError, match="expected the model's classes a, b, c, got d"):
+        evaluate_classifier(tmp_path, small(classes=4))

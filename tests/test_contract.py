@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +38,7 @@ def all_cases(seed=0):
         off = {name: None for name, value in case.options.items()
                if name == "rng" or (isinstance(value, np.ndarray) and value.dtype == bool)}
         if off and case.name != "dropout":                      # which then hands its input through
-            found[f"{case.name}; switched off"] = case._replace(options=case.options | off)
+            found[f"{case.name}; switched off"] = replace(case, options=case.options | off)
     return found
 
 
@@ -427,7 +428,7 @@ def check_precision(case):
     y, cache = forward(case)
     dy = upstream(y)
     double = arrays({"y": y, "grads": case.backward(dy, cache)})
-    y, cache = forward(case._replace(args=cast(case.args, np.float32), options=cast(case.options, np.float32)))
+    y, cache = forward(replace(case, args=cast(case.args, np.float32), options=cast(case.options, np.float32)))
     assert np.shape(dy) == np.shape(y)
     single = arrays({"y": y, "grads": case.backward(cast(dy, np.float32), cache)})
     for (path, a), (other, b) in zip(double, single, strict=True):
@@ -442,7 +443,7 @@ def check_precision(case):
 
 def check_ownership(case):
     """Nothing that was handed in is written to, and every result is fresh: it shares memory with nothing."""
-    case = case._replace(args=frozen(case.args), options=frozen(case.options))
+    case = replace(case, args=frozen(case.args), options=frozen(case.options))
     y, cache = forward(case)
     given = arrays({"args": case.args, "options": case.options})
     for path, leaf in given:

@@ -55,5 +55,16 @@ def test_errors(tmp_path):
         load_corpus(["a", "b", "c"])
     with pytest.raises(ValueError, match="stands alone"):
         load_corpus(["dates"], valid=[path])
-    with pytest.raises(ValueError, match="stands alone"):
-        load_corpus(["phrasebook", path])
+    for data in (["phrasebook", path], [path, "dates"]):
+        with pytest.raises(ValueError, match="stands alone"):
+            load_corpus(data)
+
+
+@pytest.mark.parametrize(("data", "error", "message"), [
+    (["phrasebok"], FileNotFoundError, "no file 'phrasebok'; expected phrasebook, dates, french, a tab-separated"),
+    ("ab", TypeError, "data is 'ab'; expected a list"), ([], ValueError, "got 0"),
+])
+def test_data_that_is_unknown(data, error, message):
+    for function in (load_corpus, read_pairs):
+        with pytest.raises(error, match=message):
+            function(data)

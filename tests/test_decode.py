@@ -58,7 +58,7 @@ def by_the_model(src, ids, params, config):
     cross, back = (
         np.stack([attention_weights(b[name]["sublayer"]) for b in blocks], axis=1) for name in ("cross_attn", "self_attn")
     )
-    return cache["logits"], cache["words"], np.nonzero(ids != config.pad)[0], cross, back
+    return cache["logits"], cache["targets"], np.nonzero(ids != config.pad)[0], cross, back
 
 
 def log_softmax(logits):
@@ -91,9 +91,9 @@ def assert_well_formed(ids, config=SMALL):
 
 def searches(src, params, config, max_len=None):
     return {
-        "greedy": greedy(src, params, config, max_len),
-        "beam": beam_search(src, params, config, 3, max_len=max_len),
-        "sample": sample(src, params, config, np.random.default_rng(3), max_len=max_len),
+        "greedy": greedy(src, params, config, max_len=max_len),
+        "beam": beam_search(src, params, config, beam=3, max_len=max_len),
+        "sample": sample(src, params, config, rng=np.random.default_rng(3), max_len=max_len),
     }
 
 
@@ -103,7 +103,7 @@ def searches(src, params, config, max_len=None):
 def test_every_step_gives_the_logits_of_the_uncached_model(config):
     params, src = model(config), sources(config)
     fed = np.random.default_rng(1).integers(0, config.tgt_vocab, (len(src), 7))             # any ids, padding's too
-    state = State(src, params, config, 7)
+    state = State(src, params, config, length=7)
     logits = np.stack([state.step(word)[0] for word in fed.T], axis=1)
     x, _ = decode(fed, encode(src, params, config)[0], src, params, config)
     np.testing.assert_allclose(logits, to_vocabulary(x, params, config)[0], rtol=0, atol=1e-12)
@@ -127,7 +127,7 @@ def test_float32_stays_float32():
 
 def test_choose_moves_the_past_with_its_sentence():
     params, src = model(), np.repeat(sources(batch=1), 3, axis=0)
-    moved, straight = State(src[:1], params, SMALL, 4, beam=3), State(src, params, SMALL, 4)
+    moved, straight = State(src[:1], params, SMALL, length=4, beam=3), State(src, params, SMALL, length=4)
     words, order = np.array([3, 4, 5]), np.array([2, 0, 2])
     moved.step(words)
     moved.choose(order)
@@ -154,8 +154,8 @@ def test_a_beam_of_one_is_greedy():
     for seed in range(30):
         config = list(CONFIGS.values())[seed % len(CONFIGS)]
         params, src = model(config, seed, scale=2), sources(config, batch=4, seed=seed)
-        alone = greedy(src, params, config, 8)
-        assert_same(beam_search(src, params, config, 1, max_len=8), alone)
+        alone = greedy(src, params, config, max_len=8)
+        assert_same(beam_search(src, params, config, beam=1, max_len=8), alone)
         lengths |= set((alone.ids != PAD).sum(axis=1).tolist())
     assert len(lengths) > 4                                     # sentences that end early, late, and not at all
 
@@ -190,7 +190,7 @@ def test_a_beam_that_drops_nothing_finds_the_best_of_all_sentences(alpha):
     every, greedy_was_wrong = all_sentences(), False
     for seed in range(20):
         params, src = model(TINY, seed), sources(TINY, batch=2, seed=seed)
-        found = beam_search(src, params, TINY, len(every), alpha, max_len=3)
+        found = beam_search(src, params, TINY, beam=len(every), alpha=alpha, max_len=3)
         for b, source in enumerate(src):
             logits, words, rows, *_ = by_the_model(np.repeat(source[None], len(every), axis=0), every, params, TINY)
             log_p = np.bincount(rows, log_softmax(logits)[np.arange(len(words)), words])
@@ -199,7 +199,7 @@ def test_a_beam_that_drops_nothing_finds_the_best_of_all_sentences(alpha):
             assert found.ids[b].tolist() == every[best, :width].tolist()
             assert not every[best, width:].any()
             np.testing.assert_allclose(found.log_probs[b], log_p[best], rtol=0, atol=1e-12)
-            greedy_was_wrong |= log_p[best] > greedy(source[None], params, TINY, 3).log_probs[0] + 0.01
+            greedy_was_wrong |= log_p[best] > greedy(source[None], params, TINY, max_len=3).log_probs[0] + 0.01
     assert greedy_was_wrong                                     # else this test would pass for greedy decoding too
 
 
@@ -229,7 +229,7 @@ def beam_search_by_hand(source, params, config, beam, alpha, max_len):
 def test_beam_search_is_the_one_written_by_hand(beam):
     for seed in range(6):
         params, src = model(seed=seed, scale=1.5), sources(batch=3, seed=seed)
-        found = beam_search(src, params, SMALL, beam, 4.0, max_len=6)
+        found = beam_search(src, params, SMALL, beam=beam, alpha=4.0, max_len=6)
         for b, source in enumerate(src):
             words, log_p = beam_search_by_hand(source, params, SMALL, beam, 4.0, 6)
             assert [word for word in found.ids[b].tolist() if word != PAD] == words
@@ -242,10 +242,10 @@ def test_of_equally_likely_words_the_first_is_taken():
     params["out"]["w"][:] = 0
     params["out"]["b"][:] = [0, 0, -9, 0, 0, 0, 1, 0, 0]
     for beam in (1, 2, 3):
-        assert beam_search(sources(), params, config, beam, max_len=2).ids.tolist() == [[6, 6]] * 5
+        assert beam_search(sources(), params, config, beam=beam, max_len=2).ids.tolist() == [[6, 6]] * 5
     params["out"]["b"][6] = 0
     for beam in (1, 2, 3):
-        assert beam_search(sources(), params, config, beam, max_len=2).ids.tolist() == [[3, 3]] * 5
+        assert beam_search(sources(), params, config, beam=beam, max_len=2).ids.tolist() == [[3, 3]] * 5
     assert greedy(sources(), params, config, max_len=2).ids.tolist() == [[3, 3]] * 5
 
 
@@ -253,7 +253,7 @@ def test_a_larger_length_penalty_never_gives_a_shorter_sentence():
     grew = 0
     for seed in range(10):
         params, src = model(seed=seed, scale=1.5), sources(seed=seed)
-        found = [beam_search(src, params, SMALL, 4, alpha, max_len=8) for alpha in (0.0, 0.5, 1.0, 3.0)]
+        found = [beam_search(src, params, SMALL, beam=4, alpha=alpha, max_len=8) for alpha in (0.0, 0.5, 1.0, 3.0)]
         lengths = np.array([(f.ids != PAD).sum(axis=1) for f in found])
         assert (np.diff(lengths, axis=0) >= 0).all()
         assert (np.diff([f.log_probs for f in found], axis=0) <= 1e-12).all()          # paid for with probability
@@ -285,7 +285,7 @@ def test_eos_ends_a_sentence_and_max_len_the_rest():
             assert found.ids.shape == (5, max_len)
             assert EOS not in found.ids
     assert greedy(sources(), params, config).ids.shape == (5, 2 * 6 + 10)
-    assert beam_search(sources(), params, config, 2).ids.shape == (5, 2 * 6 + 10)
+    assert beam_search(sources(), params, config, beam=2).ids.shape == (5, 2 * 6 + 10)
 
 
 def test_learned_positions_end_a_sentence_too():
@@ -294,7 +294,7 @@ def test_learned_positions_end_a_sentence_too():
     params["out"]["b"][EOS] = -50
     for search in (greedy, beam_search):
         assert search(sources(), params, config).ids.shape == (5, 7)
-        with pytest.raises(ValueError, match="at most 7 words, the learned positions, got max_len 8"):
+        with pytest.raises(ValueError, match="at most 7 tokens, the learned positions, got max_len 8"):
             search(sources(), params, config, max_len=8)
 
 
@@ -313,11 +313,11 @@ def test_a_result_has_names_and_shapes():
 def test_cold_and_narrow_sampling_is_greedy():
     for seed in range(6):
         params, src, rng = model(seed=seed), sources(seed=seed), np.random.default_rng(seed)
-        expected = greedy(src, params, SMALL, 7)
-        assert_same(sample(src, params, SMALL, rng, top_k=1, max_len=7), expected)
+        expected = greedy(src, params, SMALL, max_len=7)
+        assert_same(sample(src, params, SMALL, rng=rng, top_k=1, max_len=7), expected)
         for temperature in (1e-6, 1e-300):
-            assert_same(sample(src, params, SMALL, rng, temperature, max_len=7), expected)
-    cold = sample(src, tree.map(np.float32, params), SMALL, rng, 1e-60, max_len=7)
+            assert_same(sample(src, params, SMALL, rng=rng, temperature=temperature, max_len=7), expected)
+    cold = sample(src, tree.map(np.float32, params), SMALL, rng=rng, temperature=1e-60, max_len=7)
     assert cold.ids.tolist() == expected.ids.tolist()
 
 
@@ -330,7 +330,8 @@ def test_words_are_drawn_as_often_as_the_softmax_says(temperature, top_k):
     if top_k == 3:
         logits[np.argsort(logits)[:-3]] = -np.inf
     expected = draws * np.exp(log_softmax(logits))
-    found = sample(np.repeat(src, draws, axis=0), params, SMALL, np.random.default_rng(5), temperature, top_k, max_len=1)
+    options = {"rng": np.random.default_rng(5), "temperature": temperature, "top_k": top_k}
+    found = sample(np.repeat(src, draws, axis=0), params, SMALL, **options, max_len=1)
     counts = np.bincount(found.ids[:, 0], minlength=9)
     possible = expected > 0
     assert not counts[~possible].any()
@@ -341,7 +342,7 @@ def test_words_are_drawn_as_often_as_the_softmax_says(temperature, top_k):
 
 def test_the_rng_decides():
     params, src = model(), sources()
-    first, again, other = (sample(src, params, SMALL, np.random.default_rng(s), max_len=12).ids for s in (1, 1, 2))
+    first, again, other = (sample(src, params, SMALL, rng=np.random.default_rng(s), max_len=12).ids for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert first.tolist() != other.tolist()
 
@@ -358,7 +359,7 @@ def test_the_rng_decides():
 ])
 def test_sample_refuses(options, message):
     with pytest.raises(ValueError, match=message):
-        sample(sources(), model(), SMALL, np.random.default_rng(0), **options)
+        sample(sources(), model(), SMALL, rng=np.random.default_rng(0), **options)
 
 
 @pytest.mark.parametrize("search", [greedy, beam_search], ids=["greedy", "beam"])
@@ -371,6 +372,9 @@ def test_searches_refuse(search):
         search(sources()[:0], model(), SMALL)
     with pytest.raises(TypeError, match="integer ids"):
         search(sources() * 1.0, model(), SMALL)
+    for token in (-1, 9):
+        with pytest.raises(ValueError, match=rf"never to hold ids in \[0, 9\), got {token}: is it of another vocabulary"):
+            search(sources(), model(), SMALL, never=(3, token))
     lost = model(replace(SMALL, tie="none"))
     lost["out"]["b"][4] = np.nan
     with pytest.raises(ValueError, match=r"finite logits.*did training diverge"):
@@ -379,4 +383,4 @@ def test_searches_refuse(search):
 
 def test_beam_search_refuses_no_beam():
     with pytest.raises(ValueError, match="beam of at least 1, got 0"):
-        beam_search(sources(), model(), SMALL, 0)
+        beam_search(sources(), model(), SMALL, beam=0)

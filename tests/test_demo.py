@@ -165,9 +165,9 @@ def test_demo_names_normalised_pixels_in_its_pictures(tmp_path, drawn, capsys):
     saved = checkpoint.load(tmp_path / "out" / "mae.npz", "mae", MAEConfig, mae_init)
     task = restore.prepare(data, mask_ratio=0.5, norm_pix_loss=True)
     assert saved.config == task.config and saved.config.norm_pix_loss and saved.config.mask_ratio == 0.5
-    pictures, original, mode = restore.restore(task.unseen[:2], saved.params, saved.config, 0.5)
+    pictures, original, mode = restore.restore(task.validation[:2], saved.params, saved.config, 0.5)
     assert mode == drawn[0]["mode"]
-    np.testing.assert_array_equal(original, to_picture(task.unseen[:2]))
+    np.testing.assert_array_equal(original, to_picture(task.validation[:2]))
     assert all(picture.shape == original.shape and picture.dtype == np.uint8 for picture in pictures)
 
 
@@ -223,8 +223,8 @@ def test_table_is_measured_on_the_same_hidden_pixels(norm_pix_loss):
     params = mae_init(config, np.random.default_rng(0))
     unseen = to_pixels(numbers(5, 12, 12, 3))
     task = restore.Task(config, None, unseen, None)
-    noise = restore.unseen_noise(task)
-    assert noise.shape == (5, 9) and np.array_equal(noise, restore.unseen_noise(task))
+    noise = restore.validation_noise(task)
+    assert noise.shape == (5, 9) and np.array_equal(noise, restore.validation_noise(task))
     *_, mask = random_masking(noise, config.mask_ratio)
     removed = np.array([np.kron(row.reshape(3, 3), np.ones((4, 4))) for row in mask]) == 1
     constant = []
@@ -237,7 +237,7 @@ def test_table_is_measured_on_the_same_hidden_pixels(norm_pix_loss):
         error = (fill(unseen, removed) - unseen)[removed].astype(np.float64)
         assert table[name] == pytest.approx((error**2).mean(), rel=1e-5), name
     if norm_pix_loss:                                           # as a user would see it: nothing from the true picture
-        shown = mae_reconstruct(unseen, params, config, noise, "visible").pasted.astype(np.float64)
+        shown = mae_reconstruct(unseen, params, config, noise).pasted.astype(np.float64)
         assert table["mae"] == pytest.approx(((shown - unseen)[removed] ** 2).mean(), rel=1e-5)
     else:
         assert table["mae"] == pytest.approx(float(mae_forward(unseen, params, config, noise)[0]), rel=1e-5)
@@ -250,7 +250,7 @@ def test_small_pictures_are_used_whole_and_the_last_fifth_is_kept_apart(tmp_path
     task = restore.prepare(small_pictures(tmp_path, count=25))
     pictures = numbers(25, 8, 8, 3)
     assert task.config.img_size == 8 and task.config.in_chans == 3 and task.photo is None
-    np.testing.assert_array_equal(to_picture(task.unseen), pictures[-5:])
+    np.testing.assert_array_equal(to_picture(task.validation), pictures[-5:])
     sample = task.sample(np.random.default_rng(0), 200)
     assert sample.shape == (200, 8, 8, 3) and sample.dtype == np.float32
     seen = {picture.tobytes() for picture in to_picture(sample)}
@@ -264,7 +264,7 @@ def test_small_pictures_of_any_size(tmp_path, rows, cols):
     task = restore.prepare(str(tmp_path / "small.npz"))
     config = task.config
     assert config.img_size % config.patch_size == 0 and config.patch_size >= 2 and config.grid[0] >= 4
-    assert task.unseen.shape == (1, config.img_size, config.img_size, 1)
+    assert task.validation.shape == (1, config.img_size, config.img_size, 1)
     assert task.sample(np.random.default_rng(0), 2).shape == (2, config.img_size, config.img_size, 1)
 
 
@@ -276,8 +276,8 @@ def test_photographs_become_crops(tmp_path):
     size = task.config.img_size
     assert task.config.in_chans == 3
     np.testing.assert_array_equal(task.photo, numbers(80, 120, 3, seed=2))
-    assert len(task.unseen) >= 1 and task.unseen.shape[1:] == (size, size, 3) and task.unseen.dtype == np.float32
-    np.testing.assert_array_equal(task.unseen, restore.prepare(str(tmp_path)).unseen)      # always the same ones
+    assert len(task.validation) >= 1 and task.validation.shape[1:] == (size, size, 3) and task.validation.dtype == np.float32
+    np.testing.assert_array_equal(task.validation, restore.prepare(str(tmp_path)).validation)      # always the same ones
     sample = task.sample(np.random.default_rng(0), 7)
     assert sample.shape == (7, size, size, 3) and sample.dtype == np.float32 and np.isfinite(sample).all()
     assert len({picture.tobytes() for picture in sample}) == 7
@@ -318,7 +318,7 @@ def test_every_source_trains(tmp_path, kind, capsys):
         path.write_bytes(gzip.compress(data) if kind == "idx.gz" else data)
     assert main(["train", "mae", "--data", str(path), "--steps", "1", "--out", str(tmp_path / "out")]) == 0
     out, _ = capsys.readouterr()
-    assert out.startswith("1 steps, loss on unseen pictures ") and out.strip().endswith(str(tmp_path / "out" / "mae.npz"))
+    assert out.startswith("1 steps, loss on validation images ") and out.strip().endswith(str(tmp_path / "out" / "mae.npz"))
     saved = checkpoint.load(tmp_path / "out" / "mae.npz", "mae", MAEConfig, mae_init)
     assert saved.config.in_chans == (3 if kind == "folder" else 1) and saved.extra["data"] == str(path)
 
@@ -344,7 +344,7 @@ def test_interrupted_and_resumed_equals_straight(tmp_path, interrupt, capsys):
     straight = train_small(tmp_path / "straight", "--steps", "8")
     interrupt(4)
     parts = train_small(tmp_path / "parts", "--steps", "8")
-    assert "interrupted; the same command with --resume goes on" in capsys.readouterr().out
+    assert "interrupted; the same command with --resume continues" in capsys.readouterr().out
     assert arrays(parts)[1]["step"] == 4
     train_small(tmp_path / "parts", "--steps", "8", "--resume")
     assert arrays(parts)[1]["step"] == 8 == len(arrays(parts)[1]["extra"]["losses"])
@@ -405,7 +405,7 @@ def test_resume_from_a_model_that_was_saved_otherwise(tmp_path, capsys, with_opt
     config = restore.prepare(small_pictures(tmp_path)).config
     params, rng = mae_init(config, np.random.default_rng(0)), np.random.default_rng(0)
     optimizer = loop.AdamW(params) if with_optimizer else None
-    path = checkpoint.save(tmp_path / "out" / "mae.npz", "mae", config, params, 1, optimizer, rng)
+    path = checkpoint.save(tmp_path / "out" / "mae.npz", "mae", config, params, step=1, optimizer=optimizer, rng=rng)
     before = path.read_bytes()
     train_small(tmp_path / "out", "--steps", "2", "--resume", status=1)
     assert_one_line(capsys, str(path))
@@ -628,11 +628,11 @@ def test_data_that_is_none(tmp_path, capsys, command, name):
 @pytest.mark.parametrize(("options", "reason"), [
     (["--mask-ratio", "1.0"], "mask ratio in [0, 1), got 1.0"),
     (["--mask-ratio", "nan"], "mask ratio in [0, 1), got nan"),
-    (["--steps", "0"], "steps or minutes, one of them and positive"),
-    (["--steps", "-3"], "steps or minutes, one of them and positive"),
-    (["--minutes", "0"], "steps or minutes, one of them and positive"),
-    (["--minutes", "nan"], "steps or minutes, one of them and positive"),
-    (["--minutes", "inf"], "steps or minutes, one of them and positive"),
+    (["--steps", "0"], "one of steps, minutes and epochs, positive"),
+    (["--steps", "-3"], "one of steps, minutes and epochs, positive"),
+    (["--minutes", "0"], "one of steps, minutes and epochs, positive"),
+    (["--minutes", "nan"], "one of steps, minutes and epochs, positive"),
+    (["--minutes", "inf"], "one of steps, minutes and epochs, positive"),
     (["--threads", "0"], "at least 1 thread, got 0"),
     (["--threads", "-1"], "at least 1 thread, got -1"),
     (["--seed", "-1"], "non-negative"),

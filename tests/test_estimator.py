@@ -108,7 +108,7 @@ def test_a_table_with_one_value_stays_finite():
     ({"patch_size": 0}, "got 1 and 0"),
     ({"embed_dim": 9}, "embed_dim to be a multiple of 4"),
     ({"n_jobs": 0}, "n_jobs of at least 1"),
-    ({"steps": 0}, "steps or minutes, one of them and positive"),
+    ({"steps": 0}, "one of steps, minutes and epochs, positive"),
 ])
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):

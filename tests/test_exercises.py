@@ -93,7 +93,7 @@ MISTAKES = [
     ("dropout", " / (1 - dropout)\n", "\n", "not divided by 1 - dropout"),
     ("dropout", ">= dropout)", "< dropout)", "the fraction to drop, not to keep"),
     ("dropout", "return dy * keep", "return dy * (keep > 0)", "1.42857 is 1 / (1 - dropout)"),
-    ("attention", "/ math.sqrt(q.shape[-1])", "", "2.64575 is the square root of the width"),
+    ("attention", "/ math.sqrt(q.shape[-1])", "", "2.64575 is the square root of the last dimension"),
     ("attention", "dropped.swapaxes(-1, -2) @ dy", "weights.swapaxes(-1, -2) @ dy", "right without dropout, wrong with it"),
     ("attention", "dweights = ddropped * keep", "dweights = ddropped", "q, k: right without dropout, wrong with it"),
     ("attention", "dk = dscores.swapaxes(-1, -2) @ q", "dk = dscores @ q", "dk = dscores @ q ValueError: matmul"),
@@ -103,10 +103,10 @@ MISTAKES = [
      "x.reshape(batch, heads, length, width // heads)", "x is reshaped at once, which splits positions"),
     ("split_heads", "x.swapaxes(1, 2).reshape(batch", "x.reshape(batch", "swap the axes back first"),
     ("multi_head_attention", "dxq + dxk + dxv", "dxk + dxv", "right once p.q or p.k is 0"),
-    ("multi_head_attention", "dxq + dxk + dxv", "dxq", "the way around is missing, another use of it"),
+    ("multi_head_attention", "dxq + dxk + dxv", "dxq", "a path around is missing, another use of it"),
     ("multi_head_attention", '"k": {"w": dwk}', '"k": {"w": dwv}', "this is the gradient of p.v.w"),
     ("multi_head_attention", '"k": {"w": dwk}', '"key": {"w": dwk}', "a misspelt key?"),
-    ("multi_head_attention", "dq, dk, dv = ", "dq, dv, dk = ", "take what another backward returns in its order"),
+    ("multi_head_attention", "dq, dk, dv = ", "dq, dv, dk = ", "unpack the gradients of another backward in the order"),
     ("cross_attention", "dmemory_k + dmemory_v", "dmemory_k", "memory: all zeros once p.q or p.k is 0"),
     ("cross_attention", "return dx, dmemory,", "return dmemory, dx,", "swapped with the gradient of memory"),
     ("masks", "(ids != pad)[", "(ids == pad)[", "the mask is inverted"),
@@ -142,8 +142,8 @@ MISTAKES = [
     ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp * (1 - p)", "the diagonal of the softmax Jacobian"),
     ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp", "the term that couples the elements along that axis"),
     ("cross_entropy", " * counts[..., None]", "", "wrong only where targets is 0"),
-    ("cross_entropy", "counts.sum()", "counts.size", "1.25 is all of targets by those that are not 0"),
-    ("cross_entropy", " / counts.sum()", "", "12 is how many of targets are not 0 (mean or sum?)"),
+    ("cross_entropy", "counts.sum()", "counts.size", "1.25 is the size of targets by the number of targets that are not 0"),
+    ("cross_entropy", " / counts.sum()", "", "12 is the number of targets that are not 0 (mean or sum?)"),
     ("cross_entropy", "(p - q)", "(q - p)", "the sign is wrong everywhere"),
     ("adamw", "self.t += 1", "self.t = 1", "t stays at 1"),
     ("adamw", "    self.t += 1\n", "", "is t still 0 in the first step?"),
@@ -347,7 +347,7 @@ BLIND_SPOTS = [
             return dloss * share[..., None] * 2 * error / error.shape[-1]
     """),
     # the kept rows in the order of the picture
-    ("unshuffle", "the right numbers in another order along axis 1", """
+    ("unshuffle", "the right numbers in a different order along axis 1", """
         def unshuffle_backward(dy, cache):
             kept, ids_restore = cache
             seen = ids_restore < kept
@@ -596,7 +596,7 @@ ZOO_CAUSES = {
                                 [("words[:, None, :, None]", "words[:, None, None, :]")]),
     "padding_mask_broadcast": ("the padding is on the axis of the queries: keys are hidden",
                                [("words[:, None, :, None]", "words[:, None, None, :]")]),
-    "no_residual_backward": ("though y still depends on it: the way around is missing, another use of it or a residual", [
+    "no_residual_backward": ("though y still depends on it: a path around is missing, another use of it or a residual", [
         ('dx, dgamma2, dbeta2 = layernorm_backward(dh, cache["ln2"])',
          'dh, dgamma2, dbeta2 = layernorm_backward(dh, cache["ln2"])\n    dx1 = dy + dh'),
         ("multi_head_attention_backward(dx, ", "multi_head_attention_backward(dx1, "), ("return dx, {", "return dx1 + dx, {")]),

@@ -280,7 +280,9 @@ def test_adamw():
     o = {key.removeprefix("adamw."): value for key, value in OPTIM.items() if key.startswith("adamw.")}
     params = {"a": o["start.a"].copy(), "b": o["start.b"].copy()}
     decays = {"a": True, "b": False}
-    optimizer = AdamW(params, tuple(o["betas"]), float(o["eps"]), float(o["weight_decay"]), decays)
+    optimizer = AdamW(
+        params, betas=tuple(o["betas"]), eps=float(o["eps"]), weight_decay=float(o["weight_decay"]), decays=decays
+    )
     for t, lr in enumerate(o["lr"]):
         optimizer.step(params, {"a": o["grad.a"][t], "b": o["grad.b"][t]}, float(lr))
         for name in "ab":

@@ -477,9 +477,9 @@ def test_what_does_not_count(x):
         text = wrong(gradcheck(forward, lambda dy, c: backward(dy, c, counted=False), x, ids, pad), "x")["x"]
         assert f"wrong only where ids is {pad}: what does not count in forward gets no gradient" in text
         text = wrong(gradcheck(forward, lambda dy, c: backward(dy, c, share=5.0), x, ids, pad), "x")["x"]
-        assert f"5 is how many of ids are not {pad} (mean or sum?)" in text
+        assert f"5 is the number of ids that are not {pad} (mean or sum?)" in text
         text = wrong(gradcheck(forward, lambda dy, c: backward(dy, c, share=5 / 6), x, ids, pad), "x")["x"]
-        assert f"1.2 is all of ids by those that are not {pad} (over which is the mean?)" in text
+        assert f"1.2 is the size of ids by the number of ids that are not {pad} (over which is the mean?)" in text
 
 
 def test_values_with_the_weights_before_dropout(qkv):
@@ -514,7 +514,7 @@ def test_scale_of_the_whole_width(rng):
 @pytest.mark.parametrize(("factor", "words"), [
     (-1.0, "the sign is wrong everywhere"), (-2.0, "2 times too large everywhere, and the sign is wrong"),
     (3.0, "axis 1 of x"), (1 / 24, "number of elements of x"), (24.0, "mean or sum"),
-    (2.0, "the 2 of a square"), (5 ** 0.5, "square root of the width"), (1 / 0.7, "1 - rate"), (0.123, "no size"),
+    (2.0, "the 2 of a square"), (5 ** 0.5, "square root of the last dimension"), (1 / 0.7, "1 - rate"), (0.123, "no size"),
 ])
 def test_constant_factors(factor, words, rng):
     x = rng.standard_normal((7, 3, 5))[:, :, :] if factor == 5 ** 0.5 else rng.standard_normal((8, 3, 1))
@@ -574,7 +574,7 @@ def test_order_of_the_patches_lost(rng):
         return np.take_along_axis(x, order[..., None], axis=1), order
 
     rows = gradcheck(forward, lambda dy, order: np.take_along_axis(dy, order[..., None], axis=1), x, order)
-    assert "another order along axis 1" in wrong(rows, "x")["x"]
+    assert "a different order along axis 1" in wrong(rows, "x")["x"]
     restore = lambda dy, order: np.take_along_axis(dy, np.argsort(order)[..., None], axis=1)    # noqa: E731
     assert ok(gradcheck(forward, restore, x, order))
 
@@ -782,7 +782,7 @@ def test_constants_inside_a_tree(x):
 
 
 def test_what_is_refused(x):
-    with pytest.raises(TypeError, match=r"x is float32.*drowns"):
+    with pytest.raises(TypeError, match=r"x is float32.*hidden by rounding"):
         gradcheck(softmax_forward, softmax_backward, x.astype(np.float32))
     with pytest.raises(TypeError, match="target is float32"):
         gradcheck(mse_forward, mse_backward, x, target=x.astype(np.float32))
@@ -796,6 +796,9 @@ def test_what_is_refused(x):
         gradcheck(lambda x: (3, None), softmax_backward, x)
     with pytest.raises(ValueError, match="nothing to differentiate"):
         gradcheck(softmax_forward, softmax_backward, np.arange(3))
+    for options in ({"h": 0.0}, {"h": -1e-5}, {"tolerance": 0.0}, {"tolerance": float("nan")}):
+        with pytest.raises(ValueError, match="expected small positive numbers such as 1e-5 and 1e-6"):
+            gradcheck(softmax_forward, softmax_backward, x, **options)
     with pytest.raises(ValueError, match="samples is 0"):
         gradcheck(softmax_forward, softmax_backward, x, samples=0)
 

@@ -11,8 +11,9 @@ import sklearn.datasets
 from PIL import Image
 
 from tinymae.images import sources
+from tinymae.images.crops import picture_bank
 from tinymae.images.pixels import load_picture, resize_picture, to_picture, to_pixels
-from tinymae.images.sources import load_images, unseen_photo
+from tinymae.images.sources import find_source, load_images, unseen_photo
 
 
 def numbers(shape, seed=0):
@@ -507,6 +508,23 @@ def test_resize_keeps_a_ramp():
     small = resize_picture(ramp, 30)[..., 0].astype(float)
     expected = ramp.reshape(30, 4, 30, 4).mean(axis=(1, 3))
     assert np.abs(small - expected)[:, 3:-3].max() <= 1         # at the edges the window is one-sided
+
+
+def test_an_image_of_the_size_is_copied():
+    image = numbers((6, 6, 4))                                  # four channels cannot be scaled, but need not be
+    same = resize_picture(image, 6)
+    np.testing.assert_array_equal(same, image)
+    assert not np.shares_memory(same, image)
+
+
+def test_a_bank_needs_photographs():
+    with pytest.raises(ValueError, match="at least one photograph"):
+        picture_bank([], 8)
+
+
+def test_default_minutes():
+    assert find_source("digits").mae_minutes < find_source("photos").mae_minutes == find_source("openml:thing").mae_minutes
+    assert find_source("photos").load_labels is None
 
 
 def test_resize_errors():

@@ -21,7 +21,7 @@ IDS_KEEP, IDS_RESTORE, MASK = random_masking(NOISE, 0.5)
 
 def encode(images, ids_keep=IDS_KEEP):
     patches, _ = patchify_forward(images, 4)
-    return vit_encoder_forward(patches, PARAMS["encoder"], 2, CONFIG.position_tables()[0][:9], ids_keep)[0]
+    return vit_encoder_forward(patches, PARAMS["encoder"], CONFIG.position_tables()[0][:9], heads=2, ids_keep=ids_keep)[0]
 
 
 # assert_mask_hides
@@ -84,6 +84,11 @@ def test_mask_hides_finds_an_encoder_that_sees_nothing():
         assert_mask_hides(lambda images: np.zeros((3, 5)), IMAGES, MASK, 4)
 
 
+def test_mask_hides_refuses_other_numbers():
+    with pytest.raises(ValueError, match="expected a mask of 0 and 1 = removed, got 2"):
+        assert_mask_hides(encode, IMAGES, 2 * MASK, 4)
+
+
 @pytest.mark.parametrize("value", [0, 1])
 def test_mask_hides_wants_something_to_see(value):
     with pytest.raises(ValueError, match="hides some patches and shows some"):
@@ -127,7 +132,7 @@ def test_batch_independent_for_the_pieces_of_the_mae():
     assert_batch_independent(encode, IMAGES, IDS_KEEP)
     decoder_positions = CONFIG.position_tables()[1]
     assert_batch_independent(
-        lambda latent, ids: mae_decoder_forward(latent, ids, PARAMS["decoder"], 2, decoder_positions)[0],
+        lambda latent, ids: mae_decoder_forward(latent, PARAMS["decoder"], decoder_positions, heads=2, ids_restore=ids)[0],
         encode(IMAGES), IDS_RESTORE,
     )
 
@@ -156,7 +161,7 @@ def running_sum(x):
 @pytest.mark.parametrize(("function", "example"), [(batch_norm, 0), (item_zero_only, 1), (running_sum, 1)])
 def test_batch_independent_finds_examples_that_see_each_other(function, example):
     x = np.random.default_rng(0).normal(size=(3, 5, 8))
-    with pytest.raises(AssertionError, match=f"example {example} comes out otherwise alone than in its batch"):
+    with pytest.raises(AssertionError, match=f"example {example} gives one result in its batch and another alone"):
         assert_batch_independent(function, x)
 
 

@@ -20,6 +20,15 @@ def test_there_and_back(tmp_path, kind, sentences, shown):
     assert str(language) == f"{len(language.vocabulary)} {kind}"
 
 
+@pytest.mark.parametrize(("kind", "pieces", "message"), [
+    ("word", None, "kind is 'word'; expected one of words, characters, letters, bpe"),
+    ("words", 40, "kind is 'words' and pieces 40"), ("bpe", None, "kind is 'bpe' and pieces None"),
+])
+def test_kinds_that_are_refused(kind, pieces, message):
+    with pytest.raises(ValueError, match=message):
+        Language.learn(kind, SENTENCES, pieces=pieces)
+
+
 def test_unknown():
     language = Language.learn("words", SENTENCES, min_count=2)
     assert language.unknown("Why do cats work, why?") == ["why", "cats", ","]

@@ -7,7 +7,6 @@ from tinymae.gradcheck.invariants import assert_mask_hides
 from tinymae.models.attention_maps import mae_attention
 from tinymae.models.mae import (
     MAEConfig,
-    check_images,
     mae_backward,
     mae_count,
     mae_decays,
@@ -17,7 +16,7 @@ from tinymae.models.mae import (
     mae_reconstruct,
     random_masking,
 )
-from tinymae.models.patch_encoder import vit_encoder_forward
+from tinymae.models.patch_encoder import check_images, vit_encoder_forward
 from tinymae.ops.layernorm import layernorm_forward
 from tinymae.ops.losses import masked_mse_forward
 
@@ -104,7 +103,7 @@ def test_hidden_pixels_cannot_change_the_encoder(channels):
 
     def encode(images):
         positions = config.position_tables(np.float64)[0]
-        return vit_encoder_forward(patches_of(images), params["encoder"], config.num_heads, positions, ids_keep)[0]
+        return vit_encoder_forward(patches_of(images), params["encoder"], positions, heads=2, ids_keep=ids_keep)[0]
 
     assert encode(images).shape == (2, 1 + ids_keep.shape[1], 8)
     assert_mask_hides(encode, images, mask, config.patch_size)
@@ -126,7 +125,7 @@ def test_the_decoder_puts_visible_tokens_back_in_place():
     noise = np.random.default_rng(1).random((2, 9))
     ids_keep, ids_restore, mask = random_masking(noise, 0.5)
     latent = np.random.default_rng(2).normal(size=(2, 1 + ids_keep.shape[1], width))
-    pred, _ = mae_decoder_forward(latent, ids_restore, p, config.decoder_num_heads, np.zeros((9, width)))
+    pred, _ = mae_decoder_forward(latent, p, np.zeros((9, width)), heads=config.decoder_num_heads, ids_restore=ids_restore)
     assert pred.shape == (2, 9, width)
     ones, zeros = np.ones(width), np.zeros(width)
     normed, _ = layernorm_forward(latent, ones, zeros, eps=1e-6)
@@ -236,7 +235,7 @@ def test_nothing_is_written_into():
 @pytest.mark.parametrize("norm_pix_loss", [False, True])
 def test_pasted_keeps_visible_pixels_exactly(norm_pix_loss, statistics):
     config, params, images, noise = model(np.float32, norm_pix_loss=norm_pix_loss)
-    shown = mae_reconstruct(images, params, config, noise, statistics)
+    shown = mae_reconstruct(images, params, config, noise, statistics=statistics)
     hidden = hidden_pixels(shown.mask, config)
     assert all(picture.shape == images.shape and picture.dtype == np.float32 for picture in shown[:3])
     np.testing.assert_array_equal(shown.pasted[~hidden], images[~hidden])
@@ -270,7 +269,7 @@ def test_statistics_of_the_reconstruction():
     _, cache = mae_forward(images, params, config, noise)
     patches, mask = patches_of(images), cache["mask"]
     mean, std = patches.mean(axis=2), np.sqrt(patches.var(axis=2, ddof=1) + 1e-6)
-    true = patches_of(mae_reconstruct(images, params, config, noise, "true").reconstruction)
+    true = patches_of(mae_reconstruct(images, params, config, noise, statistics="true").reconstruction)
     np.testing.assert_allclose(true, cache["pred"] * std[..., None] + mean[..., None], atol=1e-12)
     visible = patches_of(mae_reconstruct(images, params, config, noise).reconstruction)
     for b in range(2):
@@ -283,9 +282,10 @@ def test_statistics_of_the_reconstruction():
 ])
 def test_what_hidden_pixels_tell_the_reconstruction(norm_pix_loss, statistics, leaks):
     config, params, images, noise = model(norm_pix_loss=norm_pix_loss)
-    before = mae_reconstruct(images, params, config, noise, statistics)
+    before = mae_reconstruct(images, params, config, noise, statistics=statistics)
     hidden = hidden_pixels(before.mask, config)
-    after = mae_reconstruct(np.where(hidden[..., None], 3 * images + 1, images), params, config, noise, statistics)
+    other = np.where(hidden[..., None], 3 * images + 1, images)
+    after = mae_reconstruct(other, params, config, noise, statistics=statistics)
     for name in ("masked", "reconstruction", "pasted"):
         same = np.array_equal(getattr(before, name), getattr(after, name))
         assert same == (not leaks or name == "masked"), name
@@ -310,7 +310,7 @@ def test_what_hidden_pixels_tell_the_reconstruction(norm_pix_loss, statistics, l
 def test_images_that_cannot_go_in(images, error, message):
     config, params, _, noise = model()
     for function in (
-        lambda: check_images(images, config),
+        lambda: check_images(images, config.img_size, config.in_chans),
         lambda: mae_forward(images, params, config, noise),
         lambda: mae_reconstruct(images, params, config, noise),
         lambda: mae_attention(images, params, config),
@@ -346,6 +346,10 @@ def test_noise_that_does_not_fit(shape):
     ({"num_heads": 0}, "embed_dim .* its 0 heads"),
     ({"decoder_embed_dim": 10, "decoder_num_heads": 5}, "decoder_embed_dim to be a multiple of 4 .* got 10"),
     ({"decoder_num_heads": 5}, "decoder_embed_dim .* its 5 heads, got 12"),
+    ({"in_chans": 0}, "in_chans of at least 1, got 0"),
+    ({"mlp_ratio": 0.1}, "hidden of at least 1, got 0"),
+    ({"depth": -1}, "0 or more layers, got -1"),
+    ({"decoder_depth": -1}, "0 or more layers, got -1"),
 ])
 def test_sizes_that_do_not_fit(changed, message):
     with pytest.raises(ValueError, match=message):

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from tinymae.train.optim import AdamW
+from tinymae.train.optim import AdamW, clip_grad_norm, warmup_cosine
 
 
 def tree_of(rng):
@@ -39,3 +39,16 @@ def test_a_rate_of_zero_holds_a_leaf_still():
 def test_rates_of_another_shape():
     with pytest.raises(ValueError, match="expected the keys"):
         moved({"low": 1.0}, 0.1)
+
+
+@pytest.mark.parametrize("max_norm", [0, -1.0, float("nan")])
+def test_a_norm_to_clip_to_is_positive(max_norm):
+    with pytest.raises(ValueError, match=f"positive norm, got {max_norm}"):
+        clip_grad_norm({"w": np.ones(2)}, max_norm)
+
+
+@pytest.mark.parametrize("step", [-1, 11])
+def test_a_cosine_has_an_end(step):
+    with pytest.raises(ValueError, match=rf"a step in \[0, 10\], got {step}: past its end the cosine rises again"):
+        warmup_cosine(step, 10, 2, 0.1)
+    assert warmup_cosine(10, 10, 2, 0.1) == 0

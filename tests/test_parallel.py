@@ -162,6 +162,11 @@ def test_micro_batches_cover_the_batch_exactly(size, micro_batch, lengths):
     np.testing.assert_array_equal(covered, np.arange(size))
 
 
+def test_no_parts():
+    with Workers(1) as workers, pytest.raises(ValueError, match="at least one part, got none: is the batch empty"):
+        value_and_grad(lambda part: (1.0, {}), [], workers)
+
+
 @pytest.mark.parametrize(("size", "micro_batch"), [(0, 4), (-1, 4), (4, 0), (4, -1)])
 def test_micro_batches_errors(size, micro_batch):
     with pytest.raises(ValueError, match=f"at least 1, got {size} and {micro_batch}"):
@@ -253,7 +258,7 @@ def trained(workers):
     params = mae_init(CONFIG, rng)
     run = Run(params, AdamW(params), rng)
     gradient = mae_gradient(CONFIG, sample, 10, 3, workers)
-    train(run, gradient, lambda step, progress: 1e-2, 10, steps=3, bar=False, max_norm=1.0)
+    train(run, gradient, lambda step, progress: 1e-2, batch=10, steps=3, bar=False, max_norm=1.0)
     return run.losses[-1], run.params
 
 

@@ -144,7 +144,7 @@ def test_split_leaves_at_least():
     pairs = [(f"a {'b ' * n}c", "一") for n in range(1, 9)]
     train, held = split(pairs, 6, fixed=pairs[2:4], least=2)
     assert set(pairs[2:4]) <= set(train) and (len(train), len(held)) == (2, 6)
-    with pytest.raises(ValueError, match=r"held_out is 7, .* only 6 can be spared: .* must be in 2 others"):
+    with pytest.raises(ValueError, match=r"held_out is 7, .* only 6 can be spared: .* must be in 2 training sentences"):
         split(pairs, 7, least=2)
 
 

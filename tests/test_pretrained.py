@@ -114,7 +114,9 @@ def test_encoder_only(put, precision):
     config, params = load_published_encoder(put("encoder.pth"), heads=2, dtype=dtype)
     assert params.keys() - {"positions"} == {"encoder"} and config.num_classes == 1
     images, positions = GOLDEN["images"].astype(dtype), vit_positions(params, config, dtype)
-    latent = encoder_features(images, params["encoder"], positions, config.num_heads, config.patch_size, config.eps)
+    latent = encoder_features(
+        images, params["encoder"], positions, heads=config.num_heads, patch_size=config.patch_size, eps=config.eps
+    )
     close("latent", latent, GOLDEN["encoder.latent"], tolerance)
 
 
@@ -284,7 +286,7 @@ def test_learned_positions_with_a_config_that_has_fixed_ones(tmp_path):
     config = ViTConfig(**SIZES, num_classes=5)
     params = random_params(vit_init, config)
     with pytest.raises(ValueError, match="params do not fit the config: 'positions' is left over"):
-        export_vit(tmp_path / "model.pth", replace(config, positions="fixed"), params)
+        export_vit(tmp_path / "model.pth", replace(config, position_encoding="fixed"), params)
     with pytest.raises(ValueError, match="expected positions for a grid of"):
         export_vit(tmp_path / "model.pth", config, {key: leaf for key, leaf in params.items() if key != "positions"})
 
@@ -438,8 +440,8 @@ def test_config_that_does_not_fit(change, message, put):
 def test_settings_of_a_classifier_that_are_not_known(put):
     path = put("vit") / "config.json"
     config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | {"positions": "rotary"}))
-    with pytest.raises(ValueError, match="expected positions 'learned' or 'fixed', got 'rotary'"):
+    path.write_text(json.dumps(config | {"position_encoding": "rotary"}))
+    with pytest.raises(ValueError, match="expected position_encoding 'learned' or 'fixed', got 'rotary'"):
         load_vit(path.parent)
     path.write_text(json.dumps(config | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
     with pytest.raises(ValueError, match=r"to be ours or ImageNet's, got \[\[0\.5, 0\.5, 0\.5\]"):

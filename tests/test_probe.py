@@ -43,7 +43,7 @@ def test_features_of_a_masked_autoencoder(folder, digits):
     encoder = load_encoder(folder)
     assert encoder.model == "mae" and encoder.config == MAE
     patches, _ = patchify_forward(to_pixels(digits.images[:5]), 2)
-    latent, _ = vit_encoder_forward(patches, encoder.params["encoder"], 4, MAE.position_tables()[0], eps=MAE.eps)
+    latent, _ = vit_encoder_forward(patches, encoder.params["encoder"], MAE.position_tables()[0], heads=4, eps=MAE.eps)
     expected = np.concatenate([latent[:, 0], latent[:, 1:].mean(axis=1)], axis=1)
     np.testing.assert_allclose(encoder.features(digits.images[:5]), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(encoder.features(digits.images[:5], rows=2), expected, rtol=1e-4, atol=1e-5)
@@ -56,7 +56,7 @@ def test_features_of_a_vision_transformer(tmp_path, digits):
     encoder = load_encoder(tmp_path)
     assert encoder.model == "vit" and encoder.config == VIT
     patches, _ = patchify_forward(to_pixels(digits.images[:5]), 4)
-    latent, _ = vit_encoder_forward(patches, params["encoder"], 4, params["positions"], eps=VIT.eps)
+    latent, _ = vit_encoder_forward(patches, params["encoder"], params["positions"], heads=4, eps=VIT.eps)
     expected = np.concatenate([latent[:, 0], latent[:, 1:].mean(axis=1)], axis=1)
     np.testing.assert_allclose(encoder.features(digits.images[:5]), expected, rtol=1e-4, atol=1e-5)
 

@@ -94,7 +94,6 @@ def test_vocabulary_order():
     assert Vocabulary.build(sentences).words == ("<pad>", "<bos>", "<eos>", "<unk>", "b", "a", "c", "d", "e")
     assert Vocabulary.build(sentences[::-1]).words == Vocabulary.build(sentences).words
     assert Vocabulary.build(sentences, min_count=2).words[4:] == ("b", "a")
-    assert Vocabulary.build(sentences, most=3).words[4:] == ("b", "a", "c")
     assert Vocabulary.build([["<unk>", "a"]]).words[4:] == ("a",)
 
 
@@ -105,7 +104,7 @@ def test_vocabulary_both_ways():
     assert vocabulary.unknown(["a", "dog", "i", "saw", "dog"]) == ["dog", "saw"]
     assert vocabulary.decode([BOS, 4, 5, PAD, UNK, 7, EOS, 4]) == ["i", "have", "<unk>", "cat"]
     assert vocabulary.decode(np.array([4, 7, EOS, PAD])) == ["i", "cat"]
-    assert len(vocabulary) == 8 and "cat" in vocabulary and "dog" not in vocabulary
+    assert len(vocabulary) == 8
 
 
 @pytest.mark.parametrize("i", [-1, 5])
@@ -116,7 +115,7 @@ def test_decode_refuses_foreign_ids(i):
 
 @pytest.mark.parametrize(("words", "error", "message"), [
     (["a", "b", "a"], ValueError, "'a' comes 2 times"),
-    (["a", "<eos>"], ValueError, "'<eos>' comes 2 times: the specials are added here"),
+    (["a", "<eos>"], ValueError, "'<eos>' comes 2 times: the special tokens are added here"),
     (["a", ""], ValueError, "empty"),
     (["a", 3], TypeError, "word 3 is int"),
 ])
@@ -125,10 +124,9 @@ def test_vocabulary_errors(words, error, message):
         Vocabulary(words)
 
 
-@pytest.mark.parametrize("options", [{"min_count": 0}, {"most": 0}])
-def test_build_errors(options):
-    with pytest.raises(ValueError, match="at least 1"):
-        Vocabulary.build([["a"]], **options)
+def test_build_errors():
+    with pytest.raises(ValueError, match="min_count is 0; expected at least 1"):
+        Vocabulary.build([["a"]], min_count=0)
 
 
 def test_vocabulary_file(tmp_path):
@@ -224,7 +222,7 @@ def test_token_batches_are_by_their_rng():
     ([3, 4], [3], "shapes"),
     ([], [], "shapes"),
     ([[3]], [[3]], "shapes"),
-    ([3, 4, 2], [3, 9, 2], "pair 1 is 9 tokens long, and a batch may hold 8"),
+    ([3, 4, 2], [3, 9, 2], "pair 1 is 9 tokens long, but a batch may hold 8"),
 ])
 def test_token_batches_errors(source, target, message):
     with pytest.raises(ValueError, match=message):

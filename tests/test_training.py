@@ -67,38 +67,38 @@ def slow(clock, seconds):
 ])
 def test_steps_or_minutes_one_of_them_and_positive(length):
     run = simple_run()
-    with pytest.raises(ValueError, match="steps or minutes, one of them and positive"):
-        train(run, ones, cosine(1e-3), 4, **length, bar=False)
+    with pytest.raises(ValueError, match="one of steps, minutes and epochs, positive"):
+        train(run, ones, cosine(1e-3), batch=4, **length, bar=False)
     assert run.step == 0 and run.losses == []
 
 
 def test_steps():
     run = simple_run()
-    assert train(run, ones, cosine(1e-3), 4, steps=7, bar=False) is run
+    assert train(run, ones, cosine(1e-3), batch=4, steps=7, bar=False) is run
     assert run.step == 7 and run.losses == [1.0] * 7 and not run.interrupted
-    train(run, ones, cosine(1e-3), 4, steps=10, bar=False)              # in all, not once more
+    train(run, ones, cosine(1e-3), batch=4, steps=10, bar=False)              # in all, not once more
     assert run.step == len(run.losses) == 10
-    train(run, ones, cosine(1e-3), 4, steps=10, bar=False)
+    train(run, ones, cosine(1e-3), batch=4, steps=10, bar=False)
     assert run.step == len(run.losses) == 10
 
 
 def test_minutes(clock):
-    run = train(simple_run(), slow(clock, 7), cosine(1e-3), 4, minutes=1, bar=False)
+    run = train(simple_run(), slow(clock, 7), cosine(1e-3), batch=4, minutes=1, bar=False)
     assert run.step == 9 and run.seconds == 63                  # 56 s are not yet a minute
     clock.now += 1000                                           # a pause between two parts does not count
-    train(run, slow(clock, 7), cosine(1e-3), 4, minutes=2, bar=False)
+    train(run, slow(clock, 7), cosine(1e-3), batch=4, minutes=2, bar=False)
     assert run.step == 18 and run.seconds == 126
 
 
 def test_minutes_with_a_real_clock():
-    run = train(simple_run(), ones, cosine(1e-3), 4, minutes=0.02, bar=False)
+    run = train(simple_run(), ones, cosine(1e-3), batch=4, minutes=0.02, bar=False)
     assert run.step > 0 and run.seconds >= 1.2
 
 
 def test_seconds_add_up(clock):
     run = simple_run()
     for total in (3, 5):
-        train(run, slow(clock, 2), cosine(1e-3), 4, steps=total, bar=False)
+        train(run, slow(clock, 2), cosine(1e-3), batch=4, steps=total, bar=False)
     assert run.seconds == 10
 
 
@@ -106,7 +106,7 @@ def test_seconds_add_up(clock):
 
 
 def test_one_learning_rate_for_each_step():
-    run = train(simple_run(), ones, cosine(0.5, 0.1), 4, steps=40, bar=False)
+    run = train(simple_run(), ones, cosine(0.5, 0.1), batch=4, steps=40, bar=False)
     rates = run.optimizer.rates
     assert rates == [warmup_cosine(step / 40, 1.0, 0.1, 0.5) for step in range(40)]
     assert rates[0] == 0 and max(rates) == rates[4] == 0.5 and 0 < rates[-1] < 0.02
@@ -114,26 +114,26 @@ def test_one_learning_rate_for_each_step():
 
 
 def test_with_minutes_the_learning_rate_follows_the_clock(clock):
-    run = train(simple_run(), slow(clock, 6), cosine(0.5), 4, minutes=1, bar=False)
+    run = train(simple_run(), slow(clock, 6), cosine(0.5), batch=4, minutes=1, bar=False)
     assert run.optimizer.rates == [warmup_cosine(step / 10, 1.0, 0.05, 0.5) for step in range(10)]
 
 
 def test_a_resumed_run_goes_on_in_its_schedule():
-    straight = train(simple_run(), ones, cosine(0.5), 4, steps=12, bar=False)
-    run = train(simple_run(), interrupts_at(5), cosine(0.5), 4, steps=12, bar=False)
+    straight = train(simple_run(), ones, cosine(0.5), batch=4, steps=12, bar=False)
+    run = train(simple_run(), interrupts_at(5), cosine(0.5), batch=4, steps=12, bar=False)
     assert run.interrupted and run.step == 5
-    train(run, ones, cosine(0.5), 4, steps=12, bar=False)
+    train(run, ones, cosine(0.5), batch=4, steps=12, bar=False)
     assert run.optimizer.rates == straight.optimizer.rates
 
 
 def test_evaluations_where_they_are_asked_for():
     ends = (3 / 11, 7 / 11, 11 / 11)                            # epochs of 3, 4 and 4 steps
-    run = train(simple_run(), ones, cosine(0.5), 4, steps=11, evaluate=lambda params: 1.0, evaluate_at=ends, bar=False)
+    run = train(simple_run(), ones, cosine(0.5), batch=4, steps=11, evaluate=lambda params: 1.0, evaluate_at=ends, bar=False)
     assert [step for step, _ in run.evaluations] == [3, 7, 11]
 
 
 def test_a_schedule_that_counts_steps():
-    run = train(simple_run(), ones, lambda step, progress: noam(step + 1, 64, 4), 4, steps=9, bar=False)
+    run = train(simple_run(), ones, lambda step, progress: noam(step + 1, 64, 4), batch=4, steps=9, bar=False)
     assert run.optimizer.rates == [noam(step, 64, 4) for step in range(1, 10)] and np.argmax(run.optimizer.rates) == 3
 
 
@@ -145,7 +145,7 @@ def test_twenty_evaluations_and_one_at_the_end(steps, count):
         seen.append(params)
         return np.float32(len(seen))
 
-    run = train(simple_run(), ones, cosine(1e-3), 4, steps=steps, evaluate=evaluate, bar=False)
+    run = train(simple_run(), ones, cosine(1e-3), batch=4, steps=steps, evaluate=evaluate, bar=False)
     at = [step for step, _ in run.evaluations]
     assert len(at) == count and at[-1] == steps
     assert max(np.diff([0, *at])) <= math.ceil(steps / 20) + 1  # evenly
@@ -155,22 +155,22 @@ def test_twenty_evaluations_and_one_at_the_end(steps, count):
 
 
 def test_evaluation_at_the_end_of_an_interrupted_run():
-    run = train(simple_run(), interrupts_at(3), cosine(1e-3), 4, steps=1000, evaluate=lambda params: 2.0, bar=False)
+    run = train(simple_run(), interrupts_at(3), cosine(1e-3), batch=4, steps=1000, evaluate=lambda params: 2.0, bar=False)
     assert run.evaluations == [(3, 2.0)]
 
 
 def test_no_step_to_do_means_no_second_evaluation():
-    run = train(simple_run(), ones, cosine(1e-3), 4, steps=5, evaluate=lambda params: 2.0, bar=False)
+    run = train(simple_run(), ones, cosine(1e-3), batch=4, steps=5, evaluate=lambda params: 2.0, bar=False)
     before = list(run.evaluations)
-    train(run, ones, cosine(1e-3), 4, steps=5, evaluate=lambda params: 3.0, bar=False)
+    train(run, ones, cosine(1e-3), batch=4, steps=5, evaluate=lambda params: 3.0, bar=False)
     assert run.evaluations == before
 
 
 def test_saved_every_half_minute_and_at_the_end(clock):
     saved = []
-    train(simple_run(), slow(clock, 7), cosine(1e-3), 4, steps=12, save=lambda run: saved.append(run.step), bar=False)
+    train(simple_run(), slow(clock, 7), cosine(1e-3), batch=4, steps=12, save=lambda run: saved.append(run.step), bar=False)
     assert saved == [5, 10, 12]                                 # after 35, 70 and 84 seconds
-    train(simple_run(), slow(clock, 7), cosine(1e-3), 4, steps=3, save=lambda run: saved.append(run.step), bar=False)
+    train(simple_run(), slow(clock, 7), cosine(1e-3), batch=4, steps=3, save=lambda run: saved.append(run.step), bar=False)
     assert saved[3:] == [3]
 
 
@@ -180,22 +180,22 @@ def test_what_is_saved_is_whole(clock):
         assert run.step == len(run.losses) == len(run.optimizer.rates)
         assert run.evaluations and run.evaluations[-1][0] <= run.step
 
-    train(simple_run(), slow(clock, 40), cosine(1e-3), 4, steps=3, save=save, evaluate=lambda params: 1.0, bar=False)
+    train(simple_run(), slow(clock, 40), cosine(1e-3), batch=4, steps=3, save=save, evaluate=lambda params: 1.0, bar=False)
 
 
 @pytest.mark.parametrize(("max_norm", "norm"), [(None, math.sqrt(5)), (0.5, 0.5), (100.0, math.sqrt(5))])
 def test_clip(max_norm, norm):
-    run = train(simple_run(), ones, cosine(1e-3), 4, steps=2, max_norm=max_norm, bar=False)
+    run = train(simple_run(), ones, cosine(1e-3), batch=4, steps=2, max_norm=max_norm, bar=False)
     for gradients in run.optimizer.gradients:
         assert math.sqrt(sum((leaf**2).sum() for _, leaf in tree.leaves(gradients))) == pytest.approx(norm, rel=1e-5)
 
 
 def test_bar(capfd):
-    train(simple_run(), ones, cosine(1e-3), 4, steps=3, bar=False, evaluate=lambda params: 1.0)
-    train(simple_run(), ones, cosine(1e-3), 4, minutes=1e-4, bar=False)
+    train(simple_run(), ones, cosine(1e-3), batch=4, steps=3, bar=False, evaluate=lambda params: 1.0)
+    train(simple_run(), ones, cosine(1e-3), batch=4, minutes=1e-4, bar=False)
     out, err = capfd.readouterr()
     assert out == err == ""
-    train(simple_run(), ones, cosine(1e-3), 4, steps=3)
+    train(simple_run(), ones, cosine(1e-3), batch=4, steps=3)
     out, err = capfd.readouterr()
     assert out == "" and "100 %" in err and "3/3 steps" in err and "loss 1.0000" in err and "images/s" in err
 
@@ -220,10 +220,11 @@ def interrupts_at(step, times=1):
 def test_ctrl_c_finishes_the_step_and_saves():
     before = signal.getsignal(signal.SIGINT)
     saved = []
-    run = train(simple_run(), interrupts_at(4), cosine(1e-3), 4, steps=9, save=lambda run: saved.append(run.step), bar=False)
+    run = train(simple_run(), interrupts_at(4), cosine(1e-3), batch=4,
+              steps=9, save=lambda run: saved.append(run.step), bar=False)
     assert run.interrupted and run.step == len(run.losses) == len(run.optimizer.rates) == 4 and saved == [4]
     assert signal.getsignal(signal.SIGINT) is before
-    train(run, ones, cosine(1e-3), 4, steps=9, bar=False)
+    train(run, ones, cosine(1e-3), batch=4, steps=9, bar=False)
     assert not run.interrupted and run.step == 9
 
 
@@ -231,7 +232,7 @@ def test_the_second_ctrl_c_does_not_wait():
     before = signal.getsignal(signal.SIGINT)
     run, saved = simple_run(), []
     with pytest.raises(KeyboardInterrupt):
-        train(run, interrupts_at(3, times=2), cosine(1e-3), 4, steps=9, save=saved.append, bar=False)
+        train(run, interrupts_at(3, times=2), cosine(1e-3), batch=4, steps=9, save=saved.append, bar=False)
     assert run.step == 2 and saved == []
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -239,7 +240,7 @@ def test_the_second_ctrl_c_does_not_wait():
 def test_an_error_gives_ctrl_c_back():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ZeroDivisionError):
-        train(simple_run(), lambda params, rng: 1 / 0, cosine(1e-3), 4, steps=9, bar=False)
+        train(simple_run(), lambda params, rng: 1 / 0, cosine(1e-3), batch=4, steps=9, bar=False)
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -255,7 +256,7 @@ def test_stop_between_steps():
 def test_outside_the_main_thread_it_trains_too():
     before = signal.getsignal(signal.SIGINT)
     run = simple_run()
-    thread = threading.Thread(target=train, args=(run, ones, cosine(1e-3), 4, 3), kwargs={"bar": False})
+    thread = threading.Thread(target=train, args=(run, ones, cosine(1e-3)), kwargs={"batch": 4, "steps": 3, "bar": False})
     thread.start()
     thread.join(timeout=60)
     assert run.step == 3 and not run.interrupted and signal.getsignal(signal.SIGINT) is before
@@ -272,7 +273,8 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(bad):
         return (bad if len(states) == 4 else 1.0), {"w": np.array([1.0, bad if len(states) == 4 else 1.0])}
 
     with pytest.raises(FloatingPointError, match=rf"step 3: the loss is {bad}: try a lower learning rate than 0\.081"):
-        train(run, gradient, cosine(0.1), 4, steps=9, save=saved.append, evaluate=lambda params: 1.0, max_norm=1.0, bar=False)
+        train(run, gradient, cosine(0.1), batch=4, steps=9, save=saved.append,
+              evaluate=lambda params: 1.0, max_norm=1.0, bar=False)
     w, m, t = states[-1]
     np.testing.assert_array_equal(run.params["w"], w)
     np.testing.assert_array_equal(run.optimizer.m["w"], m)
@@ -299,7 +301,7 @@ def mae_run(seed=0):
 def trained(steps, seed=0, threads=1, batch=10, micro_batch=4, lr=1e-2):
     with Workers(threads) as workers:
         gradient = mae_gradient(CONFIG, pictures, batch, micro_batch, workers)
-        return train(mae_run(seed), gradient, cosine(lr), batch, steps=steps, bar=False)
+        return train(mae_run(seed), gradient, cosine(lr), batch=batch, steps=steps, bar=False)
 
 
 def test_the_loss_falls():

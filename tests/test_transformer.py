@@ -55,7 +55,7 @@ def check(name, ours, reference):
 def test_pytorch(case, name, smoothing, dtype):
     config = CASES[case]
     params = golden_tree(f"{case}.param.", config, dtype)
-    loss, cache = transformer_forward(GOLDEN["src"], GOLDEN["targets"], params, config, smoothing)
+    loss, cache = transformer_forward(GOLDEN["src"], GOLDEN["targets"], params, config, label_smoothing=smoothing)
     assert loss.dtype == dtype
     check("loss", loss, GOLDEN[f"{case}.{name}.loss"])
     check("logits", cache["logits"], GOLDEN[f"{case}.logits"])
@@ -194,6 +194,16 @@ def test_article_a():
         assert loss != pytest.approx(expected, rel=1e-9), other
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    ({}, "a multiple of 5 heads, got 12: or give d_k, d_v"),
+    ({"d_k": 0, "d_v": 3}, "d_k and d_v of at least 1, got 0 and 3"),
+    ({"d_k": 2, "d_v": 3, "fused": True}, "d_k equal to d_v in a fused projection, got 2 and 3"),
+])
+def test_sizes_that_make_no_attention(options, message):
+    with pytest.raises(ValueError, match=message):
+        init.multi_head_attention(12, 5, None, **options)
+
+
 def test_one_big_matrix_is_h_small_ones():
     """Article C: h projections of width d_k are the columns of one matrix, and W_O of the concat is a sum over heads."""
     rng = np.random.default_rng(0)
@@ -245,7 +255,7 @@ def say(src, inputs, params, config):
 
 
 def with_row(params, names, pad, content):
-    """params with `content` in the row of the padding's id: what stands under the padding reaches the embedding that way."""
+    """params with `content` in the row of the padding's id: the content of the padding reaches the embedding that way."""
     changed = dict(params)
     for name in names:
         changed[name] = params[name].copy()
@@ -318,11 +328,11 @@ def first_mask_for_all(ids, pad=0):
 
 
 @pytest.mark.parametrize(("rule", "leak", "complaint"), [
-    (check_causal, {"causal_mask": no_causal_mask}, "the words from place 1 on reach an earlier output"),
+    (check_causal, {"causal_mask": no_causal_mask}, "the tokens from position 1 on reach an earlier output"),
     (check_causal, {"causal_mask": one_word_too_far}, "reach an earlier output"),
-    (check_source_padding, {"padding_mask": no_mask}, "what stands under the padding reaches the output"),
-    (check_target_padding, {"causal_mask": no_causal_mask}, "what stands under the padding reaches the output"),
-    (check_batch, {"padding_mask": first_mask_for_all}, "example 1 comes out otherwise alone"),
+    (check_source_padding, {"padding_mask": no_mask}, "the content of the padding reaches the output"),
+    (check_target_padding, {"causal_mask": no_causal_mask}, "the content of the padding reaches the output"),
+    (check_batch, {"padding_mask": first_mask_for_all}, "example 1 gives one result in its batch"),
 ], ids=["no causal mask", "one word too far", "no padding mask", "no mask for the target", "one mask for all"])
 def test_invariants_find_a_planted_leak(rule, leak, complaint, config, monkeypatch):
     params = noisy(config, dtype=np.float32)
@@ -346,23 +356,23 @@ def test_the_causal_mask_hides_the_padding_behind_a_sentence(config, monkeypatch
 def test_causal_takes_numbers_too():
     x = np.random.default_rng(0).normal(size=(2, 5, 3))
     assert_causal(lambda x: np.cumsum(x, axis=1), x)
-    with pytest.raises(AssertionError, match="from place 1 on reach an earlier output"):
+    with pytest.raises(AssertionError, match="from position 1 on reach an earlier output"):
         assert_causal(lambda x: x - x.mean(axis=1, keepdims=True), x)
-    with pytest.raises(AssertionError, match="from place 4 on reach an earlier output"):
+    with pytest.raises(AssertionError, match="from position 4 on reach an earlier output"):
         assert_causal(lambda x: x + 1e-9 * np.where(np.arange(5) == 3, x[:, 4:, 0], 0)[..., None], x)
 
 
 def test_causal_finds_a_function_that_sees_nothing():
-    with pytest.raises(AssertionError, match="from place 1 on reach no output at all"):
+    with pytest.raises(AssertionError, match="from position 1 on reach no output at all"):
         assert_causal(lambda ids: np.zeros(ids.shape), INPUTS)
 
 
 def test_causal_wants_something_later():
-    with pytest.raises(ValueError, match=r"at least two words, got ids \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"at least two tokens, got ids \(3, 1\)"):
         assert_causal(abs, INPUTS[:, :1])
     with pytest.raises(ValueError, match=r"at least two different ids, got \[7\] only"):
         assert_causal(abs, np.full((2, 3), 7))
-    with pytest.raises(ValueError, match=r"expected \(3, 6\) rows, one for each word, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected \(3, 6\) rows, one for each token, got \(3,\)"):
         assert_causal(lambda ids: ids.sum(axis=1), INPUTS)
 
 
@@ -374,24 +384,24 @@ def test_pad_invariant_takes_numbers_too():
     x = np.random.default_rng(0).normal(size=(3, 5, 2))
     mask = SRC != 0
     assert_pad_invariant(mean_of_words, x, mask)
-    with pytest.raises(AssertionError, match="what stands under the padding reaches the output"):
+    with pytest.raises(AssertionError, match="the content of the padding reaches the output"):
         assert_pad_invariant(lambda x, mask: x.mean(axis=1), x, mask)
-    with pytest.raises(AssertionError, match="two more places of padding reach the output"):
+    with pytest.raises(AssertionError, match="two more positions of padding reach the output"):
         assert_pad_invariant(lambda x, mask: mean_of_words(x, mask) / x.shape[1], x, mask)
-    with pytest.raises(AssertionError, match="the words do not reach the output: is the mask the wrong way round"):
+    with pytest.raises(AssertionError, match="the tokens do not reach the output: is the mask inverted"):
         assert_pad_invariant(lambda x, mask: np.ones((3, 2)), x, mask)
-    with pytest.raises(AssertionError, match="under the padding reaches"):
+    with pytest.raises(AssertionError, match="content of the padding reaches"):
         assert_pad_invariant(lambda x, mask: mean_of_words(x, ~mask | mask[:, :1]), x, mask)
 
 
 @pytest.mark.parametrize("mask", [SRC > -1, SRC < 0], ids=["all", "none"])
 def test_pad_invariant_wants_something_to_hide(mask):
-    with pytest.raises(ValueError, match="some words and some padding"):
+    with pytest.raises(ValueError, match="some tokens and some padding"):
         assert_pad_invariant(lambda ids, mask: ids, SRC, mask)
 
 
 def test_pad_invariant_wants_what_the_words_say():
-    with pytest.raises(ValueError, match=r"got \(3, 5\), and \(3, 7\) for two more places: return output\[mask\]"):
+    with pytest.raises(ValueError, match=r"got \(3, 5\), and \(3, 7\) for two more positions: return output\[mask\]"):
         assert_pad_invariant(lambda ids, mask: np.where(mask, ids, 0.0), SRC, SRC != 0)
 
 
@@ -419,8 +429,8 @@ def test_one_matrix_is_the_others_made_equal(tie):
     apart |= {"src_embed": params["embed"], "tgt_embed": params["embed"]}
     if tie == "none":
         apart["out"] = {"w": params["embed"].T.copy(), "b": np.zeros(11)}
-    loss, cache = transformer_forward(SRC, TARGETS, params, config, 0.1)
-    other, other_cache = transformer_forward(SRC, TARGETS, apart, replace(config, tie=tie), 0.1)
+    loss, cache = transformer_forward(SRC, TARGETS, params, config, label_smoothing=0.1)
+    other, other_cache = transformer_forward(SRC, TARGETS, apart, replace(config, tie=tie), label_smoothing=0.1)
     assert loss == pytest.approx(other, rel=1e-12)
     one, parts = transformer_backward(1.0, cache), transformer_backward(1.0, other_cache)
     total = parts["src_embed"] + parts["tgt_embed"] + (parts["out"]["w"].T if tie == "none" else 0)
@@ -459,18 +469,18 @@ def test_a_bias_on_a_tied_output(tie):
     np.testing.assert_allclose(say(SRC, INPUTS, params, config), plain + params["out"]["b"], rtol=1e-12, atol=1e-14)
     _, cache = transformer_forward(SRC, TARGETS, params, config)
     softmax = np.exp(cache["logits"]) / np.exp(cache["logits"]).sum(axis=1, keepdims=True)
-    expected = (softmax - np.eye(11)[cache["words"]]).mean(axis=0)
+    expected = (softmax - np.eye(11)[cache["targets"]]).mean(axis=0)
     np.testing.assert_allclose(transformer_backward(1.0, cache)["out"]["b"], expected, rtol=1e-12, atol=1e-15)
 
 
 def test_padding_costs_nothing_and_counts_nothing(config):
     params = noisy(config)
-    loss, cache = transformer_forward(SRC, TARGETS, params, config, 0.1)
+    loss, cache = transformer_forward(SRC, TARGETS, params, config, label_smoothing=0.1)
     logits = say(SRC, INPUTS, params, config)
     whole, _ = cross_entropy_forward(logits, TARGETS, ignore_index=0, label_smoothing=0.1)
     assert loss == pytest.approx(whole, rel=1e-12)
     assert cache["logits"].shape == (13, 11)                    # 13 of 18 targets are words: the product has 13 rows
-    np.testing.assert_array_equal(cache["words"], TARGETS[TARGETS != 0])
+    np.testing.assert_array_equal(cache["targets"], TARGETS[TARGETS != 0])
     np.testing.assert_allclose(cache["logits"], logits[TARGETS != 0], rtol=1e-12, atol=1e-14)
 
 
@@ -504,7 +514,7 @@ def test_dropout_on_the_sum_of_embedding_and_position():
     """The paper's section 5.4: an encoder without layers shows it, each number is dropped or scaled by 1 / (1 - rate)."""
     config = replace(CONFIGS["post-all-interleaved"], encoder_layers=0, dropout=0.4)
     params = noisy(config)
-    plain, dropped = (encode(SRC, params, config, rng)[0] for rng in (None, np.random.default_rng(0)))
+    plain, dropped = (encode(SRC, params, config, rng=rng)[0] for rng in (None, np.random.default_rng(0)))
     assert 0.2 < (dropped == 0).mean() < 0.6
     np.testing.assert_allclose(dropped, np.where(dropped == 0, 0, plain / 0.6), rtol=1e-12)
 
@@ -517,8 +527,8 @@ def test_renaming_the_words_changes_nothing():
     assert (name != np.arange(11))[:3].all()
     renamed = params | {"embed": params["embed"][np.argsort(name)]}
     other = replace(config, pad=int(name[0]), bos=int(name[1]), eos=int(name[2]))
-    loss, _ = transformer_forward(SRC, TARGETS, params, config, 0.1)
-    again, _ = transformer_forward(name[SRC], name[TARGETS], renamed, other, 0.1)
+    loss, _ = transformer_forward(SRC, TARGETS, params, config, label_smoothing=0.1)
+    again, _ = transformer_forward(name[SRC], name[TARGETS], renamed, other, label_smoothing=0.1)
     assert again == pytest.approx(loss, rel=1e-12)
 
 
@@ -539,11 +549,15 @@ def test_attention_can_be_looked_at():
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"tie": "both"}, "expected tie 'all', 'output' or 'none', got 'both'"),
-    ({"tgt_vocab": 100}, "one vocabulary for tie='all', got 37000 and 100 words"),
+    ({"tgt_vocab": 100}, "one vocabulary for tie='all', got 37000 and 100 tokens"),
     ({"position_encoding": "rotary"}, "expected position_encoding interleaved, halves, article_a or learned, got 'rotary'"),
     ({"heads": 7}, "expected d_model to be a multiple of 7 heads, got 512: or give d_k, d_v"),
     ({"heads": 7, "d_k": 64}, "multiple of 7 heads"),
-    ({"decoder_layers": 0}, "expected at least one decoder layer, got 0: no other part looks at the source"),
+    ({"decoder_layers": 0}, "expected at least one decoder layer, got 0: no other part attends to the source"),
+    ({"encoder_layers": -1}, "expected 0 or more encoder layers, got -1"),
+    ({"heads": 0}, "heads of at least 1, got 0"),
+    ({"d_ff": 0}, "d_ff of at least 1, got 0"),
+    ({"dropout": 1.0}, r"dropout in \[0, 1\), got 1\.0: it is the fraction to drop"),
 ])
 def test_wrong_configs(options, message):
     with pytest.raises(ValueError, match=message):
@@ -565,7 +579,7 @@ def test_right_configs():
 @pytest.mark.parametrize(("src", "targets", "error", "message"), [
     (SRC[0], TARGETS, ValueError, r"expected src \(B, Tk\) and targets \(B, Tq\), got \(5,\) and \(3, 6\)"),
     (SRC[:2], TARGETS, ValueError, r"got \(2, 5\) and \(3, 6\)"),
-    (SRC, TARGETS * 0, ValueError, r"expected targets to hold words, got padding \(0\) only"),
+    (SRC, TARGETS * 0, ValueError, r"expected targets to hold tokens, got padding \(0\) only"),
     (SRC * 1.0, TARGETS, TypeError, "expected integer ids"),
     (SRC + 8, TARGETS, IndexError, r"expected ids in \[0, 9\), got \[8, 16\]: was the text encoded with another vocabulary"),
     (SRC, TARGETS + 4, IndexError, r"\[0, 11\)"),

@@ -1,6 +1,7 @@
 """From sentence pairs to a model and back: training, resuming, translating, evaluating, and the commands."""
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ from tinymae.__main__ import main
 from tinymae.models.transformer import transformer_forward
 from tinymae.tasks import train_translator as training
 from tinymae.tasks import translate
-from tinymae.tasks.train_translator import Settings, drop_long, settings_for, train_translator
-from tinymae.tasks.translate import Encoded, Translator, average, evaluate, score
+from tinymae.tasks.train_translator import TranslatorSettings, drop_long, train_translator, translator_settings
+from tinymae.tasks.translate import Encoded, Translator, average, evaluate_translator, score
 from tinymae.text.batches import pad_batch
 from tinymae.text.corpus import Corpus, load_corpus, read_pairs
 from tinymae.text.tokens import tokenize_words
+from tinymae.train.loop import endless
 
-TINY = Settings(
+TINY = TranslatorSettings(
     {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "d_ff": 24, "dropout": 0.1, "norm_first": True,
      "tie": "output"},
     lr=5e-3, tokens=60, micro_batch=24, label_smoothing=0.1,
@@ -81,7 +83,9 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(tmp_path):
     results = []
     for micro_batch in (1000, 12):
         with translate.Workers(2) as workers:
-            gradient = training.transformer_gradient(config, pairs, iter([np.arange(13)]), micro_batch, workers)
+            gradient = training.transformer_gradient(
+                config, pairs, iter([np.arange(13)]), micro_batch=micro_batch, workers=workers
+            )
             results.append(gradient(params, np.random.default_rng(0)))
     (loss, whole), (other, parts) = results
     assert loss == pytest.approx(other, rel=1e-12)
@@ -112,7 +116,7 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     path, model = tmp_path / "pairs.tsv", tmp_path / "model"
     path.write_text("".join(f"{source}\t{target}\n" for source, target in PAIRS), encoding="utf-8")
     assert main(["train", "translate", "--data", str(path), "--steps", "2", "--out", str(model)]) == 0
-    assert "exact match on 1 held-out pairs" in capsys.readouterr().out
+    assert "exact match on 1 validation pairs" in capsys.readouterr().out
     assert set(read_pairs([model / "held_out.tsv"])) < set(PAIRS)
     assert main(["translate", "--model", str(model), "i see cats", "you see dogs"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
@@ -131,7 +135,7 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     assert "after 1, 2 steps" in capsys.readouterr().out
     assert main(["train", "translate", "--data", str(path), "--valid", str(path), "--reverse", "--epochs", "1", "--lr", "0.01",
                  "--d-model", "32", "--post-norm", "--schedule", "noam", "--out", str(tmp_path / "other")]) == 0
-    assert "exact match on 12 held-out pairs" in capsys.readouterr().out
+    assert "exact match on 12 validation pairs" in capsys.readouterr().out
     other = Translator.load(tmp_path / "other")
     assert (other.config.d_model, other.config.norm_first) == (32, False) and other.languages[0].unknown("cats see") == ["see"]
     assert main(["translate", "--model", str(tmp_path / "nothing"), "i"]) == 1
@@ -158,13 +162,13 @@ def test_evaluate_asks_sacrebleu(tmp_path, monkeypatch):
     metrics = types.ModuleType("sacrebleu.metrics")
     metrics.BLEU = BLEU
     monkeypatch.setitem(sys.modules, "sacrebleu.metrics", metrics)
-    result = evaluate(Translator.load(tmp_path), PAIRS)
+    result = evaluate_translator(Translator.load(tmp_path), PAIRS)
     assert result["bleu"] == 12.5 and result["signature"] == "signature" and result["exact"] == 1.0 == result["accuracy"]
     references = [target for _, target in PAIRS]
     assert asked["pairs"] == (references, [references]) and asked["lowercase"] and asked["tokenize"] == "13a"
     monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
     with pytest.raises(ImportError, match=r"\[text\]"):
-        evaluate(Translator.load(tmp_path), PAIRS)
+        evaluate_translator(Translator.load(tmp_path), PAIRS)
 
 
 def test_exact_counts_tokens_not_spaces(tmp_path):
@@ -176,7 +180,9 @@ def test_exact_counts_tokens_not_spaces(tmp_path):
 
 def test_batches_are_the_same_for_the_same_seed():
     pairs = Encoded([[5, 2]] * 30, [[6, 7, 2]] * 30)
-    first, again, other = (training.endless_batches(pairs, 12, seed) for seed in (0, 0, 1))
+    first, again, other = (
+        endless(lambda epoch, seed=seed: training.sentence_batches(pairs, 12, seed, epoch)) for seed in (0, 0, 1)
+    )
     taken = [np.concatenate([next(batches) for _ in range(16)]) for batches in (first, again, other)]
     np.testing.assert_array_equal(taken[0], taken[1])
     assert not np.array_equal(taken[0], taken[2])
@@ -190,19 +196,19 @@ def test_a_model_without_history_cannot_be_resumed(tmp_path):
     translate.checkpoint.save(path, "transformer", saved.config, saved.params, extra=said)
     with pytest.raises(ValueError, match="no optimiser and rng"):
         run_it(tmp_path, resume=True)
-    run = translate.Run(saved.params, training._optimizer(saved.params), np.random.default_rng(0))
+    run = training.Run(saved.params, training.translator_optimizer(saved.params), np.random.default_rng(0))
     translate.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng, said)
     with pytest.raises(ValueError, match="not the history"):
         run_it(tmp_path, resume=True)
     translate.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng)
-    with pytest.raises(ValueError, match="does not say its frozen, seed"):
+    with pytest.raises(ValueError, match="the file lacks frozen, seed"):
         run_it(tmp_path, resume=True)
 
 
 def test_a_run_is_resumed_with_the_options_it_was_begun_with(tmp_path):
     run_it(tmp_path, steps=1)
-    with pytest.raises(ValueError, match=r"begun with lr 0\.005 \(now 0\.1\), d_ff 24 \(now 32\): resume with the same"):
-        run_it(tmp_path, resume=True, settings=TINY._replace(lr=0.1, config=TINY.config | {"d_ff": 32}))
+    with pytest.raises(ValueError, match=r"begun with d_ff 24 \(now 32\), lr 0\.005 \(now 0\.1\): resume with the same"):
+        run_it(tmp_path, resume=True, settings=replace(TINY, lr=0.1, config=TINY.config | {"d_ff": 32}))
     with pytest.raises(ValueError, match=r"begun with seed 0 \(now 1\)"):
         run_it(tmp_path, resume=True, seed=1)
 
@@ -210,11 +216,11 @@ def test_a_run_is_resumed_with_the_options_it_was_begun_with(tmp_path):
 def test_epochs(tmp_path):
     lines = []
     run = run_it(tmp_path, steps=None, epochs=3, say=lines.append)
-    per_epoch = [len(training.epoch_batches(encoded(tmp_path), TINY.tokens, 0, epoch)) for epoch in range(3)]
+    per_epoch = [len(training.sentence_batches(encoded(tmp_path), TINY.tokens, 0, epoch)) for epoch in range(3)]
     assert [step for step, _ in run.evaluations] == list(np.cumsum(per_epoch))
     text = "\n".join(lines)
     for epoch, (step, loss) in enumerate(run.evaluations, 1):
-        assert f"epoch {epoch}, step {step}: held-out loss {loss:.4f}" in text
+        assert f"epoch {epoch}, step {step}: validation loss {loss:.4f}" in text
     assert [path.name for path in sorted((tmp_path / "last").iterdir())] == [f"step-{n:08d}.npz" for n in np.cumsum(per_epoch)]
 
 
@@ -224,7 +230,7 @@ def encoded(folder, pairs=PAIRS):
 
 @pytest.mark.parametrize("length", [{}, {"steps": 2, "epochs": 2}, {"steps": None, "epochs": 0}])
 def test_one_length(tmp_path, length):
-    with pytest.raises(ValueError, match=r"one of them|at least one epoch"):
+    with pytest.raises(ValueError, match=r"one of steps, minutes and epochs, positive"):
         train_translator(CORPUS, tmp_path, TINY, **length, bar=False)
 
 
@@ -280,14 +286,14 @@ def test_word_vectors(tmp_path, freeze):
 
 def test_word_vectors_of_another_width(tmp_path):
     path = write_vectors(tmp_path / "vectors.txt", ["i"], width=7)
-    with pytest.raises(ValueError, match="width 7, and the model's is 16"):
+    with pytest.raises(ValueError, match="dimension 7, and the model's is 16"):
         run_it(tmp_path / "run", vectors={"source": path})
     assert not (tmp_path / "run").exists()
 
 
 def test_pieces_of_words(tmp_path):
     pytest.importorskip("tokenizers")
-    run_it(tmp_path, steps=150, settings=TINY._replace(pieces=30))
+    run_it(tmp_path, steps=150, settings=replace(TINY, pieces=30))
     translator = Translator.load(tmp_path)
     assert [language.kind for language in translator.languages] == ["bpe", "bpe"]
     sources, references = zip(*PAIRS, strict=True)
@@ -296,17 +302,17 @@ def test_pieces_of_words(tmp_path):
     pieces, words, decoded = translator.decode("we see dogs")
     assert pieces[-1] == words[-1] == "<eos>" and decoded.cross.shape[-2:] == (len(words), len(pieces))
     with pytest.raises(ValueError, match="word vectors are for words"):
-        run_it(tmp_path, settings=TINY._replace(pieces=30), vectors={"source": "nothing.txt"})
+        run_it(tmp_path, settings=replace(TINY, pieces=30), vectors={"source": "nothing.txt"})
 
 
 def test_noam(tmp_path):
-    rate = TINY._replace(schedule="noam", warmup=10).rate()
+    rate = replace(TINY, schedule="noam", warmup=10).rate()
     rates = [rate(step, 0.0) for step in range(40)]
     assert np.argmax(rates) == 9 and rates[9] == pytest.approx(TINY.lr) and rates[39] == pytest.approx(TINY.lr / 2)
-    run = run_it(tmp_path, steps=60, settings=TINY._replace(schedule="noam", warmup=10))
+    run = run_it(tmp_path, steps=60, settings=replace(TINY, schedule="noam", warmup=10))
     assert run.losses[-1] < run.losses[0]
     with pytest.raises(ValueError, match="'cosine' or 'noam', got 'linear'"):
-        run_it(tmp_path, settings=TINY._replace(schedule="linear"))
+        run_it(tmp_path, settings=replace(TINY, schedule="linear"))
 
 
 def test_long_pairs_are_left_out_and_counted(tmp_path):
@@ -324,7 +330,7 @@ def test_unknown_words_are_reported_and_never_said(tmp_path, capsys):
     lines = []
     corpus = Corpus(PAIRS, [("i see mice", "mice i")], "words", "words")
     run = run_it(tmp_path, steps=2, corpus=corpus, say=lines.append)
-    assert "source: 12 words; unknown on the held-out side: 33.33%, such as mice" in lines
+    assert "source: 12 words; unknown in the validation set: 33.33%, such as mice" in lines
     assert main(["translate", "--model", str(tmp_path), "you see mice"]) == 0
     assert "unknown to the model: mice" in capsys.readouterr().err
     translator = Translator.load(tmp_path)
@@ -334,13 +340,13 @@ def test_unknown_words_are_reported_and_never_said(tmp_path, capsys):
 
 
 def test_settings_fit_the_corpus():
-    assert settings_for(load_corpus(["dates"])) is settings_for(load_corpus(["french"])) is training.SMALL
+    assert translator_settings(load_corpus(["dates"])) is translator_settings(load_corpus(["french"])) is training.SMALL
     many = [(f"word{i} word{i + 1}", "target") for i in range(1000)]
-    assert settings_for(Corpus(many, many[:3], "words", "words")) is training.LARGE
+    assert translator_settings(Corpus(many, many[:3], "words", "words")) is training.LARGE
 
 
 def test_an_interruption_leaves_nothing_in_the_average(tmp_path, monkeypatch):
-    settings = TINY._replace(tokens=20, micro_batch=100)        # several steps in an epoch
+    settings = replace(TINY, tokens=20, micro_batch=100)        # several steps in an epoch
     run_it(tmp_path / "whole", steps=None, epochs=4, settings=settings, threads=1)
     real, calls = translate.transformer_forward, []
 

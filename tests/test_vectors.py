@@ -16,10 +16,10 @@ def test_load_word_vectors(tmp_path, name, head):
     vocabulary = Vocabulary(["dog", "horse", "cat", "cow"])
     path = tmp_path / name
     path.write_bytes(gzip.compress(head + VECTORS) if name.endswith(".gz") else head + VECTORS)
-    table, found, share, missing = load_word_vectors(path, vocabulary, np.random.default_rng(0), width=3)
+    table, found, fraction, missing = load_word_vectors(path, vocabulary, np.random.default_rng(0), dimension=3)
     assert table.shape == (8, 3) and table.dtype == np.float32
     assert found.dtype == bool and found.tolist() == [False] * 4 + [True, False, True, False]
-    assert share == 0.5 and missing == ["horse", "cow"]
+    assert fraction == 0.5 and missing == ["horse", "cow"]
     assert table[4].tolist() == [0.5, 0.25, 8]
     assert np.array_equal(table[6], np.array([1, 2, -0.3], np.float32))         # the first cat, not the second
     assert not table[PAD].any() and all(table[i].any() for i in (BOS, EOS, UNK, 5, 7))
@@ -34,7 +34,7 @@ def test_missing_words_look_like_the_others(tmp_path):
     path.write_text("".join(f"w{i} {a} {b}\n" for i, (a, b) in enumerate(values)), encoding="utf-8")
     vocabulary = Vocabulary([f"w{i}" for i in range(500)] + [f"x{i}" for i in range(500)])
     found = load_word_vectors(path, vocabulary, rng)
-    assert found.share == 0.5 and found.found.nonzero()[0].tolist() == list(range(4, 504))
+    assert found.fraction == 0.5 and found.found.nonzero()[0].tolist() == list(range(4, 504))
     drawn = found.table[-500:]
     assert np.allclose(drawn.mean(axis=0), [5, -5], atol=0.5) and np.allclose(drawn.std(axis=0), [0.1, 2], rtol=0.2)
 
@@ -45,13 +45,13 @@ def test_specials_that_stand_in_the_file(tmp_path):
     vectors = load_word_vectors(path, Vocabulary(["cat", "dog"]), np.random.default_rng(0))
     assert vectors.found.tolist() == [False, False, False, True, True, False]   # the row of <pad> is not the file's
     assert vectors.table[[PAD, UNK, 4]].tolist() == [[0, 0], [3, 4], [1, 2]]
-    assert vectors.share == 0.5 and vectors.missing == ["dog"]                  # of words; specials are not counted
+    assert vectors.fraction == 0.5 and vectors.missing == ["dog"]                  # of words; specials are not counted
     assert (vectors.table[[BOS, EOS, 5]] < 5).all()                             # drawn like those found, without <pad>
 
 
-@pytest.mark.parametrize(("content", "width", "message"), [
-    (VECTORS, 4, r"v\.txt, line 1: the vectors have width 3, and the model's is 4"),
-    (b"5 3\n" + VECTORS, 2, r"v\.txt, line 1: the vectors have width 3"),
+@pytest.mark.parametrize(("content", "dimension", "message"), [
+    (VECTORS, 4, r"v\.txt, line 1: the vectors have dimension 3, and the model's is 4"),
+    (b"5 3\n" + VECTORS, 2, r"v\.txt, line 1: the vectors have dimension 3"),
     (b"cat 1 2 3\ndog 1 2\n", None, r"v\.txt, line 2: has 2 numbers; expected a word and 3"),
     (b"cat 1 2 3\ndog 1 2 3 4\n", None, r"v\.txt, line 2: has more than 3 numbers"),
     (b"cat 1 2 3\ncow 1 x 3\n", None, r"v\.txt, line 2: is broken .*'x'"),
@@ -66,8 +66,8 @@ def test_specials_that_stand_in_the_file(tmp_path):
     (b"COW 1 2 3\n", None, r"has none of the 1 words, such as \['cat'\]"),
     (b"", None, "is empty"),
 ])
-def test_load_word_vectors_errors(tmp_path, content, width, message):
+def test_load_word_vectors_errors(tmp_path, content, dimension, message):
     path = tmp_path / "v.txt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        load_word_vectors(path, Vocabulary(["cat"]), np.random.default_rng(0), width)
+        load_word_vectors(path, Vocabulary(["cat"]), np.random.default_rng(0), dimension)

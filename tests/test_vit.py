@@ -67,7 +67,7 @@ def test_loss_and_every_gradient(case, targets, precision):
     cast, check = precision
     config, (labels, smoothing) = CONFIGS[case], TARGETS[targets]
     params = golden_tree(f"{case}.param.", config, cast)
-    loss, cache = vit_forward(cast(GOLDEN["images"]), cast(GOLDEN[labels]), params, config, smoothing)
+    loss, cache = vit_forward(cast(GOLDEN["images"]), cast(GOLDEN[labels]), params, config, label_smoothing=smoothing)
     check("logits", cache["logits"], GOLDEN[f"{case}.logits"])
     check("loss", loss, GOLDEN[f"{case}.{targets}.loss"])
     grads = vit_backward(1.0, cache)
@@ -221,13 +221,13 @@ def test_the_first_loss_is_that_of_knowing_nothing(pool, positions):
 def test_pooling():
     """The token model asks the class token only, the mean model the patches only; both through a norm."""
     config, params, images = model()
-    latent = encoder_features(images, params["encoder"], params["positions"], 2, 4)
+    latent = encoder_features(images, params["encoder"], params["positions"], heads=2, patch_size=4)
     np.testing.assert_allclose(
         vit_logits(images, params, config), latent[:, 0] @ params["head"]["w"] + params["head"]["b"], rtol=1e-12
     )
     config, params, images = model(pool="mean")
     assert "norm" not in params["encoder"]
-    latent = encoder_features(images, params["encoder"], params["positions"], 2, 4)
+    latent = encoder_features(images, params["encoder"], params["positions"], heads=2, patch_size=4)
     mean = sum(latent[:, 1 + n] for n in range(9)) / 9
     centred = mean - mean.mean(axis=1, keepdims=True)
     normed = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6)
@@ -242,8 +242,9 @@ def test_encoder_features_are_the_latent_without_a_cache(norm):
     _, params, images = model()
     encoder = params["encoder"] if norm else {k: v for k, v in params["encoder"].items() if k != "norm"}
     patches, _ = patchify_forward(images, 4)
-    latent, _ = vit_encoder_forward(patches, encoder, 2, params["positions"], eps=1e-3)
-    np.testing.assert_array_equal(encoder_features(images, encoder, params["positions"], 2, 4, eps=1e-3), latent)
+    latent, _ = vit_encoder_forward(patches, encoder, params["positions"], heads=2, eps=1e-3)
+    features = encoder_features(images, encoder, params["positions"], heads=2, patch_size=4, eps=1e-3)
+    np.testing.assert_array_equal(features, latent)
 
 
 def test_encoder_features_of_a_masked_autoencoder():
@@ -251,7 +252,7 @@ def test_encoder_features_of_a_masked_autoencoder():
                        decoder_num_heads=2)
     params = mae_init(config, np.random.default_rng(0))
     images = model(np.float32)[2]
-    latent = encoder_features(images, params["encoder"], config.position_tables()[0], 2, 4)
+    latent = encoder_features(images, params["encoder"], config.position_tables()[0], heads=2, patch_size=4)
     assert latent.shape == (3, 10, 8) and latent.dtype == np.float32
 
 
@@ -339,6 +340,8 @@ def test_layer_rates_of_a_deep_model_and_of_no_decay():
     for decay in (0, -0.5, 1.5, float("nan")):
         with pytest.raises(ValueError, match=rf"decay in \(0, 1\], got {decay}"):
             layer_rates(params, config, decay)
+    with pytest.raises(ValueError, match=r"parameters of a classifier, got 'decoder\.norm\.gamma', which is in none"):
+        layer_rates(params | {"decoder": {"norm": params["encoder"]["norm"]}}, config, 0.65)
 
 
 def test_weight_decay_acts_on_matrices():
@@ -428,6 +431,9 @@ def test_rollout_refuses(layers, says):
     ({"head_dim": 0}, "head_dim of at least 1, got 0"),
     ({"embed_dim": 6, "position_encoding": "fixed"}, "multiple of 4 for fixed positions, got 6"),
     ({"num_classes": 0}, "num_classes of at least 1, got 0"),
+    ({"in_chans": 0}, "in_chans of at least 1, got 0"),
+    ({"mlp_ratio": 0.0}, "hidden of at least 1, got 0"),
+    ({"depth": -1}, "0 or more layers, got -1"),
     ({"dropout": 1.0}, r"dropout in \[0, 1\), got 1\.0"),
 ])
 def test_config_refuses(changed, says):
@@ -442,7 +448,7 @@ def test_config_refuses(changed, says):
     (lambda x, y: (x[..., :1], y), ValueError, "grey and colour"),
     (lambda x, y: (x[:, :8, :8], y), ValueError, r"12 x 12 pixels, got \(3, 8, 8, 3\)"),
     (lambda x, y: (x * np.nan, y), ValueError, "finite pixels"),
-    (lambda x, y: (x, y[:2]), ValueError, r"labels \(3,\) of class numbers, or \(3, 5\) of shares, got \(2,\) of int64"),
+    (lambda x, y: (x, y[:2]), ValueError, r"labels \(3,\) of class numbers, or \(3, 5\) of probabilities, got \(2,\) of int64"),
     (lambda x, y: (x, y.astype(float)), ValueError, r"got \(3,\) of float64"),
     (lambda x, y: (x, np.eye(5, dtype=int)[y]), ValueError, r"got \(3, 5\) of int64"),
     (lambda x, y: (x, np.eye(6)[y]), ValueError, r"got \(3, 6\)"),

@@ -21,15 +21,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tinymae import tree
 from tinymae.images.fills import removed_pixels
-from tinymae.models.fine_tuning import vit_decays
-from tinymae.models.mae import MAEConfig, mae_decays, mae_init, mae_reconstruct
+from tinymae.models.mae import MAEConfig, mae_init, mae_reconstruct
 from tinymae.models.vit import ViTConfig, vit_init, vit_logits
 from tinymae.ops.softmax import softmax_forward
-from tinymae.tasks.classify import Settings, endless_batches, vit_gradient
+from tinymae.tasks.classify import ClassifierSettings, image_batches, vit_gradient, vit_optimizer
 from tinymae.tasks.encoders import features
-from tinymae.tasks.restore import mae_gradient
-from tinymae.train.loop import Run, cosine, train
-from tinymae.train.optim import AdamW
+from tinymae.tasks.restore import check_hides, mae_gradient, mae_optimizer
+from tinymae.train.loop import Run, cosine, endless, train
 from tinymae.train.parallel import Workers, micro_batches
 
 TYPES = (np.float64, np.float32)
@@ -137,17 +135,11 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             self.decoder_embed_dim, self.decoder_depth, self.decoder_num_heads, mask_ratio=self.mask_ratio,
             norm_pix_loss=self.norm_pix_loss,
         )
-        number = self.config_.num_patches
-        kept = int(number * (1 - self.mask_ratio))
-        if not 0 < kept < number:
-            raise ValueError(
-                f"expected a mask_ratio that hides some of the {number} patches and shows some, got {self.mask_ratio}, which "
-                f"shows {kept}"
-            )
+        check_hides(self.config_)
         pictures = self.layout_.pictures(X).astype(np.float32)
         rng = generator(self.random_state)
         params = mae_init(self.config_, rng)
-        optimizer = AdamW(params, betas=(0.9, 0.95), weight_decay=self.weight_decay, decays=mae_decays(params))
+        optimizer = mae_optimizer(params, self.weight_decay)
         with Workers(threads(self.n_jobs)) as workers:
             gradient = mae_gradient(
                 self.config_, lambda rng, count: pictures[rng.integers(len(pictures), size=count)], self.batch_size, 16, workers
@@ -219,8 +211,8 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
     embed_dim, depth, num_heads, pool, position_encoding, dropout : as `models.vit.ViTConfig`
     steps, batch_size : int, how long to train
     learning_rate : float, the highest one
-    weight_decay, label_smoothing, mixup, shift, flip : as `tasks.classify.Settings`. The last three change the pictures, and
-        are off by default: not every table of numbers may be moved or mirrored
+    weight_decay, label_smoothing, mixup, shift, flip : as `tasks.classify.ClassifierSettings`. The last three change the
+        images, and are off by default: not every table of numbers may be moved or mirrored
     random_state, n_jobs, verbose : as `MaskedAutoencoder`
 
     Attributes
@@ -271,15 +263,16 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
             self.layout_.size, self.layout_.patch_size, self.channels, len(self.classes_), self.embed_dim, self.depth,
             self.num_heads, pool=self.pool, position_encoding=self.position_encoding, dropout=self.dropout,
         )
-        settings = Settings(
-            {}, self.learning_rate, self.batch_size, label_smoothing=self.label_smoothing, mixup=self.mixup, shift=self.shift,
-            flip=self.flip,
+        settings = ClassifierSettings(
+            {}, self.learning_rate, self.batch_size, weight_decay=self.weight_decay, label_smoothing=self.label_smoothing,
+            mixup=self.mixup, shift=self.shift, flip=self.flip,
         )
         pictures = self.layout_.pictures(X).astype(np.float32)
         rng = generator(self.random_state)
         params = vit_init(self.config_, rng)
-        optimizer = AdamW(params, weight_decay=self.weight_decay, decays=vit_decays(params))
-        batches = endless_batches(len(pictures), self.batch_size, int(rng.integers(2**31)))
+        optimizer = vit_optimizer(params, self.config_, settings)
+        seed = int(rng.integers(2**31))
+        batches = endless(lambda epoch: image_batches(len(pictures), self.batch_size, seed, epoch))
         with Workers(threads(self.n_jobs)) as workers:
             gradient = vit_gradient(self.config_, lambda indices: pictures[indices], labels, batches, settings, workers)
             run = fitted(Run(params, optimizer, rng), gradient, self.learning_rate, self.batch_size, self.steps, self.verbose)
@@ -331,7 +324,7 @@ def threads(n_jobs):
 
 def fitted(run, gradient, learning_rate, batch, steps, verbose):
     """The run after training. A Ctrl-C that ended it early is raised again: half a fit is none."""
-    train(run, gradient, cosine(learning_rate), batch, steps, bar=verbose)
+    train(run, gradient, cosine(learning_rate), batch=batch, steps=steps, bar=verbose)
     if run.interrupted:
         raise KeyboardInterrupt
     return run

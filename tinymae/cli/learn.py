@@ -71,7 +71,7 @@ def _check(file):
 
 def add_gradcheck(commands):
     """`gradcheck`."""
-    gradcheck = commands.add_parser("gradcheck", help="prove every gradient: one row for each tensor")
+    gradcheck = commands.add_parser("gradcheck", help="check every gradient against finite differences")
     gradcheck.add_argument("--seed", type=int, default=0)
     gradcheck.add_argument("--json", type=Path, metavar="FILE", help="write the rows to a file, too")
     gradcheck.set_defaults(command=_gradcheck)

@@ -1,7 +1,8 @@
 """Commands of the masked autoencoder: demo, train mae, reconstruct."""
 from pathlib import Path
 
-from tinymae.images.sources import KNOWN, SOURCES, Source, find_source
+from tinymae.cli.options import RESUME, add_folder, add_length, add_run, given
+from tinymae.images.sources import KNOWN_IMAGES, SOURCES, Source, find_source
 
 _MAE_SIZES = (
     "patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads",
@@ -9,15 +10,11 @@ _MAE_SIZES = (
 
 
 def _training_options(parser):
-    parser.add_argument("--data", default="photos", help=KNOWN)
-    parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of the patches to hide, in [0, 1)")
+    parser.add_argument("--data", default="photos", help=KNOWN_IMAGES)
+    parser.add_argument("--mask-ratio", type=float, default=0.75, help="fraction of the patches to hide, in [0, 1)")
     parser.add_argument("--norm-pix-loss", action="store_true", help="predict each patch without its mean and contrast")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="train for so many steps: the same result every time")
-    default = f"default: {Source.mae_minutes}, digits {SOURCES['digits'].mae_minutes}"
-    length.add_argument("--minutes", type=float, help=f"train for so long ({default})")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="default: one for each core")
+    add_length(parser, minutes=f"default: {Source.mae_minutes}, digits {SOURCES['digits'].mae_minutes}")
+    add_run(parser)
 
 
 def _length(data, steps, minutes):
@@ -28,16 +25,16 @@ def _length(data, steps, minutes):
 
 def add_demo(commands):
     """`demo`."""
-    demo = commands.add_parser("demo", help="train a masked autoencoder and restore pictures it has never seen")
+    demo = commands.add_parser("demo", help="train a masked autoencoder, restore images it was not trained on")
     _training_options(demo)
-    demo.add_argument("--out", type=Path, default=Path("figures"), help="folder for pictures, table, model (default: figures)")
+    demo.add_argument("--out", type=Path, default=Path("figures"), help="folder for figures, table, model (default: figures)")
     demo.set_defaults(command=_demo)
 
 
 def _demo(data, out, steps, minutes, **options):
     from tinymae.tasks.demo import demo
 
-    demo(data, out, **_length(data, steps, minutes), **options)
+    demo(data, out, **_length(data, steps, minutes), **options, say=print)
     return 0
 
 
@@ -45,9 +42,8 @@ def add_train(models):
     """`train mae`."""
     mae = models.add_parser("mae", help="a masked autoencoder")
     _training_options(mae)
-    mae.add_argument("--out", type=Path, required=True, help="folder for the model, mae.npz")
-    mae.add_argument("--resume", action="store_true", help="go on with the model in the folder")
-    sizes = mae.add_argument_group("sizes; the default is a small model that fits the pictures")
+    add_folder(mae, out="folder for the model, mae.npz")
+    sizes = mae.add_argument_group("sizes; the default is a small model that fits the images")
     for name in _MAE_SIZES:
         sizes.add_argument(f"--{name.replace('_', '-')}", type=int)
     mae.set_defaults(command=_train_mae)
@@ -56,11 +52,11 @@ def add_train(models):
 def _train_mae(data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume, **sizes):
     from tinymae.tasks.restore import prepare, train_mae
 
-    task = prepare(data, mask_ratio, norm_pix_loss, {name: size for name, size in sizes.items() if size is not None})
+    task = prepare(data, mask_ratio, norm_pix_loss, given(sizes))
     run = train_mae(task, out, **_length(data, steps, minutes), seed=seed, threads=threads, resume=resume, extra={"data": data})
-    print(f"{run.step} steps, loss on unseen pictures {run.evaluations[-1][1]:.4f}: {out / 'mae.npz'}")
+    print(f"{run.step} steps, loss on validation images {run.evaluations[-1][1]:.4f}: {out / 'mae.npz'}")
     if run.interrupted:
-        print("interrupted; the same command with --resume goes on from here")
+        print(RESUME)
     return 0
 
 
@@ -71,7 +67,7 @@ def add_reconstruct(commands):
     which = reconstruct.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", type=Path, help="folder that demo or train mae wrote to")
     which.add_argument("--weights", type=Path, metavar="FILE", help="a published model: .pth or Hugging Face folder")
-    reconstruct.add_argument("--mask-ratio", type=float, help="share of the patches to hide (default: as in training)")
+    reconstruct.add_argument("--mask-ratio", type=float, help="fraction of the patches to hide (default: as in training)")
     reconstruct.add_argument("--seed", type=int, default=1, help="which patches are hidden")
     reconstruct.add_argument("--out", type=Path, help="the .png to write (default: figures/PICTURE_restored.png)")
     reconstruct.set_defaults(command=_reconstruct)
@@ -82,7 +78,7 @@ def _reconstruct(picture, model, weights, mask_ratio, seed, out):
 
     out = out or Path("figures", f"{picture.stem}_restored.png")
     if weights:
-        print(reconstruct_published(picture, weights, out, mask_ratio, seed))
+        print(reconstruct_published(picture, weights, out, mask_ratio=mask_ratio, seed=seed))
     else:
-        print(reconstruct(picture, model, out, mask_ratio, seed))
+        print(reconstruct(picture, model, out, mask_ratio=mask_ratio, seed=seed))
     return 0

@@ -2,32 +2,30 @@
 import sys
 from pathlib import Path
 
-_PAIRS = "phrasebook, dates, french, a tab-separated file, or a source and a target file (.gz too)"
+from tinymae.cli.options import RESUME, add_folder, add_length, add_run, with_options
+from tinymae.text.corpus import CORPORA, FILE_EPOCHS, KNOWN_CORPORA
 
 
 def add_train(models):
     """`train translate`."""
     parser = models.add_parser("translate", help="an encoder-decoder Transformer")
-    parser.add_argument("--data", nargs="+", default=["phrasebook"], metavar="DATA", help=_PAIRS)
-    parser.add_argument("--valid", nargs="+", metavar="FILE", help="pairs to be judged by (default: one in fifty of the data)")
+    parser.add_argument("--data", nargs="+", default=["phrasebook"], metavar="DATA", help=KNOWN_CORPORA)
+    parser.add_argument("--valid", nargs="+", metavar="FILE", help="validation pairs (default: one in fifty of the data)")
     parser.add_argument("--reverse", action="store_true", help="translate from the second language into the first")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, help="go through the data so many times (default for files: 10)")
-    length.add_argument("--steps", type=int, help="train for so many steps")
-    length.add_argument("--minutes", type=float, help="train for so long (default: phrasebook 3, dates 1, french 0.2)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="default: one for each core")
-    parser.add_argument("--out", type=Path, required=True, help="folder for model and vocabularies")
-    parser.add_argument("--resume", action="store_true", help="go on with the model in the folder")
+    default = ", ".join(f"{name} {corpus.minutes}" for name, corpus in CORPORA.items())
+    epochs = f"go through the training pairs this many times (default for files: {FILE_EPOCHS})"
+    add_length(parser, minutes=f"default: {default}", epochs=epochs)
+    add_run(parser)
+    add_folder(parser, out="folder for model and vocabularies")
     words = parser.add_argument_group("words")
-    words.add_argument("--min-count", type=int, help="rarer words become <unk> (default: files of words 2, all else 1)")
-    words.add_argument("--bpe", type=int, dest="pieces", metavar="N", help="N pieces of words (BPE) in place of words")
+    words.add_argument("--min-count", type=int, help="rarer tokens become <unk> (default: files of words 2, all else 1)")
+    words.add_argument("--bpe", type=int, dest="pieces", metavar="N", help="a vocabulary of N subwords (BPE) in place of words")
     words.add_argument("--source-vectors", type=Path, metavar="FILE", help="word vectors (word2vec, GloVe) to start from")
     words.add_argument("--target-vectors", type=Path, metavar="FILE", help="the same for the other language")
     words.add_argument("--freeze", action="store_true", help="do not train on the words that have such vectors")
     model = parser.add_argument_group("model and training; the defaults fit the data")
     for name in ("d-model", "encoder-layers", "decoder-layers", "heads", "d-ff", "tokens"):
-        model.add_argument(f"--{name}", type=int, help="words in a batch" if name == "tokens" else None)
+        model.add_argument(f"--{name}", type=int, help="tokens in a batch" if name == "tokens" else None)
     model.add_argument("--dropout", type=float)
     model.add_argument("--post-norm", dest="norm_first", action="store_false", default=None, help="as in the paper")
     model.add_argument("--label-smoothing", type=float)
@@ -42,30 +40,27 @@ def _train_translate(
 ):
     from tqdm import tqdm
 
-    from tinymae.tasks.train_translator import settings_for, train_translator
+    from tinymae.tasks.train_translator import train_translator, translator_settings
     from tinymae.tasks.translate import Translator
     from tinymae.text.corpus import load_corpus
 
     corpus = load_corpus(data, seed, valid)
     corpus = corpus.reversed() if reverse else corpus
-    print(f"{len(corpus.train)} sentence pairs to learn from, {len(corpus.held_out)} held out")
+    print(f"{len(corpus.train)} sentence pairs to train on, {len(corpus.held_out)} in the validation set")
     if epochs is None and steps is None and minutes is None:
-        minutes = {"phrasebook": 3, "dates": 1, "french": 0.2}.get(data[0])
-        epochs = None if minutes else 10
-    settings = settings_for(corpus)
-    given = {name: value for name, value in options.items() if value is not None}
-    config = settings.config | {name: given.pop(name) for name in list(given) if name not in settings._fields}
+        minutes = CORPORA[data[0]].minutes if data[0] in CORPORA else None
+        epochs = None if minutes else FILE_EPOCHS
     vectors = {side: path for side, path in (("source", source_vectors), ("target", target_vectors)) if path}
     run = train_translator(
-        corpus, out, settings._replace(config=config, **given), steps, minutes, epochs, seed, threads, resume, vectors, freeze,
-        say=tqdm.write,
+        corpus, out, with_options(translator_settings(corpus), options), steps=steps, minutes=minutes, epochs=epochs, seed=seed,
+        threads=threads, resume=resume, vectors=vectors, freeze=freeze, say=tqdm.write,
     )
     sources, references = zip(*corpus.held_out, strict=True)
     translator = Translator.load(out)
     exact = sum(map(translator.exact, translator.translate(sources), references)) / len(references)
-    print(f"{run.step} steps, {run.seconds:.0f} s; exact match on {len(references)} held-out pairs: {exact:.2%}")
+    print(f"{run.step} steps, {run.seconds:.0f} s; exact match on {len(references)} validation pairs: {exact:.2%}")
     if run.interrupted:
-        print("interrupted; the same command with --resume goes on from here")
+        print(RESUME)
     print(out)
     return 0
 
@@ -78,8 +73,8 @@ def add_translate(commands):
     which.add_argument("--model", type=Path, help="folder that train translate wrote to")
     which.add_argument("--weights", type=Path, metavar="FOLDER", help="a Marian translator in Hugging Face's format")
     use.add_argument("--tokens", action="store_true", help="with --weights: TEXT and answer are ids; needs no tokenizer")
-    use.add_argument("--beam", type=int, default=1, help="beginnings to keep; 1 is greedy (default)")
-    use.add_argument("--attention", type=Path, metavar="FILE.png", help="draw where each word looked (one TEXT)")
+    use.add_argument("--beam", type=int, default=1, help="hypotheses to keep; 1 is greedy (default)")
+    use.add_argument("--attention", type=Path, metavar="FILE.png", help="draw what each token attended to (one TEXT)")
     use.add_argument("--layer", type=int, help="of the decoder, from 0, for --attention (default: the mean over all layers)")
     use.set_defaults(command=_translate)
 
@@ -137,8 +132,8 @@ def _draw_attention(translator, text, beam, path, layer):
         raise ValueError(f"--layer {layer}: the decoder has the layers 0 to {len(weights) - 1}")
     where = f"mean over the {len(weights)} layers of the decoder" if layer is None else f"layer {layer} of the decoder"
     caption = (
-        f"How to read it: each map is one head ({where}), each row one word of the translation: how it spread its attention "
-        "over the source as it was said. The colours run from 0 to 1, the same for all heads."
+        f"How to read it: each map is one head ({where}), each row one token of the translation: how it spread its attention "
+        "over the source as it was generated. The colours run from 0 to 1, the same for all heads."
     )
     weights = weights.mean(axis=0) if layer is None else weights[layer]
     print(plot.save(plot.attention(weights, words, sources, caption=caption), path), file=sys.stderr)
@@ -165,19 +160,20 @@ def add_evaluate(models):
     """`evaluate translate`."""
     judge = models.add_parser("translate", help="BLEU, exact match and perplexity of translations")
     judge.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
-    judge.add_argument("--data", nargs="+", required=True, metavar="DATA", help=f"{_PAIRS}; by name: its held-out pairs")
+    judge.add_argument("--data", nargs="+", required=True,
+                       metavar="DATA", help=f"{KNOWN_CORPORA}; by name: its validation set")
     judge.add_argument("--reverse", action="store_true", help="from the second language into the first")
-    judge.add_argument("--beam", type=int, default=1, help="beginnings to keep; 1 is greedy (default)")
+    judge.add_argument("--beam", type=int, default=1, help="hypotheses to keep; 1 is greedy (default)")
     judge.set_defaults(command=_evaluate_translate)
 
 
 def _evaluate_translate(model, data, reverse, beam):
-    from tinymae.tasks.translate import Translator, evaluate
-    from tinymae.text.corpus import NAMES, load_corpus, read_pairs
+    from tinymae.tasks.translate import Translator, evaluate_translator
+    from tinymae.text.corpus import load_corpus, read_pairs
 
     translator = Translator.load(model)
-    pairs = load_corpus(data, translator.seed).held_out if data[0] in NAMES else read_pairs(data)
+    pairs = load_corpus(data, translator.seed).held_out if data[0] in CORPORA else read_pairs(data)
     pairs = [(target, source) for source, target in pairs] if reverse else pairs
-    for name, value in evaluate(translator, pairs, beam).items():
+    for name, value in evaluate_translator(translator, pairs, beam).items():
         print(f"{name:12}{value if isinstance(value, str) else format(value, '.4f')}")
     return 0

@@ -2,32 +2,27 @@
 import argparse
 from pathlib import Path
 
-from tinymae.images.sources import KNOWN_LABELLED as _LABELLED
-from tinymae.images.sources import SOURCES, Source, find_source
+from tinymae.cli.options import RESUME, add_folder, add_length, add_run, given, with_options
+from tinymae.images.sources import KNOWN_LABELLED, SOURCES, Source, find_source
 
 
 def add_train(models):
     """`train vit`."""
-    parser = models.add_parser("vit", help="a Vision Transformer that names pictures")
-    parser.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth is kept apart")
+    parser = models.add_parser("vit", help="a Vision Transformer that classifies images")
+    parser.add_argument("--data", required=True, help=f"{KNOWN_LABELLED}; the last fifth is the validation set")
     parser.add_argument("--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune this encoder")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, help="go through the pictures so many times")
-    length.add_argument("--steps", type=int, help="train for so many steps")
     default = f"default: {Source.vit_minutes}, digits {SOURCES['digits'].vit_minutes}"
-    length.add_argument("--minutes", type=float, help=f"train for so long ({default})")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="default: one for each core")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model, vit.npz")
-    parser.add_argument("--resume", action="store_true", help="go on with the model in the folder")
+    add_length(parser, minutes=default, epochs="go through the training images this many times")
+    add_run(parser)
+    add_folder(parser, out="folder for the model, vit.npz")
     model = parser.add_argument_group("model and training; the defaults fit the data")
     for name in ("img-size", "patch-size", "embed-dim", "depth", "num-heads", "batch", "shift"):
-        model.add_argument(f"--{name}", type=int, help="pixels by which pictures are moved" if name == "shift" else None)
+        model.add_argument(f"--{name}", type=int, help="pixels by which images are moved" if name == "shift" else None)
     model.add_argument("--pool", choices=("token", "mean"), help="class token, or mean of the patches")
     model.add_argument("--positions", dest="position_encoding", choices=("learned", "fixed"))
     for name in ("dropout", "lr", "weight-decay", "label-smoothing", "mixup", "layer-decay"):
         model.add_argument(f"--{name}", type=float)
-    model.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror pictures (default: colour ones)")
+    model.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror images (default: colour ones)")
     parser.set_defaults(command=_train_vit)
 
 
@@ -35,23 +30,23 @@ def _train_vit(data, from_folder, epochs, steps, minutes, seed, threads, out, re
     from tqdm import tqdm
 
     from tinymae.images.labelled import load_labelled
-    from tinymae.tasks.classify import evaluate, settings_for, train_vit
+    from tinymae.tasks.classify import classifier_settings, evaluate_classifier, train_vit
 
     labelled = load_labelled(data)
     if epochs is None and steps is None and minutes is None:
         minutes = find_source(data).vit_minutes
     settings = None                                             # a resumed run goes on with its own
-    given = {name: value for name, value in options.items() if value is not None}
-    if given or not resume:
-        settings = settings_for(labelled, from_folder is not None)
-        config = settings.config | {name: given.pop(name) for name in list(given) if name not in settings._fields}
-        settings = settings._replace(config=config, **given)
-    run = train_vit(labelled, out, settings, steps, minutes, epochs, from_folder, seed, threads, resume, say=tqdm.write)
-    result = evaluate(out, labelled, threads=threads)
-    right, count = result["accuracy"], result["pictures"]
-    print(f"{run.step} steps, {run.seconds:.0f} s; right on {right:.2%} of {count} pictures kept apart")
+    if given(options) or not resume:
+        settings = with_options(classifier_settings(labelled, from_folder is not None), options)
+    run = train_vit(
+        labelled, out, settings, steps=steps, minutes=minutes, epochs=epochs, from_folder=from_folder, seed=seed,
+        threads=threads, resume=resume, say=tqdm.write,
+    )
+    result = evaluate_classifier(out, labelled, threads=threads)
+    accuracy, count = result["accuracy"], result["pictures"]
+    print(f"{run.step} steps, {run.seconds:.0f} s; accuracy {accuracy:.2%} on {count} validation images")
     if run.interrupted:
-        print("interrupted; the same command with --resume goes on from here")
+        print(RESUME)
     print(out / "vit.npz")
     return 0
 
@@ -60,23 +55,23 @@ def add_evaluate(models):
     """`evaluate vit`."""
     judge = models.add_parser("vit", help="accuracy and confusions of a classifier")
     judge.add_argument("--model", type=Path, required=True, help="folder that train vit wrote to")
-    judge.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth of it is looked at")
-    judge.add_argument("--whole", action="store_true", help="all of the data, of which nothing was trained on")
-    judge.add_argument("--rollout", type=Path, metavar="FILE.png", help="draw what the model looks at in six pictures")
+    judge.add_argument("--data", required=True, help=f"{KNOWN_LABELLED}; the last fifth of it is evaluated")
+    judge.add_argument("--whole", action="store_true", help="all of the data, if none of it was trained on")
+    judge.add_argument("--rollout", type=Path, metavar="FILE.png", help="draw what the model attends to in six images")
     judge.set_defaults(command=_evaluate_vit)
 
 
 def _evaluate_vit(model, data, whole, rollout):
     from tinymae.images.labelled import load_labelled
-    from tinymae.tasks.classify import evaluate
+    from tinymae.tasks.classify import evaluate_classifier
 
     labelled = load_labelled(data)
-    result = evaluate(model, labelled, whole)
+    result = evaluate_classifier(model, labelled, whole=whole)
     names, confusion = result["names"], result["confusion"]
-    print(f"right on {result['accuracy']:.2%} of {result['pictures']} pictures")
+    print(f"accuracy {result['accuracy']:.2%} on {result['pictures']} images")
     if len(names) <= 20:
         wide = max(5, *(len(name) + 1 for name in names))
-        print("\ntrue class down, the model's answer across")
+        print("\ntrue class down, predicted class across")
         print(" " * wide + "".join(f"{name:>{wide}}" for name in names))
         for name, row in zip(names, confusion, strict=True):
             print(f"{name:>{wide}}" + "".join(f"{count:{wide}}" for count in row))
@@ -100,8 +95,8 @@ def _draw_rollout(model, labelled, path):
     if config.pool == "mean":
         seen = rollout[:, 1:, 1:].mean(axis=1)
         caption = (
-            "How to read it: the brighter a patch, the more of it reaches the mean of all patches, from which this model names "
-            "the picture, through all layers together. Each picture has its own scale, from 0 (dark) to its brightest patch."
+            "How to read it: the brighter a patch, the more of it reaches the mean of all patches, from which this model "
+            "predicts the class, through all layers together. Each image has its own scale, from 0 to its brightest patch."
         )
     print(plot.save(plot.rollout_over_pictures(pictures, seen, config.grid, caption=caption), path))
 
@@ -110,8 +105,8 @@ def add_probe(commands):
     """`probe`."""
     probe = commands.add_parser("probe", help="what an encoder has learned: simple classifiers on its frozen features")
     probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT, or a published one")
-    probe.add_argument("--data", required=True, help=f"{_LABELLED}; the last fifth is for testing")
-    probe.add_argument("--per-class", type=int, metavar="N", help="learn from N labels a class, drawn ten times (default: all)")
+    probe.add_argument("--data", required=True, help=f"{KNOWN_LABELLED}; the last fifth is for testing")
+    probe.add_argument("--per-class", type=int, metavar="N", help="train on N labels a class, drawn ten times (default: all)")
     probe.set_defaults(command=_probe)
 
 
@@ -119,8 +114,8 @@ def _probe(model, data, per_class):
     from tinymae.images.labelled import load_labelled
     from tinymae.tasks.probe import probe
 
-    report = probe(model, load_labelled(data), per_class)
-    print(f"accuracy on {report['test']} pictures kept apart, learned from {report['train']} labels")
+    report = probe(model, load_labelled(data), per_class=per_class)
+    print(f"accuracy on {report['test']} test images, trained on {report['train']} labels")
     print(f"{'':26}{'encoder features':>20}{'raw pixels':>20}")
     for key, label in (("linear", "logistic regression"), ("knn", "nearest neighbours")):
         cells = [f"{report[view][key]:.2%} +- {report['deviations'][view][key]:.2%}" for view in ("features", "pixels")]

@@ -1,4 +1,4 @@
-"""Is a backward right? Compared with finite differences of its forward: for the functions of tinymae and for yours."""
+"""Compare a backward pass with finite differences of its forward pass: for the functions of tinymae and for yours."""
 from tinymae.gradcheck.check import Row, format_rows, gradcheck
 
 __all__ = (

@@ -1,15 +1,16 @@
 """Every gradient of this package, as cases for `gradcheck`: one or more for each op, block and model.
 
-The sizes differ pairwise (a wrong axis cannot hide), gamma is not 1 and beta not 0 (a wrong place for gamma cannot hide),
-masks and dropout are on, ids repeat, some inputs are not contiguous. Arguments are differentiated, options are constants.
+The sizes differ pairwise (which reveals a wrong axis), gamma is not 1 and beta not 0 (which reveals a gamma in the wrong
+position), masks and dropout are on, ids repeat, some inputs are not contiguous. Arguments are differentiated, options are
+constants.
 """
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tinymae import blocks, init, tree
-from tinymae.gradcheck.check import gradcheck
+from tinymae.gradcheck.check import Row, gradcheck
 from tinymae.models import mae, patch_encoder, transformer, vit
 from tinymae.ops import (
     activation,
@@ -29,34 +30,26 @@ B, TQ, TK, D, H, F, V = 2, 3, 5, 12, 4, 7, 11
 DK, DV = 2, 6                       # of one head: neither is D / H = 3, and they differ
 
 
-class Check(NamedTuple):
-    """One pair of functions and what to call it with."""
+@dataclass(frozen=True, eq=False)
+class Check:
+    """One pair of functions, and the arguments to call it with."""
 
     name: str
-    function: object                # the forward of the package that this is about
-    forward: object
-    backward: object
+    function: Callable              # the forward of the package that is checked
+    forward: Callable
+    backward: Callable
     args: tuple
     options: dict
-    samples: int = None             # numbers to look at in each tensor; None for all
+    samples: int | None = None      # elements to measure in each tensor; None for all
 
 
-def checks(seed=0):
-    """All the cases.
-
-    Parameters
-    ----------
-    seed : int, for every array in them
-
-    Returns
-    -------
-    list of Check, arrays in float64
-    """
+def checks(seed: int = 0) -> list[Check]:
+    """All the cases, with float64 arrays drawn from the seed."""
     rng = np.random.default_rng(seed)
     return [*_op_checks(rng), *_block_checks(rng), *_model_checks(rng), *_transformer_checks(rng), *_vit_checks(rng)]
 
 
-def run_checks(seed=0):
+def run_checks(seed: int = 0) -> Iterator[tuple[Check, list[Row]]]:
     """Yield (Check, rows of `gradcheck`) for every case."""
     for check in checks(seed):
         yield check, gradcheck(
@@ -128,7 +121,7 @@ def _op_checks(rng):
     ]
 
 
-def perturbed(params, rng):
+def perturbed(params: dict, rng: np.random.Generator) -> dict:
     """The tree with noise on every leaf, so that no gamma is 1 and no bias 0."""
     return tree.map(lambda leaf: leaf + 0.3 * rng.normal(size=leaf.shape), params)
 
@@ -221,21 +214,23 @@ def _model_checks(rng):
     cut, _ = patches.patchify_forward(images, 4)
     return [
         Check(
-            "vit_encoder, all patches, learned positions", patch_encoder.vit_encoder_forward, _vit_forward,
-            patch_encoder.vit_encoder_backward, (cut, params["encoder"], positions), {"heads": 3}, 20,
+            "vit_encoder, all patches, learned positions", patch_encoder.vit_encoder_forward,
+            patch_encoder.vit_encoder_forward, patch_encoder.vit_encoder_backward,
+            (cut, params["encoder"], positions), {"heads": 3}, 20,
         ),
         Check(
-            "vit_encoder, visible patches", patch_encoder.vit_encoder_forward, _vit_forward, patch_encoder.vit_encoder_backward,
+            "vit_encoder, visible patches", patch_encoder.vit_encoder_forward,
+            patch_encoder.vit_encoder_forward, patch_encoder.vit_encoder_backward,
             (cut, params["encoder"], positions), {"heads": 3, "ids_keep": ids_keep}, 20,
         ),
         Check(
-            "vit_encoder, dropout", patch_encoder.vit_encoder_forward, _vit_forward, patch_encoder.vit_encoder_backward,
+            "vit_encoder, dropout", patch_encoder.vit_encoder_forward,
+            patch_encoder.vit_encoder_forward, patch_encoder.vit_encoder_backward,
             (cut, params["encoder"], positions), {"heads": 3, "dropout": 0.2, "rng": 6}, 20,
         ),
         Check(
-            "mae_decoder", mae.mae_decoder_forward,
-            lambda latent, p, ids_restore, **options: mae.mae_decoder_forward(latent, ids_restore, p, **options),
-            mae.mae_decoder_backward, (latent, params["decoder"]),
+            "mae_decoder", mae.mae_decoder_forward, mae.mae_decoder_forward, mae.mae_decoder_backward,
+            (latent, params["decoder"]),
             {"ids_restore": ids_restore, "heads": 2, "positions": decoder_positions}, 20,
         ),
         *(Check(
@@ -244,10 +239,6 @@ def _model_checks(rng):
             (params,), {"images": images, "config": c, "noise": noise}, 10,
         ) for name, c in (("plain pixels", config), ("normalised pixels", normalised))),
     ]
-
-
-def _vit_forward(patches, p, positions, **options):
-    return patch_encoder.vit_encoder_forward(patches, p, positions=positions, **options)
 
 
 def _transformer_checks(rng):

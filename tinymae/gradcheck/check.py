@@ -1,4 +1,4 @@
-"""Is a backward pass the derivative of its forward pass?  Ask the forward pass.
+"""Is a backward pass the derivative of its forward pass?  The forward pass itself can tell.
 
     y, cache = forward(*args, **options)
     grads    = backward(dy, cache)              one gradient per differentiable argument, in the same order
@@ -7,25 +7,27 @@ For one number x_i of one argument, and for L = <dy, y> with a random dy,
 
     (1)  numeric  = (L(x_i + h) - L(x_i - h)) / 2h         two forward passes, no backward
     (2)  analytic = what backward returns for x_i
-    (3)  error    = |analytic - numeric| / max(|analytic|, |numeric|)      where |analytic - numeric| > noise
-    (4)  noise    = 10 eps |L| / h                         what rounding alone does to (1); eps = 2.2e-16, and |L| is
-                                                           the norm of dy * y, which no lucky signs make small
+    (3)  error    = |analytic - numeric| / max(|analytic|, |numeric|)      if |analytic - numeric| > noise
+    (4)  noise    = 10 eps |L| / h                         the error of (1) by rounding alone; eps = 2.2e-16, and |L| is
+                                                           the norm of dy * y, in which no signs cancel
 
 dy is random because dy = 1 hides bugs: the gradient of sum(softmax(x)) is 0, so a softmax backward that is 1000 times
 too large passes that test.  Choose random arguments for the same reason (a gamma that is not 1, a beta that is not 0),
 sizes that all differ, masks on, dropout on.
 
-Why h = 1e-5: (1) is off by about h*h/6 third derivatives (1e-11) and by eps / h of rounding (1e-11); the two meet near
-eps ** (1/3).  Why tolerance = 1e-6: (1) is good to 1e-8 where the gradient is not tiny, and the smallest real mistake we
-know, a layer normalisation whose backward forgets eps = 1e-5, is an error of 1e-5.  An element that misses the tolerance
-is measured again with four steps; the two neighbouring steps that agree best with each other decide.  They never look
-at the analytic gradient, so this settles kinks (ReLU) and curvature, and saves no wrong backward.
+Why h = 1e-5: (1) has an error of about h*h/6 third derivatives (1e-11) and of eps / h by rounding (1e-11); the two are equal
+near eps ** (1/3).  Why tolerance = 1e-6: (1) is accurate to 1e-8 if the gradient is not tiny, and the smallest real mistake we
+know, a layer normalisation whose backward forgets eps = 1e-5, is an error of 1e-5.  An element that misses the tolerance is
+measured again with four steps; the two neighbouring steps that agree best with each other decide.  They do not use the
+analytic gradient, so this settles kinks (ReLU) and curvature, and never passes a wrong backward.
 
 What a gradient check cannot see: it compares backward with forward only.  A wrong forward with the right derivative of
-itself passes.  Forward passes need other witnesses: reference numbers, slow loops, invariants.
+itself passes.  Forward passes need other evidence: reference numbers, slow loops, invariants.
 """
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -39,9 +41,9 @@ from tinymae.gradcheck.pair import Pair, arrays_of, differentiable, float_parts,
 class Row:
     """The verdict on one tensor.
 
-    tensor is the argument's name and the path in its tree (`p.q.w`); `y`, `dy`, `cache.0`, `backward` name what is not a
-    gradient.  worst is the index of the worst element; analytic, numeric and error are its numbers (nan, nan, inf where
-    there is none).  diagnosis is '' when ok.
+    tensor is the argument's name and the path in its tree (`p.q.w`), or `y`, `dy`, `cache.0`, `backward` for what is not a
+    gradient.  worst is the index of the worst element; analytic, numeric and error are its numbers (nan, nan, inf if there is
+    none).  diagnosis is '' if ok.
     """
 
     tensor: str
@@ -53,64 +55,67 @@ class Row:
     diagnosis: str
 
 
-def gradcheck(forward, backward, *args, seed=0, h=1e-5, tolerance=1e-6, samples=None, **options):
+def gradcheck(
+    forward: Callable, backward: Callable, *args: object,
+    seed: int = 0, h: float = 1e-5, tolerance: float = 1e-6, samples: int | None = None, **options: object,
+) -> list[Row]:
     """Compare a hand-written backward with central differences of its forward.
 
     Parameters
     ----------
-    forward : callable, y, cache = forward(*args, **options)
+    forward : y, cache = forward(*args, **options)
         y is a float, an array, or a tuple of them
-    backward : callable, gradients = backward(dy, cache)
-        a tuple, or the lone gradient.  dy is like y: a float for a float, a tuple for a tuple; None stands in it for an
-        output that is not floating
+    backward : gradients = backward(dy, cache)
+        a tuple, or the only gradient.  dy is like y: a float for a float, a tuple for a tuple, with None for an output that
+        is not floating
     *args : the arguments of forward
-        float64 arrays, and dicts and lists that hold them, are differentiated.  All else is constant: integer and bool
-        arrays, numbers, strings, callables, tuples, None.  For a constant backward returns nothing, or None.
-    seed : int, for dy and the sampled elements
-    h : float, the step of the differences, times max(1, |x_i|)
-    tolerance : float, the largest relative error that passes
-    samples : int or None
-        check that many random elements of each tensor (None: all), and the derivative along one random direction, which
-        covers the rest; for whole models
+        float64 arrays, and dicts and lists that hold them, are differentiated.  Everything else is constant: integer and bool
+        arrays, numbers, strings, callables, tuples, None.  For a constant, backward returns nothing, or None.
+    seed : for dy and the sampled elements
+    h : the step of the differences, times max(1, |x_i|)
+    tolerance : the largest relative error that passes
+    samples : for whole models
+        check this number of random elements of each tensor (None: all), and the derivative along one random direction, which
+        covers the rest
     **options : passed to forward, never differentiated
-        So a float array that is a constant for backward (a target) is given by keyword.  `rng` is an int here: forward
-        gets a fresh np.random.default_rng(rng) in every call, so that dropout always draws the same mask.
+        So give a float array that is a constant for backward (a target) by keyword.  `rng` is an int here: forward gets a
+        fresh np.random.default_rng(rng) in every call, so that dropout always draws the same mask.
 
     Returns
     -------
-    rows : list of Row
-        one per differentiable array, in order, and one for anything else that is wrong.  The pair is right when
-        all(row.ok for row in rows).  A tensor that drowns in noise is not ok either: nobody can tell.  A forbidden
-        write and a bad y are reported alone: they void the rest.
+    rows : one per differentiable array, in order, and one for anything else that is wrong
+        The pair is right if all(row.ok for row in rows).  A tensor that is hidden by noise is not ok either: it cannot be
+        judged.  A forbidden write and a bad y are reported alone: they make the rest meaningless.
 
     Raises
     ------
     TypeError
-        for float32 arguments, an rng that is a Generator, or a forward that does not return (y, cache)
+        if an argument is float32, rng is a Generator, or forward does not return (y, cache)
     ValueError
-        when no positional argument is a float64 array, or samples < 1
+        if no positional argument is a float64 array, or if h, tolerance or samples is not positive
 
     Notes
     -----
     The arguments are copied.  Forward sees them read-only, backward gets dy and the cache read-only.
 
-    Differs: torch.autograd.gradcheck compares the whole Jacobian; here one random dy stands for all its rows.
+    Differs: torch.autograd.gradcheck compares the whole Jacobian; here one random dy represents all its rows.
     """
     inputs = _named(forward, args, options)
-    _demand(inputs, len(args), samples)
+    _demand(inputs, len(args), h, tolerance, samples)
+    functions, point = (forward, backward, inputs), {"positional": len(args), "seed": seed}
     try:
-        return _check(Pair(forward, backward, inputs, len(args), seed), h, tolerance, samples)
+        return _check(Pair(*functions, **point), h, tolerance, samples)
     except ValueError as error:
         if "read-only" not in str(error):
             raise
-        guilty = _find_write(forward, backward, inputs, len(args), seed)
-        if guilty is None:                      # an array that was read-only before it came here
+        guilty = _find_write(*functions, **point)
+        if guilty is None:                      # an array that was read-only before the check
             raise
         return [_refusal(guilty[1], "{} writes into {}: a function writes in place only into arrays that it made in this "
                                     "call; write a = a * b instead of a *= b, or copy first".format(*guilty))]
 
 
-def format_rows(title, rows):
+def format_rows(title: str, rows: list[Row]) -> str:
     """The rows as an aligned table: tensor, worst index, both numbers there, relative error, verdict, diagnosis."""
     lines = [(title, "worst", "analytic", "numeric", "error", "", "")]
     for row in rows:
@@ -124,10 +129,10 @@ def format_rows(title, rows):
 
 
 def _named(forward, args, options):
-    """{name: value} of all arguments: the positional ones first, by the names in forward's signature."""
+    """{name: value} of all arguments: first the positional ones, under the names in forward's signature."""
     try:
         parameters = inspect.signature(forward).parameters.values()
-    except ValueError:                                          # some builtins have none
+    except ValueError:                                          # some builtins have no signature
         parameters = ()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:len(args)]
     names += [f"arg{i}" for i in range(len(names), len(args))]
@@ -136,14 +141,16 @@ def _named(forward, args, options):
     return dict(zip(names, args, strict=True)) | options
 
 
-def _demand(inputs, positional, samples):
+def _demand(inputs, positional, h, tolerance, samples):
+    if not h > 0 or not tolerance > 0:
+        raise ValueError(f"h is {h} and tolerance is {tolerance}, expected small positive numbers such as 1e-5 and 1e-6")
     for path, leaf in leaves_of(inputs):
         if isinstance(leaf, np.random.Generator):
             raise TypeError(f"{path} is a Generator, expected an int seed: forward runs many times and has to draw the "
-                            f"same numbers every time; pass rng=0 and forward gets a fresh default_rng(0) in each call")
+                            f"same numbers every time; pass rng=0, and forward gets a fresh default_rng(0) in each call")
         if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fc" and leaf.dtype != np.float64:
             raise TypeError(f"{path} is {leaf.dtype}, a gradient check needs float64: float32 keeps 7 digits, and the "
-                            f"difference over a step of 1e-5 drowns in its rounding; pass {path}.astype(np.float64)")
+                            f"difference over a step of 1e-5 is hidden by rounding; pass {path}.astype(np.float64)")
     if not differentiable(inputs, positional):
         raise ValueError(f"nothing to differentiate: among {list(inputs)} no positional argument is a float64 array, or "
                          f"a dict or list with one; keyword arguments are constants")
@@ -156,9 +163,9 @@ def _check(pair, h, tolerance, samples):
         return [_refusal("y", problem)]
     gradients = pair.backward(pair.forward()[1])
     rng = np.random.default_rng([pair.seed, 1])
-    measured = {path: measure(pair, path, h, FILL if gradient.shape != pair.leaves[path].shape else samples, rng)
+    measured = {path: measure(pair, path, h=h, samples=FILL if gradient.shape != pair.leaves[path].shape else samples, rng=rng)
                 for path, gradient in gradients.items() if not isinstance(gradient, str)}
-    judged = {path: judge(pair, path, gradients[path], numeric, slack, h, tolerance, rng)
+    judged = {path: judge(pair, path, gradients[path], numeric, slack, h=h, tolerance=tolerance, rng=rng)
               for path, (numeric, slack) in measured.items() if gradients[path].shape == numeric.shape}
     largest = max(largest_element(array) for array in [*pair.weights, *(numeric for numeric, _ in measured.values())])
 
@@ -173,19 +180,18 @@ def _check(pair, h, tolerance, samples):
             worst, error = judged[path]
             numeric, slack = measured[path]
             if error > tolerance:
-                why = kink(pair, path, worst, gradient[worst], h) or _explain(pair, path, gradients, measured, h, rng)
+                why = kink(pair, path, worst, gradient[worst], h=h) or _explain(pair, path, gradients, measured, h, rng)
             else:
-                why = hidden_by_noise(gradient, numeric, slack, largest, tolerance)
+                why = hidden_by_noise(gradient, numeric, slack, largest=largest, tolerance=tolerance)
             here = (float(gradient[worst]), float(numeric[worst])) if gradient.size else (np.nan, np.nan)
             rows.append(Row(path, worst, *here, error, not why, why))
-    # pair.cache comes from the very first forward.  Its backward runs last, after a forward in which everything was
-    # different: a backward that secretly reads what a later forward left behind, or adds to what an earlier backward left,
-    # now returns something else.
+    # pair.cache comes from the first forward.  Its backward runs last, after a forward with different numbers: a backward
+    # that reads what a later forward left behind, or adds to what an earlier backward left, now returns another gradient.
     pair.forward_elsewhere(h)
     late = pair.backward(pair.cache)
     if any(not _equal(gradient, late.get(path)) for path, gradient in gradients.items()):
         rows.append(_refusal("backward", "the same arguments gave another gradient later: something outlives the call; "
-                                         "read all that backward needs from its cache, and add to no stored gradient"))
+                                         "backward must read only its cache, and add to no stored gradient"))
     return rows
 
 
@@ -194,7 +200,7 @@ def _output_problem(pair):
         if part.dtype != np.float64:
             return f"y is {part.dtype} for float64 arguments: which line of forward casts it?"
         if not np.isfinite(part).all():
-            return f"y holds {part[~np.isfinite(part)][0]}: forward itself fails at this point"
+            return f"y contains {part[~np.isfinite(part)][0]}: forward itself fails at this point"
     again = float_parts(pair.forward()[0])
     if len(again) != len(pair.y) or any(not _equal(a, b) for a, b in zip(again, pair.y, strict=True)):
         return ("not deterministic: two calls of forward with the same arguments differ; pass rng=0 if it draws random "
@@ -211,14 +217,14 @@ def _explain(pair, path, gradients, measured, h, rng):
 
     def elsewhere(changes):
         altered = rebuild(lambda where, leaf: changes.get(where, leaf), pair.inputs)
-        other = Pair(*pair.functions, altered, pair.positional, pair.seed)
+        other = Pair(*pair.functions, altered, positional=pair.positional, seed=pair.seed)
         return other, other.backward(other.cache)[path]
 
     def passes(changes):
         try:
             other, gradient = elsewhere(changes)
             return _agrees(other, path, gradient, h, rng)
-        except Exception:           # the functions owe us nothing for arguments that nobody gave them
+        except Exception:           # functions of the user, with arguments that the user did not give: anything may be raised
             return False
 
     def lost(changes):
@@ -244,34 +250,35 @@ def _agrees(pair, path, analytic, h, rng):
     for _ in range(3):
         v = rng.standard_normal(analytic.shape)
         slope, noise = pair.slope(path, ..., v, h)
-        if relative_errors(np.vdot(analytic, v), slope, noise, MATCH, joint_norm([analytic * v])) > MATCH:
+        scale = joint_norm([analytic * v])
+        if relative_errors(np.vdot(analytic, v), slope, noise, tolerance=MATCH, scale=scale) > MATCH:
             return False
         seen = seen or abs(slope) > 100 * noise
     return seen
 
 
-def _find_write(forward, backward, inputs, positional, seed):
+def _find_write(forward, backward, inputs, **point):
     """(function, array) of the first forbidden write, or None: one array at a time is frozen."""
-    point = forward, backward, inputs, positional, seed
-    if _writes(Pair, *point, ""):              # not for our freezing: the array was read-only before
+    pair = partial(Pair, forward, backward, inputs, **point)
+    if _writes(pair, freeze=""):                # not because of the freezing: the array was read-only before
         return None
     for path, _ in arrays_of(inputs):
-        if _writes(Pair, *point, path):
+        if _writes(pair, freeze=path):
             return "forward", path
-    loose = Pair(*point, freeze="")
+    loose = pair(freeze="")
     candidates = arrays_of(inputs) + arrays_of({"dy": loose.dy, "cache": loose.cache})
     if _writes(loose.backward, loose.cache):
         return None
     for path, _ in candidates:
-        pair = Pair(*point, freeze=path)
-        if _writes(pair.backward, pair.cache):
+        frozen = pair(freeze=path)
+        if _writes(frozen.backward, frozen.cache):
             return "backward", path
     return None
 
 
-def _writes(function, *args):
+def _writes(function, *args, **options):
     try:
-        function(*args)
+        function(*args, **options)
     except ValueError as error:
         if "read-only" not in str(error):
             raise
@@ -284,7 +291,7 @@ def _refusal(tensor, diagnosis):
 
 
 def _equal(a, b):
-    """The same up to the last digits, which threads may change."""
+    """Equal up to the last digits, which threads may change."""
     if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
         return type(a) is type(b)           # messages
     return a.shape == b.shape and bool(np.all(np.abs(a - b) <= 1e-10 * max(largest_element(a), largest_element(b))))

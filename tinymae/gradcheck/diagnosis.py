@@ -1,29 +1,31 @@
 """What does a wrong gradient look like?
 
-A wrong backward usually leaves a fingerprint: it is off by one factor, or transposed, or one summand short, or right
-again when gamma is 1 or dropout is off.  Each hypothesis below is a function of the evidence (a Case) that returns one
-sentence, or '' when it does not fit.  `diagnose` returns the first that fits; they are ordered from exact arithmetic
-(the numbers agree to five digits once the mistake is undone) to circumstance (it passes when something is switched off).
+A wrong backward usually leaves a fingerprint: it is wrong by one factor, or transposed, or one summand is missing, or it is
+right if gamma is 1 or dropout is off.  Each of the `hypotheses` is a function of the evidence (a Case) that returns one
+sentence, or '' if it does not fit.  `diagnose` returns the first sentence.  They are ordered from exact arithmetic (the numbers
+agree to five digits once the mistake is undone) to circumstance (the check passes if something is switched off).
 
-A sentence names its evidence.  The evidence is certain; the cause it suggests is a guess, the likeliest we know.
+A sentence names its evidence.  The evidence is certain; the cause that it suggests is a guess, the most likely one.
 """
 import itertools
 
-from tinymae.gradcheck.evidence import places, same
+import numpy as np
+
+from tinymae.gradcheck.evidence import Case, exchange, same
 from tinymae.gradcheck.hypotheses import HYPOTHESES
 
 
-def diagnose(case):
+def diagnose(case: Case) -> str:
     """One sentence on what the error looks like."""
     return next(filter(None, (hypothesis(case) for hypothesis in HYPOTHESES)))
 
 
-def explain_shape(tensor, analytic, numeric, others=()):
+def explain_shape(tensor: str, analytic: np.ndarray, numeric: np.ndarray, others: dict[str, np.ndarray]) -> str:
     """One sentence on a gradient of the wrong shape; others is {tensor: numeric} of the other tensors."""
     text = f"the gradient has shape {analytic.shape}, expected {numeric.shape}"
-    for other, gradient in dict(others).items():
+    for other, gradient in others.items():
         if same(analytic, gradient):
-            return f"{text}: it is the gradient of {other}; {places(tensor, other)}"
+            return f"{text}: it is the gradient of {other}; {exchange(tensor, other)}"
     if analytic.size == numeric.size and same(analytic.reshape(numeric.shape), numeric):
         return f"{text}: the numbers are right, reshape it"
     for axes in itertools.permutations(range(analytic.ndim)):

@@ -1,21 +1,24 @@
-"""What a wrong gradient may be: one function for each known mistake, asked in order."""
+"""The known mistakes, one function for each: it returns a sentence if the evidence fits, and '' if not.
+
+`diagnose` asks them in the order of HYPOTHESES, at the end of this file. The last one always has a sentence.
+"""
 import itertools
 import math
 
 import numpy as np
 
-from tinymae.gradcheck.evidence import MATCH, arrays, places, same, wrong_elements, zero_sums
+from tinymae.gradcheck.evidence import MATCH, Case, arrays, exchange, same, wrong_elements, zero_sums
 
-BRANCHES = 8            # subtrees of the arguments that are switched off one by one: each costs a forward and a backward
+BRANCHES = 8            # subtrees of the arguments that are switched off one by one: each takes a forward and a backward
 
 
-def not_finite(case):
+def not_finite(case: Case) -> str:
     if np.isinf(case.numeric).any():
         return "forward is not finite next to this point: a log or a division close to 0, or an overflow"
     return ""
 
 
-def vanished(case):
+def vanished(case: Case) -> str:
     known = np.isfinite(case.numeric)
     true, given = np.linalg.norm(case.numeric[known]), np.linalg.norm(case.analytic[known])
     if not np.any(case.analytic):
@@ -25,16 +28,16 @@ def vanished(case):
     return ""
 
 
-def blind_to_dy(case):
+def blind_to_dy(case: Case) -> str:
     double = np.asarray(case.rescaled(2.0))
     if same(double, case.analytic):
         return "it does not change when dy is doubled: backward ignores dy, multiply by it"
     if not same(double, 2.0 * case.analytic):
-        return "it does not double when dy is doubled: a backward is linear in dy"
+        return "it does not double when dy is doubled: a backward has to be linear in dy"
     return ""
 
 
-def constant_factor(case):
+def constant_factor(case: Case) -> str:
     known = np.isfinite(case.numeric)
     analytic, numeric = case.analytic[known], case.numeric[known]
     if known.sum() < min(2, case.numeric.size):
@@ -49,16 +52,16 @@ def constant_factor(case):
         return f"{sign} everywhere, the size is right"
     where = "everywhere" if case.numeric.size > 1 else "(it is one number only)"
     text = f"{ratio:.6g} times too {'large' if abs(factor) > 1 else 'small'} {where}{', and ' * bool(sign)}{sign}"
-    names = [name for number, name in known_numbers(case) if abs(number / ratio - 1.0) <= 1e-4]
+    names = [name for number, name in _known_numbers(case) if abs(number / ratio - 1.0) <= 1e-4]
     if not names:
         return f"{text}: no size among the arguments explains this number"
     advice = "; divide by it in one place only" if names[0].startswith("the batch") else ""
     return f"{text}: {ratio:.6g} is {', or '.join(names[:3])}{advice}"
 
 
-def known_numbers(case):
-    """[(number, its name)]: the sizes, roots and rates that gradients are wrongly multiplied or divided by."""
-    batch, width, sizes, roots, rates = [], [], [], [], []
+def _known_numbers(case):
+    """[(number, its name)]: sizes, square roots and probabilities by which a gradient may be wrongly multiplied or divided."""
+    batch, last, sizes, roots, rates = [], [], [], [], []
     floating = arrays(case, "f")
     first = next(iter(floating))
     for path, leaf in arrays(case, "fiub").items():
@@ -66,7 +69,7 @@ def known_numbers(case):
             if path == first and leaf.ndim > 1 and axis == 0:
                 batch.append((size, f"the batch size (axis 0 of {path})"))
             elif path == first and axis == leaf.ndim - 1:
-                width.append((size, f"the width (axis {axis} of {path})"))
+                last.append((size, f"the last dimension (axis {axis} of {path})"))
             else:
                 sizes.append((size, f"the size of axis {axis} of {path}"))
     for path, leaf in floating.items():
@@ -81,21 +84,22 @@ def known_numbers(case):
                                         f"scaled by sqrt(d_k), in both passes")]
         elif isinstance(leaf, float) and 0 < leaf < 1:
             rates += [(1 / leaf, path), (1 / (1 - leaf), f"1 / (1 - {path})")]
-    roots += [(math.sqrt(size), f"the square root of {name}") for size, name in width + batch + sizes]
+    roots += [(math.sqrt(size), f"the square root of {name}") for size, name in last + batch + sizes]
     two = [(2.0, "the 2 of a square, or one path counted twice or forgotten")]
-    shares = []
-    for path, value, counts in markings(case):
+    fractions = []
+    for path, value, counts in _markings(case):
         if counts.any():
-            shares += [(counts.size / counts.sum(), f"all of {path} by those that are not {value} (over which is the mean?)"),
-                       (counts.sum(), f"how many of {path} are not {value} (mean or sum?)")]
+            counted = f"the number of {path} that are not {value}"
+            fractions += [(counts.size / counts.sum(), f"the size of {path} by {counted} (over which is the mean?)"),
+                          (counts.sum(), f"{counted} (mean or sum?)")]
     named = {}
-    for number, name in batch + width + sizes + two + rates + roots + shares:
+    for number, name in batch + last + sizes + two + rates + roots + fractions:
         if number > 1:
             named.setdefault(name, number)
     return [(number, name) for name, number in named.items()]
 
 
-def permuted(case):
+def permuted(case: Case) -> str:
     analytic, shape = case.analytic, case.numeric.shape
     if analytic.ndim > 5:
         return ""
@@ -107,21 +111,21 @@ def permuted(case):
             return f"it is the true gradient with its axes permuted: right after transpose{axes}"
         forgotten = analytic.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))
         if same(turned.reshape(shape), case.numeric) or same(forgotten, case.numeric):
-            return (f"the true gradient, cut at the wrong places: a reshape does not replace transpose{axes}; split or "
-                    f"join an axis first, then transpose")
+            return (f"the true gradient, but with its numbers in wrong positions: a reshape does not replace transpose{axes}; "
+                    f"split or join an axis first, then transpose")
     return ""
 
 
-def swapped(case):
+def swapped(case: Case) -> str:
     for other, (analytic, numeric) in case.gradients.items():
         if other != case.tensor and same(case.analytic, numeric):
             if same(analytic, case.numeric):
-                return f"swapped with the gradient of {other}: {places(case.tensor, other)}"
+                return f"swapped with the gradient of {other}: {exchange(case.tensor, other)}"
             return f"this is the gradient of {other}"
     return ""
 
 
-def passed_by(case):
+def passed_by(case: Case) -> str:
     missing = case.numeric - case.analytic
     for dy in case.dy:
         if same(dy, missing):
@@ -129,32 +133,32 @@ def passed_by(case):
         if same(dy, -missing):
             return "analytic - numeric is dy: dy is added once too often"
         if same(case.analytic, dy):
-            return "it is dy itself: only the residual path brings gradient, the way through the function is missing"
+            return "it is dy itself: only the residual path has a gradient, the path through the function is missing"
     return ""
 
 
-def summand(case):
+def summand(case: Case) -> str:
     missing = case.numeric - case.analytic
     for other, (analytic, _) in case.gradients.items():
         if other != case.tensor and same(analytic, missing):
-            return (f"numeric - analytic is the gradient of {other}: {case.tensor} is used in both places, and the "
-                    f"gradients of all uses are added")
+            return (f"numeric - analytic is the gradient of {other}: {case.tensor} is used twice, and the gradients of "
+                    f"all uses are added")
         if other != case.tensor and same(analytic, -missing):
-            return f"analytic - numeric is the gradient of {other}: that one does not belong here"
+            return f"analytic - numeric is the gradient of {other}: it does not belong here"
     return ""
 
 
-def reordered(case):
+def reordered(case: Case) -> str:
     if not np.isfinite(case.numeric).all():
         return ""
     for axis in range(case.numeric.ndim):
         if same(np.sort(case.analytic, axis=axis), np.sort(case.numeric, axis=axis)):
-            return (f"the right numbers in another order along axis {axis}: undo a gather with the inverse order "
+            return (f"the right numbers in a different order along axis {axis}: undo a gather with the inverse order "
                     f"(np.argsort of the order), not with the order itself")
     return ""
 
 
-def softmax_diagonal(case):
+def softmax_diagonal(case: Case) -> str:
     for y, dy in zip(case.y, case.dy, strict=True):
         if y.shape == case.analytic.shape and same(case.analytic, y * (1 - y) * dy):
             return ("it is y * (1 - y) * dy, the diagonal of the softmax Jacobian: every output of a row depends on every "
@@ -162,7 +166,7 @@ def softmax_diagonal(case):
     return ""
 
 
-def repeated_ids(case):
+def repeated_ids(case: Case) -> str:
     if not case.numeric.ndim:
         return ""
     rows = case.numeric.shape[0]
@@ -170,33 +174,33 @@ def repeated_ids(case):
     for path, ids in arrays(case, "iu").items():
         if ids.size and ids.min() >= 0 and ids.max() < rows:
             counts = np.bincount(ids.ravel().astype(int), minlength=rows)
-            lost = not case.analytic[bad].any()                 # rows that get nothing at all are another story
+            lost = not case.analytic[bad].any()                 # rows without any gradient are another mistake
             if bad.any() and not bad[counts < 2].any() and (counts == 1).any() and not lost:
                 return (f"wrong only in rows that {path} names more than once: their gradients add up (np.add.at), "
                         f"dw[{path}] += dy keeps the last one")
     return ""
 
 
-def masked(case):
+def masked(case: Case) -> str:
     bad = wrong_elements(case)
     masks = arrays(case, "b")
     for path, mask in masks.items():
         for shape in (mask.shape, (*mask.shape, 1)):
             try:
                 allowed = np.broadcast_to(mask.reshape(shape), bad.shape)
-            except ValueError:                                  # this mask is not about this tensor
+            except ValueError:                                  # this mask does not belong to this tensor
                 continue
             if bad.any() and not bad[allowed].any() and allowed.any():
                 return f"wrong only where {path} is False: what was masked in forward gets no gradient (or a fixed one)"
     if masks and case.passes({path: np.ones_like(mask) for path, mask in masks.items()}):
-        return f"right when {' and '.join(masks)} is True everywhere: backward treats masked places wrongly"
+        return f"right when {' and '.join(masks)} is True everywhere: backward treats masked positions wrongly"
     return ""
 
 
-def markings(case):
-    """[(path, value, counts)]: where an integer or boolean array marks what does not count, by one value, counts is False.
+def _markings(case):
+    """[(path, value, counts)]: integer or boolean arrays in which one value marks what does not count; there, counts is False.
 
-    A mask marks with False or 0; integers that are no mask with a number that is an option, as ignore_index is.
+    In a mask the value is False or 0; in other integers it is a number that is also an option, as ignore_index is.
     """
     options = {leaf for path, leaf in case.inputs.items() if type(leaf) is int and path != "rng"}
     found = []
@@ -206,9 +210,9 @@ def markings(case):
     return found
 
 
-def marked(case):
+def marked(case: Case) -> str:
     bad = wrong_elements(case)
-    for path, value, counts in markings(case):
+    for path, value, counts in _markings(case):
         if bad.ndim < counts.ndim or bad.shape[:counts.ndim] != counts.shape or not bad.any():
             continue
         wrong = bad.reshape(*counts.shape, -1).any(axis=-1)
@@ -217,7 +221,7 @@ def marked(case):
     return ""
 
 
-def gain_of_one(case):
+def gain_of_one(case: Case) -> str:
     vectors = {path: leaf for path, leaf in arrays(case, "f").items() if leaf.ndim == 1 and leaf.size and path != case.tensor}
     offsets = {path: np.zeros_like(leaf) for path, leaf in vectors.items() if path.split(".")[-1].startswith("b")}
     gains = {path: np.ones_like(leaf) for path, leaf in vectors.items() if path not in offsets}
@@ -233,22 +237,22 @@ def gain_of_one(case):
             return f"right only while {state}: the gradient of a factor does not contain that factor"
         if changes.keys() <= gains.keys():
             return f"right only while {state}: in a normalisation gamma multiplies dy before the means are taken, not after"
-        hint = ": does dgamma take y for xhat? at the initial values they are the same" if own.ndim == 1 else ""
+        hint = ": does dgamma use y instead of xhat? at the initial values they are the same" if own.ndim == 1 else ""
         return f"right only while {state}{hint}"
     return ""
 
 
-def dropout(case):
+def dropout(case: Case) -> str:
     changes = {path: 0.0 for path, leaf in case.inputs.items()
                if isinstance(leaf, float) and 0 < leaf < 1 and (path == "p" or "rate" in path or "drop" in path)}
     trials = [{"rng": None}] * (case.inputs.get("rng") is not None) + [changes] * bool(changes)
     if any(case.passes(trial) for trial in trials):
-        return ("right without dropout, wrong with it: backward uses the mask and the scale that forward drew, and in each "
-                "product what stood there in forward, before dropout or after it")
+        return ("right without dropout, wrong with it: backward has to use the mask and scale that forward drew, and in each "
+                "product the factor that forward used, before dropout or after it")
     return ""
 
 
-def batch(case):
+def batch(case: Case) -> str:
     first = next(leaf for leaf in arrays(case, "f").values())
     if first.ndim < 2 or first.shape[0] < 2:
         return ""
@@ -268,7 +272,7 @@ def batch(case):
     return ""
 
 
-def wrong_axis(case):
+def wrong_axis(case: Case) -> str:
     analytic, numeric = case.analytic, case.numeric
     if not np.isfinite(numeric).all() or not numeric.ndim:
         return ""
@@ -277,7 +281,7 @@ def wrong_axis(case):
         return (f"every sum along axis {min(true - ours)} of the true gradient is 0, yours is 0 along axis "
                 f"{min(ours - true)}: the sum in backward runs along the wrong axis")
     if true - ours:
-        return (f"every sum along axis {min(true - ours)} of the true gradient is 0, as behind a softmax or a subtracted "
+        return (f"every sum along axis {min(true - ours)} of the true gradient is 0, as with a softmax or a subtracted "
                 f"mean, and yours is not: the term that couples the elements along that axis is missing or wrong")
     for axis in range(numeric.ndim):
         ours, true = (np.ptp(g, axis=axis).max() <= MATCH * np.abs(g).max() for g in (analytic, numeric))
@@ -287,8 +291,8 @@ def wrong_axis(case):
     return ""
 
 
-def branches(case):
-    """{prefix: {path: zeros}} of the largest subtrees of the arguments that this tensor is not in, with all their numbers 0."""
+def _branches(case):
+    """{prefix: {path: zeros}} of the largest subtrees of the arguments without this tensor, all their numbers set to 0."""
     found = {}
     for path, leaf in arrays(case, "f").items():
         parts = path.split(".")
@@ -299,28 +303,28 @@ def branches(case):
     return {prefix: found[prefix] for prefix in sorted(found, key=lambda prefix: prefix.count("."))[:BRANCHES]}
 
 
-def outermost(prefixes):
-    """The prefixes that lie in no other one."""
+def _outermost(prefixes):
+    """The prefixes that are in no other one."""
     return [prefix for prefix in prefixes if not any(prefix.startswith(f"{other}.") for other in prefixes)]
 
 
-def residual(case):
-    off = outermost([prefix for prefix, zeros in branches(case).items() if case.lost(zeros)])
+def residual(case: Case) -> str:
+    off = _outermost([prefix for prefix, zeros in _branches(case).items() if case.lost(zeros)])
     if not off:
         return ""
-    return (f"all zeros once {' or '.join(off)} is 0, though y still depends on it: the way around is missing, another use of "
+    return (f"all zeros once {' or '.join(off)} is 0, though y still depends on it: a path around is missing, another use of "
             f"it or a residual path (y = x + f(x) gives dx = dy + ...)")
 
 
-def one_path(case):
-    off = outermost([prefix for prefix, zeros in branches(case).items() if case.passes(zeros)])
+def one_path(case: Case) -> str:
+    off = _outermost([prefix for prefix, zeros in _branches(case).items() if case.passes(zeros)])
     if not off:
         return ""
     return (f"right once {' or '.join(off)} is 0: what is wrong or missing is the gradient that comes back through "
-            f"{'it' if len(off) == 1 else 'one of them'}; where a tensor goes several ways, the gradients of all are added")
+            f"{'it' if len(off) == 1 else 'one of them'}; if a tensor is on several paths, their gradients add up")
 
 
-def unknown(case):
+def unknown(case: Case) -> str:
     known = np.isfinite(case.numeric)
     analytic, numeric = case.analytic[known], case.numeric[known]
     bad = wrong_elements(case)

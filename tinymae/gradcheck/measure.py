@@ -1,13 +1,18 @@
-"""One gradient measured: central differences, the noise floor, and a verdict."""
+"""Measure one gradient by central differences, and judge the analytic one: equal, wrong, or hidden by rounding noise.
+
+The numbers in brackets are those of `check`: (1) the numeric gradient, (3) the error, (4) the noise, here called slack.
+"""
 import numpy as np
 
-from tinymae.gradcheck.pair import EPS, joint_norm, unravel
+from tinymae.gradcheck.pair import EPS, Pair, joint_norm, unravel
 
 FILL = 256              # a wrong tensor of up to this size is measured completely before it is diagnosed
 
 
-def measure(pair, path, h, samples, rng):
-    """(numeric, slack): (1) and (4) for every element, or for `samples` of them and NaN elsewhere."""
+def measure(
+    pair: Pair, path: str, *, h: float, samples: int | None, rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(numeric, slack): (1) and (4) for every element, or for `samples` of them, and NaN elsewhere."""
     leaf = pair.leaves[path]
     numeric, slack = np.full(leaf.shape, np.nan), np.zeros(leaf.shape)
     everything = samples is None or samples >= leaf.size
@@ -17,15 +22,18 @@ def measure(pair, path, h, samples, rng):
     return numeric, slack
 
 
-def judge(pair, path, analytic, numeric, slack, h, tolerance, rng):
-    """(index of the worst element, its error); what had to be measured better is changed in numeric and slack."""
+def judge(
+    pair: Pair, path: str, analytic: np.ndarray, numeric: np.ndarray, slack: np.ndarray, *,
+    h: float, tolerance: float, rng: np.random.Generator,
+) -> tuple[tuple, float]:
+    """(index of the worst element, its error). Writes into numeric and slack what it had to measure more exactly."""
     if not numeric.size:
         return (), 0.0
-    error = np.where(np.isnan(numeric), -1.0, relative_errors(analytic, numeric, slack, tolerance))
+    error = np.where(np.isnan(numeric), -1.0, relative_errors(analytic, numeric, slack, tolerance=tolerance))
     while error.max() > tolerance:
         worst = unravel(np.argmax(error), error.shape)
         error[worst] = _sharpen(pair, path, worst, analytic, numeric, slack, h, tolerance)
-        if error[worst] > tolerance:                            # one that is surely wrong is enough
+        if error[worst] > tolerance:                            # one that is certainly wrong is enough
             return worst, float(error[worst])
     if np.isnan(numeric).any() and (found := _search(pair, path, analytic, h, tolerance, rng)):
         worst, along = found
@@ -35,13 +43,13 @@ def judge(pair, path, analytic, numeric, slack, h, tolerance, rng):
 
 
 def _sharpen(pair, path, index, analytic, numeric, slack, h, tolerance):
-    """Measure one element again, better; the new error."""
+    """Measure one element again, more exactly; the new error."""
     numeric[index], slack[index] = pair.sharp_slope(path, index, 1.0, step_size(h, pair.leaves[path][index]))
-    return relative_errors(analytic[index], numeric[index], slack[index], tolerance)
+    return relative_errors(analytic[index], numeric[index], slack[index], tolerance=tolerance)
 
 
 def _search(pair, path, analytic, h, tolerance, rng):
-    """A wrong element that the sample missed, and the error that gave it away; None if there is none.
+    """A wrong element that the sample missed, and the error that revealed it; None if there is none.
 
     The derivative along a random direction v is <analytic, v>.  If that is wrong, it is wrong in one half of the tensor,
     and so on down to one element: log2(size) steps.
@@ -54,9 +62,9 @@ def _search(pair, path, analytic, h, tolerance, rng):
         along[part] = v.flat[part]
         along = along.reshape(leaf.shape)
         expected, scale = np.vdot(analytic, along), joint_norm([analytic * along])
-        found = relative_errors(expected, *pair.slope(path, ..., along, h), tolerance, scale)
+        found = relative_errors(expected, *pair.slope(path, ..., along, h), tolerance=tolerance, scale=scale)
         if found > tolerance:
-            found = relative_errors(expected, *pair.sharp_slope(path, ..., along, h), tolerance, scale)
+            found = relative_errors(expected, *pair.sharp_slope(path, ..., along, h), tolerance=tolerance, scale=scale)
         return float(found)
 
     part = np.arange(leaf.size)
@@ -69,10 +77,12 @@ def _search(pair, path, analytic, h, tolerance, rng):
     return unravel(part[0], leaf.shape), whole
 
 
-def relative_errors(analytic, numeric, slack, tolerance, scale=0.0):
+def relative_errors(
+    analytic: np.ndarray, numeric: np.ndarray, slack: np.ndarray, *, tolerance: float, scale: float = 0.0,
+) -> np.ndarray:
     """(3), elementwise; inf where forward was not finite next to the point.
 
-    A difference within slack counts as that part of the tolerance which it fills of the slack, or as (3) if smaller.
+    A difference within slack counts as tolerance * difference / slack, or as (3) if that is smaller.
     """
     difference = np.abs(analytic - numeric)
     size = np.maximum(np.maximum(np.abs(analytic), np.abs(numeric)), scale)
@@ -81,11 +91,13 @@ def relative_errors(analytic, numeric, slack, tolerance, scale=0.0):
     return np.where(np.isinf(difference), np.inf, error)
 
 
-def hidden_by_noise(analytic, numeric, slack, largest, tolerance):
-    """What to say of a tensor without errors that the noise hides too well to call right; '' if it is right.
+def hidden_by_noise(
+    analytic: np.ndarray, numeric: np.ndarray, slack: np.ndarray, *, largest: float, tolerance: float,
+) -> str:
+    """A sentence on a tensor without errors that the noise hides too well to be judged; '' if it is right.
 
-    Right means: the noise leaves a digit of the largest element; or the gradient is 0 but for rounding, and the noise
-    is below the tolerance when compared with `largest`, the largest gradient (dy included).
+    Right means that the noise leaves a digit of the largest element; or that the gradient is 0 up to rounding, and the noise
+    is below the tolerance compared with `largest`, the largest gradient (dy included).
     """
     noise = largest_element(slack)
     zero = largest_element(analytic) <= 1000 * EPS * largest and noise <= tolerance * largest
@@ -95,10 +107,10 @@ def hidden_by_noise(analytic, numeric, slack, largest, tolerance):
             f"(at most {largest_element(analytic):.0e}); make y smaller (subtract a constant, mean for sum), or h larger")
 
 
-def kink(pair, path, index, analytic, h):
-    """'' unless forward has a kink at the point itself, and analytic lies between its two slopes.
+def kink(pair: Pair, path: str, index: tuple, analytic: float, *, h: float) -> str:
+    """A sentence if forward has a kink at the point itself, and analytic is between its two slopes; otherwise ''.
 
-    Curvature parts the two slopes as well, but ten times less when the step is ten times smaller.
+    With curvature, too, the two slopes differ, but ten times less if the step is ten times smaller.
     """
     here, gaps = pair.moved(path, index, 1.0, 0.0), []
     for step in step_size(h, pair.leaves[path][index]) * np.array([0.1, 0.01]):
@@ -109,14 +121,16 @@ def kink(pair, path, index, analytic, h):
     if gaps[1] > max(0.5 * gaps[0], 0.01 * abs(low), 0.01 * abs(high), 2 * noise) \
             and low - noise <= analytic <= high + noise:
         return (f"forward has a kink at this very point (slopes {low:.4g} and {high:.4g}, as ReLU has at 0), and the "
-                f"gradient lies between: move the argument a little and check again")
+                f"gradient is between them: move the argument a little and check again")
     return ""
 
 
-def step_size(h, x):
+def step_size(h: float, x: float) -> float:
+    """The step for an argument x: relative to x if that is larger than 1."""
     return h * max(1.0, abs(float(x)))
 
 
-def largest_element(array):
+def largest_element(array: np.ndarray) -> float:
+    """The largest finite absolute value; 0.0 if there is none."""
     array = np.abs(array)
     return float(np.max(array, where=np.isfinite(array), initial=0.0))

@@ -1,4 +1,9 @@
-"""A forward and its backward as the checker sees them: which arguments have a gradient, and which array belongs to which."""
+"""A forward and its backward, as the checker calls them.
+
+`Pair` copies the arguments, draws dy, freezes every array that a function must not write into, and matches the gradients that
+backward returns with the arguments. At the end are the helpers that walk nested containers.
+"""
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,8 +13,8 @@ from tinymae import tree
 EPS = float(np.finfo(np.float64).eps)
 
 
-def differentiable(inputs, positional):
-    """{argument: {path: array}} of the arguments that have a gradient."""
+def differentiable(inputs: dict[str, object], positional: int) -> dict[str, dict[str, np.ndarray]]:
+    """{argument: {path: array}} of the arguments that have a gradient: those of the first `positional` inputs with floats."""
     found = {}
     for name in list(inputs)[:positional]:
         leaves = {path: leaf for path, leaf in tree.leaves(inputs[name], name)
@@ -20,7 +25,7 @@ def differentiable(inputs, positional):
 
 
 def _match(returned, wanted, inputs):
-    """What backward returned as {path: array}, with a str that says what is wrong in the place of a bad one."""
+    """What backward returned, as {path: array}; instead of a bad array there is a str that says what is wrong."""
     given = [g for g in (returned if isinstance(returned, tuple) else (returned,)) if g is not None]
     if len(given) != len(wanted):
         return {"backward": _wrong_number(returned, given, wanted)}
@@ -36,12 +41,12 @@ def _match(returned, wanted, inputs):
         for path, leaf in leaves.items():
             found[path] = _one_gradient(branches.get(path), leaf)
         for path in sorted(branches.keys() - dict(tree.leaves(inputs[name], name)).keys()):
-            found[path] = "backward returned a gradient where the arguments have nothing: a misspelt key?"
+            found[path] = "backward returned a gradient for something that is not among the arguments: a misspelt key?"
     return found
 
 
 def _wrong_number(returned, given, wanted):
-    """What to say of a backward that returns too many gradients, too few, or none."""
+    """A sentence on a backward that returns too many gradients, too few, or none."""
     names = ", ".join(wanted)
     expected = f"a tuple of {len(wanted)}: {names}" if len(wanted) > 1 else f"the gradient of {names} alone"
     if returned is None:
@@ -49,7 +54,7 @@ def _wrong_number(returned, given, wanted):
     if isinstance(returned, list):
         return f"backward returned a list, expected {expected}; `return a, b` makes a tuple, brackets make a list"
     got = f"{len(given)} gradient(s) in a tuple" if isinstance(returned, tuple) else f"one {type(returned).__name__}"
-    hint = "one for each (gradcheck takes what has none by keyword)"
+    hint = "one for each (give gradcheck arguments without a gradient by keyword)"
     if len(given) > len(wanted):
         hint = "integers, booleans and keyword arguments have no gradient"
     return f"backward returned {got}, expected {expected}; {hint}"
@@ -70,24 +75,28 @@ def _one_gradient(gradient, leaf):
 
 
 class Pair:
-    """The two functions, our own copy of the arguments, and a random dy.
+    """The two functions, a copy of the arguments, and a random dy.
 
-    freeze is the path of the only array that is read-only; None makes all of them so.
+    The first `positional` inputs are passed by position, the others by keyword. freeze is the path of the only array that is
+    read-only; None makes all of them read-only.
     """
 
-    def __init__(self, forward, backward, inputs, positional, seed, freeze=None):
+    def __init__(
+        self, forward: Callable, backward: Callable, inputs: dict[str, object], *,
+        positional: int, seed: int, freeze: str | None = None,
+    ):
         self.functions = forward, backward
         self.positional, self.seed, self.freeze = positional, seed, freeze
-        self.inputs = rebuild(lambda path, leaf: _copy(leaf), inputs)      # we write into these
+        self.inputs = rebuild(lambda path, leaf: _copy(leaf), inputs)      # the checker writes into these
         self.views = rebuild(self._view, self.inputs)                      # the functions see these
         self.wanted = differentiable(self.inputs, positional)
         self.leaves = {path: leaf for leaves in self.wanted.values() for path, leaf in leaves.items()}
         y, self.cache = self.forward()
         self.y = float_parts(y)
-        # not default_rng(seed): whoever drew the arguments from that would find his x in dy again
+        # not default_rng(seed): arguments are often drawn from that, and dy would equal them
         self.dy = _random_like(y, np.random.default_rng([seed, 2]))
         self.weights = [d for d in _parts(self.dy) if d is not None]
-        self.size = joint_norm([d * part for d, part in zip(self.weights, self.y, strict=True)])     # |L|, no lucky signs
+        self.size = joint_norm([d * part for d, part in zip(self.weights, self.y, strict=True)])     # |L|, without cancellation
 
     def _view(self, path, leaf):
         if isinstance(leaf, np.ndarray):
@@ -95,8 +104,8 @@ class Pair:
             leaf.flags.writeable = self.freeze not in (None, path)
         return leaf
 
-    def forward(self):
-        """Run forward, with containers of its own and a fresh rng."""
+    def forward(self) -> tuple[object, object]:
+        """Run forward, with its own containers and a fresh rng."""
         def fresh(path, leaf):
             return np.random.default_rng(leaf) if path == "rng" and leaf is not None else leaf
 
@@ -107,14 +116,14 @@ class Pair:
             raise TypeError(f"forward returned a {type(result).__name__}, expected the tuple (y, cache)")
         return result
 
-    def backward(self, cache, scale=1.0):
-        """Run backward on scale * dy; the result is that of _match."""
+    def backward(self, cache: object, scale: float = 1.0) -> dict[str, np.ndarray | str]:
+        """Run backward on scale * dy: {path: gradient}, or a str that says what is wrong with it."""
         dy = tuple(None if d is None else d * scale for d in _parts(self.dy))
         dy = dy if isinstance(self.dy, tuple) else dy[0]
         with _frozen([leaf for path, leaf in arrays_of({"dy": dy, "cache": cache}) if self.freeze in (None, path)]):
             return _match(self.functions[1](dy, cache), self.wanted, self.inputs)
 
-    def moved(self, path, index, v, offset):
+    def moved(self, path: str, index: object, v: float | np.ndarray, offset: float) -> list[np.ndarray]:
         """The outputs with leaf[index] moved by offset * v."""
         leaf = self.leaves[path]
         here = leaf[index].copy()
@@ -123,8 +132,8 @@ class Pair:
         leaf[index] = here
         return y
 
-    def forward_elsewhere(self, h):
-        """Run forward with all numbers moved by a step, as another call would: it may leave something behind."""
+    def forward_elsewhere(self, h: float) -> None:
+        """Run forward with all numbers moved by a step, as a later call would: it may leave something behind."""
         here = {path: leaf.copy() for path, leaf in self.leaves.items()}
         for leaf in self.leaves.values():
             leaf += h * np.maximum(1.0, np.abs(leaf))
@@ -132,19 +141,19 @@ class Pair:
         for path, leaf in self.leaves.items():
             leaf[...] = here[path]
 
-    def change(self, y1, y0):
-        """<dy, y1 - y0>: outputs that did not move bring no rounding error."""
+    def change(self, y1: list[np.ndarray], y0: list[np.ndarray]) -> float:
+        """<dy, y1 - y0>: outputs that did not change add no rounding error."""
         with np.errstate(all="ignore"):
             change = sum(float(np.vdot(d, a - b)) for d, a, b in zip(self.weights, y1, y0, strict=True))
         return np.inf if np.isnan(change) else change           # NaN is kept for "not measured"
 
-    def slope(self, path, index, v, step):
+    def slope(self, path: str, index: object, v: float | np.ndarray, step: float) -> tuple[float, float]:
         """(1) for leaf[index] moved along v, and its noise (4)."""
         change = self.change(self.moved(path, index, v, step), self.moved(path, index, v, -step))
         return change / (2 * step), 10 * EPS * self.size / step
 
-    def sharp_slope(self, path, index, v, step):
-        """The slope that two neighbouring ones of four steps agree on best, and how far they leave it open."""
+    def sharp_slope(self, path: str, index: object, v: float | np.ndarray, step: float) -> tuple[float, float]:
+        """The slope on which two neighbours among four step sizes agree best, and its uncertainty."""
         slopes, noise = np.array([self.slope(path, index, v, step * factor) for factor in (10, 1, 0.1, 0.01)]).T
         with np.errstate(invalid="ignore"):
             doubt = np.nan_to_num(np.abs(np.diff(slopes)) + noise[1:], nan=np.inf, posinf=np.inf)
@@ -160,13 +169,13 @@ def _is_float(part):
     return isinstance(part, (float, np.floating, np.ndarray)) and np.asarray(part).dtype.kind == "f"
 
 
-def float_parts(y):
+def float_parts(y: object) -> list[np.ndarray]:
     """Copies of the floating parts of y; y itself may be a view of the argument that moves next."""
     return [np.array(part) for part in _parts(y) if _is_float(part)]
 
 
 def _random_like(y, rng):
-    """A random dy: normal for arrays, for a number one of either sign that is clearly neither 0, 1 nor 2."""
+    """A random dy: normal for arrays; for a number, one of either sign that is clearly neither 0, 1 nor 2."""
     if not any(_is_float(part) for part in _parts(y)):
         raise TypeError(f"forward returned a y of type {type(y).__name__}, expected a float, a floating array, or a tuple "
                         f"with one of them")
@@ -175,16 +184,18 @@ def _random_like(y, rng):
     return dy if isinstance(y, tuple) else dy[0]
 
 
-def unravel(flat, shape):
+def unravel(flat: int, shape: tuple) -> tuple:
+    """The index of the element number `flat`, as plain integers."""
     return tuple(int(i) for i in np.unravel_index(flat, shape))
 
 
-def joint_norm(arrays):
+def joint_norm(arrays: list[np.ndarray]) -> float:
+    """The norm of several arrays, taken as one vector."""
     return float(np.sqrt(sum(np.vdot(a, a) for a in arrays)))
 
 
-def rebuild(function, value, path=""):
-    """The nest of dicts, lists and tuples again, with function(path, leaf) in the place of every leaf."""
+def rebuild(function: Callable[[str, object], object], value: object, path: str = "") -> object:
+    """The same nested dicts, lists and tuples, with function(path, leaf) instead of every leaf."""
     if isinstance(value, dict):
         return {key: rebuild(function, branch, f"{path}.{key}" if path else str(key)) for key, branch in value.items()}
     if isinstance(value, (list, tuple)):
@@ -193,19 +204,20 @@ def rebuild(function, value, path=""):
     return function(path, value)
 
 
-def leaves_of(value):
-    """[(path, leaf)]: tree.leaves, but it goes into tuples too, as caches have them."""
+def leaves_of(value: object) -> list[tuple[str, object]]:
+    """[(path, leaf)], as `tree.leaves`, but also of tuples, which caches have."""
     found = []
     rebuild(lambda path, leaf: found.append((path, leaf)), value)
     return found
 
 
-def arrays_of(value):
+def arrays_of(value: object) -> list[tuple[str, np.ndarray]]:
+    """[(path, array)] of the leaves that are arrays."""
     return [(path, leaf) for path, leaf in leaves_of(value) if isinstance(leaf, np.ndarray)]
 
 
 def _copy(leaf):
-    """A writeable copy of an array that is contiguous only if the array is: strided arguments stay strided."""
+    """A writeable copy of an array, contiguous only if the array is: strided arguments stay strided."""
     if not isinstance(leaf, np.ndarray):
         return leaf
     copy = leaf.copy(order="K")

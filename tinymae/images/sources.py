@@ -64,7 +64,7 @@ SOURCES = {
     "photos": Source(_photos),
     "digits": Source(lambda: list(digits()[0]), lambda: digits()[1], mae_minutes=0.5, vit_minutes=1),
 }
-KNOWN = (
+KNOWN_IMAGES = (
     f"{', '.join(map(repr, SOURCES))}, 'openml:NAME', a folder of images, an IDX file (also .gz) or an .npz file with the key "
     "'images'"
 )
@@ -96,7 +96,7 @@ def find_source(data: str | os.PathLike) -> Source:
         if `data` is neither a string nor a path
     """
     if not isinstance(data, (str, os.PathLike)):
-        raise TypeError(f"data is a {type(data).__name__}; expected one of {KNOWN}")
+        raise TypeError(f"data is a {type(data).__name__}; expected one of {KNOWN_IMAGES}")
     if data in SOURCES:
         return SOURCES[data]
     if isinstance(data, str) and data.startswith("openml:"):
@@ -106,7 +106,7 @@ def find_source(data: str | os.PathLike) -> Source:
     if path.is_dir():
         return Source(partial(_folder, path))
     if not path.exists():
-        raise FileNotFoundError(f"no file or folder {str(data)!r}; known sources are {KNOWN}")
+        raise FileNotFoundError(f"no file or folder {str(data)!r}; known sources are {KNOWN_IMAGES}")
     if path.suffix.lower() == ".npz":
         return Source(partial(_npz, path), partial(_npz_labels, path))
     return Source(partial(_idx, path), partial(_idx_labels, path))
@@ -218,7 +218,7 @@ def _idx_array(path):
     data = _unpacked_bytes(path)
     if len(data) < 4 or data[:2] != b"\0\0":
         raise ValueError(f"{path}: starts with {data[:4].hex(' ') or 'nothing'}, an IDX file with 00 00; expected one "
-                         f"of {KNOWN} (a single image: load_picture)")
+                         f"of {KNOWN_IMAGES} (a single image: load_picture)")
     code, ndim = data[2], data[3]
     if code != 0x08:
         raise ValueError(f"{path}: IDX values of type 0x{code:02x}; expected 0x08, unsigned bytes")

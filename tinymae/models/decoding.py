@@ -1,67 +1,75 @@
-"""Decoding: one word at a time, greedily, with a beam, or by chance.
+"""Decoding, source ids in, generated ids out: one token at a time, greedily, with a beam, or at random.
 
-In training the decoder sees the true sentence at once, behind a causal mask. In use there is no sentence yet: it says a word,
-is fed it, and says the next (article A, worked example; article C, section 5). What earlier words gave as keys and values does
-not change, so it is kept: a step computes one query, and looks at all keys so far. The numbers are those of
-`models.transformer.decode`. <pad> and <bos> are never said, nor what is in `never`: a translator may rule out <unk>.
+In training the decoder receives the whole target at once, behind a causal mask. In use there is no target yet: the decoder
+generates a token, receives it as input, and generates the next (article A, worked example; article C, section 5). The keys and
+values of earlier tokens do not change, so they are kept: a step computes one query, which attends to all keys so far. The
+numbers are those of `models.transformer.decode`. <pad> and <bos> are never generated, nor are the tokens in `never`: a
+translator may rule out <unk>.
 
-Beam search keeps the W best beginnings. A longer sentence is always less likely than its beginning, so finished ones compare by
+Beam search keeps the W best beginnings. A longer sentence is always less probable than its beginning, so finished sentences are
+compared by
 
     score = log p / ((5 + length) / 6)^alpha                    Wu et al. 2016, equation 14; alpha = 0: no penalty
 
-Differs: length counts <eos>, as in Tensor2Tensor. A finished sentence keeps its place in the beam, which so gets narrower until
-all are finished: with W = 1 this is greedy decoding.
+Differs: length counts <eos>, as in Tensor2Tensor. A finished sentence keeps its place in the beam, so the search gets narrower
+until all are finished: with W = 1 this is greedy decoding.
 """
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from tinymae.blocks import feed_forward_forward
 from tinymae.masks import padding_mask
-from tinymae.models.transformer import POSITION_ENCODINGS, encode, to_vocabulary
+from tinymae.models.transformer import TransformerConfig, embedding_table, encode, position_table, to_vocabulary
 from tinymae.ops.attention import scaled_dot_product_attention_forward
 from tinymae.ops.layernorm import layernorm_forward
 from tinymae.ops.linear import linear_forward
 
 
 class Decoded(NamedTuple):
-    """What the decoders return, for a batch of B sources."""
+    """The result of decoding a batch of B sources."""
 
-    ids: np.ndarray             # (B, T) integers: words, <eos>, padding
+    ids: np.ndarray             # (B, T) integers: tokens, <eos>, padding
     log_probs: np.ndarray       # (B,) natural logarithm of each sentence's probability
-    cross: np.ndarray           # (B, L, H, T, Tk): where each word looked in the source
-    self_attention: np.ndarray  # (B, L, H, T, T): where it looked among the words before it
+    cross: np.ndarray           # (B, L, H, T, Tk): attention weights of each generated token over the source
+    self_attention: np.ndarray  # (B, L, H, T, T): its attention weights over the tokens before it
 
 
 class State:
-    """Keys and values of all that was said, for every layer; rows are sentences in progress, `beam` for each source."""
+    """Keys and values of all tokens so far, in every layer of the decoder. A row is an unfinished sentence.
 
-    def __init__(self, src, params, config, length, beam=1):
-        pieces = [encode(src[start : start + 64], params, config)[0] for start in range(0, len(src), 64)]  # less memory
-        memory = np.concatenate(pieces)
-        self.params, self.config, self.t = params, config, 0
+    Parameters
+    ----------
+    src : integer ndarray of shape (B, Tk), padded
+    params, config : as `models.transformer.transformer_forward`
+    length : the number of tokens to make room for
+    beam : rows for each source
+    """
+
+    def __init__(self, src: np.ndarray, params: dict, config: TransformerConfig, *, length: int, beam: int = 1):
+        parts = [encode(src[start : start + 64], params, config)[0] for start in range(0, len(src), 64)]    # less memory
+        memory = np.concatenate(parts)
+        self.params, self.config, self.t = params, config, 0                            # t: tokens so far
         self.memory_mask = _repeat(padding_mask(src, config.pad), beam)
-        self.table = params["embed"] if config.tie == "all" else params["tgt_embed"]
-        if config.position_encoding == "learned":
-            self.positions = params["tgt_positions"]
-        else:
-            self.positions = POSITION_ENCODINGS[config.position_encoding](length, config.d_model).astype(self.table.dtype)
+        self.table = embedding_table("tgt", params, config)
+        self.positions = position_table("tgt", length, params, config)
         if length > len(self.positions):
-            raise ValueError(f"expected at most {len(self.positions)} words, the learned positions, got max_len {length}")
-        self.joined, self.memory, self.past = [], [], []
+            raise ValueError(f"expected at most {len(self.positions)} tokens, the learned positions, got max_len {length}")
+        self.qkv, self.memory, self.past = [], [], []                                   # one for each layer
         for p in params["decoder"]["blocks"]:
             projections = [p["self_attn"][name] for name in "qkv"]                      # one product is faster than three
-            self.joined.append({name: np.concatenate([each[name] for each in projections], -1) for name in projections[0]})
+            self.qkv.append({name: np.concatenate([each[name] for each in projections], -1) for name in projections[0]})
             kv = [linear_forward(memory, **p["cross_attn"][name])[0] for name in "kv"]
             heads = [x.reshape(*x.shape[:2], config.heads, -1).swapaxes(1, 2) for x in kv]
-            self.memory.append([_repeat(x, beam) for x in heads])                       # (rows, H, Tk, d)
-            widths = [each["w"].shape[1] // config.heads for each in projections[1:]]
+            self.memory.append([_repeat(x, beam) for x in heads])                       # k, v: (rows, H, Tk, d)
+            dims = [each["w"].shape[1] // config.heads for each in projections[1:]]
             shape = beam * len(src), config.heads, length
-            self.past.append([np.zeros((*shape, width), self.table.dtype) for width in widths])
+            self.past.append([np.zeros((*shape, dim), self.table.dtype) for dim in dims])       # k, v: (rows, H, length, d)
 
-    def step(self, ids):
-        """Feed one word to each sentence, the t-th.
+    def step(self, ids: np.ndarray) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+        """Append one token to each sentence, and predict the next.
 
         Parameters
         ----------
@@ -69,35 +77,35 @@ class State:
 
         Returns
         -------
-        logits : ndarray of shape (rows, V), for the next word
-        looked : list of (self-attention (rows, H, t), cross-attention (rows, H, Tk)), one for each layer
+        logits : ndarray of shape (rows, V), of the next token
+        weights : (self-attention (rows, H, t), cross-attention (rows, H, Tk)) of the token given, one pair for each layer
         """
-        config, looked, layers = self.config, [], self.params["decoder"]["blocks"]
+        config, weights, layers = self.config, [], self.params["decoder"]["blocks"]
         x = self.table[ids]                                                             # (rows, D)
         if config.scale_embedding:
             x *= math.sqrt(config.d_model)
         x += self.positions[self.t]
         self.t += 1
-        for p, joined, past, memory in zip(layers, self.joined, self.past, self.memory, strict=True):
-            qkv, _ = linear_forward(self._before(x, p["ln1"]), **joined)
+        for p, qkv, past, memory in zip(layers, self.qkv, self.past, self.memory, strict=True):
+            projected, _ = linear_forward(self._before(x, p["ln1"]), **qkv)
             width = p["self_attn"]["q"]["w"].shape[1]
-            q, k, v = np.split(qkv, [width, 2 * width], axis=1)
+            q, k, v = np.split(projected, [width, 2 * width], axis=1)
             for kept, new in zip(past, (k, v), strict=True):
                 kept[:, :, self.t - 1] = new.reshape(len(new), config.heads, -1)
-            a, back = self._attention(q, p["self_attn"], *(kept[:, :, : self.t] for kept in past), None)
-            x = self._after(x + a, p["ln1"])
+            y, self_attention = self._attention(q, p["self_attn"], *(kept[:, :, : self.t] for kept in past), None)
+            x = self._after(x + y, p["ln1"])
             q, _ = linear_forward(self._before(x, p["ln2"]), **p["cross_attn"]["q"])
-            a, across = self._attention(q, p["cross_attn"], *memory, self.memory_mask)
-            x = self._after(x + a, p["ln2"])
-            f, _ = feed_forward_forward(self._before(x, p["ln3"]), p["ffn"], config.activation)
-            x = self._after(x + f, p["ln3"])
-            looked.append((back, across))
+            y, cross = self._attention(q, p["cross_attn"], *memory, self.memory_mask)
+            x = self._after(x + y, p["ln2"])
+            y, _ = feed_forward_forward(self._before(x, p["ln3"]), p["ffn"], config.activation)
+            x = self._after(x + y, p["ln3"])
+            weights.append((self_attention, cross))
         if "norm" in self.params["decoder"]:
             x, _ = layernorm_forward(x, **self.params["decoder"]["norm"], eps=config.eps)
-        return to_vocabulary(x, self.params, config)[0], looked
+        return to_vocabulary(x, self.params, config)[0], weights
 
-    def choose(self, rows):
-        """Go on with these sentences, in this order: each in the place of one of the same source, or else fewer than before."""
+    def choose(self, rows: np.ndarray) -> None:
+        """Continue with these rows, in this order: each takes the place of one of the same source, or fewer remain."""
         for pair in self.past:
             for i, kept in enumerate(pair):
                 kept[: len(rows), :, : self.t] = kept[rows, :, : self.t]
@@ -105,6 +113,8 @@ class State:
         if len(rows) < len(self.memory_mask):
             self.memory_mask = self.memory_mask[rows]
             self.memory = [[x[rows] for x in pair] for pair in self.memory]
+
+    # `blocks.add_norm_forward` once more, for one token (rows, D) and without a cache: before and after a sublayer.
 
     def _before(self, x, norm):
         return layernorm_forward(x, **norm, eps=self.config.eps)[0] if self.config.norm_first else x
@@ -123,28 +133,30 @@ def _repeat(x, times):
 
 
 def _log_sum(logits):
-    """log sum exp over the vocabulary (rows,): a word's logit less this is its log-probability."""
+    """log sum exp over the vocabulary (rows,): the logit of a token minus this is its log-probability."""
     top = logits.max(axis=-1)
-    if not (math.isfinite(top.max()) and math.isfinite(logits.min())):                  # NaN comes through both
+    if not (math.isfinite(top.max()) and math.isfinite(logits.min())):                  # NaN shows in both
         raise ValueError("expected finite logits, got inf or NaN: look at the parameters, did training diverge?")
     shifted = logits - top[:, None]
     return top + np.log(np.exp(shifted, out=shifted).sum(axis=-1))
 
 
 def _rule_out(logits, config, never):
-    """Nobody says <pad>, <bos> and what is in never."""
+    """Set the logits of <pad>, <bos> and the tokens in never to -inf, in place."""
     logits[:, [config.pad, config.bos, *never]] = -np.inf
 
 
-def _worth_keeping(running):
-    """Rows to go on with: all, until a quarter has come to its end; then those that are running."""
+def _rows_to_keep(running):
+    """Rows to continue with: all, until more than a quarter has ended; then only those that have not."""
     return np.flatnonzero(running) if running.mean() < 0.75 else np.arange(len(running))
 
 
-def _length(src, params, config, max_len):
-    """How many words may be said."""
+def _check(src, params, config, max_len, never):
+    """The number of tokens to generate at most; raises if it, src or never does not fit the model."""
     if src.ndim != 2 or not src.size:
         raise ValueError(f"expected src (B, Tk), not empty, got {src.shape}: one sentence alone is src[None]")
+    if wrong := [token for token in never if not 0 <= token < config.tgt_vocab]:
+        raise ValueError(f"expected never to hold ids in [0, {config.tgt_vocab}), got {wrong[0]}: is it of another vocabulary?")
     if max_len is None:
         max_len = 2 * src.shape[1] + 10
         return min(max_len, len(params["tgt_positions"])) if config.position_encoding == "learned" else max_len
@@ -153,39 +165,41 @@ def _length(src, params, config, max_len):
     return max_len
 
 
-def greedy(src, params, config, max_len=None, never=()):
-    """The likeliest next word, again and again.
+def greedy(
+    src: np.ndarray, params: dict, config: TransformerConfig, *, max_len: int | None = None, never: Sequence[int] = ()
+) -> Decoded:
+    """Generate the most probable next token, again and again.
 
     Parameters
     ----------
     src : integer ndarray of shape (B, Tk), padded
     params, config : as `models.transformer.transformer_forward`
-    max_len : int, words at most, <eos> included; None for twice the source and ten (or all learned positions, if fewer)
-    never : sequence of int, words that are not said; their probability is nobody's
-
-    Returns
-    -------
-    Decoded
+    max_len : the largest number of tokens, <eos> included; None for twice the source and ten, or all learned positions if fewer
+    never : tokens that are not generated; the probabilities of the others stay as they are
 
     Raises
     ------
     TypeError
-        where src does not hold integers
+        if src does not hold integers
     ValueError
-        where src is not a batch of sentences, max_len does not fit, or the parameters give no finite logits
+        if src is not a batch of sentences, max_len or never does not fit, or the parameters give logits that are not finite
     """
     return _one_by_one(src, params, config, max_len, never, lambda logits, rows: logits.argmax(axis=-1))
 
 
-def sample(src, params, config, rng, temperature=1.0, top_k=None, max_len=None, never=()):
-    """A word drawn by its probability, again and again.
+def sample(
+    src: np.ndarray, params: dict, config: TransformerConfig, *,
+    rng: np.random.Generator, temperature: float = 1.0, top_k: int | None = None,
+    max_len: int | None = None, never: Sequence[int] = (),
+) -> Decoded:
+    """Draw the next token by its probability, again and again.
 
     Parameters
     ----------
     src, params, config, max_len, never : as `greedy`
-    rng : numpy.random.Generator
-    temperature : float, positive: below 1 bolder, towards `greedy`; above 1 wilder
-    top_k : int, draw among the k likeliest only; or None
+    rng : source of the random draws
+    temperature : positive. Below 1 favours probable tokens, towards `greedy`; above 1 favours improbable ones
+    top_k : draw among the k most probable tokens only; None for all
 
     Returns
     -------
@@ -194,15 +208,15 @@ def sample(src, params, config, rng, temperature=1.0, top_k=None, max_len=None, 
     Raises
     ------
     TypeError, ValueError
-        as `greedy`, and where temperature or top_k are not positive
+        as `greedy`, and if temperature or top_k is not positive
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"expected a positive, finite temperature, got {temperature}: greedy() is what 0 would be")
     if top_k is not None and top_k < 1:
-        raise ValueError(f"expected top_k of at least 1, got {top_k}: None draws among all words")
+        raise ValueError(f"expected top_k of at least 1, got {top_k}: None draws among all tokens")
 
     def draw(logits, rows):
-        # From the likeliest word down, in float64: no temperature is too small for that.
+        # Relative to the most probable token, and in float64: no temperature is too small for that.
         scores = np.subtract(logits, logits.max(axis=1, keepdims=True), dtype=np.float64) / temperature
         if top_k is not None and top_k < scores.shape[1]:
             least = np.partition(scores, -top_k, axis=1)[:, -top_k, None]
@@ -213,39 +227,42 @@ def sample(src, params, config, rng, temperature=1.0, top_k=None, max_len=None, 
 
 
 def _one_by_one(src, params, config, max_len, never, choose):
-    """Decoded, with choose: logits (rows, V), rows (of the batch) -> words (rows,)."""
-    max_len, batch = _length(src, params, config, max_len), len(src)
-    state = State(src, params, config, max_len)
+    """Decoded, with choose: logits (rows, V), rows (of the batch) -> tokens (rows,)."""
+    max_len, batch = _check(src, params, config, max_len, never), len(src)
+    state = State(src, params, config, length=max_len)
     rows, running = np.arange(batch), np.ones(batch, bool)      # sentences in `state`, and which of them have not ended
-    ids, total, looked = np.full((batch, max_len), config.pad), np.zeros(batch), []
-    word = np.full(batch, config.bos)
+    ids, total, steps = np.full((batch, max_len), config.pad), np.zeros(batch), []
+    token = np.full(batch, config.bos)
     while running.any() and state.t < max_len:
-        logits, weights = state.step(word)
+        logits, weights = state.step(token)
         log_sum = _log_sum(logits)
         _rule_out(logits, config, never)
-        word = np.where(running, choose(logits, rows), config.pad)
-        total[rows[running]] += (logits[np.arange(len(rows)), word] - log_sum)[running]
-        ids[rows, state.t - 1] = word
-        looked.append((rows, weights))
-        running &= word != config.eos
-        kept = _worth_keeping(running)
+        token = np.where(running, choose(logits, rows), config.pad)
+        total[rows[running]] += (logits[np.arange(len(rows)), token] - log_sum)[running]
+        ids[rows, state.t - 1] = token
+        steps.append((rows, weights))
+        running &= token != config.eos
+        kept = _rows_to_keep(running)
         if len(kept) < len(rows):
             state.choose(kept)
-            rows, word, running = rows[kept], word[kept], running[kept]
+            rows, token, running = rows[kept], token[kept], running[kept]
     ids = ids[:, : state.t]
     layers = config.decoder_layers
     cross = np.zeros((batch, layers, config.heads, state.t, src.shape[1]), logits.dtype)
     self_attention = np.zeros((*cross.shape[:4], state.t), logits.dtype)
-    for t, (rows, weights) in enumerate(looked):
-        for i, (back, across) in enumerate(weights):
-            self_attention[rows, i, :, t, : t + 1], cross[rows, i, :, t] = back, across
-    silent = (ids == config.pad)[:, None, None, :, None]        # behind <eos> nothing was said, and nobody looked
-    np.copyto(cross, 0, where=silent)
-    np.copyto(self_attention, 0, where=silent)
+    for t, (rows, weights) in enumerate(steps):
+        for i, layer in enumerate(weights):
+            self_attention[rows, i, :, t, : t + 1], cross[rows, i, :, t] = layer
+    ended = (ids == config.pad)[:, None, None, :, None]         # after <eos> no token is generated, and none attends
+    np.copyto(cross, 0, where=ended)
+    np.copyto(self_attention, 0, where=ended)
     return Decoded(ids, total, cross, self_attention)
 
 
-def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None, never=()):
+def beam_search(
+    src: np.ndarray, params: dict, config: TransformerConfig, *,
+    beam: int = 4, alpha: float = 0.6, max_len: int | None = None, never: Sequence[int] = (),
+) -> Decoded:
     """The best sentence among those that `beam` beginnings lead to.
 
     A step, from the log probabilities `totals` (W,) of W beginnings, and `log_probs` (W, V) of the next token of each:
@@ -256,8 +273,8 @@ def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None, never=()):
     Parameters
     ----------
     src, params, config, max_len, never : as `greedy`
-    beam : int, W; 1 is `greedy`
-    alpha : float, length penalty, see the top of this file
+    beam : W; 1 is `greedy`
+    alpha : length penalty, see the top of this file
 
     Returns
     -------
@@ -266,20 +283,20 @@ def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None, never=()):
     Raises
     ------
     TypeError, ValueError
-        as `greedy`, and where beam is not positive
+        as `greedy`, and if beam is not positive
     """
     if beam < 1:
         raise ValueError(f"expected a beam of at least 1, got {beam}")
-    max_len, batch = _length(src, params, config, max_len), len(src)
-    state = State(src, params, config, max_len, beam)                   # row b * W + w is beginning w of sentence b
+    max_len, batch = _check(src, params, config, max_len, never), len(src)
+    state = State(src, params, config, length=max_len, beam=beam)       # row b * W + w is beginning w of sentence b
     ids = np.full((batch, beam, max_len), config.pad)
     total = np.full((batch, beam), -np.inf)                             # -inf: no beginning in this place
-    total[:, 0] = 0                                                     # all begin alike: one is enough
-    finished = [[] for _ in range(batch)]                               # (score, words) of each sentence
+    total[:, 0] = 0                                                     # all start the same: one is enough
+    finished = [[] for _ in range(batch)]                               # (score, tokens) of each sentence
     searched = finished                                                 # those of the sentences in `state`
-    word = np.full(batch * beam, config.bos)
+    token = np.full(batch * beam, config.bos)
     while state.t < max_len and (total > -np.inf).any():
-        logits, _ = state.step(word)
+        logits, _ = state.step(token)
         log_probs = logits - _log_sum(logits)[:, None]
         _rule_out(log_probs, config, never)
         scores, t = total[..., None] + log_probs.reshape(*total.shape, -1), state.t     # (B, W, V)
@@ -296,20 +313,20 @@ def beam_search(src, params, config, beam=4, alpha=0.6, max_len=None, never=()):
                     origin[b, place], chosen[b, place], total[b, place] = row, new, scores[b, row, new]
         ids = np.take_along_axis(ids, origin[..., None], axis=1)
         ids[..., t - 1] = chosen
-        kept = _worth_keeping((total > -np.inf).any(axis=1))
+        kept = _rows_to_keep((total > -np.inf).any(axis=1))
         state.choose((origin + beam * np.arange(len(searched))[:, None])[kept].ravel())
-        ids, total, word, searched = ids[kept], total[kept], chosen[kept].ravel(), [searched[b] for b in kept]
+        ids, total, token, searched = ids[kept], total[kept], chosen[kept].ravel(), [searched[b] for b in kept]
     best = [max(sentences, key=lambda found: found[0])[1] for sentences in finished]
     ids = np.full((max(map(len, best)), batch), config.pad)             # (T, B)
     for b, sentence in enumerate(best):
         ids[: len(sentence), b] = sentence
-    # The winners are said once more, alone, to see where they look: cheaper than to carry that along for all beginnings.
-    words = iter(ids)
-    return _one_by_one(src, params, config, len(ids), never, lambda logits, rows: next(words)[rows])
+    # The best sentences are generated once more, for their attention: cheaper than to keep it for all beginnings.
+    tokens = iter(ids)
+    return _one_by_one(src, params, config, len(ids), never, lambda logits, rows: next(tokens)[rows])
 
 
 def _largest(scores, count):
-    """Indices of the `count` largest scores (n,) above -inf, best first, of equals the first first."""
+    """Indices of the `count` largest scores (n,) above -inf, best first; among equal scores the first comes first."""
     if count < 1:
         return []
     least = np.partition(scores, -count)[-count] if count < len(scores) else -np.inf

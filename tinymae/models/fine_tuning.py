@@ -1,40 +1,44 @@
-"""Fine-tuning a Vision Transformer: what decays, how fast each layer learns, positions for another image size."""
+"""Fine-tuning a Vision Transformer: which weights decay, how fast each layer learns, and positions for another image size."""
 from dataclasses import replace
 
 import numpy as np
 
 from tinymae import tree
-from tinymae.models.vit import vit_positions
+from tinymae.models.vit import ViTConfig, vit_positions
 
 
-def vit_decays(params):
-    """A tree of bool: what weight decay acts on.
+def vit_decays(params: dict) -> dict:
+    """A tree of bool, True where weight decay acts.
 
-    As in the fine-tuning code of He et al. 2021: no vector (bias, layer norm), not the class token, not the positions. In their
-    pre-training the token does decay, see `mae_decays`.
+    As in the fine-tuning code of He et al. 2021, vectors (bias, layer norm), the class token and the positions do not decay. In
+    their pre-training the class token does, see `mae_decays`.
     """
     skipped = ("encoder.cls_token", "positions")
     return tree.unflatten({path: leaf.ndim > 1 and path not in skipped for path, leaf in tree.leaves(params)}, params)
 
 
-def layer_rates(params, config, decay):
-    """A tree of float, each leaf's factor of the learning rate: layer-wise decay, for `AdamW(rates=...)`.
+def layer_rates(params: dict, config: ViTConfig, decay: float) -> dict:
+    """Layer-wise learning-rate decay, for `AdamW(rates=...)`: a tree of float, each leaf's factor of the learning rate.
 
     Parameters
     ----------
     params : tree of `vit_init`
-    config : ViTConfig
-    decay : float in (0, 1], the factor from one layer to the one below; He et al. use 0.65 (ViT-B) and 0.75 (ViT-L, ViT-H)
+    decay : in (0, 1], the factor from one layer to the one below; He et al. use 0.65 (ViT-B) and 0.75 (ViT-L, ViT-H)
 
     Returns
     -------
     tree : 1 for the head and the last norm, decay for the top layer, ... decay^L for the bottom one, decay^(L + 1) for patch
         embedding, class token and positions
 
+    Raises
+    ------
+    ValueError
+        if decay is outside (0, 1], or params are not those of a classifier
+
     Notes
     -----
-    What lies near the pixels is general and was learned with much more data: it should move least. Clark et al. 2020 (ELECTRA),
-    Bao et al. 2021 (BEiT); He et al. 2021, appendix A.2 and table 9, `util/lr_decay.py` in their code.
+    The layers near the pixels are general and were learned from much more data, so they should move least. Clark et al. 2020
+    (ELECTRA), Bao et al. 2021 (BEiT); He et al. 2021, appendix A.2 and table 9, `util/lr_decay.py` in their code.
     """
     if not 0 < decay <= 1:
         raise ValueError(f"layer_rates: expected a decay in (0, 1], got {decay}: 1 moves all layers alike")
@@ -43,19 +47,23 @@ def layer_rates(params, config, decay):
     def height(path):
         if path.startswith("encoder.blocks."):
             return 1 + int(path.split(".")[2])
-        return 0 if path.startswith(("encoder.patch_embed", "encoder.cls_token", "positions")) else top
+        if path.startswith(("encoder.patch_embed.", "encoder.cls_token", "positions")):
+            return 0
+        if path.startswith(("encoder.norm.", "fc_norm.", "head.")):
+            return top
+        raise ValueError(f"layer_rates: expected the parameters of a classifier, got {path!r}, which is in none of its layers")
 
     return tree.unflatten({path: decay ** (top - height(path)) for path, _ in tree.leaves(params)}, params)
 
 
-def interpolate_positions(positions, grid, new_grid):
+def interpolate_positions(positions: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, int]) -> np.ndarray:
     """Positions for another number of patches, by bicubic interpolation on the grid.
 
     Parameters
     ----------
     positions : ndarray of shape (N, D), row by row, without the class token's
-    grid : (int, int), patches down and across, N in all
-    new_grid : (int, int)
+    grid : patches down and across, N in all
+    new_grid : patches down and across, N' in all
 
     Returns
     -------
@@ -64,7 +72,7 @@ def interpolate_positions(positions, grid, new_grid):
     Raises
     ------
     ValueError
-        where positions do not fill the grid, or a side of the new one is below 1
+        if positions do not fill the grid, or a side of the new one is below 1
 
     Notes
     -----
@@ -86,31 +94,30 @@ def interpolate_positions(positions, grid, new_grid):
 
 def _cubic(old, new, a=-0.75):
     """The matrix (new, old) that resamples a row of `old` numbers to `new`: Keys 1981, equation 4."""
-    place = (np.arange(new) + 0.5) * old / new - 0.5            # where the middle of each new one lies among the old
-    left = np.floor(place).astype(int)
+    center = (np.arange(new) + 0.5) * old / new - 0.5           # of each new position, in units of the old ones
+    left = np.floor(center).astype(int)
     matrix = np.zeros((new, old))
     for tap in (-1, 0, 1, 2):
-        s = np.abs(place - (left + tap))
+        s = np.abs(center - (left + tap))
         near = (a + 2) * s * s * s - (a + 3) * s * s + 1        # 0 <= s <= 1
         far = a * (s * s * s - 5 * s * s + 8 * s - 4)           # 1 <= s <= 2
         np.add.at(matrix, (np.arange(new), np.clip(left + tap, 0, old - 1)), np.where(s <= 1, near, far))
     return matrix
 
 
-def resize_vit(params, config, img_size):
-    """The same model for pictures of another size: more or fewer patches, interpolated positions.
+def resize_vit(params: dict, config: ViTConfig, img_size: int) -> tuple[dict, ViTConfig]:
+    """The same model for images of another size: more or fewer patches, interpolated positions.
 
     Parameters
     ----------
     params : tree of `vit_init`
-    config : ViTConfig
-    img_size : int, a multiple of patch_size
+    img_size : a multiple of patch_size
 
     Returns
     -------
-    params : tree; only "positions" is new, all other leaves are those given
-    config : ViTConfig; its positions are "learned", since interpolated ones are in no formula (the code of He et al. 2021
-        likewise goes on to train them)
+    params : only "positions" is new, all other leaves are those given
+    config : with "learned" positions, since no formula gives interpolated ones (the code of He et al. 2021 also trains them
+        further)
     """
     if img_size == config.img_size:
         return params, config

@@ -1,13 +1,13 @@
-"""Masked Autoencoder: He et al. 2021, "Masked Autoencoders Are Scalable Vision Learners"; article A.
+"""Masked Autoencoder, images in, predicted patches out: He et al. 2021; article A.
 
     hide 75 % of the patches at random -> encode the visible ones (a ViT) -> put mask tokens where patches are hidden
-    -> a light decoder sees all positions -> predict the pixels -> squared error on the hidden patches only
+    -> a light decoder receives all positions -> predict the pixels -> squared error on the hidden patches only
 
-The encoder never sees a mask token: that makes it several times faster, and it is the reason for the high ratio.
+The encoder never receives a mask token. That makes it several times faster and allows the high mask ratio.
 In a mask 1 = removed, 0 = visible, as in the paper's code.
 
-Differs: fixed positions are computed where they are needed and are no parameters; pictures are (B, rows, cols, C) and may be
-any rectangle of patches. A batch with nothing removed has loss 0 where the paper's code divides by zero.
+Differs: fixed positions are computed when they are needed and are not parameters; images are (B, rows, cols, C). A batch with
+nothing removed has loss 0, where the paper's code divides by zero.
 """
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,7 +16,13 @@ import numpy as np
 
 from tinymae import init, tree
 from tinymae.blocks import encoder_backward, encoder_forward
-from tinymae.models.patch_encoder import check_images, vit_encoder_backward, vit_encoder_forward, vit_encoder_init
+from tinymae.models.patch_encoder import (
+    check_images,
+    check_sizes,
+    vit_encoder_backward,
+    vit_encoder_forward,
+    vit_encoder_init,
+)
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import masked_mse_backward, masked_mse_forward, normalise_patches
 from tinymae.ops.patches import patchify_forward, unpatchify, unshuffle_backward, unshuffle_forward
@@ -30,10 +36,10 @@ class MAEConfig:
     Raises
     ------
     ValueError
-        where the sizes do not fit each other, or mask_ratio is outside [0, 1)
+        if the sizes do not fit each other, or mask_ratio is outside [0, 1)
     """
 
-    img_size: int = 224             # side of the square picture; a multiple of patch_size
+    img_size: int = 224             # side of the square image; a multiple of patch_size
     patch_size: int = 16
     in_chans: int = 3               # any number of channels
     embed_dim: int = 768            # D of the encoder: a multiple of 4 (positions) and of num_heads
@@ -43,24 +49,26 @@ class MAEConfig:
     decoder_depth: int = 8
     decoder_num_heads: int = 16
     mlp_ratio: float = 4.0          # F / D, in both
-    mask_ratio: float = 0.75        # share of the patches to hide
-    norm_pix_loss: bool = field(default=False)  # predict each patch with mean 0 and variance 1
+    mask_ratio: float = 0.75        # fraction of the patches to hide
+    norm_pix_loss: bool = False     # predict each patch with mean 0 and variance 1
     eps: float = 1e-6               # of every layer norm, as in the paper's code (PyTorch's default is 1e-5)
 
-    def __post_init__(self):
-        if self.img_size < 1 or self.patch_size < 1 or self.img_size % self.patch_size:
-            raise ValueError(f"expected img_size to be a multiple of patch_size {self.patch_size}, got {self.img_size}")
+    def __post_init__(self) -> None:
         for name, width, heads in (
             ("embed_dim", self.embed_dim, self.num_heads),
             ("decoder_embed_dim", self.decoder_embed_dim, self.decoder_num_heads),
         ):
             if width < 1 or heads < 1 or width % 4 or width % heads:
                 raise ValueError(f"expected {name} to be a multiple of 4 and of its {heads} heads, got {width}")
+        check_sizes(
+            self.img_size, self.patch_size, min(self.depth, self.decoder_depth), in_chans=self.in_chans,
+            hidden=int(min(self.embed_dim, self.decoder_embed_dim) * self.mlp_ratio),
+        )
         check_mask_ratio(self.mask_ratio)
 
     @property
-    def grid(self):
-        """(int, int), patches down and across."""
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
         return (self.img_size // self.patch_size,) * 2
 
     @property
@@ -69,28 +77,25 @@ class MAEConfig:
         return self.grid[0] * self.grid[1]
 
     @property
-    def values(self):
-        """int, P: numbers in a patch."""
+    def values(self) -> int:
+        """P, numbers in a patch."""
         return self.patch_size**2 * self.in_chans
 
-    def position_tables(self, dtype=np.float32):
-        """The fixed positions of encoder and decoder, (N, D) each; the class token's would be zeros."""
+    def position_tables(self, dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray]:
+        """The fixed positions of encoder (N, D) and decoder (N, E); the class token's would be zeros."""
         return tuple(sincos_2d(self.grid, d).astype(dtype) for d in (self.embed_dim, self.decoder_embed_dim))
 
 
-def check_mask_ratio(mask_ratio):
+def check_mask_ratio(mask_ratio: float) -> None:
     """Raise a ValueError unless mask_ratio is in [0, 1)."""
     if not 0 <= mask_ratio < 1:
         raise ValueError(f"expected a mask ratio in [0, 1), got {mask_ratio}: 0.75 hides three quarters of the patches")
 
 
-def mae_init(config, rng, dtype=np.float32):
-    """Fresh parameters: xavier for every matrix, 0.02 normal for the two tokens, as in the paper's code.
+def mae_init(config: MAEConfig, rng: np.random.Generator | None, dtype: type = np.float32) -> dict:
+    """Fresh parameters: xavier for every matrix, normal with 0.02 for the two tokens, as in the paper's code.
 
-    Parameters
-    ----------
-    config : MAEConfig
-    rng : numpy.random.Generator, or None for zeros (the shapes without the work)
+    With rng=None all weights are zero: the shapes, without the draws.
 
     Returns
     -------
@@ -99,7 +104,8 @@ def mae_init(config, rng, dtype=np.float32):
     """
     width = config.decoder_embed_dim
     encoder = vit_encoder_init(
-        config.values, config.embed_dim, config.depth, config.num_heads, int(config.embed_dim * config.mlp_ratio), rng, dtype
+        config.values, config.embed_dim, rng, depth=config.depth, heads=config.num_heads,
+        hidden=int(config.embed_dim * config.mlp_ratio), dtype=dtype,
     )
     hidden = int(width * config.mlp_ratio)
     decoder = {
@@ -115,19 +121,19 @@ def mae_init(config, rng, dtype=np.float32):
     return {"encoder": encoder, "decoder": decoder}
 
 
-def mae_count(config):
-    """How many numbers a model of this config has, with the fixed positions, as the paper's checkpoints count."""
+def mae_count(config: MAEConfig) -> int:
+    """The number of parameters of a model, including the fixed positions, as the paper's checkpoints count them."""
     fixed = (1 + config.num_patches) * (config.embed_dim + config.decoder_embed_dim)
     return tree.count(mae_init(config, None)) + fixed
 
 
-def mae_decays(params):
-    """A tree of bool: what weight decay acts on. As in the paper's code, all but vectors: no bias, no layer norm."""
+def mae_decays(params: dict) -> dict:
+    """A tree of bool, True where weight decay acts: as in the paper's code, on all but vectors (bias, layer norm)."""
     return tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def random_masking(noise, mask_ratio):
-    """Choose the patches to hide: sort noise, keep the small ones.
+def random_masking(noise: np.ndarray, mask_ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Choose the patches to hide: sort noise, and keep the patches with the smallest.
 
         (1)  ids_shuffle[b] = the patches in the order of their noise, smallest first
         (2)  ids_keep[b]    = the first K of them,  K = int(N (1 - mask_ratio))
@@ -137,18 +143,18 @@ def random_masking(noise, mask_ratio):
     Parameters
     ----------
     noise : ndarray of shape (B, N), one number for each patch
-    mask_ratio : float in [0, 1)
+    mask_ratio : in [0, 1)
 
     Returns
     -------
-    ids_keep : int ndarray of shape (B, K), K = int(N (1 - mask_ratio)), visible patches in the order of the shuffle
+    ids_keep : int ndarray of shape (B, K), the visible patches in the order of the shuffle
     ids_restore : int ndarray of shape (B, N), where each patch is in the shuffle
     mask : int8 ndarray of shape (B, N), 1 = removed, 0 = visible
 
     Notes
     -----
-    Why argsort twice: ids_shuffle[j] is the patch that comes j-th in the shuffle; its argsort is its inverse permutation,
-    which says for each patch where it went.
+    Why argsort twice: ids_shuffle[j] is the patch that comes j-th in the shuffle; its argsort is the inverse permutation,
+    which gives the position of each patch in the shuffle.
     """
     check_mask_ratio(mask_ratio)
     number = noise.shape[1]
@@ -158,61 +164,66 @@ def random_masking(noise, mask_ratio):
     return ids_shuffle[:, :kept], ids_restore, (ids_restore >= kept).astype(np.int8)
 
 
-def mae_forward(images, params, config, noise):
-    """Hide patches, restore them, and say how well.
+def mae_forward(
+    images: np.ndarray, params: dict, config: MAEConfig, noise: np.ndarray
+) -> tuple[np.floating, dict]:
+    """Hide patches, predict them, and measure the error.
 
     Parameters
     ----------
-    images : ndarray of shape (B, img_size, img_size, C), float32 or float64; data, they get no gradient
+    images : ndarray of shape (B, img_size, img_size, C), float32 or float64; data, so they get no gradient
     params : tree of `mae_init`, of the same dtype
-    config : MAEConfig
-    noise : ndarray of shape (B, N), as rng.random((B, N)): chooses what is hidden, see `random_masking`
+    noise : ndarray of shape (B, N), as rng.random((B, N)): chooses the hidden patches, see `random_masking`
 
     Returns
     -------
-    loss : scalar, mean squared error on the hidden patches
+    loss : mean squared error on the hidden patches
     cache : dict; cache["pred"] (B, N, P) is the prediction (of normalised pixels with norm_pix_loss),
         cache["mask"] (B, N) has 1 where a patch was removed
 
     Raises
     ------
     TypeError, ValueError
-        where images or noise do not fit the config, or pixels are not finite
+        if images or noise do not fit the config, or pixels are not finite
     """
-    check_images(images, config)
+    check_images(images, config.img_size, config.in_chans)
     if noise.shape != (len(images), config.num_patches):
         raise ValueError(f"expected noise (B, N) = ({len(images)}, {config.num_patches}), got {noise.shape}")
     positions, decoder_positions = config.position_tables(images.dtype)
     patches, _ = patchify_forward(images, config.patch_size)                            # (B, N, P)
     ids_keep, ids_restore, mask = random_masking(noise, config.mask_ratio)
-    latent, encoder = vit_encoder_forward(patches, params["encoder"], config.num_heads, positions, ids_keep, config.eps)
+    latent, encoder = vit_encoder_forward(
+        patches, params["encoder"], positions, heads=config.num_heads, ids_keep=ids_keep, eps=config.eps
+    )
     pred, decoder = mae_decoder_forward(
-        latent, ids_restore, params["decoder"], config.decoder_num_heads, decoder_positions, config.eps
+        latent, params["decoder"], decoder_positions, heads=config.decoder_num_heads, ids_restore=ids_restore, eps=config.eps
     )
     target = normalise_patches(patches)[0] if config.norm_pix_loss else patches
     loss, loss_cache = masked_mse_forward(pred, target, mask)
     return loss, {"encoder": encoder, "decoder": decoder, "loss": loss_cache, "pred": pred, "mask": mask}
 
 
-def mae_backward(dloss, cache):
-    """Gradient dparams of `mae_forward`, in the tree of params, from the scalar dloss. Empties the cache on the way."""
+def mae_backward(dloss: float, cache: dict) -> dict:
+    """Gradient dparams of `mae_forward`, in the tree of params, from the scalar dloss. The cache serves once: it is emptied."""
     dpred = masked_mse_backward(dloss, cache["loss"])
     dlatent, ddecoder = mae_decoder_backward(dpred, cache["decoder"])
     _, dencoder, _ = vit_encoder_backward(dlatent, cache["encoder"])
     return {"encoder": dencoder, "decoder": ddecoder}
 
 
-def mae_decoder_forward(latent, ids_restore, p, heads, positions, eps=1e-6):
+def mae_decoder_forward(
+    latent: np.ndarray, p: dict, positions: np.ndarray, *, heads: int, ids_restore: np.ndarray, eps: float = 1e-6
+) -> tuple[np.ndarray, dict]:
     """Predict every patch from the visible ones.
 
     Parameters
     ----------
     latent : ndarray of shape (B, 1 + K, D), the encoder's output, class token first
-    ids_restore : int ndarray of shape (B, N), of `random_masking`
     p : {"embed", "mask_token", "blocks", "norm", "pred"}
-    heads : int
     positions : ndarray of shape (N, E): without them all mask tokens would be the same
-    eps : float, of the layer norms
+    heads : H of the decoder
+    ids_restore : int ndarray of shape (B, N), of `random_masking`
+    eps : of the layer norms
 
     Returns
     -------
@@ -228,7 +239,7 @@ def mae_decoder_forward(latent, ids_restore, p, heads, positions, eps=1e-6):
     return pred, {"embed": embed, "unshuffle": unshuffle, "positional": positional, "decoder": decoder, "pred": pred_cache}
 
 
-def mae_decoder_backward(dpred, cache):
+def mae_decoder_backward(dpred: np.ndarray, cache: dict) -> tuple[np.ndarray, dict]:
     """Gradients (dlatent, dp) of `mae_decoder_forward`, from dpred (B, N, P)."""
     dpatches, dw, db = linear_backward(dpred, cache["pred"])
     dx = np.concatenate([np.zeros_like(dpatches[:, :1]), dpatches], axis=1)             # the class token predicts nothing
@@ -246,33 +257,31 @@ def mae_decoder_backward(dpred, cache):
 
 
 class Reconstruction(NamedTuple):
-    """What `mae_reconstruct` returns; every picture is (B, img_size, img_size, C), in the units of the input."""
+    """The result of `mae_reconstruct`; images are (B, img_size, img_size, C), in the units of the input."""
 
-    masked: np.ndarray              # hidden patches at 0, which is mid grey
-    reconstruction: np.ndarray      # the prediction, everywhere
-    pasted: np.ndarray              # the prediction where it was hidden, the true pixels where it was not
+    masked: np.ndarray              # hidden patches are 0, which is mid grey
+    reconstruction: np.ndarray      # the prediction, for every patch
+    pasted: np.ndarray              # the prediction for hidden patches, the true pixels for visible ones
     mask: np.ndarray                # (B, N), 1 = removed
-    mode: str                       # how the prediction became pixels; "" for a model of plain pixels
+    mode: str                       # how the prediction was turned into pixels; "" for a model of plain pixels
 
 
-def mae_reconstruct(images, params, config, noise, statistics="visible"):
-    """Hide patches and draw what the model makes of the rest.
+def mae_reconstruct(
+    images: np.ndarray, params: dict, config: MAEConfig, noise: np.ndarray, *, statistics: str = "visible"
+) -> Reconstruction:
+    """Hide patches and reconstruct the images from the rest.
 
     Parameters
     ----------
     images, params, config, noise : as `mae_forward`
-    statistics : "visible" or "true"; matters only where config.norm_pix_loss. Such a model predicts each patch without its
-        mean and contrast, and those have to come from somewhere. "visible": the mean and the typical deviation of the
-        picture's visible patches, nothing of the answer. "true": each patch's own, from the hidden picture:
-        **part of the answer leaks into the picture**, and `mode` says so.
-
-    Returns
-    -------
-    Reconstruction
+    statistics : "visible" or "true"; matters only with config.norm_pix_loss. Such a model predicts each patch without its
+        mean and contrast, which have to come from somewhere. "visible": the mean and standard deviation of the image's visible
+        patches, averaged; they contain nothing of the answer. "true": each patch's own, from the hidden image:
+        **part of the answer leaks into the reconstruction**, and `mode` says so.
 
     Notes
     -----
-    Visible patches look bad in `reconstruction`: no loss ever asked for them. `pasted` covers them.
+    Visible patches look bad in `reconstruction`, since no loss was ever computed on them. `pasted` covers them.
     """
     if statistics not in ("visible", "true"):
         raise ValueError(f"expected statistics 'visible' or 'true', got {statistics!r}")
@@ -282,7 +291,7 @@ def mae_reconstruct(images, params, config, noise, statistics="visible"):
     mode = ""
     if config.norm_pix_loss:
         _, mean, std = normalise_patches(patches)                                       # (B, N, 1)
-        mode = "normalised pixels: mean and contrast of each patch taken from the TRUE picture (leaks)"
+        mode = "normalised pixels: mean and contrast of each patch taken from the TRUE image (leaks)"
         if statistics == "visible":
             visible = (1 - mask)[..., None].astype(patches.dtype)
             shown = np.maximum(visible.sum(axis=1, keepdims=True), 1)
@@ -297,14 +306,25 @@ def mae_reconstruct(images, params, config, noise, statistics="visible"):
 
 @dataclass(frozen=True)
 class StoredPositions(MAEConfig):
-    """A MAEConfig whose fixed positions are those of a file, not the computed table.
+    """A MAEConfig whose fixed positions are those of a file, not the computed tables.
 
-    So a file is computed with its own numbers, to the last bit: also where they were rounded to half precision, or are not
+    A model from the file then computes with the file's own numbers, even if they were rounded to half precision, or are not
     sines and cosines at all. It is for using a model; a training checkpoint cannot hold the tables.
+
+    Raises
+    ------
+    ValueError
+        as `MAEConfig`, and if the tables are not (N, D) and (N, E)
     """
 
     tables: tuple = field(default=(), compare=False, repr=False)    # of encoder (N, D) and decoder (N, E)
 
-    def position_tables(self, dtype=np.float32):
-        """The positions of encoder and decoder, (N, D) each."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shapes = [(self.num_patches, self.embed_dim), (self.num_patches, self.decoder_embed_dim)]
+        if [table.shape for table in self.tables] != shapes:
+            raise ValueError(f"expected tables of shapes {shapes}, got {[table.shape for table in self.tables]}")
+
+    def position_tables(self, dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray]:
+        """The positions of encoder (N, D) and decoder (N, E)."""
         return tuple(table.astype(dtype) for table in self.tables)

@@ -1,4 +1,11 @@
-"""The encoder of a ViT and of a masked autoencoder: patches in, tokens out. Dosovitskiy et al. 2020, section 3.1."""
+"""The encoder that ViT and MAE share: patches in, one latent vector for each token out. Dosovitskiy et al. 2020, section 3.1.
+
+    patches (B, N, P) -> linear map -> + positions -> [keep the visible ones] -> class token in front
+    -> pre-norm encoder layers -> layer norm -> latent (B, 1 + K, D)
+
+A MAE keeps K of the N patches, a ViT keeps all. `vit_encoder_forward` keeps a cache for training; `encoder_features` does not.
+The checks at the end are for both models: sizes in a config, images in a batch.
+"""
 import numpy as np
 
 from tinymae import init
@@ -10,43 +17,50 @@ from tinymae.ops.patches import gather_backward, gather_forward, patchify_forwar
 from tinymae.ops.positional import positional_backward, positional_forward
 
 
-def vit_encoder_init(values, width, depth, heads, hidden, rng, dtype=np.float32, head_dim=None):
+def vit_encoder_init(
+    values: int, dim: int, rng: np.random.Generator | None, *,
+    depth: int, heads: int, hidden: int, head_dim: int | None = None, dtype: type = np.float32,
+) -> dict:
     """Parameters of `vit_encoder_forward`.
 
     Parameters
     ----------
-    values : int, P, numbers in a patch
-    width, depth, heads, hidden : int, D, L, H and F
-    rng : numpy.random.Generator, or None for zeros
-    head_dim : int, d; D / H where not given. Given, article B's rule holds: one head as wide as the model has no output
-        projection
+    values : P, numbers in a patch
+    dim : D
+    rng : None for zeros
+    depth, heads, hidden : L, H and F
+    head_dim : d; D / H if None. If given, article B's rule holds: one head of dimension D has no output projection
 
     Returns
     -------
     {"patch_embed": {"w" (P, D), "b"}, "cls_token" (1, 1, D), "blocks": L layers with fused q/k/v, "norm"}
     """
-    attention = {"fused": True, "d_k": head_dim, "d_v": head_dim, "out": heads > 1 or head_dim != width}
+    attention = {"fused": True, "d_k": head_dim, "d_v": head_dim, "out": heads > 1 or head_dim != dim}
     return {
-        "patch_embed": init.linear(values, width, rng, dtype=dtype),
-        "cls_token": init.normal((1, 1, width), rng, dtype=dtype),
-        "blocks": [init.encoder_layer(width, heads, hidden, rng, dtype=dtype, **attention) for _ in range(depth)],
-        "norm": init.layernorm(width, dtype),
+        "patch_embed": init.linear(values, dim, rng, dtype=dtype),
+        "cls_token": init.normal((1, 1, dim), rng, dtype=dtype),
+        "blocks": [init.encoder_layer(dim, heads, hidden, rng, dtype=dtype, **attention) for _ in range(depth)],
+        "norm": init.layernorm(dim, dtype),
     }
 
 
-def vit_encoder_forward(patches, p, heads, positions, ids_keep=None, eps=1e-6, dropout=0.0, rng=None):
+def vit_encoder_forward(
+    patches: np.ndarray, p: dict, positions: np.ndarray, *,
+    heads: int, ids_keep: np.ndarray | None = None,
+    eps: float = 1e-6, dropout: float = 0.0, rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, dict]:
     """Encode patches.
 
     Parameters
     ----------
     patches : ndarray of shape (B, N, P)
     p : tree of `vit_encoder_init`; "norm" may be missing
-    heads : int, H
     positions : ndarray of shape (N, D), dtype of patches: fixed or learned
-    ids_keep : integer ndarray of shape (B, K), the patches to look at; or None for all
-    eps : float, of the layer norms
-    dropout : float, of the tokens and of every layer
-    rng : numpy.random.Generator, or None for no dropout
+    heads : H
+    ids_keep : integer ndarray of shape (B, K), the visible patches; None for all
+    eps : of the layer norms
+    dropout : of the tokens and in every layer
+    rng : None for no dropout
 
     Returns
     -------
@@ -59,14 +73,14 @@ def vit_encoder_forward(patches, p, heads, positions, ids_keep=None, eps=1e-6, d
     return latent, cache
 
 
-def vit_encoder_backward(dlatent, cache):
+def vit_encoder_backward(dlatent: np.ndarray, cache: dict) -> tuple[np.ndarray, dict, np.ndarray]:
     """Gradients (dpatches, dp, dpositions) of `vit_encoder_forward`, from dlatent (B, 1 + K, D).
 
-    dpositions (N, D) is for learned positions; a model with fixed ones drops it.
+    dpositions (N, D) is for learned positions; a model with fixed ones ignores it.
     """
     dx, dp = encoder_backward(dlatent, cache["encoder"])
     dx = dropout_backward(dx, cache["drop"])
-    dcls_token = dx[:, :1].sum(axis=0, keepdims=True)           # every picture has the same class token
+    dcls_token = dx[:, :1].sum(axis=0, keepdims=True)           # all images have the same class token
     dx = dx[:, 1:]
     if cache["gather"] is not None:
         dx = gather_backward(dx, cache["gather"])               # (B, N, D), zero for hidden patches
@@ -75,16 +89,19 @@ def vit_encoder_backward(dlatent, cache):
     return dpatches, {"patch_embed": {"w": dw, "b": db}, "cls_token": dcls_token, **dp}, dpositions
 
 
-def encoder_features(images, p, positions, heads, patch_size, eps=1e-6):
-    """What an encoder says about whole pictures, nothing hidden; of a ViT or of a masked autoencoder. Keeps no cache.
+def encoder_features(
+    images: np.ndarray, p: dict, positions: np.ndarray, *, heads: int, patch_size: int, eps: float = 1e-6
+) -> np.ndarray:
+    """The latent of whole images, with no patch hidden, for a ViT or a masked autoencoder. Keeps no cache.
 
     Parameters
     ----------
     images : ndarray of shape (B, rows, cols, C)
     p : tree of `vit_encoder_init`; "norm" may be missing
     positions : ndarray of shape (N, D), dtype of images
-    heads, patch_size : int
-    eps : float, of the layer norms
+    heads : H
+    patch_size : side of a patch in pixels
+    eps : of the layer norms
 
     Returns
     -------
@@ -93,12 +110,12 @@ def encoder_features(images, p, positions, heads, patch_size, eps=1e-6):
     patches, _ = patchify_forward(images, patch_size)
     x, _ = _tokens(patches, p, positions)
     for layer in p["blocks"]:
-        x = encoder_layer_forward(x, layer, heads, eps=eps)[0]  # [0]: each layer's cache is let go at once
+        x = encoder_layer_forward(x, layer, heads, eps=eps)[0]  # [0]: each layer's cache is freed at once
     return layernorm_forward(x, **p["norm"], eps=eps)[0] if "norm" in p else x
 
 
 def _tokens(patches, p, positions, ids_keep=None):
-    """Patches (B, N, P) -> the class token and the tokens of the patches to look at (B, 1 + K, D), and a cache."""
+    """Patches (B, N, P) -> the class token and the tokens of the visible patches (B, 1 + K, D), and a cache."""
     x, embed = linear_forward(patches, **p["patch_embed"])      # (B, N, D)
     x, positional = positional_forward(x, positions)            # before hiding: a patch keeps its own position
     gather = None
@@ -109,17 +126,28 @@ def _tokens(patches, p, positions, ids_keep=None):
     return x, {"embed": embed, "positional": positional, "gather": gather}
 
 
-def check_images(images, config):
-    """Raise a TypeError or ValueError that says why images (B, rows, cols, C) cannot go into the model."""
-    side, channels = config.img_size, config.in_chans
+def check_sizes(img_size: int, patch_size: int, layers: int, **sizes: int) -> None:
+    """Raise a ValueError unless patches fill an image, layers is not negative, and each of `sizes` is at least 1."""
+    if img_size < 1 or patch_size < 1 or img_size % patch_size:
+        raise ValueError(f"expected img_size to be a multiple of patch_size {patch_size}, got {img_size}")
+    if layers < 0:
+        raise ValueError(f"expected 0 or more layers, got {layers}")
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"expected {name} of at least 1, got {size}")
+
+
+def check_images(images: np.ndarray, img_size: int, in_chans: int) -> None:
+    """Raise a TypeError or ValueError that says why these images are not finite (B, img_size, img_size, in_chans)."""
     if images.dtype not in (np.float32, np.float64):
         raise TypeError(f"expected float32 or float64 pixels, got {images.dtype}: images.pixels.to_pixels converts uint8")
     if images.ndim != 4:
-        raise ValueError(f"expected images (B, {side}, {side}, {channels}), got {images.shape}: is the batch axis missing?")
-    if images.shape[3] != channels:
-        hint = "are the channels first, the PyTorch way?" if images.shape[1] == channels else "grey and colour do not mix"
-        raise ValueError(f"expected {channels} channels on the last axis, got images {images.shape}: {hint}")
-    if images.shape[1:3] != (side, side):
-        raise ValueError(f"expected pictures of {side} x {side} pixels, got {images.shape}: crop or resize them first")
+        expected = f"(B, {img_size}, {img_size}, {in_chans})"
+        raise ValueError(f"expected images {expected}, got {images.shape}: is the batch axis missing?")
+    if images.shape[3] != in_chans:
+        hint = "are the channels first, as in PyTorch?" if images.shape[1] == in_chans else "grey and colour do not mix"
+        raise ValueError(f"expected {in_chans} channels on the last axis, got images {images.shape}: {hint}")
+    if images.shape[1:3] != (img_size, img_size):
+        raise ValueError(f"expected images of {img_size} x {img_size} pixels, got {images.shape}: crop or resize them first")
     if not np.isfinite(images).all():
         raise ValueError("expected finite pixels, got NaN or infinity: look for a division by zero before this call")

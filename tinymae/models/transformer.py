@@ -1,16 +1,16 @@
-"""Encoder-decoder Transformer: Vaswani et al. 2017, section 3; articles A, C and D.
+"""Encoder-decoder Transformer, token ids in, the loss out: Vaswani et al. 2017, section 3; articles A, C and D.
 
     source ids -> embedding * sqrt(D) + positions -> L encoder layers -> memory
-    target ids, one place to the right -> embedding * sqrt(D) + positions -> L decoder layers, which look at memory
+    target ids, shifted right by one -> embedding * sqrt(D) + positions -> L decoder layers, which attend to memory
     -> linear to the vocabulary -> cross entropy with the target ids
 
 Why sqrt(D): an embedding matrix that is also the output matrix starts with entries of size 1 / sqrt(D), so that logits start
-near 1; times sqrt(D) its rows are as large as the positions they are added to.
+near 1. Multiplied by sqrt(D), its rows are as large as the positions that are added to them.
 
-The vocabulary matrix is the largest of all. The loss multiplies it with the words that count, never with padding.
+The vocabulary matrix is the largest of all, so only positions with a real target are multiplied by it, never padding.
 
-Differs: positions are added before dropout, as in the paper; nn.Transformer leaves embedding, positions and output to its
-user, and puts a layer norm behind both stacks even in post-norm (`final_norm`). The paper ties all three matrices
+Differs: positions are added before dropout, as in the paper. nn.Transformer leaves embedding, positions and output to its
+user, and puts a layer norm after both stacks even in post-norm (`final_norm`). The paper ties all three matrices
 (`tie="all"`).
 """
 import math
@@ -45,7 +45,7 @@ class TransformerConfig:
     Raises
     ------
     ValueError
-        where the sizes do not fit each other
+        if the sizes do not fit each other, or a setting has a value that is not allowed
     """
 
     src_vocab: int = 37000
@@ -55,33 +55,40 @@ class TransformerConfig:
     decoder_layers: int = 6
     heads: int = 8                      # H
     d_ff: int = 2048                    # F
-    d_k: int = None                     # of one head; D / H where not given
-    d_v: int = None
+    d_k: int | None = None              # of one head; D / H if None
+    d_v: int | None = None
     dropout: float = 0.1
     norm_first: bool = False            # post-norm is the paper's
-    final_norm: bool = None             # a layer norm behind each stack; as norm_first where not given
+    final_norm: bool | None = None      # a layer norm after each stack; None: if norm_first
     activation: str = "relu"            # or "gelu", "gelu_tanh", "swish"
     bias: bool = True                   # in the projections of attention; article A has none
     eps: float = 1e-5
     tie: str = "all"                    # "all": one matrix for source, target, output; "output": target and output; "none"
-    output_bias: bool = False           # of a tied output; with tie "none" the output has a bias anyway
-    scale_embedding: bool = True        # times sqrt(D)
+    output_bias: bool = False           # for a tied output; with tie "none" the output always has a bias
+    scale_embedding: bool = True        # multiply by sqrt(D)
     position_encoding: str = "interleaved"      # or "halves", "article_a", "learned"
-    max_len: int = 512                  # of learned positions
+    max_len: int = 512                  # number of learned positions
     pad: int = 0
-    bos: int = 1                        # may be pad, as in Marian's models
+    bos: int = 1                        # may equal pad, as in Marian's models
     eos: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.decoder_layers < 1:
             raise ValueError(
-                f"expected at least one decoder layer, got {self.decoder_layers}: no other part looks at the source"
+                f"expected at least one decoder layer, got {self.decoder_layers}: no other part attends to the source"
             )
+        if self.encoder_layers < 0:
+            raise ValueError(f"expected 0 or more encoder layers, got {self.encoder_layers}")
+        for name in ("src_vocab", "tgt_vocab", "d_model", "heads", "d_ff", "max_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"expected dropout in [0, 1), got {self.dropout}: it is the fraction to drop, not to keep")
         if self.tie not in ("all", "output", "none"):
             raise ValueError(f"expected tie 'all', 'output' or 'none', got {self.tie!r}")
         if self.tie == "all" and self.src_vocab != self.tgt_vocab:
             raise ValueError(
-                f"expected one vocabulary for tie='all', got {self.src_vocab} and {self.tgt_vocab} words: tie='output' shares "
+                f"expected one vocabulary for tie='all', got {self.src_vocab} and {self.tgt_vocab} tokens: tie='output' shares "
                 "the target's matrix only"
             )
         if self.position_encoding not in (*POSITION_ENCODINGS, "learned"):
@@ -92,26 +99,23 @@ class TransformerConfig:
             raise ValueError(f"expected d_model to be a multiple of {self.heads} heads, got {self.d_model}: or give d_k, d_v")
 
     @property
-    def has_final_norm(self):
-        """bool: final_norm, or norm_first where that is None."""
+    def has_final_norm(self) -> bool:
+        """final_norm, or norm_first if that is None."""
         return self.norm_first if self.final_norm is None else self.final_norm
 
     @property
-    def layer(self):
-        """dict: the options of every layer of both stacks."""
+    def layer(self) -> dict:
+        """The options of every layer of both stacks."""
         return {
             "heads": self.heads, "norm_first": self.norm_first, "activation": self.activation, "dropout": self.dropout,
             "eps": self.eps,
         }
 
 
-def transformer_init(config, rng, dtype=np.float32):
-    """Fresh parameters: xavier for the layers, normal with D^-1/2 for embeddings.
+def transformer_init(config: TransformerConfig, rng: np.random.Generator | None, dtype: type = np.float32) -> dict:
+    """Fresh parameters: xavier for the layers, normal with standard deviation D^-1/2 for embeddings.
 
-    Parameters
-    ----------
-    config : TransformerConfig
-    rng : numpy.random.Generator, or None for zeros (the shapes without the work)
+    With rng=None all weights are zero: the shapes, without the draws.
 
     Returns
     -------
@@ -144,12 +148,12 @@ def transformer_init(config, rng, dtype=np.float32):
     return params
 
 
-def _embed_forward(ids, table, positions, config, rng):
+def _embed_forward(side, ids, params, config, rng):
     """ids (B, T) -> (B, T, D): embedding * sqrt(D) + positions, then dropout."""
-    x, lookup = embedding_forward(ids, table)
+    x, lookup = embedding_forward(ids, embedding_table(side, params, config))
     if config.scale_embedding:
         x *= math.sqrt(config.d_model)
-    x, positional = positional_forward(x, positions)
+    x, positional = positional_forward(x, position_table(side, ids.shape[1], params, config))
     x, drop = dropout_forward(x, config.dropout, rng)
     return x, (lookup, positional, drop)
 
@@ -163,36 +167,45 @@ def _embed_backward(dx, cache, config):
     return embedding_backward(dx, lookup), dpositions
 
 
-def _positions(params, side, length, config, dtype):
-    """The table (at least length, D) of one side."""
+def embedding_table(side: str, params: dict, config: TransformerConfig) -> np.ndarray:
+    """The embedding matrix (V, D) of one side, "src" or "tgt"; with tie="all" both sides share one."""
+    return params["embed" if config.tie == "all" else f"{side}_embed"]
+
+
+def position_table(side: str, length: int, params: dict, config: TransformerConfig) -> np.ndarray:
+    """The positions (at least length, D) of one side, "src" or "tgt": the learned ones, or a fixed table of their dtype."""
     if config.position_encoding == "learned":
         return params[f"{side}_positions"]
+    dtype = embedding_table(side, params, config).dtype
     return POSITION_ENCODINGS[config.position_encoding](length, config.d_model).astype(dtype)
 
 
-def encode(src, params, config, rng=None):
-    """The encoder: what the source says, in the light of all its words.
+def encode(
+    src: np.ndarray, params: dict, config: TransformerConfig, *, rng: np.random.Generator | None = None
+) -> tuple[np.ndarray, dict]:
+    """The encoder: a vector for each source token, which has attended to all tokens of its sentence.
 
     Parameters
     ----------
     src : integer ndarray of shape (B, Tk), padded with config.pad
     params : tree of `transformer_init`
-    config : TransformerConfig
-    rng : numpy.random.Generator, or None for no dropout
+    rng : None for no dropout
 
     Returns
     -------
     memory : ndarray of shape (B, Tk, D)
     cache : dict; attention_weights(cache["encoder"]["blocks"][i]["attn"]["sublayer"]) is (B, H, Tk, Tk)
     """
-    table = params["embed"] if config.tie == "all" else params["src_embed"]
-    x, embed = _embed_forward(src, table, _positions(params, "src", src.shape[1], config, table.dtype), config, rng)
+    x, embed = _embed_forward("src", src, params, config, rng)
     memory, encoder = encoder_forward(x, params["encoder"], mask=padding_mask(src, config.pad), rng=rng, **config.layer)
     return memory, {"embed": embed, "encoder": encoder}
 
 
-def decode(inputs, memory, src, params, config, rng=None):
-    """The decoder: what it would say next at each place, before the vocabulary.
+def decode(
+    inputs: np.ndarray, memory: np.ndarray, src: np.ndarray, params: dict, config: TransformerConfig, *,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, dict]:
+    """The decoder: a vector for each target position, from which `to_vocabulary` predicts the next token.
 
     Parameters
     ----------
@@ -208,13 +221,12 @@ def decode(inputs, memory, src, params, config, rng=None):
 
     Notes
     -----
-    The causal mask hides the padding of the targets as well: it stands behind the words, and a word looks back only. What the
-    decoder says at the padding's own places is not asked for. So <bos> may be the padding's id: a padding mask would hide it.
+    The causal mask also hides the padding of the targets, which comes after the tokens: a token attends only to those before
+    it. The outputs at padding positions are not used. So <bos> may have the id of the padding, which a padding mask would hide.
 
-    Differs: article A also masks the padding in this place; its loss is the same.
+    Differs: article A also masks the padding here; its loss is the same.
     """
-    table = params["embed"] if config.tie == "all" else params["tgt_embed"]
-    x, embed = _embed_forward(inputs, table, _positions(params, "tgt", inputs.shape[1], config, table.dtype), config, rng)
+    x, embed = _embed_forward("tgt", inputs, params, config, rng)
     x, decoder = decoder_forward(
         x, memory, params["decoder"], mask=causal_mask(inputs.shape[1]),
         memory_mask=padding_mask(src, config.pad), rng=rng, **config.layer,
@@ -222,71 +234,73 @@ def decode(inputs, memory, src, params, config, rng=None):
     return x, {"embed": embed, "decoder": decoder}
 
 
-def to_vocabulary(x, params, config):
-    """x (..., D) -> logits (..., V), with a matrix of its own or the target's embedding; no softmax: the loss has it.
+def to_vocabulary(x: np.ndarray, params: dict, config: TransformerConfig) -> tuple[np.ndarray, tuple]:
+    """x (..., D) -> logits (..., V), with its own matrix or the target's embedding. No softmax: the loss contains it.
 
     Returns what `linear_forward` returns, so `linear_backward` is its backward.
     """
     if config.tie == "none":
         return linear_forward(x, **params["out"])
-    table = params["embed"] if config.tie == "all" else params["tgt_embed"]
-    return linear_forward(x, table.T, **params.get("out", {}))
+    table = embedding_table("tgt", params, config)
+    return linear_forward(x, table.T, params["out"]["b"] if config.output_bias else None)
 
 
-def transformer_forward(src, targets, params, config, label_smoothing=0.0, rng=None):
+def transformer_forward(
+    src: np.ndarray, targets: np.ndarray, params: dict, config: TransformerConfig, *,
+    label_smoothing: float = 0.0, rng: np.random.Generator | None = None,
+) -> tuple[np.floating, dict]:
     """The loss of a batch of sentence pairs, with teacher forcing.
 
     Parameters
     ----------
-    src : integer ndarray of shape (B, Tk): words, <eos> if the data has it, padding
-    targets : integer ndarray of shape (B, Tq): words, <eos>, padding
+    src : integer ndarray of shape (B, Tk): tokens, <eos> if the data has it, padding
+    targets : integer ndarray of shape (B, Tq): tokens, <eos>, padding
     params : tree of `transformer_init`
-    config : TransformerConfig
-    label_smoothing : float in [0, 1)
-    rng : numpy.random.Generator, or None for no dropout
+    label_smoothing : in [0, 1)
+    rng : None for no dropout
 
     Returns
     -------
-    loss : scalar, mean cross entropy over the targets that are not padding; about ln V before training
-    cache : dict; cache["logits"] (M, V) and cache["words"] (M,) are of the M targets that count, in reading order
+    loss : mean cross entropy over the targets that are not padding; about ln V before training
+    cache : dict; cache["logits"] (M, V) and cache["targets"] (M,) belong to the M targets that are not padding, row by row
 
     Raises
     ------
     ValueError
-        where the shapes do not fit, or no target counts
+        if the shapes do not fit, or all targets are padding
     """
     if src.ndim != 2 or targets.ndim != 2 or len(src) != len(targets):
         raise ValueError(f"expected src (B, Tk) and targets (B, Tq), got {src.shape} and {targets.shape}")
-    memory, encoder = encode(src, params, config, rng)
-    x, decoder = decode(shift_right(targets, config.bos), memory, src, params, config, rng)
-    rows = np.flatnonzero(targets != config.pad)                # the M places whose answer counts
+    memory, encoder = encode(src, params, config, rng=rng)
+    x, decoder = decode(shift_right(targets, config.bos), memory, src, params, config, rng=rng)
+    rows = np.flatnonzero(targets != config.pad)                # the M positions whose target is not padding
     if not rows.size:
-        raise ValueError(f"expected targets to hold words, got padding ({config.pad}) only")
+        raise ValueError(f"expected targets to hold tokens, got padding ({config.pad}) only")
     flat = x.reshape(-1, config.d_model)
     logits, vocabulary = to_vocabulary(flat[rows], params, config)                 # (M, V)
-    words = targets.reshape(-1)[rows]
-    loss, entropy = cross_entropy_forward(logits, words, label_smoothing=label_smoothing)
+    targets = targets.reshape(-1)[rows]                                            # (M,)
+    loss, entropy = cross_entropy_forward(logits, targets, label_smoothing=label_smoothing)
     return loss, {
         "encoder": encoder, "decoder": decoder, "rows": (rows, x.shape), "vocabulary": vocabulary, "entropy": entropy,
-        "logits": logits, "words": words, "config": config,
+        "logits": logits, "targets": targets, "config": config,
     }
 
 
-def transformer_backward(dloss, cache):
-    """Gradient dparams of `transformer_forward`, in the tree of params, from the scalar dloss. Empties the cache on the way."""
+def transformer_backward(dloss: float, cache: dict) -> dict:
+    """Gradient dparams of `transformer_forward`, in the tree of params, from dloss. The cache serves once: it is emptied."""
     config = cache["config"]
     rows, shape = cache["rows"]
     dlogits = cross_entropy_backward(dloss, cache["entropy"])
     dflat, dw, db = linear_backward(dlogits, cache["vocabulary"])
     dx = np.zeros((shape[0] * shape[1], shape[2]), dflat.dtype)
-    dx[rows] = dflat                                            # padding said nothing, and hears nothing
+    dx[rows] = dflat                                            # padding positions predict nothing and receive no gradient
     dx, dmemory, ddecoder = decoder_backward(dx.reshape(shape), cache["decoder"]["decoder"])
     dtgt, dtgt_positions = _embed_backward(dx, cache["decoder"]["embed"], config)
     dx, dencoder = encoder_backward(dmemory, cache["encoder"]["encoder"])
     dsrc, dsrc_positions = _embed_backward(dx, cache["encoder"]["embed"], config)
     dparams = {}
     if config.tie == "all":
-        dparams["embed"] = dsrc + dtgt + dw.T                   # one matrix, used in three places
+        dparams["embed"] = dsrc + dtgt + dw.T                   # one matrix, used three times
     else:
         dparams["src_embed"] = dsrc
         dparams["tgt_embed"] = dtgt if config.tie == "none" else dtgt + dw.T

@@ -1,15 +1,15 @@
-"""Vision Transformer: Dosovitskiy et al. 2020; article A, "ViT"; article B's [7, 257, 512] is the input of its layers.
+"""Vision Transformer, images in, class logits out: Dosovitskiy et al. 2020; article A, "ViT".
 
-    patches -> linear map -> + positions -> [keep some] -> class token in front -> pre-norm encoder layers -> layer norm
+    patches -> linear map -> + positions -> class token in front -> pre-norm encoder layers -> layer norm
     -> the class token, or the mean of the patches -> linear map to classes -> cross entropy with the label
 
-The first line is the encoder; with ids_keep it is that of a masked autoencoder, a ViT on the visible patches only. Both lines
-are the classifier, which is also what a masked autoencoder's encoder is fine-tuned as (He et al. 2021, appendix A).
+The first line is `patch_encoder`, shared with the masked autoencoder; article B's [7, 257, 512] is the input of its layers.
+Both lines are the classifier, which is also what a masked autoencoder's encoder is fine-tuned as (He et al. 2021, appendix A).
 
-Differs: the class token's own position is part of the class token, since nothing ever uses one without the other. Patches are
-ordered (row, column, channel); a convolution of stride patch_size, PyTorch's way, is the same map with its weight ordered
-(channel, row, column). Mean pooling is as in the code of He et al.: no class token in it, and a layer norm after the mean in
-place of the one before. Dropout, where it is on, also stands on the attention weights: see `blocks`.
+Differs: the class token's own position is part of the class token, since neither is ever used alone. Patches are ordered
+(row, column, channel); PyTorch's convolution of stride patch_size is the same map with its weight ordered (channel, row,
+column). Mean pooling is as in the code of He et al.: without the class token, and with a layer norm after the mean instead of
+the one before. Dropout, if on, also acts on the attention weights: see `blocks`.
 """
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ import numpy as np
 from tinymae import init, tree
 from tinymae.models.patch_encoder import (
     check_images,
+    check_sizes,
     encoder_features,
     vit_encoder_backward,
     vit_encoder_forward,
@@ -42,26 +43,28 @@ class ViTConfig:
     Raises
     ------
     ValueError
-        where the sizes do not fit each other, or a word or number is none of those it may be
+        if the sizes do not fit each other, or a setting has a value that is not allowed
     """
 
-    img_size: int = 224             # side of the square picture; a multiple of patch_size
+    img_size: int = 224             # side of the square image; a multiple of patch_size
     patch_size: int = 16
     in_chans: int = 3
     num_classes: int = 1000
     embed_dim: int = 768            # D: a multiple of num_heads unless head_dim is given, of 4 for fixed positions
     depth: int = 12                 # L
     num_heads: int = 12
-    head_dim: int = None            # d, width of one head, as in article B; D / H where not given
+    head_dim: int | None = None     # d, dimension of one head, as in article B; D / H if None
     mlp_ratio: float = 4.0          # F / D
     pool: str = "token"             # or "mean"
     position_encoding: str = "learned"      # or "fixed", `sincos_2d`
     dropout: float = 0.0
     eps: float = 1e-6               # of every layer norm
 
-    def __post_init__(self):
-        if self.img_size < 1 or self.patch_size < 1 or self.img_size % self.patch_size:
-            raise ValueError(f"expected img_size to be a multiple of patch_size {self.patch_size}, got {self.img_size}")
+    def __post_init__(self) -> None:
+        check_sizes(
+            self.img_size, self.patch_size, self.depth, in_chans=self.in_chans, num_classes=self.num_classes,
+            hidden=int(self.embed_dim * self.mlp_ratio),
+        )
         if self.pool not in ("token", "mean"):
             raise ValueError(f"expected pool 'token' or 'mean', got {self.pool!r}")
         if self.position_encoding not in ("learned", "fixed"):
@@ -74,14 +77,12 @@ class ViTConfig:
             raise ValueError(f"expected head_dim of at least 1, got {self.head_dim}")
         if self.position_encoding == "fixed" and self.embed_dim % 4:
             raise ValueError(f"expected embed_dim to be a multiple of 4 for fixed positions, got {self.embed_dim}")
-        if self.num_classes < 1:
-            raise ValueError(f"expected num_classes of at least 1, got {self.num_classes}")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"expected dropout in [0, 1), got {self.dropout}: it is the share to drop, not to keep")
+            raise ValueError(f"expected dropout in [0, 1), got {self.dropout}: it is the fraction to drop, not to keep")
 
     @property
-    def grid(self):
-        """(int, int), patches down and across."""
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
         return (self.img_size // self.patch_size,) * 2
 
     @property
@@ -90,23 +91,20 @@ class ViTConfig:
         return self.grid[0] * self.grid[1]
 
     @property
-    def values(self):
-        """int, P: numbers in a patch."""
+    def values(self) -> int:
+        """P, numbers in a patch."""
         return self.patch_size**2 * self.in_chans
 
 
-def vit_init(config, rng, dtype=np.float32):
-    """Fresh parameters: xavier for every matrix, normal with 0.02 for class token and positions, a head that says nothing.
+def vit_init(config: ViTConfig, rng: np.random.Generator | None, dtype: type = np.float32) -> dict:
+    """Fresh parameters: xavier for each matrix, normal with 0.02 for class token and positions, normal with 2e-5 for the head.
 
-    Parameters
-    ----------
-    config : ViTConfig
-    rng : numpy.random.Generator, or None for zeros (the shapes without the work)
+    With rng=None all weights are zero: the shapes, without the draws.
 
     Returns
     -------
-    {"encoder": as `vit_encoder_init`, without "norm" where pool is "mean";
-     "positions" (N, D) where they are learned; "fc_norm" where pool is "mean"; "head": {"w" (D, classes), "b"}}
+    {"encoder": as `vit_encoder_init`, without "norm" if pool is "mean";
+     "positions" (N, D) if they are learned; "fc_norm" if pool is "mean"; "head": {"w" (D, classes), "b"}}
 
     Notes
     -----
@@ -114,7 +112,8 @@ def vit_init(config, rng, dtype=np.float32):
     """
     width = config.embed_dim
     encoder = vit_encoder_init(
-        config.values, width, config.depth, config.num_heads, int(width * config.mlp_ratio), rng, dtype, config.head_dim
+        config.values, width, rng, depth=config.depth, heads=config.num_heads, hidden=int(width * config.mlp_ratio),
+        head_dim=config.head_dim, dtype=dtype,
     )
     params = {"encoder": encoder}
     if config.position_encoding == "learned":
@@ -125,28 +124,28 @@ def vit_init(config, rng, dtype=np.float32):
     return params | {"head": {"w": head, "b": np.zeros(config.num_classes, dtype)}}
 
 
-def vit_count(config):
-    """How many numbers a model of this config has, with a position for each token, as published checkpoints count."""
+def vit_count(config: ViTConfig) -> int:
+    """The number of parameters of a model, including a position for each token, as published checkpoints count them."""
     fixed = 0 if config.position_encoding == "learned" else config.num_patches
     return tree.count(vit_init(config, None)) + (1 + fixed) * config.embed_dim             # 1: the class token's
 
 
-def vit_positions(params, config, dtype=np.float32):
-    """The positions (N, D) of the patches: the learned ones, or `sincos_2d` in dtype."""
+def vit_positions(params: dict, config: ViTConfig, dtype: type = np.float32) -> np.ndarray:
+    """The positions (N, D) of the patches: the learned ones as they are, or `sincos_2d` in dtype."""
     if config.position_encoding == "learned":
         return params["positions"]
     return sincos_2d(config.grid, config.embed_dim).astype(dtype)
 
 
-def check_labels(labels, count, config):
-    """Raise a TypeError, ValueError or IndexError that says why labels do not fit `count` pictures and the config."""
+def check_labels(labels: np.ndarray, count: int, config: ViTConfig) -> None:
+    """Raise a TypeError, ValueError or IndexError that says why labels do not fit `count` images and the config."""
     classes = config.num_classes
     soft = np.issubdtype(labels.dtype, np.floating)
     if not soft and not np.issubdtype(labels.dtype, np.integer):
-        raise TypeError(f"expected class numbers or shares, got labels of {labels.dtype}: number the names, np.unique does it")
+        raise TypeError(f"expected class numbers or probabilities, got {labels.dtype}: number the names, see np.unique")
     if labels.shape != ((count, classes) if soft else (count,)):
         raise ValueError(
-            f"expected labels ({count},) of class numbers, or ({count}, {classes}) of shares, got {labels.shape} of "
+            f"expected labels ({count},) of class numbers, or ({count}, {classes}) of probabilities, got {labels.shape} of "
             f"{labels.dtype}"
         )
     if not soft and count and not 0 <= labels.min() <= labels.max() < classes:
@@ -155,34 +154,36 @@ def check_labels(labels, count, config):
         )
 
 
-def vit_forward(images, labels, params, config, label_smoothing=0.0, rng=None):
-    """The loss of a batch of labelled pictures.
+def vit_forward(
+    images: np.ndarray, labels: np.ndarray, params: dict, config: ViTConfig, *,
+    label_smoothing: float = 0.0, rng: np.random.Generator | None = None,
+) -> tuple[np.floating, dict]:
+    """The loss of a batch of labelled images.
 
     Parameters
     ----------
-    images : ndarray of shape (B, img_size, img_size, C), float32 or float64; data, they get no gradient
-    labels : integer ndarray of shape (B,), class numbers; or float ndarray of shape (B, classes), shares, as `mixup` makes them
+    images : ndarray of shape (B, img_size, img_size, C), float32 or float64; data, so they get no gradient
+    labels : integer ndarray of shape (B,), class numbers; or float ndarray of shape (B, classes), probabilities (`mixup`)
     params : tree of `vit_init`, dtype of images
-    config : ViTConfig
-    label_smoothing : float in [0, 1)
-    rng : numpy.random.Generator, or None for no dropout
+    label_smoothing : in [0, 1)
+    rng : None for no dropout
 
     Returns
     -------
-    loss : scalar, mean cross entropy; ln(classes) before training
+    loss : mean cross entropy; ln(classes) before training
     cache : dict; cache["logits"] is (B, classes)
 
     Raises
     ------
     TypeError, ValueError, IndexError
-        where images or labels do not fit the config, or pixels are not finite
+        if images or labels do not fit the config, or pixels are not finite
     """
-    check_images(images, config)
+    check_images(images, config.img_size, config.in_chans)
     check_labels(labels, len(images), config)
     patches, _ = patchify_forward(images, config.patch_size)                                # (B, N, P)
     latent, encoder = vit_encoder_forward(
-        patches, params["encoder"], config.num_heads, vit_positions(params, config, images.dtype), eps=config.eps,
-        dropout=config.dropout, rng=rng,
+        patches, params["encoder"], vit_positions(params, config, images.dtype),
+        heads=config.num_heads, eps=config.eps, dropout=config.dropout, rng=rng,
     )
     pooled, pool = _pool(latent, params, config)                                            # (B, D)
     logits, head = linear_forward(pooled, **params["head"])                                 # (B, classes)
@@ -195,8 +196,8 @@ def vit_forward(images, labels, params, config, label_smoothing=0.0, rng=None):
     }
 
 
-def vit_backward(dloss, cache):
-    """Gradient dparams of `vit_forward`, in the tree of params, from the scalar dloss. Empties the cache on the way."""
+def vit_backward(dloss: float, cache: dict) -> dict:
+    """Gradient dparams of `vit_forward`, in the tree of params, from the scalar dloss. The cache serves once: it is emptied."""
     config = cache["config"]
     dlogits = (soft_cross_entropy_backward if cache["soft"] else cross_entropy_backward)(dloss, cache["entropy"])
     dpooled, dw, db = linear_backward(dlogits, cache["head"])
@@ -210,17 +211,19 @@ def vit_backward(dloss, cache):
     return dparams | {"head": {"w": dw, "b": db}}
 
 
-def vit_logits(images, params, config):
+def vit_logits(images: np.ndarray, params: dict, config: ViTConfig) -> np.ndarray:
     """Logits (B, classes) of images (B, img_size, img_size, C): those of `vit_forward` without dropout. Keeps no cache."""
-    check_images(images, config)
+    check_images(images, config.img_size, config.in_chans)
     positions = vit_positions(params, config, images.dtype)
-    latent = encoder_features(images, params["encoder"], positions, config.num_heads, config.patch_size, config.eps)
+    latent = encoder_features(
+        images, params["encoder"], positions, heads=config.num_heads, patch_size=config.patch_size, eps=config.eps
+    )
     pooled, _ = _pool(latent, params, config)
     return linear_forward(pooled, **params["head"])[0]
 
 
 def _pool(latent, params, config):
-    """Latent (B, 1 + N, D) -> one vector for each picture (B, D), and a cache."""
+    """Latent (B, 1 + N, D) -> one vector for each image (B, D), and a cache."""
     if config.pool == "token":
         return latent[:, 0], (latent.shape, None)
     mean = latent[:, 1:].mean(axis=1)                           # without the class token
@@ -229,7 +232,7 @@ def _pool(latent, params, config):
 
 
 def _pool_backward(dpooled, cache):
-    """Gradients (dlatent (B, 1 + N, D), dfc_norm or None) of `_pool`: zero for the tokens that the head does not see."""
+    """Gradients (dlatent (B, 1 + N, D), dfc_norm or None) of `_pool`: zero for the tokens that the pooling leaves out."""
     shape, fc_norm = cache
     dlatent = np.zeros(shape, dpooled.dtype)
     if fc_norm is None:

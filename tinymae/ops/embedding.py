@@ -23,12 +23,12 @@ def embedding_forward(ids: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, t
 
     Parameters
     ----------
-    ids : integer ndarray of any shape, values in [0, V)
+    ids : integer ndarray of shape (...), values in [0, V)
     table : ndarray of shape (V, D), float32 or float64
 
     Returns
     -------
-    y : ndarray of shape ids.shape + (D,), dtype of table
+    y : ndarray of shape (..., D), dtype of table
     cache : (ids, V)
 
     Raises
@@ -49,7 +49,7 @@ def embedding_forward(ids: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, t
 
 
 def embedding_backward(dy: np.ndarray, cache: tuple) -> np.ndarray:
-    """Gradient dtable (V, D) of `embedding_forward`, from dy of shape ids.shape + (D,). The ids have none."""
+    """Gradient dtable (V, D) of `embedding_forward`, from dy (..., D). The ids have none."""
     ids, rows = cache
     ids, dy = ids.reshape(-1), dy.reshape(-1, dy.shape[-1])
     dtable = np.zeros((rows, dy.shape[-1]), dy.dtype)

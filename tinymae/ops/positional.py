@@ -10,7 +10,7 @@ fixed angle, so PE(pos + k) is a rotation of PE(pos), the same for all pos. The 
 
     sinusoidal_interleaved      sin on even, cos on odd columns: the paper, articles C and E, the second figure of D
     sinusoidal_halves           all sines, then all cosines: Tensor2Tensor, the first figure of D, Marian
-    get_positional_encoding     article A's code, with its two differences
+    get_positional_encoding     article A's code, with its two quirks
     sincos_2d                   images, as in MAE: half of the dimensions for the column, half for the row
     learned                     a parameter (T, D): see `init.normal`, and `positional_forward`, which returns its gradient
 """
@@ -67,7 +67,7 @@ def sinusoidal_halves(length: int, dim: int) -> np.ndarray:
 
 
 def get_positional_encoding(max_seq_len: int = 100, embed_dim: int = 16, *, normalise: bool = False) -> np.ndarray:
-    """The encoding of article A's code, with its differences from the paper, to compare numbers with the article.
+    """The encoding of article A's code, quirks included, to compare numbers with the article.
 
     Parameters
     ----------
@@ -80,16 +80,16 @@ def get_positional_encoding(max_seq_len: int = 100, embed_dim: int = 16, *, norm
 
     Notes
     -----
-    Difference 1: column j is sin or cos of pos / 10000^(2j / D) with j the *full* column index. The paper's exponent is
+    Quirk 1: column j is sin or cos of pos / 10000^(2j / D) with j the *full* column index. The paper's exponent is
     2 (j // 2) / D, so a sine and its cosine share a frequency there, but not here; the slow half of the columns hardly changes.
-    Difference 2: row 0 stays zero. The paper's row 0 is (0, 1, 0, 1, ...), since cos(0) = 1.
+    Quirk 2: row 0 stays zero. The paper's row 0 is (0, 1, 0, 1, ...), since cos(0) = 1.
     """
     _check_table(max_seq_len, embed_dim)
     columns = np.arange(embed_dim)
-    table = np.arange(max_seq_len)[:, None] / 10000.0 ** (2 * columns / embed_dim)              # difference 1
+    table = np.arange(max_seq_len)[:, None] / 10000.0 ** (2 * columns / embed_dim)              # quirk 1
     table[:, 0::2] = np.sin(table[:, 0::2])
     table[:, 1::2] = np.cos(table[:, 1::2])
-    table[0] = 0                                                                                # difference 2
+    table[0] = 0                                                                                # quirk 2
     if normalise:
         table[1:] /= np.linalg.norm(table[1:], axis=1, keepdims=True)
     return table
@@ -134,7 +134,7 @@ def positional_forward(x: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, tu
     Parameters
     ----------
     x : ndarray of shape (B, T, D), float32 or float64
-    table : ndarray of shape (at least T, D), dtype of x
+    table : ndarray of shape (rows, D), dtype of x, with at least T rows
 
     Returns
     -------
@@ -158,7 +158,7 @@ def positional_forward(x: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, tu
 
 
 def positional_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients (dx, dtable) of `positional_forward`: dy (B, T, D) -> dx (B, T, D), dtable (table rows, D)."""
+    """Gradients (dx, dtable) of `positional_forward`: dy (B, T, D) -> dx (B, T, D), dtable (rows, D)."""
     (rows,) = cache
     dtable = np.zeros((rows, dy.shape[2]), dy.dtype)
     dtable[: dy.shape[1]] = dy.sum(axis=0)                      # every sequence adds the same table

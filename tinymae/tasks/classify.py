@@ -1,118 +1,115 @@
-"""Classification: from labelled pictures to a Vision Transformer, from scratch or from an encoder that is already trained.
+"""Classification: from labelled images to a Vision Transformer, from scratch or from an encoder that is already trained.
 
-    pictures -> moved, flipped, mixed -> batches, epoch by epoch -> training -> a folder with model and class names
+    images -> moved, flipped, mixed -> batches, epoch by epoch -> training -> a folder with the model and its class names
 
-`train_vit` trains and keeps, `evaluate` compares with the labels of pictures that were kept apart, `Classifier` names pictures.
+`train_vit` trains and writes, `Classifier` classifies images, `evaluate_classifier` compares it with labels. The last fifth of
+a data set is the validation set: it is evaluated during training, and never trained on.
 """
 import itertools
 import os
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tinymae import tree
 from tinymae.images.augment import crop_and_flip, mixup
-from tinymae.images.labelled import fit_pictures, model_size
+from tinymae.images.labelled import Labelled, fit_pictures, model_size
 from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.fine_tuning import layer_rates, vit_decays
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
-from tinymae.tasks.encoders import load_encoder
+from tinymae.tasks.encoders import Encoder, load_encoder
 from tinymae.train import checkpoint
-from tinymae.train.loop import TWENTIETHS, Run, cosine, resumed, train
+from tinymae.train.loop import TWENTIETHS, Run, check_length, cosine, endless, epoch_ends, resumed, save_run, train
 from tinymae.train.optim import AdamW
 from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
-GLANCE = 1000                   # pictures that are looked at during training; all of them at its end
+GLANCE = 1000                   # validation images that are evaluated during training; all of them at its end
 
 
-class Settings(NamedTuple):
+@dataclass(frozen=True)
+class ClassifierSettings:
     """What to train, and how."""
 
-    config: dict                # fields of ViTConfig, without the sizes of pictures and the number of classes
+    config: dict                # fields of ViTConfig, without the sizes of images and the number of classes
     lr: float                   # the highest learning rate
     batch: int = 64
-    micro_batch: int = 16       # pictures that a thread handles at a time
+    micro_batch: int = 16       # images that a thread handles at a time
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
-    mixup: float = 0.2          # alpha of the shares in which two pictures are mixed; 0 mixes none
-    shift: int = 0              # pixels by which a picture is moved, at most, in each direction
-    flip: bool = False          # half of the pictures are mirrored, left to right
+    mixup: float = 0.2          # alpha of the fractions in which two images are mixed; 0 mixes none
+    shift: int = 0              # pixels by which an image is moved, at most, in each direction
+    flip: bool = False          # half of the images are mirrored, left to right
     layer_decay: float = 1.0    # factor of the learning rate from one layer to the one below
     max_norm: float = 1.0       # gradients are clipped to it
 
 
-def settings_for(data, fine_tune=False):
-    """Settings that fit the data; only colour pictures are mirrored: a mirrored digit or letter is another sign.
+def classifier_settings(data: Labelled, fine_tune: bool = False) -> ClassifierSettings:
+    """Settings that fit the data, for training from scratch or from a trained encoder.
 
-    Parameters
-    ----------
-    data : images.labelled.Labelled
-    fine_tune : bool, whether the encoder is already trained
+    Only colour images are mirrored: a mirrored digit or letter is a different sign.
     """
     size, patch = model_size(data.images.shape[1:])
     colour = data.images.shape[3] == 3
     common = {"shift": size // 8, "flip": colour}
     if fine_tune:
-        return Settings({}, 1e-3, layer_decay=0.75, **common)
+        return ClassifierSettings({}, 1e-3, layer_decay=0.75, **common)
     sizes = {"embed_dim": 128, "depth": 4, "num_heads": 4, "pool": "mean", "position_encoding": "fixed"}
     if not colour:              # signs: fewer, larger patches, so that the same minutes hold several times the steps
         sizes["patch_size"] = next((it for it in range(patch + 1, size // 2 + 1) if size % it == 0), patch)
-    return Settings(sizes, 1e-3, **common)
+    return ClassifierSettings(sizes, 1e-3, **common)
 
 
-class Classifier(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Classifier:
     """A trained Vision Transformer with the names of its classes."""
 
     params: dict
     config: ViTConfig
-    names: tuple                # of str
+    names: tuple[str, ...]
 
     @classmethod
-    def load(cls, folder):
+    def load(cls, folder: Path | str) -> "Classifier":
         """From a folder that `train_vit` wrote, or its file vit.npz."""
         saved = _load(folder)
         return cls(saved.params, saved.config, tuple(saved.extra["names"]))
 
-    def logits(self, pictures, workers=None, rows=128):
-        """Logits (N, classes) of uint8 pictures (N, rows, cols, C) of any size; `rows` at a time, side by side on workers."""
-        pictures = fit_pictures(pictures, self.config.img_size, self.config.in_chans)
+    def logits(self, images: np.ndarray, workers: Workers | None = None, rows: int = 128) -> np.ndarray:
+        """Logits (N, classes) of uint8 images (N, rows, cols, C) of any size; `rows` at a time, side by side on workers."""
+        images = fit_pictures(images, self.config.img_size, self.config.in_chans)
 
         def part(piece):
-            return vit_logits(to_pixels(pictures[piece]), self.params, self.config)
+            return vit_logits(to_pixels(images[piece]), self.params, self.config)
 
-        return np.concatenate(list((workers.map if workers else map)(part, micro_batches(len(pictures), rows))))
+        return np.concatenate(list((workers.map if workers else map)(part, micro_batches(len(images), rows))))
 
-    def predict(self, pictures, workers=None):
-        """Class numbers (N,) of uint8 pictures."""
-        return self.logits(pictures, workers).argmax(axis=1)
+    def predict(self, images: np.ndarray, workers: Workers | None = None) -> np.ndarray:
+        """Class numbers (N,) of uint8 images."""
+        return self.logits(images, workers).argmax(axis=1)
 
 
-def epoch_batches(count, batch, seed, epoch):
-    """Index arrays of one epoch: `count` pictures in an order that seed and epoch decide, whole batches only."""
+def image_batches(count: int, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Index arrays of one epoch: `count` images in an order that seed and epoch decide, whole batches only."""
     batch = min(batch, count)
     order = np.random.default_rng([seed, epoch]).permutation(count)
     return [order[start : start + batch] for start in range(0, count - batch + 1, batch)]
 
 
-def endless_batches(count, batch, seed):
-    """The batches of one epoch after the other."""
-    for epoch in itertools.count():
-        yield from epoch_batches(count, batch, seed, epoch)
-
-
-def vit_gradient(config, pixels, labels, batches, settings, workers):
+def vit_gradient(
+    config: ViTConfig, pixels: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, batches: Iterator[np.ndarray],
+    settings: ClassifierSettings, workers: Workers,
+) -> Callable:
     """The gradient of a classifier on the next batch, as a function(params, rng) -> (loss, dparams) for `train.loop.train`.
 
     Parameters
     ----------
-    config : ViTConfig
-    pixels : callable; pixels(indices) -> fresh float32 pictures (B, img_size, img_size, C). Runs in the worker threads
+    config : the model
+    pixels : pixels(indices) -> fresh float32 images (B, img_size, img_size, C). Runs in the worker threads
     labels : integer ndarray (N,)
-    batches : iterator of index arrays
-    settings : Settings
-    workers : train.parallel.Workers
+    batches : of index arrays
+    settings : augmentation, label smoothing, micro-batch
+    workers : the threads
     """
 
     def gradient(params, rng):
@@ -127,7 +124,7 @@ def vit_gradient(config, pixels, labels, batches, settings, workers):
             if settings.mixup:
                 images, targets = mixup(images, targets, config.num_classes, child, alpha=settings.mixup)
             share = len(images) / len(chosen)
-            loss, cache = vit_forward(images, targets, params, config, settings.label_smoothing, child)
+            loss, cache = vit_forward(images, targets, params, config, label_smoothing=settings.label_smoothing, rng=child)
             return loss * share, vit_backward(share, cache)
 
         return value_and_grad(part, list(zip(rng.spawn(len(slices)), slices, strict=True)), workers)
@@ -136,77 +133,88 @@ def vit_gradient(config, pixels, labels, batches, settings, workers):
 
 
 def train_vit(
-    data, out, settings=None, steps=None, minutes=None, epochs=None, from_folder=None, seed=0, threads=None, resume=False,
-    bar=True, say=print,
-):
-    """Train a Vision Transformer on labelled pictures and keep it in a folder, as vit.npz.
+    data: Labelled, out: Path | str, settings: ClassifierSettings | None = None, *,
+    steps: int | None = None, minutes: float | None = None, epochs: int | None = None,
+    from_folder: Path | str | None = None, seed: int = 0, threads: int | None = None, resume: bool = False,
+    bar: bool = True, say: Callable[[str], None] | None = None,
+) -> Run:
+    """Train a Vision Transformer on labelled images and write it to a folder, as vit.npz.
 
     Parameters
     ----------
-    data : images.labelled.Labelled; its last fifth is kept apart
-    out : str or Path, a folder
-    settings : Settings, or None for those that fit, or those that a resumed run was begun with
+    data : its last fifth is the validation set
+    out : the folder
+    settings : None for those that fit, or for those of the run that is resumed
     steps, minutes, epochs : how long in all, one of them. The model is evaluated after each epoch, or else twenty times
-    from_folder : folder or file of a model, ours or a published one, whose encoder to start from, or None to start from scratch
-    seed : int
-    threads : int, or None for one per core
-    resume : bool, go on with the model in the folder
-    bar : bool, show progress
-    say : callable(str), for the accuracy at each evaluation
+    from_folder : folder or file of a model, ours or a published one, whose encoder to start from; None to start from scratch
+    seed : of parameters, batches and augmentation
+    threads : None for one per core
+    resume : continue with the model in the folder
+    bar : show progress
+    say : say(line), with the accuracy at each evaluation; or None
 
     Returns
     -------
-    Run; its evaluations are accuracies on (at most a thousand of) the pictures kept apart
+    Run; its evaluations are accuracies on (at most a thousand of) the validation images
 
     Raises
     ------
     ValueError
-        where not one length is given, a run is resumed with other settings than it was begun with, or the model of from_folder
-        does not fit the data or the settings
+        if not exactly one length is given, a run is resumed with settings other than its own, or the model of from_folder does
+        not fit the data or the settings
     """
-    if [steps, minutes, epochs].count(None) != 2:
-        raise ValueError(f"expected steps, minutes or epochs, one of them, got {steps}, {minutes} and {epochs}")
-    if epochs is not None and epochs < 1:
-        raise ValueError(f"expected at least one epoch, got {epochs}")
+    check_length(steps, minutes, epochs)
     out = Path(out)
-    if settings is None:
-        settings = Settings(**_load(out).extra["settings"]) if resume else settings_for(data, from_folder is not None)
-    known, apart = data.split()
-    meta = {
-        "names": list(data.names), "seed": seed, "settings": settings._asdict(), "pictures": len(known.images), "mean": MEAN,
-        "std": STD, "from": None if from_folder is None else str(from_folder),
-    }
-    run, config = _resumed(out, settings, meta) if resume else _begun(data, settings, seed, from_folder)
-    pictures, glance = (fit_pictures(part, config.img_size, config.in_chans) for part in (known.images, apart.images[:GLANCE]))
+    if settings is None and resume:
+        settings = ClassifierSettings(**_load(out).extra["settings"])
+    elif settings is None:
+        settings = classifier_settings(data, fine_tune=from_folder is not None)
+    training, validation = data.split()
+    options = {"names": list(data.names), "seed": seed, "settings": asdict(settings), "pictures": len(training.images)}
+    if resume:
+        saved = _load(out)
+        config = saved.config
+        run = resumed(saved, vit_optimizer(saved.params, config, settings), out, options)
+    else:
+        run, config = _new_run(data, settings, seed, from_folder)
+    images, glance = (
+        fit_pictures(part, config.img_size, config.in_chans) for part in (training.images, validation.images[:GLANCE])
+    )
+
+    def epoch(number):
+        return image_batches(len(images), settings.batch, seed, number)
+
     evaluate_at = TWENTIETHS
     if epochs:
-        steps = epochs * len(epoch_batches(len(pictures), settings.batch, seed, 0))
-        evaluate_at = [epoch / epochs for epoch in range(1, epochs + 1)]
+        ends = epoch_ends(epoch, epochs)
+        steps, evaluate_at = ends[-1], [end / ends[-1] for end in ends]
 
     def save(run):
-        checkpoint.save(out / "vit.npz", "vit", config, run.params, run.step, run.optimizer, run.rng, {**run.history, **meta})
+        extra = {**options, "mean": MEAN, "std": STD, "from": None if from_folder is None else str(from_folder)}
+        save_run(run, out / "vit.npz", "vit", config, extra)
 
-    batches = endless_batches(len(pictures), settings.batch, seed)
-    batches = itertools.islice(batches, run.step, None)         # goes on where it was interrupted
     with Workers(os.cpu_count() if threads is None else threads) as workers:
 
         def evaluate(params):
-            named = Classifier(params, config, data.names).predict(glance, workers)
-            accuracy = np.mean(named == apart.labels[:GLANCE])
-            say(f"step {run.step}: accuracy on {len(glance)} pictures it has never seen {accuracy:.2%}")
-            return accuracy
+            predicted = Classifier(params, config, data.names).predict(glance, workers)
+            return np.mean(predicted == validation.labels[:GLANCE])
 
+        def report(accuracy):
+            say(f"step {run.step}: accuracy on {len(glance)} validation images {accuracy:.2%}")
+
+        batches = itertools.islice(endless(epoch), run.step, None)          # continues where it was interrupted
         gradient = vit_gradient(
-            config, lambda indices: to_pixels(pictures[indices]), known.labels, batches, settings, workers
+            config, lambda indices: to_pixels(images[indices]), training.labels, batches, settings, workers
         )
         return train(
-            run, gradient, cosine(settings.lr), min(settings.batch, len(pictures)), steps, minutes, settings.max_norm, evaluate,
-            evaluate_at, save, bar,
+            run, gradient, cosine(settings.lr), batch=min(settings.batch, len(images)), steps=steps, minutes=minutes,
+            max_norm=settings.max_norm, evaluate=evaluate, evaluate_at=evaluate_at, report=report if say else None, save=save,
+            bar=bar,
         )
 
 
-def _begun(data, settings, seed, from_folder):
-    """A fresh run: (Run, ViTConfig)."""
+def _new_run(data, settings, seed, from_folder):
+    """(Run, ViTConfig) at step 0."""
     rng = np.random.default_rng(seed)
     if from_folder is None:
         size, patch = model_size(data.images.shape[1:])
@@ -215,32 +223,29 @@ def _begun(data, settings, seed, from_folder):
         params = vit_init(config, rng)
     else:
         config, params = vit_from(load_encoder(from_folder), len(data.names), rng, settings.config)
-    return Run(params, _optimizer(params, config, settings), rng), config
+    return Run(params, vit_optimizer(params, config, settings), rng), config
 
 
-def vit_from(encoder, num_classes, rng, changes=None):
-    """A classifier with a trained encoder and a fresh head.
+def vit_from(
+    encoder: Encoder, num_classes: int, rng: np.random.Generator, changes: dict | None = None
+) -> tuple[ViTConfig, dict]:
+    """A classifier with a trained encoder and a fresh head: its config and its parameters, a tree of `models.vit.vit_init`.
 
-    It is trained on pixels as `images.pixels.to_pixels` makes them; to an encoder that was trained on others' (ImageNet's mean
-    and deviation are near) the first layer adapts.
+    It is trained on pixels as `images.pixels.to_pixels` makes them. To an encoder that was trained on different ones
+    (ImageNet's mean and standard deviation are near) the first layer adapts.
 
     Parameters
     ----------
-    encoder : tasks.encoders.Encoder
-    num_classes : int
-    rng : numpy.random.Generator
-    changes : dict of fields of ViTConfig that do not change the encoder ("pool", "dropout"), or None. By default the encoder of
-        a masked autoencoder is pooled by mean, as He et al. fine-tune it, and that of a ViT as it was
-
-    Returns
-    -------
-    config : ViTConfig
-    params : tree of `models.vit.vit_init`
+    encoder : of a masked autoencoder, or of a ViT
+    num_classes : of the head
+    rng : for the head
+    changes : fields of ViTConfig that do not change the encoder ("pool", "dropout"), or None. By default the encoder of a
+        masked autoencoder is pooled by mean, as He et al. fine-tune it, and that of a ViT as it was
 
     Raises
     ------
     ValueError
-        where `changes` has a size that is not the encoder's
+        if `changes` has a size that is not the encoder's
     """
     it = encoder.config
     if encoder.model == "mae":
@@ -261,57 +266,47 @@ def vit_from(encoder, num_classes, rng, changes=None):
     return changed, params
 
 
-def _resumed(out, settings, meta):
-    """The run in the folder, to go on with: (Run, ViTConfig)."""
-    saved = _load(out)
-    run = resumed(saved, _optimizer(saved.params, saved.config, settings), out)
-    was, now = ({**it["settings"], **{name: it[name] for name in ("seed", "names", "pictures")}} for it in (saved.extra, meta))
-    other = ", ".join(f"{name} {was.get(name)!r} (now {value!r})" for name, value in now.items() if was.get(name) != value)
-    if other:
-        raise ValueError(f"{out}: the run was begun with {other}: resume with the same options")
-    return run, saved.config
-
-
-def _optimizer(params, config, settings):
+def vit_optimizer(params: dict, config: ViTConfig, settings: ClassifierSettings) -> AdamW:
+    """AdamW with layer-wise learning rates, and weight decay as in the fine-tuning code of He et al. 2021."""
     rates = layer_rates(params, config, settings.layer_decay)
     return AdamW(params, weight_decay=settings.weight_decay, decays=vit_decays(params), rates=rates)
 
 
 def _load(folder):
-    """train.checkpoint.Checkpoint of a folder that `train_vit` wrote, or of its file."""
+    """checkpoint.Checkpoint of a folder that `train_vit` wrote, or of its file."""
     path = Path(folder)
     saved = checkpoint.load(path / "vit.npz" if path.is_dir() else path, "vit", ViTConfig, vit_init)
     lacking = {"names", "seed", "settings", "pictures"} - saved.extra.keys()
     if lacking:
-        raise ValueError(f"{folder}: the model does not say its {', '.join(sorted(lacking))}: is it of another version?")
+        raise ValueError(f"{folder}: the file lacks {', '.join(sorted(lacking))}: was it written by another version?")
     return saved
 
 
-def evaluate(folder, data, whole=False, threads=None):
-    """Compare what a model sees in pictures with their labels.
+def evaluate_classifier(folder: Path | str, data: Labelled, *, whole: bool = False, threads: int | None = None) -> dict:
+    """Compare the predictions of a model with labels.
 
     Parameters
     ----------
-    folder : str or Path, that `train_vit` wrote to
-    data : images.labelled.Labelled; its classes are found by name
-    whole : bool; all pictures, where none of them was trained on. Otherwise the last fifth, which `train_vit` keeps apart
-    threads : int, or None for one per core
+    folder : that `train_vit` wrote to
+    data : its classes are found by name
+    whole : all images, if none of them was trained on; otherwise the validation set, the last fifth
+    threads : None for one per core
 
     Returns
     -------
     {"accuracy": float, "confusion": int ndarray (classes, classes), true class down, predicted class across, in the order of
-     "names": tuple of the model's class names, "pictures": int, how many there were}
+     "names": tuple of the model's class names, "pictures": int, how many images}
 
     Raises
     ------
     ValueError
-        where the data has a class that the model does not know
+        if the data has a class that is not one of the model's
     """
     classifier = Classifier.load(folder)
     unknown = [name for name in data.names if name not in classifier.names]
     if unknown:
         known = ", ".join(classifier.names)
-        raise ValueError(f"{folder}: a model of the classes {known}: it does not know {', '.join(unknown)}")
+        raise ValueError(f"{folder}: expected the model's classes {known}, got {', '.join(unknown)}")
     test = data if whole else data.split()[1]
     labels = np.array([classifier.names.index(name) for name in data.names])[test.labels]
     with Workers(os.cpu_count() if threads is None else threads) as workers:

@@ -1,5 +1,6 @@
-"""python -m tinymae: train a masked autoencoder, restore images of the test set, write the table, and draw."""
+"""python -m tinymae: train a masked autoencoder, restore images that it was not trained on, write the table, and draw."""
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,46 +11,53 @@ from tinymae.images.pixels import to_picture
 from tinymae.models.attention_maps import mae_attention
 from tinymae.models.mae import mae_init
 from tinymae.ops.patches import patchify_forward
-from tinymae.tasks.restore import TILED, TILES, prepare, restore, restore_photo, table, train_mae
+from tinymae.tasks.restore import TILED, TILES, Task, prepare, restore, restore_photo, table, train_mae
+from tinymae.train.loop import Run, check_length
 
 
-def demo(data, out, steps=None, minutes=None, mask_ratio=0.75, norm_pix_loss=False, seed=0, threads=None):
-    """Train, then write table, pictures and model to the folder `out`, and say where each file is.
+def demo(
+    data: str, out: Path | str, *, steps: int | None = None, minutes: float | None = None, mask_ratio: float = 0.75,
+    norm_pix_loss: bool = False, seed: int = 0, threads: int | None = None, say: Callable[[str], None] | None = None,
+) -> dict:
+    """Train, then write table, figures and model to the folder `out`, and report where each file is.
 
     Parameters
     ----------
-    data : str, as `images.sources.load_images`
-    out : str or Path, a folder
+    data : as `images.sources.load_images`
+    out : the folder
     steps, minutes, seed, threads : as `train_mae`
     mask_ratio, norm_pix_loss : as `MAEConfig`
+    say : say(line), for all that it reports; or None
 
     Returns
     -------
     dict, as in demo.json: "mae", "mean", "nearest", "linear" (see `table`), "seconds" and "steps" of training
     """
+    check_length(steps, minutes)
+    say = say or (lambda line: None)
     out = Path(out)
     task = prepare(data, mask_ratio, norm_pix_loss)
     if task.config.in_chans not in (1, 3):
         raise ValueError(f"{data}: expected 1 or 3 channels to draw, got {task.config.in_chans}: `train mae` takes any number")
     out.mkdir(parents=True, exist_ok=True)                      # better now than after the training
     size, number = task.config.img_size, tree.count(mae_init(task.config, None))
-    print(f"A masked autoencoder of {number:,} parameters learns from {data!r}, on pictures of {size} x {size} pixels.")
-    print("Ctrl-C ends early and still draws what it has.")
-    run = train_mae(task, out, steps, minutes, seed, threads, extra={"data": str(data)})
+    say(f"A masked autoencoder of {number:,} parameters learns from {data!r}, on images of {size} x {size} pixels.")
+    say("Ctrl-C ends early and still draws what it has.")
+    run = train_mae(task, out, steps=steps, minutes=minutes, seed=seed, threads=threads, extra={"data": str(data)})
     if not run.losses:
         raise ValueError("interrupted before the first step: there is nothing to show")
     if run.interrupted:
-        print(f"stopped after {run.step} steps; this is how far the model got")
+        say(f"stopped after {run.step} steps; this is how far the model got")
     results = {**table(task, run.params), "seconds": round(run.seconds, 1), "steps": run.step}
-    print(f"\nmean squared error on the hidden pixels of {len(task.unseen)} pictures it has never seen")
+    say(f"\nmean squared error on the hidden pixels of {len(task.validation)} images that it was not trained on")
     for name, label in _LABELS.items():
-        print(f"  {results[name]:.3f}  {label}")
-    print(f"after {run.step} steps, {run.seconds:.0f} s of training\n")
+        say(f"  {results[name]:.3f}  {label}")
+    say(f"after {run.step} steps, {run.seconds:.0f} s of training\n")
     with whole_file(out / "demo.json") as file:
         file.write((json.dumps(results, indent=2) + "\n").encode())
-    print(f"{'model':24}{out / 'mae.npz'}\n{'table':24}{out / 'demo.json'}")
+    say(f"{'model':24}{out / 'mae.npz'}\n{'table':24}{out / 'demo.json'}")
     for label, path in draw(task, run, results, out):
-        print(f"{label:24}{path}")
+        say(f"{label:24}{path}")
     return results
 
 
@@ -61,23 +69,23 @@ _LABELS = {
 }
 
 
-def draw(task, run, results, out):
-    """Draw the pictures of the demo into the folder `out`; yields (label, path) as they are written."""
+def draw(task: Task, run: Run, results: dict, out: Path) -> Iterator[tuple[str, Path]]:
+    """Draw the figures of the demo into the folder `out`; yields (label, path) as they are written."""
     from tinymae import plot  # matplotlib is slow to import: only when we draw
 
     config, params = task.config, run.params
-    few = task.unseen[:4]
+    few = task.validation[:4]
     hidden = sorted({config.mask_ratio, 0.75, 0.95})
     for ratio in hidden:
         pictures, original, mode = restore(few, params, config, ratio)
-        title = f"{ratio:.0%} of the patches hidden, never seen before"
+        title = f"{ratio:.0%} of the patches hidden, of images it was not trained on"
         figure = plot.reconstructions(*pictures, original, title=title, mode=mode)
         yield f"{ratio:.0%} hidden", plot.save(figure, out / f"restored_{100 * ratio:g}.png")
     if task.photo is not None:
         pictures, original, mode = restore_photo(task.photo, params, config, config.mask_ratio)
         figure = plot.reconstructions(
             *pictures, original, mode=mode, caption=TILED.format(tiles=TILES, crop=config.img_size, ratio=config.mask_ratio),
-            title="A photograph it has never seen",
+            title="A photograph it was not trained on",
         )
         yield "the whole photograph", plot.save(figure, out / "photo.png")
     evaluations = dict(run.evaluations)

@@ -1,6 +1,7 @@
 """A trained encoder, ours or a published one, and its features."""
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,38 +14,35 @@ from tinymae.train import checkpoint
 from tinymae.weights import inspect, published
 
 
-class Encoder(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Encoder:
     """A trained model whose encoder is used."""
 
-    model: str                  # "mae" or "vit"
-    config: object              # MAEConfig or ViTConfig
-    params: dict                # of the whole model
-    mean: object = MEAN         # of the pixels it was trained on, and their deviation, see `images.pixels.to_pixels`
-    std: object = STD
+    model: str                          # "mae" or "vit"
+    config: MAEConfig | ViTConfig
+    params: dict                        # of the whole model
+    mean: float | Sequence = MEAN       # of the pixels it was trained on, see `images.pixels.to_pixels`
+    std: float | Sequence = STD         # their standard deviation
 
-    def features(self, pictures, rows=256):
-        """Features (N, 2 D), float32, of uint8 pictures (N, rows, cols, C) of any size; `rows` at a time."""
+    def features(self, pictures: np.ndarray, rows: int = 256) -> np.ndarray:
+        """Features (N, 2 D), float32, of uint8 images (N, rows, cols, C) of any size; `rows` at a time."""
         pictures = fit_pictures(pictures, self.config.img_size, self.config.in_chans)
         mean, std = (np.asarray(value, np.float32) for value in (self.mean, self.std))
         parts = (to_pixels(pictures[start : start + rows], mean=mean, std=std) for start in range(0, len(pictures), rows))
         return np.concatenate([features(part, self.params, self.config) for part in parts])
 
 
-def load_encoder(folder):
+def load_encoder(folder: Path | str) -> Encoder:
     """The encoder that a training run left in a folder, or of a published model.
 
     Parameters
     ----------
-    folder : str or Path, a folder with mae.npz or vit.npz or its file, or what `weights.published.load_published_encoder` reads
-
-    Returns
-    -------
-    Encoder
+    folder : a folder with mae.npz or vit.npz, one of these files, or what `weights.published.load_published_encoder` reads
 
     Raises
     ------
     FileNotFoundError, ValueError
-        as `train.checkpoint.load`; where the folder has neither model, or both
+        as `train.checkpoint.load`; if the folder has neither model, or both
     """
     path = Path(folder)
     if path.suffix in (".pth", ".bin", ".safetensors") or (path / "config.json").is_file():
@@ -61,14 +59,14 @@ def load_encoder(folder):
     return Encoder(model, saved.config, saved.params)
 
 
-def features(images, params, config):
-    """Features of pictures, nothing hidden.
+def features(images: np.ndarray, params: dict, config: MAEConfig | ViTConfig) -> np.ndarray:
+    """Features of images, nothing hidden.
 
     Parameters
     ----------
     images : ndarray of shape (B, img_size, img_size, C), float32 or float64, in the units of `images.pixels.to_pixels`
     params : tree of `models.mae.mae_init` or `models.vit.vit_init`, dtype of images
-    config : MAEConfig or ViTConfig
+    config : of the model
 
     Returns
     -------
@@ -78,5 +76,7 @@ def features(images, params, config):
         positions, _ = config.position_tables(images.dtype)
     else:
         positions = vit_positions(params, config, images.dtype)
-    latent = encoder_features(images, params["encoder"], positions, config.num_heads, config.patch_size, config.eps)
+    latent = encoder_features(
+        images, params["encoder"], positions, heads=config.num_heads, patch_size=config.patch_size, eps=config.eps
+    )
     return np.concatenate([latent[:, 0], latent[:, 1:].mean(axis=1)], axis=1)

@@ -1,31 +1,34 @@
 """What has an encoder learned? Its features, frozen, in front of classifiers that learn little themselves.
 
-    pictures, nothing hidden -> encoder -> class token and mean of the patches -> standardise -> logistic regression
-                                                                                             -> nearest neighbours
+    images, nothing hidden -> encoder -> class token and mean of the patches -> standardise -> logistic regression
+                                                                                           -> nearest neighbours
 
-He et al. 2021, section 4.3 ("linear probing"). The same classifiers see the raw pixels, too: features that are worth having
-beat them, most clearly where there are few labels.
+He et al. 2021, section 4.3 ("linear probing"). The same classifiers are also trained on the raw pixels: useful features
+beat them, most clearly if there are few labels.
 
-Differs: the paper trains its linear layer by gradient descent on augmented pictures, behind a batch norm; here scikit-learn
-finds the optimum of a regularised one on the pictures as they are, and class token and mean of patches stand side by side.
+Differs: the paper trains its linear layer by gradient descent on augmented images, after a batch norm; here scikit-learn
+finds the optimum of a regularised one on the images as they are, and class token and mean of patches stand side by side.
 """
+from pathlib import Path
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from tinymae.images.labelled import Labelled
 from tinymae.tasks.encoders import load_encoder
 
 NEIGHBOURS = 5
 DRAWS = 10                      # of few labels: which ones they are matters
 
 
-def accuracies(train, labels, test, test_labels):
-    """The share of rows that each classifier names right.
+def accuracies(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> dict[str, float]:
+    """The accuracy of each classifier.
 
     Parameters
     ----------
-    train, test : ndarray of shape (N, features), standardised here by mean and deviation of `train`
+    train, test : ndarray of shape (N, features), standardised here by mean and standard deviation of `train`
     labels, test_labels : integer ndarray of shape (N,)
 
     Returns
@@ -41,27 +44,27 @@ def accuracies(train, labels, test, test_labels):
     return {name: float(it.fit(train, labels).score(test, test_labels)) for name, it in classifiers.items()}
 
 
-def probe(folder, data, per_class=None, draws=DRAWS, seed=0):
-    """How well simple classifiers do on an encoder's frozen features, and on the raw pixels.
+def probe(folder: Path | str, data: Labelled, *, per_class: int | None = None, draws: int = DRAWS, seed: int = 0) -> dict:
+    """The accuracy of simple classifiers on an encoder's frozen features, and on the raw pixels.
 
     Parameters
     ----------
     folder : as `load_encoder`
-    data : images.labelled.Labelled; its last fifth is for testing
-    per_class : int, labels of each class to learn from; or None for all there are
-    draws : int, how often `per_class` labels are drawn anew
-    seed : int, of the draws
+    data : its last fifth is for testing
+    per_class : labels of each class to train on; or None for all there are
+    draws : how often `per_class` labels are drawn anew
+    seed : of the draws
 
     Returns
     -------
     {"features": {"linear": float, "knn": float}, "pixels": likewise: mean accuracies over the draws,
-     "deviations": {"features": {...}, "pixels": {...}}: how much they differ from draw to draw, 0 where all labels are used,
-     "train", "test": int, pictures to learn from and to be judged by}
+     "deviations": {"features": {...}, "pixels": {...}}: their standard deviations over the draws, 0 if all labels are used,
+     "train", "test": int, how many images to train on and to test on}
 
     Raises
     ------
     ValueError
-        where a class has fewer than `per_class` pictures to learn from; as `load_encoder` and `fit_pictures`
+        if a class has fewer than `per_class` images to train on; as `load_encoder` and `fit_pictures`
     """
     encoder = load_encoder(folder)
     train, test = data.split()
@@ -79,8 +82,8 @@ def probe(folder, data, per_class=None, draws=DRAWS, seed=0):
     return {**report, "deviations": deviations, "train": len(chosen[0]), "test": len(test.images)}
 
 
-def few_labels(train, per_class, rng):
-    """Indices of `per_class` pictures of each class of a Labelled, drawn at random."""
+def few_labels(train: Labelled, per_class: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of `per_class` images of each class, drawn at random."""
     counts = np.bincount(train.labels, minlength=len(train.names))
     if not 1 <= per_class <= counts.min():
         raise ValueError(

@@ -1,15 +1,15 @@
-"""The main job: train a masked autoencoder, restore pictures it has never seen, and say honestly how well.
+"""Restore images with a masked autoencoder: train it, measure it, apply it to a photograph of your own.
 
-    pictures -> a model of fitting size -> training, in sight -> table, pictures, model
+    images --prepare--> Task --train_mae--> mae.npz --table--> its error beside those of simple fills
+                                                    --reconstruct--> your photograph, hidden and restored
 
-`train` ends after the model is written; `demo` goes on to the table and the pictures; `reconstruct` takes a model and a
-photograph of the user's own.
+The error is measured on validation images: no model is trained on them, and `train_mae` reports it as it goes.
 """
 import math
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -22,7 +22,7 @@ from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_backward, mae_decays, mae_forward, mae_init, mae_reconstruct
 from tinymae.ops.patches import unpatchify
 from tinymae.train import checkpoint
-from tinymae.train.loop import Run, cosine, resumed, train
+from tinymae.train.loop import Run, check_length, cosine, resumed, save_run, train
 from tinymae.train.optim import AdamW
 from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
@@ -32,32 +32,29 @@ TILES = 6                       # crops along the shorter side of a photograph t
 LEARNING_RATE = 2e-3
 
 
-class Task(NamedTuple):
-    """What to learn from, and what to be judged by."""
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What to train on, and what to evaluate on."""
 
     config: MAEConfig
-    sample: object              # sample(rng, count) -> float32 pixels (count, img_size, img_size, C)
-    unseen: np.ndarray          # float32 pixels (B, img_size, img_size, C), never trained on
-    photo: np.ndarray           # the photograph they are crops of, uint8; None where they are whole pictures
+    sample: Callable            # sample(rng, count) -> float32 pixels (count, img_size, img_size, C)
+    validation: np.ndarray      # float32 pixels (B, img_size, img_size, C), never trained on
+    photo: np.ndarray | None    # the photograph they are crops of, uint8; None if they are whole images
 
 
-def prepare(data, mask_ratio=0.75, norm_pix_loss=False, sizes=None):
-    """Pictures, and a model of a size that fits them.
+def prepare(data: str, mask_ratio: float = 0.75, norm_pix_loss: bool = False, sizes: dict | None = None) -> Task:
+    """Images, and a model of a size that fits them.
 
     Parameters
     ----------
-    data : str, as `images.sources.load_images`
+    data : as `images.sources.load_images`
     mask_ratio, norm_pix_loss : as `MAEConfig`
-    sizes : dict of further fields of MAEConfig (embed_dim, depth, patch_size ...), or None for a small model
-
-    Returns
-    -------
-    Task
+    sizes : further fields of MAEConfig (embed_dim, depth, patch_size ...), or None for a small model
 
     Notes
     -----
-    Photographs (sides over 64, or of several sizes) become random crops, small pictures of one size are used whole. The last
-    fifth is kept apart as unseen, as wherever pictures have labels; with 'photos' that is matplotlib's `grace_hopper.jpg`.
+    Photographs (sides over 64, or of several sizes) become random crops, small images of one size are used whole. The last
+    fifth is the validation set, as for images with labels; with 'photos' that is matplotlib's `grace_hopper.jpg`.
     """
     check_mask_ratio(mask_ratio)
     pictures = load_images(data)
@@ -67,7 +64,7 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False, sizes=None):
     if data == "photos":
         kept = [unseen_photo()]
     elif len(pictures) < 2:
-        raise ValueError(f"{data}: expected at least two pictures, one to learn from and one to be judged by, got one")
+        raise ValueError(f"{data}: expected at least two images, one to train on and one for validation, got one")
     else:
         apart = math.ceil(len(pictures) / 5)
         pictures, kept = pictures[:-apart], pictures[-apart:]
@@ -77,13 +74,13 @@ def prepare(data, mask_ratio=0.75, norm_pix_loss=False, sizes=None):
         size, patch = model_size(pictures[0].shape)
         config = MAEConfig(**{"img_size": size, "patch_size": patch, **common})
         pictures, kept = (np.stack([resize_picture(picture, size) for picture in part]) for part in (pictures, kept[:256]))
-        _check_hidden(config)
+        check_hides(config)
         return Task(config, lambda rng, count: random_pictures(pictures, rng, count), to_pixels(kept), None)
     config = MAEConfig(**{"img_size": CROP, "patch_size": CROP_PATCH, **common})
-    _check_hidden(config)
+    check_hides(config)
     bank = picture_bank(pictures, CROP)
-    unseen = np.concatenate([unseen_crops(picture, CROP, max(1, 64 // len(kept))) for picture in kept[:64]])
-    return Task(config, lambda rng, count: random_crops(bank, CROP, rng, count), to_pixels(unseen), kept[0])
+    validation = np.concatenate([unseen_crops(picture, CROP, max(1, 64 // len(kept))) for picture in kept[:64]])
+    return Task(config, lambda rng, count: random_crops(bank, CROP, rng, count), to_pixels(validation), kept[0])
 
 
 _SIZES = {
@@ -92,7 +89,8 @@ _SIZES = {
 }
 
 
-def _check_hidden(config):
+def check_hides(config: MAEConfig) -> None:
+    """Raise a ValueError unless the mask ratio hides some of the patches and shows some."""
     number = config.num_patches
     kept = int(number * (1 - config.mask_ratio))
     if not 0 < kept < number:
@@ -102,200 +100,71 @@ def _check_hidden(config):
         )
 
 
-def train_mae(task, out, steps=None, minutes=None, seed=0, threads=None, resume=False, extra=None, bar=True):
-    """Train a masked autoencoder and write it to out/mae.npz; with `resume`, go on with the one that is there.
+def train_mae(
+    task: Task, out: Path | str, *, steps: int | None = None, minutes: float | None = None, seed: int = 0,
+    threads: int | None = None, resume: bool = False, extra: dict | None = None, bar: bool = True,
+) -> Run:
+    """Train a masked autoencoder and write it to out/mae.npz; with `resume`, continue with the one that is there.
 
     Parameters
     ----------
-    task : Task
-    out : Path, a folder
+    task : of `prepare`
+    out : the folder
     steps, minutes : how long in all, one of them
-    seed : int
-    threads : int, or None for one per core
-    resume : bool
-    extra : dict, kept in the file beside losses and evaluations
+    seed : of parameters, crops and masks
+    threads : None for one per core
+    resume : continue
+    extra : kept in the file beside losses and evaluations
+    bar : show progress
 
     Returns
     -------
-    Run
+    Run; its evaluations are losses on the validation images
+
+    Raises
+    ------
+    ValueError
+        if not exactly one length is given, or a run is resumed with options other than its own
     """
+    check_length(steps, minutes)
     path = Path(out, "mae.npz")
     if resume:
-        run = _resumed(path, task)
+        saved = checkpoint.load(path, "mae", MAEConfig, mae_init)
+        run = resumed(saved, mae_optimizer(saved.params), path, {"seed": seed, "config": asdict(task.config)})
     else:
         rng = np.random.default_rng(seed)
         params = mae_init(task.config, rng)
-        run = Run(params, _optimizer(params), rng)
-    noise = unseen_noise(task)
+        run = Run(params, mae_optimizer(params), rng)
+    noise = validation_noise(task)
 
     def save(run):
-        meta = {**run.history, "crops": task.photo is not None, **(extra or {})}
-        checkpoint.save(path, "mae", task.config, run.params, run.step, run.optimizer, run.rng, meta)
+        save_run(run, path, "mae", task.config, {"seed": seed, "crops": task.photo is not None, **(extra or {})})
 
     def evaluate(params):
-        return mae_forward(task.unseen, params, task.config, noise)[0]
+        return mae_forward(task.validation, params, task.config, noise)[0]
 
     with Workers(os.cpu_count() if threads is None else threads) as workers:
         gradient = mae_gradient(task.config, task.sample, BATCH, MICRO_BATCH, workers)
-        return train(run, gradient, cosine(LEARNING_RATE), BATCH, steps, minutes, evaluate=evaluate, save=save, bar=bar)
+        return train(
+            run, gradient, cosine(LEARNING_RATE), batch=BATCH, steps=steps, minutes=minutes, evaluate=evaluate, save=save,
+            bar=bar,
+        )
 
 
-def _optimizer(params):
-    return AdamW(params, betas=(0.9, 0.95), weight_decay=0.05, decays=mae_decays(params))
+def mae_optimizer(params: dict, weight_decay: float = 0.05) -> AdamW:
+    """AdamW as He et al. 2021 pre-train, appendix A.1."""
+    return AdamW(params, betas=(0.9, 0.95), weight_decay=weight_decay, decays=mae_decays(params))
 
 
-def _resumed(path, task):
-    saved = checkpoint.load(path, "mae", MAEConfig, mae_init)
-    if saved.config != task.config:
-        raise ValueError(f"{path}: expected a model of {task.config}, got {saved.config}: resume with the same options")
-    return resumed(saved, _optimizer(saved.params), path)
-
-
-def unseen_noise(task):
-    """The noise that hides patches of the unseen pictures: always the same."""
-    return np.random.default_rng(1).random((len(task.unseen), task.config.num_patches))
-
-
-def table(task, params):
-    """Mean squared error on the hidden pixels of the unseen pictures, for the model and three fills that learn nothing.
-
-    Returns
-    -------
-    {"mae": float, "mean": float, "nearest": float, "linear": float}, all for the same masks, in the units of `to_pixels`
-
-    Notes
-    -----
-    A model of normalised pixels is judged as a user would see it, with mean and contrast from the visible patches.
-    """
-    images, config = task.unseen, task.config
-    shown = mae_reconstruct(images, params, config, unseen_noise(task))
-    removed = removed_pixels(shown.mask, config.img_size, config.img_size, config.patch_size)
-    restored = {
-        "mae": shown.pasted,
-        "mean": mean_fill(images, removed),
-        "nearest": nearest_fill(images, removed),
-        "linear": linear_fill(images, removed),
-    }
-    return {name: float(np.mean((filled - images)[removed] ** 2, dtype=np.float64)) for name, filled in restored.items()}
-
-
-TILED = (
-    "The photograph is cut into tiles of {crop} x {crop} pixels, {tiles} along its shorter side; the model restores each tile "
-    "by itself, from what is left when {ratio:.0%} of its patches are hidden. The error table is measured on other crops."
-)
-
-
-def restore(images, params, config, mask_ratio, seed=1, mean=MEAN, std=STD):
-    """Hide patches of pixels (B, img_size, img_size, C), restore them, and return pictures to look at.
-
-    Returns
-    -------
-    (masked, reconstruction, pasted) : uint8 ndarrays like images
-    original : uint8 ndarray
-    mode : str, see `models.mae.Reconstruction`
-    """
-    config = replace(config, mask_ratio=mask_ratio)
-    noise = np.random.default_rng(seed).random((len(images), config.num_patches))
-    restored = mae_reconstruct(images, params, config, noise)
-    return [to_picture(restored[i], mean, std) for i in range(3)], to_picture(images, mean, std), restored.mode
-
-
-def restore_photo(photo, params, config, mask_ratio, seed=1):
-    """As `restore`, for one photograph of any size, tile by tile; the pictures come back as (1, rows, cols, C).
-
-    A photograph more than four times as long as wide is cut down to its middle.
-    """
-    size = config.img_size
-    rows, cols, channels = photo.shape
-    shorter = min(rows, cols)
-    down, across = (min(4 * TILES, max(TILES, round(TILES * side / shorter))) for side in (rows, cols))
-    image = Image.fromarray(photo[..., 0] if channels == 1 else photo)
-    image = ImageOps.fit(image, (across * size, down * size), Image.Resampling.LANCZOS)
-    small = np.asarray(image).reshape(1, down * size, across * size, channels)
-    tiles = small.reshape(down, size, across, size, channels).swapaxes(1, 2).reshape(-1, size, size, channels)
-    pictures, _, mode = restore(to_pixels(tiles), params, config, mask_ratio, seed)
-    whole = [unpatchify(picture.reshape(1, down * across, -1), size, (down, across)) for picture in pictures]
-    return whole, small, mode
-
-
-def reconstruct(picture, model, out, mask_ratio=None, seed=1):
-    """Restore the user's own photograph with a model that `demo` or `train_mae` wrote.
+def mae_gradient(config: MAEConfig, sample: Callable, batch: int, micro_batch: int, workers: Workers) -> Callable:
+    """The gradient of a masked autoencoder on fresh images, as a function(params, rng) -> (loss, dparams) for `train`.
 
     Parameters
     ----------
-    picture : path of a picture of any size and mode
-    model : path of the folder that holds mae.npz, or of the file itself
-    out : Path of the .png to write
-    mask_ratio : float, or None for the one the model was trained with
-    seed : int, which patches are hidden
-
-    Returns
-    -------
-    Path
-    """
-    from tinymae import plot
-
-    path = Path(model)
-    saved = checkpoint.load(path / "mae.npz" if path.is_dir() else path, "mae", MAEConfig, mae_init)
-    config = saved.config
-    ratio = config.mask_ratio if mask_ratio is None else mask_ratio
-    photo = load_picture(picture)
-    if config.in_chans == 1:
-        photo = np.asarray(Image.fromarray(photo).convert("L"))[..., None]
-    elif config.in_chans != 3:
-        raise ValueError(f"{path}: a model of {config.in_chans} channels cannot restore a photograph: it has 1 or 3")
-    if saved.extra.get("crops"):
-        pictures, original, mode = restore_photo(photo, saved.params, config, ratio, seed)
-        caption = TILED.format(tiles=TILES, crop=config.img_size, ratio=ratio).rpartition(". ")[0] + "."
-    else:
-        pixels = to_pixels(resize_picture(photo, config.img_size))[None]
-        pictures, original, mode = restore(pixels, saved.params, config, ratio, seed)
-        caption = None
-    title = f"{Path(picture).name}, {ratio:.0%} hidden"
-    return plot.save(plot.reconstructions(*pictures, original, title=title, mode=mode, caption=caption), out)
-
-
-def reconstruct_published(picture, weights, out, mask_ratio=None, seed=1):
-    """Restore a photograph with a published masked autoencoder, as the demo notebook of He et al. 2021 does.
-
-    Parameters
-    ----------
-    picture, out, mask_ratio, seed : as `reconstruct`
-    weights : path of an official .pth, or of a Hugging Face folder
-
-    Returns
-    -------
-    Path
-
-    Differs: the notebook squeezes the photograph into a square, here its central square is taken; which patches are hidden
-    depends on our seed, not PyTorch's. A model of normalised pixels is shown with the contrast of the visible patches: the
-    notebook takes that of the hidden ones, which are part of the answer.
-    """
-    from tinymae import plot
-    from tinymae.weights.inspect import normalisation
-    from tinymae.weights.published import load_mae
-
-    config, params = load_mae(weights)
-    mean, std = (np.array(value, np.float32) for value in normalisation(weights))
-    photo = load_picture(picture)
-    if config.in_chans != 3:
-        raise ValueError(f"{weights}: a model of {config.in_chans} channels cannot restore a photograph: expected 3")
-    ratio = config.mask_ratio if mask_ratio is None else mask_ratio
-    pixels = to_pixels(resize_picture(photo, config.img_size), mean=mean, std=std)[None]
-    pictures, original, mode = restore(pixels, params, config, ratio, seed, mean, std)
-    title = f"{Path(picture).name}, {ratio:.0%} hidden"
-    return plot.save(plot.reconstructions(*pictures, original, title=title, mode=mode), out)
-
-
-def mae_gradient(config, sample, batch, micro_batch, workers):
-    """The gradient of a masked autoencoder on fresh pictures, as a function(params, rng) -> (loss, dparams).
-
-    Parameters
-    ----------
-    config : MAEConfig
-    sample : callable; sample(rng, count) -> pictures (count, img_size, img_size, C). Runs in the worker threads
-    batch, micro_batch : int
-    workers : train.parallel.Workers
+    config : the model
+    sample : sample(rng, count) -> images (count, img_size, img_size, C). Runs in the worker threads
+    batch, micro_batch : images in a step, and in a part of it
+    workers : the threads
     """
     number = config.num_patches
 
@@ -312,3 +181,141 @@ def mae_gradient(config, sample, batch, micro_batch, workers):
         return value_and_grad(part, list(zip(rng.spawn(len(slices)), slices, strict=True)), workers)
 
     return gradient
+
+
+def validation_noise(task: Task) -> np.ndarray:
+    """The noise that hides patches of the validation images, (B, N): always the same."""
+    return np.random.default_rng(1).random((len(task.validation), task.config.num_patches))
+
+
+def table(task: Task, params: dict) -> dict[str, float]:
+    """Mean squared error on the hidden pixels of the validation images, for the model and three fills that learn nothing.
+
+    Returns
+    -------
+    {"mae": float, "mean": float, "nearest": float, "linear": float}, all for the same masks, in the units of `to_pixels`
+
+    Notes
+    -----
+    A model of normalised pixels is measured as a user sees it, with mean and contrast from the visible patches.
+    """
+    images, config = task.validation, task.config
+    shown = mae_reconstruct(images, params, config, validation_noise(task))
+    removed = removed_pixels(shown.mask, config.img_size, config.img_size, config.patch_size)
+    restored = {
+        "mae": shown.pasted,
+        "mean": mean_fill(images, removed),
+        "nearest": nearest_fill(images, removed),
+        "linear": linear_fill(images, removed),
+    }
+    return {name: float(np.mean((filled - images)[removed] ** 2, dtype=np.float64)) for name, filled in restored.items()}
+
+
+TILED = (
+    "The photograph is cut into tiles of {crop} x {crop} pixels, {tiles} along its shorter side; the model restores each tile "
+    "by itself, from what is left when {ratio:.0%} of its patches are hidden. The error table is measured on different crops."
+)
+
+
+def restore(
+    images: np.ndarray, params: dict, config: MAEConfig, mask_ratio: float, *,
+    seed: int = 1, mean: float | np.ndarray = MEAN, std: float | np.ndarray = STD,
+) -> tuple[list[np.ndarray], np.ndarray, str]:
+    """Hide patches of pixels (B, img_size, img_size, C), restore them, and return uint8 images to draw.
+
+    Returns
+    -------
+    [masked, reconstruction, pasted], original : uint8 ndarrays like images
+    mode : see `models.mae.Reconstruction`
+    """
+    config = replace(config, mask_ratio=mask_ratio)
+    noise = np.random.default_rng(seed).random((len(images), config.num_patches))
+    restored = mae_reconstruct(images, params, config, noise)
+    return [to_picture(restored[i], mean, std) for i in range(3)], to_picture(images, mean, std), restored.mode
+
+
+def restore_photo(
+    photo: np.ndarray, params: dict, config: MAEConfig, mask_ratio: float, *, seed: int = 1
+) -> tuple[list[np.ndarray], np.ndarray, str]:
+    """As `restore`, for one photograph of any size, tile by tile; the images returned are (1, rows, cols, C).
+
+    A photograph more than four times as long as wide is cut down to its middle.
+    """
+    size = config.img_size
+    rows, cols, channels = photo.shape
+    shorter = min(rows, cols)
+    down, across = (min(4 * TILES, max(TILES, round(TILES * side / shorter))) for side in (rows, cols))
+    image = Image.fromarray(photo[..., 0] if channels == 1 else photo)
+    image = ImageOps.fit(image, (across * size, down * size), Image.Resampling.LANCZOS)
+    small = np.asarray(image).reshape(1, down * size, across * size, channels)
+    tiles = small.reshape(down, size, across, size, channels).swapaxes(1, 2).reshape(-1, size, size, channels)
+    pictures, _, mode = restore(to_pixels(tiles), params, config, mask_ratio, seed=seed)
+    whole = [unpatchify(picture.reshape(1, down * across, -1), size, (down, across)) for picture in pictures]
+    return whole, small, mode
+
+
+def reconstruct(
+    picture: Path | str, model: Path | str, out: Path | str, *, mask_ratio: float | None = None, seed: int = 1
+) -> Path:
+    """Restore your own photograph with a model that `demo` or `train_mae` wrote. Returns the path of the figure.
+
+    Parameters
+    ----------
+    picture : an image file of any size and mode
+    model : the folder that holds mae.npz, or the file itself
+    out : the .png to write
+    mask_ratio : None for the one the model was trained with
+    seed : which patches are hidden
+    """
+    from tinymae import plot
+
+    path = Path(model)
+    saved = checkpoint.load(path / "mae.npz" if path.is_dir() else path, "mae", MAEConfig, mae_init)
+    config = saved.config
+    ratio = config.mask_ratio if mask_ratio is None else mask_ratio
+    photo = load_picture(picture)
+    if config.in_chans == 1:
+        photo = np.asarray(Image.fromarray(photo).convert("L"))[..., None]
+    elif config.in_chans != 3:
+        raise ValueError(f"{path}: a model of {config.in_chans} channels cannot restore a photograph: it has 1 or 3")
+    if "crops" not in saved.extra:
+        raise ValueError(f"{path}: does not say whether it was trained on crops: expected a file that train_mae wrote")
+    if saved.extra["crops"]:
+        pictures, original, mode = restore_photo(photo, saved.params, config, ratio, seed=seed)
+        caption = TILED.format(tiles=TILES, crop=config.img_size, ratio=ratio).rpartition(". ")[0] + "."
+    else:
+        pixels = to_pixels(resize_picture(photo, config.img_size))[None]
+        pictures, original, mode = restore(pixels, saved.params, config, ratio, seed=seed)
+        caption = None
+    title = f"{Path(picture).name}, {ratio:.0%} hidden"
+    return plot.save(plot.reconstructions(*pictures, original, title=title, mode=mode, caption=caption), out)
+
+
+def reconstruct_published(
+    picture: Path | str, weights: Path | str, out: Path | str, *, mask_ratio: float | None = None, seed: int = 1
+) -> Path:
+    """Restore a photograph with a published masked autoencoder, as the demo notebook of He et al. 2021 does.
+
+    Parameters
+    ----------
+    picture, out, mask_ratio, seed : as `reconstruct`
+    weights : an official .pth, or a Hugging Face folder
+
+    Differs: the notebook squeezes the photograph into a square, here its central square is taken; which patches are hidden
+    depends on our seed, not PyTorch's. A model of normalised pixels is shown with the contrast of the visible patches: the
+    notebook takes that of the hidden ones, which are part of the answer.
+    """
+    from tinymae import plot
+    from tinymae.weights.inspect import normalisation
+    from tinymae.weights.published import load_mae
+
+    config, params = load_mae(weights)
+    mean, std = (np.array(value, np.float32) for value in normalisation(weights))
+    photo = load_picture(picture)
+    if config.in_chans != 3:
+        raise ValueError(f"{weights}: a model of {config.in_chans} channels cannot restore a photograph: expected 3")
+    ratio = config.mask_ratio if mask_ratio is None else mask_ratio
+    pixels = to_pixels(resize_picture(photo, config.img_size), mean=mean, std=std)[None]
+    pictures, original, mode = restore(pixels, params, config, ratio, seed=seed, mean=mean, std=std)
+    title = f"{Path(picture).name}, {ratio:.0%} hidden"
+    return plot.save(plot.reconstructions(*pictures, original, title=title, mode=mode), out)

@@ -1,20 +1,21 @@
-"""Translation: from sentence pairs to a model, and from a model to translations.
+"""Translation with a trained model: `Translator` translates, `evaluate_translator` compares with reference translations.
 
-    pairs -> tokens -> two vocabularies -> batches of about as many words -> training -> a folder with model and vocabularies
+    sentence -> tokens -> ids -> greedy decoding or beam search -> ids -> sentence
 
-`train_translator` trains and keeps, `Translator` loads and translates, `evaluate` compares with what people wrote.
+The folder with model and vocabularies is written by `tasks.train_translator`.
 """
 import itertools
 import math
 import os
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tinymae import tree
-from tinymae.models.decoding import beam_search, greedy
+from tinymae.models.decoding import Decoded, beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_forward, transformer_init
 from tinymae.text.batches import pad_batch
 from tinymae.text.language import Language
@@ -22,31 +23,36 @@ from tinymae.text.vocabulary import UNK
 from tinymae.train import checkpoint
 from tinymae.train.parallel import Workers
 
-KEPT = 5        # parameters of so many evaluations stay in the folder, for `average`
+KEPT = 5        # the parameters of this many evaluations stay in the folder, for `average`
 
 
 class Encoded(NamedTuple):
-    """Pairs as ids: two lists of lists, each sentence with <eos> behind it."""
+    """Pairs as ids: two lists of sentences, each a list of ids that ends in <eos>."""
 
-    source: list
-    target: list
+    source: list[list[int]]
+    target: list[list[int]]
 
 
-def encode_pairs(pairs, languages):
+def encode_pairs(pairs: list[tuple[str, str]], languages: list[Language]) -> Encoded:
     """Pairs of strings -> Encoded."""
     sides = zip(*pairs, strict=True)
     return Encoded(*([language.encode(text) for text in side] for language, side in zip(languages, sides, strict=True)))
 
 
 class Score(NamedTuple):
-    """Teacher-forced measures of a model on pairs."""
+    """Teacher-forced measures of a model on pairs; float() of it is the loss."""
 
-    loss: float                 # mean cross entropy of a word, natural logarithm
-    perplexity: float           # exp(loss): among how many words it hesitates
-    accuracy: float             # share of words that are right when all words before are given
+    loss: float                 # mean cross entropy of a token, natural logarithm
+    perplexity: float           # exp(loss): as uncertain as a fair choice among that many tokens
+    accuracy: float             # fraction of tokens that are predicted, given all tokens before
+
+    def __float__(self) -> float:
+        return self.loss
 
 
-def score(params, config, pairs, rows=64, workers=None):
+def score(
+    params: dict, config: TransformerConfig, pairs: Encoded, rows: int = 64, workers: Workers | None = None
+) -> Score:
     """Loss, perplexity and accuracy of `params` on Encoded pairs, without dropout and smoothing; side by side on workers."""
     order = sorted(range(len(pairs.source)), key=lambda i: len(pairs.source[i]))
 
@@ -54,7 +60,7 @@ def score(params, config, pairs, rows=64, workers=None):
         piece = order[start : start + rows]
         src, targets = (pad_batch([side[i] for i in piece], config.pad) for side in pairs)
         loss, cache = transformer_forward(src, targets, params, config)
-        words = cache["words"]
+        words = cache["targets"]
         return float(loss) * len(words), np.count_nonzero(cache["logits"].argmax(axis=-1) == words), len(words)
 
     parts = (workers.map if workers else map)(part, range(0, len(order), rows))
@@ -62,37 +68,38 @@ def score(params, config, pairs, rows=64, workers=None):
     return Score(total / words, math.exp(total / words), right / words)
 
 
-def last_evaluations(out, step=None):
+def last_evaluations(out: Path, step: int | None = None) -> Path:
+    """The folder of the last evaluations' parameters, or the file of one step."""
     return out / "last" if step is None else out / "last" / f"step-{step:08d}.npz"
 
 
-def load_translator(folder):
-    """(train.checkpoint.Checkpoint, [source Language, target Language]) of a folder that `train_translator` wrote."""
+def load_translator(folder: Path | str) -> tuple[checkpoint.Checkpoint, list[Language]]:
+    """Checkpoint and [source Language, target Language] of a folder that `train_translator` wrote."""
     folder = Path(folder)
     saved = checkpoint.load(folder / "transformer.npz", "transformer", TransformerConfig, transformer_init)
     lacking = {"source", "target", "seed", "settings", "frozen"} - saved.extra.keys()
     if lacking:
-        raise ValueError(f"{folder}: the model does not say its {', '.join(sorted(lacking))}: is it of another version?")
+        raise ValueError(f"{folder}: the file lacks {', '.join(sorted(lacking))}: was it written by another version?")
     return saved, [Language.load(saved.extra[side], folder / f"{side}.json") for side in ("source", "target")]
 
 
-def average(folder, out, last=KEPT):
+def average(folder: Path | str, out: Path | str, last: int = KEPT) -> list[int]:
     """Write the mean of the parameters of a run's last evaluations as a model of its own (Vaswani et al. 2017, section 6.1).
 
     Parameters
     ----------
-    folder : str or Path, that `train_translator` wrote to
-    out : str or Path, another folder
-    last : int, how many, at most 5
+    folder : that `train_translator` wrote to
+    out : another folder
+    last : how many, at most 5
 
     Returns
     -------
-    list of int, the steps that were averaged
+    The steps that were averaged
 
     Raises
     ------
     ValueError
-        where folder and out are the same, or the run has not so many evaluations
+        if folder and out are the same, or the run has fewer evaluations
     """
     folder, out = Path(folder), Path(out)
     if folder.resolve() == out.resolve():
@@ -108,39 +115,40 @@ def average(folder, out, last=KEPT):
     extra = {name: saved.extra[name] for name in ("source", "target", "seed", "settings", "frozen")}
     for language, name in zip(languages, ("source.json", "target.json"), strict=True):
         language.vocabulary.save(out / name)
-    checkpoint.save(out / "transformer.npz", "transformer", saved.config, mean, models[-1].step, extra=extra)
+    checkpoint.save(out / "transformer.npz", "transformer", saved.config, mean, step=models[-1].step, extra=extra)
     return [model.step for model in models]
 
 
-class Translator(NamedTuple):
-    """A trained model with its two languages. It never says <unk>: the likeliest word that it knows stands there."""
+@dataclass(frozen=True, eq=False)
+class Translator:
+    """A trained model with its two languages. It never generates <unk>, but the most probable other token."""
 
     params: dict
     config: TransformerConfig
-    languages: list             # of text.language.Language: source, target
-    seed: int                   # with which held-out pairs were drawn
+    languages: list[Language]   # source, target
+    seed: int                   # with which the validation pairs were drawn
 
     @classmethod
-    def load(cls, folder):
+    def load(cls, folder: Path | str) -> "Translator":
         """From a folder that `train_translator` or `average` wrote."""
         saved, languages = load_translator(folder)
         return cls(saved.params, saved.config, languages, saved.extra["seed"])
 
-    def exact(self, hypothesis, reference):
+    def exact(self, hypothesis: str, reference: str) -> bool:
         """Whether two translations have the same tokens; spaces do not count."""
         return self.languages[1].tokens(hypothesis) == self.languages[1].tokens(reference)
 
-    def decode(self, text, beam=1):
-        """(source tokens, target tokens, models.decoding.Decoded) of one sentence, for its attention."""
+    def decode(self, text: str, beam: int = 1) -> tuple[list[str], list[str], Decoded]:
+        """Source tokens, target tokens and all that was computed for one sentence, for its attention."""
         source, target = self.languages
         decoded = self._decode(np.array([source.encode(text)]), beam)
         words = [*target.words(decoded.ids[0].tolist()), "<eos>"][: decoded.ids.shape[1]]
         return [*source.tokens(text), "<eos>"], words, decoded
 
-    def translate(self, texts, beam=1, rows=32, threads=None):
-        """Translations of a list of sentences, as strings.
+    def translate(self, texts: list[str], beam: int = 1, rows: int = 32, threads: int | None = None) -> list[str]:
+        """Translations of sentences.
 
-        Sentences of like length go through the model together, at most `rows` of them. Several batches have a thread each; one
+        Sentences of similar length are decoded together, at most `rows` of them. Several batches have a thread each; one
         alone has all cores.
         """
         source, target = self.languages
@@ -158,32 +166,32 @@ class Translator(NamedTuple):
     def _decode(self, src, beam):
         if beam == 1:
             return greedy(src, self.params, self.config, never=(UNK,))
-        return beam_search(src, self.params, self.config, beam, never=(UNK,))
+        return beam_search(src, self.params, self.config, beam=beam, never=(UNK,))
 
 
-def evaluate(translator, pairs, beam=1):
-    """Compare translations with what people wrote.
+def evaluate_translator(translator: Translator, pairs: list[tuple[str, str]], beam: int = 1) -> dict:
+    """Compare translations with reference translations.
 
     Parameters
     ----------
-    translator : Translator
-    pairs : list of (source, reference) strings
-    beam : int, 1 is greedy
+    translator : the model
+    pairs : (source, reference) strings
+    beam : 1 is greedy
 
     Returns
     -------
-    {"bleu": float, "signature": str of sacrebleu, "exact": share with the same tokens,
+    {"bleu": float, "signature": str of sacrebleu, "exact": fraction with the same tokens,
      "perplexity" and "accuracy": with teacher forcing}
 
     Raises
     ------
     ImportError
-        where sacrebleu, of the extra `text`, is not installed
+        if sacrebleu, of the extra `text`, is not installed
 
     Notes
     -----
-    BLEU is of lower-cased text with sacrebleu's own tokeniser ("13a"; "zh" where the target is Chinese): the model's tokeniser
-    has no say, so that numbers of different models can be compared.
+    BLEU is of lower-cased text with sacrebleu's own tokeniser ("13a"; "zh" if the target is Chinese). The model's tokeniser
+    plays no part in it, so that numbers of different models can be compared.
     """
     try:
         from sacrebleu.metrics import BLEU

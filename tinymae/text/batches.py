@@ -1,18 +1,21 @@
-"""Sentences of ids made into rectangular batches."""
+"""From sentences of ids to rectangular batches: which sentences go into a batch, and how they fill one array.
+
+    lengths  --token_batches-->  indices of the sentences of each batch  --pad_batch-->  ids (B, T), padded at the end
+"""
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinymae.text.vocabulary import PAD
 
-# Rows to batches
 
-
-def pad_batch(rows, pad=PAD):
-    """Rows of ids as one array, the short ones filled up at their end.
+def pad_batch(rows: Sequence[Sequence[int] | np.ndarray], pad: int = PAD) -> np.ndarray:
+    """Rows of ids as one array, with padding at the end of the short ones.
 
     Parameters
     ----------
-    rows : list of lists of int, or of integer arrays of one axis
-    pad : int
+    rows : lists of int, or integer arrays of one axis
+    pad : the id of padding
 
     Returns
     -------
@@ -21,9 +24,9 @@ def pad_batch(rows, pad=PAD):
     Raises
     ------
     TypeError
-        when a row holds something else than integers (words that were not encoded?)
+        if a row does not hold integers (tokens that were not encoded?)
     ValueError
-        when there are no rows, a row is not flat, or all rows are empty
+        if there are no rows, a row is not flat, or all rows are empty
     """
     arrays = [np.asarray(row) for row in rows]
     for b, array in enumerate(arrays):
@@ -41,18 +44,21 @@ def pad_batch(rows, pad=PAD):
     return ids
 
 
-def token_batches(source_lengths, target_lengths, tokens, rng):
+def token_batches(
+    source_lengths: Sequence[int] | np.ndarray, target_lengths: Sequence[int] | np.ndarray, tokens: int,
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
     """One epoch of batches that hold about equally many tokens: many short sentences, or few long ones.
 
-    Sentences of like length go together, so little of a batch is padding. The lengths get a little noise first, so
-    that the same sentences do not meet in every epoch; then the batches are shuffled, so that the model does not
-    read short ones first (Vaswani et al. 2017, section 5.1: pairs batched together by approximate length).
+    Sentences of similar length share a batch, so little of it is padding. A little noise is added to the lengths first, so
+    that the batches differ from epoch to epoch. Then the batches are shuffled, so that the short ones do not come first
+    (Vaswani et al. 2017, section 5.1: pairs batched together by approximate length).
 
     Parameters
     ----------
     source_lengths, target_lengths : (N,) integers, with <eos>, as the rows will be
-    tokens : int, the most that rows * longest may be, longest counted over both sides
-    rng : numpy.random.Generator; the same state gives the same batches
+    tokens : the maximum of rows * longest, with the longest row of both sides
+    rng : the same state gives the same batches
 
     Returns
     -------
@@ -61,7 +67,7 @@ def token_batches(source_lengths, target_lengths, tokens, rng):
     Raises
     ------
     ValueError
-        when the lengths are not two equally long flat lists, there are none, or a pair alone is longer than tokens
+        if the lengths are not two equally long flat lists, there are none, or one pair is longer than `tokens`
     """
     source, target = np.asarray(source_lengths), np.asarray(target_lengths)
     if source.ndim != 1 or source.shape != target.shape or not len(source):
@@ -70,10 +76,10 @@ def token_batches(source_lengths, target_lengths, tokens, rng):
     lengths = np.maximum(source, target)
     if lengths.max() > tokens:
         i = int(lengths.argmax())
-        raise ValueError(f"pair {i} is {lengths[i]} tokens long, and a batch may hold {tokens}: allow more, or drop "
+        raise ValueError(f"pair {i} is {lengths[i]} tokens long, but a batch may hold {tokens}: allow more, or drop "
                          "long pairs")
     noise = rng.integers(-1, 2, (2, len(source)))
-    # The last key counts first: the noisy target length; then source length; then chance.
+    # The last key counts first: the noisy target length, then the noisy source length, then a random number.
     order = np.lexsort((rng.random(len(source)), source + noise[0], target + noise[1]))
     batches, start, longest = [], 0, 0
     for end, i in enumerate(order):

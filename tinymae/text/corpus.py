@@ -1,7 +1,15 @@
-"""Sentence pairs to learn from, and pairs that are held out to be judged by."""
+"""Sentence pairs to train on, and a validation set of pairs that are not trained on: by name or from files.
+
+    "phrasebook", "dates", "french" or files  --load_corpus-->  Corpus: pairs of strings, and how they are cut into tokens
+
+The three names stand for pairs that the package makes itself, so they need no download. `split` chooses a validation set whose
+words all occur in the training set.
+"""
 import math
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -9,69 +17,118 @@ from tinymae.text import grammar, toys
 from tinymae.text.pairs import read_parallel, read_tsv
 from tinymae.text.phrases import FIXED
 
-NAMES = ("phrasebook", "dates", "french")
+Pair = tuple[str, str]
 
 
-class Corpus(NamedTuple):
-    """Sentence pairs, and how they are cut into tokens."""
+@dataclass(frozen=True)
+class Corpus:
+    """Sentence pairs (source, target), and how they are cut into tokens."""
 
-    train: list                 # of (source, target) strings
-    held_out: list
-    source: str                 # kind of text.language.Language
+    train: list[Pair]
+    held_out: list[Pair]        # the validation set
+    source: str                 # the kind of a text.language.Language
     target: str
 
-    def reversed(self):
-        """The same pairs in the other direction."""
+    def reversed(self) -> "Corpus":
+        """The same pairs in the opposite direction."""
         train, held_out = ([(target, source) for source, target in part] for part in (self.train, self.held_out))
         return Corpus(train, held_out, self.target, self.source)
 
 
-def load_corpus(data, seed=0, valid=None):
+@dataclass(frozen=True)
+class NamedCorpus:
+    """How to make a corpus from a seed, and how long a model trains on it if no length is given."""
+
+    load: Callable[[int], Corpus]
+    minutes: float
+
+
+def _phrasebook(seed):
+    train, held_out = split(grammar.phrasebook(), held_out=2000, seed=seed)
+    train = train + 20 * list(FIXED)                        # the articles' own sentences, each the only one of its pattern
+    return Corpus(train, held_out, "words", "characters").reversed()
+
+
+def _dates(seed):
+    pairs = toys.dates(44000, np.random.default_rng(seed))
+    days = list(dict.fromkeys(iso for _, iso in pairs))
+    apart = set(days[: len(days) // 20])                    # days that are not trained on in any format
+    return Corpus([p for p in pairs if p[1] not in apart], [p for p in pairs if p[1] in apart], "letters", "letters")
+
+
+def _french(seed):
+    parts = split(toys.french(), 4, seed, words=(str.split, str.split), fixed=toys.FRENCH_FIXED, least=2)
+    return Corpus(*parts, "words", "words")
+
+
+CORPORA = {"phrasebook": NamedCorpus(_phrasebook, 3), "dates": NamedCorpus(_dates, 1), "french": NamedCorpus(_french, 0.2)}
+FILE_EPOCHS = 10                # how long a model trains on files if no length is given
+KNOWN_CORPORA = f"{', '.join(CORPORA)}, a tab-separated file, or a source and a target file (.gz too)"
+
+
+def load_corpus(data: list[str], seed: int = 0, valid: list[str] | None = None) -> Corpus:
     """Sentence pairs by name or from files.
 
     Parameters
     ----------
-    data : list of str: ["phrasebook"] (Chinese -> English), ["dates"], ["french"] (French -> English), a tab-separated file, or
-        a source and a target file
-    seed : int, for what is held out: of files, one pair in fifty, at most 2000
-    valid : list of one or two files with the pairs to hold out instead, or None
+    data
+        ["phrasebook"] (Chinese -> English), ["dates"], ["french"] (French -> English), a tab-separated file, or a source and a
+        target file. A side of files is cut into characters if most of its first 1000 sentences are Chinese, else into words.
+    seed : chooses the validation set; of files, one pair in fifty, at most 2000
+    valid : one or two files with the pairs of the validation set, or None to choose it
 
-    Returns
-    -------
-    Corpus
+    Raises
+    ------
+    FileNotFoundError
+        if `data` is neither a known name nor existing files
+    TypeError
+        if data or valid is one string
+    ValueError
+        if a name is given together with something else, or as for `read_pairs`
     """
-    if data[0] in NAMES and (len(data) > 1 or valid):
-        raise ValueError(f"{data[0]} comes with its own held-out pairs and stands alone, got {[*data, *(valid or [])]}")
-    if data == ["phrasebook"]:
-        known, held_out = split(grammar.phrasebook(), held_out=2000, seed=seed)
-        known = known + 20 * list(FIXED)                     # the articles' own sentences, each alone of its kind
-        return Corpus(known, held_out, "words", "characters").reversed()
-    if data == ["dates"]:
-        pairs = toys.dates(44000, np.random.default_rng(seed))
-        days = list(dict.fromkeys(iso for _, iso in pairs))
-        apart = set(days[: len(days) // 20])                    # days that are never seen, in no format
-        return Corpus([p for p in pairs if p[1] not in apart], [p for p in pairs if p[1] in apart], "letters", "letters")
-    if data == ["french"]:
-        sides, fixed = (str.split, str.split), toys.FRENCH_FIXED
-        parts = split(toys.french(), 4, seed, words=sides, fixed=fixed, least=2)
-        return Corpus(*parts, "words", "words")
+    _check_files(data)
+    names = [name for name in data if name in CORPORA]
+    if names and (len(data) > 1 or valid):
+        raise ValueError(f"{names[0]} comes with its own validation set and stands alone, got {[*data, *(valid or [])]}")
+    if names:
+        return CORPORA[names[0]].load(seed)
     pairs = read_pairs(data)
     held_out = read_pairs(valid) if valid else None
     if held_out is None:
         pairs = [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))]
-        apart = min(2000, math.ceil(len(pairs) / 50))
-        pairs, held_out = pairs[apart:], pairs[:apart]
+        count = min(2000, math.ceil(len(pairs) / 50))
+        pairs, held_out = pairs[count:], pairs[:count]
         if not pairs:
-            raise ValueError(f"{data}: expected at least two pairs, one to learn from and one to be judged by, got one")
+            raise ValueError(f"{data}: expected at least two pairs, one for training and one for validation, got one")
     kinds = ("characters" if _is_chinese(side) else "words" for side in zip(*pairs[:1000], strict=True))
     return Corpus(pairs, held_out, *kinds)
 
 
-def read_pairs(files):
-    """The (source, target) pairs of one tab-separated file, or of a source and a target file."""
-    if len(files) > 2:
+def read_pairs(files: list[str]) -> list[Pair]:
+    """The (source, target) pairs of one tab-separated file, or of a source and a target file.
+
+    Raises
+    ------
+    FileNotFoundError
+        if a file does not exist; the message lists the known names too
+    TypeError
+        if files is one string
+    ValueError
+        if there are no files or more than two, or as for `read_parallel` and `read_tsv`
+    """
+    _check_files(files)
+    if len(files) not in (1, 2):
         raise ValueError(f"expected one tab-separated file, or a source and a target file, got {len(files)}: {files}")
+    for path in files:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"no file {str(path)!r}; expected {KNOWN_CORPORA}")
     return read_parallel(*files) if len(files) == 2 else read_tsv(*files)
+
+
+def _check_files(files):
+    # A str is a sequence too: without this, "ab" would be the files a and b.
+    if isinstance(files, (str, Path)):
+        raise TypeError(f"data is {str(files)!r}; expected a list: one name, or one or two files")
 
 
 def _is_chinese(sentences):
@@ -79,40 +136,42 @@ def _is_chinese(sentences):
     return sum(any("一" <= c <= "鿿" for c in sentence) for sentence in sentences) > len(sentences) / 2
 
 
-LEAST_SEEN = 5                          # a word seen once is hardly learned: `split` leaves it in more sentences
+def split(
+    pairs: list[Pair], held_out: int = 1000, seed: int = 0, *,
+    words: tuple[Callable[[str], Iterable[str]], Callable[[str], Iterable[str]]] = (str.split, list),
+    fixed: Iterable[Pair] = FIXED, least: int = 5,
+) -> tuple[list[Pair], list[Pair]]:
+    """Split sentence pairs into a training set and a validation set.
 
+    A sentence of the validation set is a new combination of known words: each of its English words and Chinese characters
+    is in at least five training sentences, because a word seen once is hardly learned. The articles' own sentences (`FIXED`)
+    are always in the training set.
 
-def split(pairs, held_out=1000, seed=0, *, words=(str.split, list), fixed=FIXED, least=LEAST_SEEN):
-    """Keep sentences apart, to ask a trained model what it never saw.
-
-    A held-out sentence is a new combination of known words: each of its English words and Chinese characters is in at
-    least five training sentences. The articles' own sentences (`FIXED`) are always trained on.
-
-    For the 45 pairs of `french` both sides are words, and fewer sentences can be asked for:
+    For the 45 pairs of `french` both sides are words, and each can only be required in fewer sentences:
 
         split(french(), 4, words=(str.split, str.split), fixed=FRENCH_FIXED, least=2)
 
     Parameters
     ----------
-    pairs : list of (str, str); the defaults are for those of `phrasebook`, (english, chinese) in this direction
-    held_out : int, how many to keep apart
-    seed : int, which ones
-    words : (function, function), how each side is cut into words; the same word on both sides counts as two
-    fixed : list of pairs, never held out
-    least : int, how many training sentences each word of a held-out one must be in
+    pairs : the defaults are for those of `phrasebook`, (english, chinese) in this direction
+    held_out : the size of the validation set
+    seed : chooses the validation set
+    words : how each side is cut into words; the same word on both sides counts as two
+    fixed : pairs that stay in the training set
+    least : the number of training sentences that each word of the validation set must be in
 
     Returns
     -------
-    train, held : lists of pairs; train in the order of pairs, held in random order, so that its first hundred are a
-        fair sample too
+    train, held : the training set in the order of pairs; the validation set in random order, so that its first hundred are
+        a fair sample too
 
     Raises
     ------
     ValueError
-        when a pair comes twice, held_out is below 1, or not so many pairs can be spared
+        if a pair comes twice, held_out is below 1, or not so many pairs can be taken out of the training set
     """
     if len(set(pairs)) != len(pairs):
-        raise ValueError(f"{len(pairs) - len(set(pairs))} pairs come twice: one could be trained on and tested on")
+        raise ValueError(f"{len(pairs) - len(set(pairs))} pairs come twice: one could be in both training and validation set")
     if held_out < 1:
         raise ValueError(f"held_out is {held_out}; expected at least 1")
     known = [{(side, word) for side in (0, 1) for word in words[side](pair[side])} for pair in pairs]
@@ -126,6 +185,6 @@ def split(pairs, held_out=1000, seed=0, *, words=(str.split, list), fixed=FIXED,
             left.subtract(known[i])
     if len(held) < held_out:
         raise ValueError(f"held_out is {held_out}, and of {len(pairs)} pairs only {len(held)} can be spared: the "
-                         f"words of a held-out sentence must be in {least} others")
+                         f"words of a held-out sentence must be in {least} training sentences")
     apart = set(held)
     return [pair for i, pair in enumerate(pairs) if i not in apart], [pairs[i] for i in held]

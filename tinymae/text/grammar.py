@@ -1,8 +1,8 @@
-"""Sentences to learn from, made here: English <-> Chinese, a little French, and dates.
+"""The phrasebook: over 30,000 sentence pairs, English and Chinese, generated from a grammar.
 
-A small Transformer learns to translate in minutes when the sentences are regular, and what it learns can be measured
-exactly when each has one translation. So this is a grammar, not a collection: tables of words, and patterns that put
-them together.
+A small Transformer learns to translate in minutes if the sentences are regular, and its accuracy can be measured exactly if
+each sentence has one translation. So this is a grammar, not a collection: the tables of words in `phrases.py`, and patterns
+that combine them.
 
     PATTERN                      ENGLISH                                CHINESE
     who has what                 i have a cat                           我有一只猫
@@ -10,18 +10,17 @@ them together.
     who did what when            my father bought a book yesterday      我爸爸昨天买了一本书
     why                          why do you like cats ?                 你为什么喜欢猫
 
-What a model has to find out, with nobody telling it: every noun has its measure word (一只猫, 一本书, 一把刀); 有 is
-negated by 没有, other verbs by 不, or by 没 for what did not happen; time and place stand before the verb; a question
-keeps the order of its statement; 很 where English says is; 了 for what is done and 过 for what one has lived through.
+The model has to learn these rules from the pairs alone: every noun has its measure word (一只猫, 一本书, 一把刀); 有 is negated
+by 没有, all other verbs by 不, or by 没 for the past; time and place come before the verb; a question keeps the order of its
+statement; 很 replaces the English is; 了 marks a completed action and 过 an experience.
 
-Each English sentence has one Chinese one and each Chinese sentence one English one: both directions are functions. So
-another answer is a wrong answer, and exact match is a fair measure. For this the tables leave out what would be
-ambiguous: older and bigger are both 大, so nobody is older here. English is in small letters, its signs stand apart;
-Chinese has no sign at the end, as in the articles.
+Each English sentence has one Chinese translation and the reverse: both directions are functions. So a different answer is a
+wrong answer, and exact match is a fair measure. For this the tables leave out what would be ambiguous: older and bigger are
+both 大, so older does not occur. English is in lower case with spaces around punctuation; Chinese has no mark at the end, as in
+the articles.
 
-Which English tense stands for a Chinese verb without 了, 过 or 在 is settled by the pattern: 我住在北京 is i live in
-beijing, never i lived. Where Chinese drops the subject (为什么要工作, 没吃饭) English takes the one of the articles:
-we, i.
+The pattern decides which English tense translates a Chinese verb without 了, 过 or 在: 我住在北京 is i live in beijing, never
+i lived. If Chinese drops the subject (为什么要工作, 没吃饭), English has that of the articles: we, i.
 """
 from tinymae.text.phrases import (
     ACTIVITIES,
@@ -65,23 +64,20 @@ from tinymae.text.phrases import (
 
 
 def _same(who, pronoun):
-    """Whether a pronoun may be the person itself, or be among them: i than us, they gave him are no sentences here."""
+    """Whether the person may be the pronoun, or among them: i ... than us and they gave them are not generated."""
     return who in PRONOUNS and who.zh[0] == pronoun[0]
 
 
-def phrasebook():
-    """All sentences of the grammar.
+def phrasebook() -> list[tuple[str, str]]:
+    """All sentences of the grammar, as pairs (english, chinese), always in the same order.
 
-    Returns
-    -------
-    pairs : list of (english, chinese), str both, over 30,000 and always in the same order; no English and no Chinese
-        sentence comes twice. English has spaces between words and before ?, Chinese has none.
+    No English and no Chinese sentence comes twice. English has spaces between words and before ?, Chinese has none.
     """
     pairs = list(FIXED)
     for pattern in (_having, _liking, _trading, _seeing, _eating, _going, _doing, _routine, _describing, _reasons,
                     _owning, _finding, _being, _giving, _weather):
         pairs.extend(pattern())
-    return list(dict.fromkeys(pairs))                   # what is in FIXED comes from its pattern again
+    return list(dict.fromkeys(pairs))                   # a pattern may repeat a sentence of FIXED
 
 
 def _having():
@@ -329,7 +325,7 @@ def _reasons():
             zh_start = f"那{n.measure}{n.zh}没有过{zh_way}，因为"
             for adjective, zh in (("tired", "累"), ("hungry", "饿"), ("old", "老"), ("small", "小")):
                 yield f"{start} {adjective}", f"{zh_start}它太{zh}了"
-            # The English it is now the street. Chinese cannot leave that open, so whoever translates has to know.
+            # it is the street now. The Chinese translation must name it, so the model has to resolve the pronoun.
             for adjective, zh in ways_too[way]:
                 yield f"{start} {adjective}", f"{zh_start}{zh_way}太{zh}了"
 

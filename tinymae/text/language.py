@@ -1,11 +1,13 @@
-"""One language of a pair: how its text becomes numbers, and its numbers text.
+"""One language of a pair: how its text becomes ids, and its ids text.
 
-    words         why do we work ?      a vocabulary of words and signs
+    words         why do we work ?      a vocabulary of words and punctuation marks
     characters    我 有 一 只 猫         Chinese, without spaces
-    letters       3   M a y             every character counts, spaces too
-    bpe           ▁cot ton .            pieces of words, so that none is unknown (needs the `tokenizers` library)
+    letters       3   M a y             every character is a token, spaces too
+    bpe           ▁cot ton .            subwords, so that no word is unknown (needs the `tokenizers` library)
 """
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 from tinymae.text.bpe import Bpe, train_bpe
 from tinymae.text.tokens import detokenize, tokenize_characters, tokenize_words
@@ -14,54 +16,71 @@ from tinymae.text.vocabulary import EOS, Vocabulary
 TOKENISERS = {"words": tokenize_words, "characters": tokenize_characters, "letters": list}
 
 
-class Language(NamedTuple):
+@dataclass(frozen=True)
+class Language:
     """A tokeniser with its vocabulary."""
 
     kind: str                   # a key of TOKENISERS, or "bpe"
-    vocabulary: object          # Vocabulary; for "bpe" Bpe
+    vocabulary: Vocabulary | Bpe
+
+    def __post_init__(self):
+        _check_kind(self.kind)
 
     @classmethod
-    def learn(cls, kind, sentences, min_count=1, pieces=None):
-        """Collect the words of sentences, or with "bpe" learn at most `pieces` pieces of them.
+    def learn(cls, kind: str, sentences: Iterable[str], *, min_count: int = 1, pieces: int | None = None) -> "Language":
+        """Collect the tokens of sentences, or for "bpe" learn at most `pieces` subwords.
 
         Parameters
         ----------
-        kind : str, "words", "characters", "letters" or "bpe"
-        sentences : iterable of str
-        min_count : int, rarer words become <unk>
-        pieces : int, for "bpe" only
+        kind : "words", "characters", "letters" or "bpe"
+        sentences : not one str
+        min_count : rarer tokens become <unk>; for "bpe" it is not used
+        pieces : the number of subwords, for "bpe" only
+
+        Raises
+        ------
+        ValueError
+            if the kind is unknown, or pieces is missing for "bpe" or given for a different kind
         """
+        _check_kind(kind)
+        if (kind == "bpe") != (pieces is not None):
+            raise ValueError(f"kind is {kind!r} and pieces {pieces}; expected a number of subwords for 'bpe', and for it only")
         if kind == "bpe":
             return cls(kind, train_bpe([text.lower() for text in sentences], pieces))
         return cls(kind, Vocabulary.build([TOKENISERS[kind](text) for text in sentences], min_count))
 
     @classmethod
-    def load(cls, kind, path):
-        """From the JSON file of its vocabulary."""
+    def load(cls, kind: str, path: Path | str) -> "Language":
+        """Read the JSON file of its vocabulary; ValueError if the kind is unknown or the file does not fit."""
         return cls(kind, (Bpe if kind == "bpe" else Vocabulary).load(path))
 
-    def __str__(self):
-        return f"{len(self.vocabulary):,} {'pieces' if self.kind == 'bpe' else self.kind}"
+    def __str__(self) -> str:
+        return f"{len(self.vocabulary):,} {'subwords' if self.kind == 'bpe' else self.kind}"
 
-    def tokens(self, text):
-        """A sentence as a list of tokens; words and pieces in small letters."""
+    def tokens(self, text: str) -> list[str]:
+        """The tokens of a sentence; words and subwords in lower case."""
         return self.vocabulary.tokens(text.lower()) if self.kind == "bpe" else TOKENISERS[self.kind](text)
 
-    def encode(self, text):
-        """A sentence as a list of int, with <eos> behind it."""
+    def encode(self, text: str) -> list[int]:
+        """The ids of a sentence, with <eos> at the end."""
         return [*self.vocabulary.encode(text.lower() if self.kind == "bpe" else self.tokens(text)), EOS]
 
-    def unknown(self, text):
-        """What becomes <unk> in a sentence, a list of str."""
+    def unknown(self, text: str) -> list[str]:
+        """The parts of a sentence that become <unk>."""
         return self.vocabulary.unknown(text.lower() if self.kind == "bpe" else self.tokens(text))
 
-    def words(self, ids):
-        """The tokens of numbers, a list of str, up to the first <eos>."""
+    def words(self, ids: Iterable[int]) -> list[str]:
+        """The tokens of ids, up to the first <eos>."""
         return self.vocabulary.pieces(ids) if self.kind == "bpe" else self.vocabulary.decode(ids)
 
-    def text(self, ids):
-        """Numbers as a sentence that people read, up to the first <eos>."""
+    def text(self, ids: Iterable[int]) -> str:
+        """Ids as a sentence that people read, up to the first <eos>."""
         if self.kind == "bpe":
             return self.vocabulary.decode(ids)
         words = self.words(ids)
         return "".join(words) if self.kind == "letters" else detokenize(words, self.kind == "characters")
+
+
+def _check_kind(kind):
+    if kind not in (*TOKENISERS, "bpe"):
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(TOKENISERS)}, bpe")

@@ -1,31 +1,28 @@
-"""Sentence pairs from files: two parallel files, or one with tabs.
+"""Sentence pairs from files: two parallel text files, or one with tabs.
 
-Bad data is common and fails late: a line lost in one of two parallel files shifts all pairs after it, and a model
-learns from them without complaint. So whatever is read here is checked, and an error names the file and the line.
+Bad data is common, and its effect is noticed late: one missing line in one of two parallel files shifts all pairs after it, and
+a model trains on them without any error. So everything is checked here, and an error names the file and the line.
 """
 import gzip
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 
-def read_parallel(source_path, target_path):
+def read_parallel(source_path: Path | str, target_path: Path | str) -> list[tuple[str, str]]:
     """Pairs from two text files: line n of one is the translation of line n of the other.
 
     Parameters
     ----------
-    source_path, target_path : str or Path, UTF-8, also packed with gzip; a byte order mark is skipped
-
-    Returns
-    -------
-    pairs : list of (str, str)
+    source_path, target_path : UTF-8, also compressed with gzip; a byte order mark is skipped
 
     Raises
     ------
     ValueError
-        for text that is not UTF-8, an empty line, unequal numbers of lines, an empty file or a broken gzip file,
-        with the file and the line
+        if there is text that is not UTF-8, an empty line, an unequal number of lines, an empty file or a broken gzip file;
+        the message names the file and the line
     OSError
-        when a file cannot be read
+        if a file cannot be read
     """
     sides = [[line.strip() for line in read_lines(path)] for path in (source_path, target_path)]
     if len(sides[0]) != len(sides[1]):
@@ -40,63 +37,52 @@ def read_parallel(source_path, target_path):
     return list(zip(*sides, strict=True))
 
 
-def read_tsv(path, columns=(0, 1)):
-    """Pairs from a file with columns between tabs, such as those of Tatoeba (English, Chinese, attribution).
+def read_tsv(path: Path | str) -> list[tuple[str, str]]:
+    """Pairs from the first two columns of a file with tabs, such as those of Tatoeba (English, Chinese, attribution).
 
     Parameters
     ----------
-    path : str or Path, UTF-8, also packed with gzip; a byte order mark is skipped
-    columns : (int, int), the columns of source and target, counted from 0: (1, 0) reads Tatoeba as Chinese -> English
-
-    Returns
-    -------
-    pairs : list of (str, str)
+    path : UTF-8, also compressed with gzip; a byte order mark is skipped
 
     Raises
     ------
     ValueError
-        for text that is not UTF-8, an empty line or field, too few columns, an empty file or a broken gzip file,
-        with the file and the line; for columns that are not two different ones
+        if there is text that is not UTF-8, an empty line or field, a single column, an empty file or a broken gzip file; the
+        message names the file and the line
     OSError
-        when the file cannot be read
+        if the file cannot be read
     """
-    columns = tuple(columns)
-    if len(columns) != 2 or columns[0] == columns[1] or min(columns) < 0:
-        raise ValueError(f"columns are {columns}; expected two different ones, counted from 0")
     pairs = []
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
-            raise ValueError(f"{path}, line {number}: is empty; expected columns between tabs. Remove the line")
+            raise ValueError(f"{path}, line {number}: is empty; expected two columns with a tab between them. Remove the line")
         fields = [field.strip() for field in line.split("\t")]
-        if len(fields) <= max(columns):
-            raise ValueError(f"{path}, line {number}: has {len(fields)} column(s), and column {max(columns)} (from "
-                             f"0) is wanted; are the columns between tabs, not spaces or commas? {line[:60]!r}")
-        for column in columns:
-            if not fields[column]:
-                raise ValueError(f"{path}, line {number}: column {column} (from 0) is empty; expected a sentence")
-        pairs.append((fields[columns[0]], fields[columns[1]]))
+        if len(fields) < 2:
+            raise ValueError(f"{path}, line {number}: has 1 column, but a source and a target are expected; are the columns "
+                             f"separated by spaces or commas instead of tabs? {line[:60]!r}")
+        for field, column in zip(fields, ("first", "second"), strict=False):
+            if not field:
+                raise ValueError(f"{path}, line {number}: the {column} column is empty; expected a sentence")
+        pairs.append((fields[0], fields[1]))
     return pairs
 
 
-def read_lines(path):
+def read_lines(path: Path | str) -> Iterator[str]:
     """The lines of a text file without their ends, one at a time: word vectors can be larger than the memory.
 
-    A line ends at \\n or \\r\\n only, not at the other signs that Unicode counts as ends.
+    A line ends only at \\n or \\r\\n, not at the further characters that Unicode counts as line ends.
 
     Parameters
     ----------
-    path : str or Path, UTF-8, also packed with gzip (known by its first bytes); a byte order mark is skipped
-
-    Yields
-    ------
-    line : str
+    path : UTF-8, also compressed with gzip (recognised by its first bytes); a byte order mark is skipped
 
     Raises
     ------
     ValueError
-        for text that is not UTF-8, an empty file or a broken gzip file, with the file and the line; each when it is reached
+        if there is text that is not UTF-8, an empty file or a broken gzip file; the message names the file and the line, and is
+        raised when this line is reached
     OSError
-        when the file cannot be read
+        if the file cannot be read
     """
     number = 0
     with Path(path).open("rb") as raw:
@@ -107,7 +93,7 @@ def read_lines(path):
             raise ValueError(f"{path} is named .gz but does not begin as gzip does; is it unpacked already, or an "
                              "error page?")
         try:
-            for row in gzip.GzipFile(fileobj=raw) if packed else raw:       # cut at \n only, not at signs inside a line
+            for row in gzip.GzipFile(fileobj=raw) if packed else raw:       # split at \n only
                 number += 1
                 if number == 1:
                     row = row.removeprefix(b"\xef\xbb\xbf")
@@ -126,5 +112,5 @@ def _decoded(path, number, row):
         return row.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}, line {number}: is not UTF-8 ({error.reason}, byte 0x{row[error.start]:02x} at "
-                         f"{error.start}); Chinese files may be GB18030, German ones Latin-1: convert it, say with "
-                         "iconv") from error
+                         f"{error.start}); Chinese files may be GB18030, German ones Latin-1: convert it, for example "
+                         "with iconv") from error

@@ -1,9 +1,14 @@
-"""The words of the phrasebook: nouns, people, activities, in English and Chinese."""
-from typing import NamedTuple
+"""The words of the phrasebook in English and Chinese: tables of nouns, people, activities and places.
+
+`grammar.py` combines them into sentences. Chinese needs more than a translation of each word: a noun comes with its measure
+word, a place with its preposition, and an activity is a verb with its object.
+"""
+from dataclasses import dataclass
 
 
-class Noun(NamedTuple):
-    """A thing that can be counted."""
+@dataclass(frozen=True)
+class Noun:
+    """A noun that can be counted: singular, plural, Chinese, and its Chinese measure word."""
 
     one: str
     many: str
@@ -11,35 +16,41 @@ class Noun(NamedTuple):
     measure: str
 
     @property
-    def a(self):
+    def a(self) -> str:
+        """The singular with its article: a cat, an egg."""
         return with_article(self.one)
 
 
-class Person(NamedTuple):
-    """Who does it; `verb` is how English verbs go with it: i, you (also we, they, the children) or he."""
+@dataclass(frozen=True)
+class Person:
+    """A subject; `verb` is the form of its English verbs: that of i, of you (also we, they, the children) or of he."""
 
     en: str
     zh: str
     verb: str
 
     @property
-    def be(self):
+    def be(self) -> str:
+        """am, are or is."""
         return {"i": "am", "you": "are", "he": "is"}[self.verb]
 
     @property
-    def was(self):
+    def was(self) -> str:
+        """was or were."""
         return "were" if self.verb == "you" else "was"
 
     @property
-    def do(self):
+    def do(self) -> str:
+        """do or does."""
         return "does" if self.verb == "he" else "do"
 
     @property
-    def have(self):
+    def have(self) -> str:
+        """have or has."""
         return "has" if self.verb == "he" else "have"
 
-    def does(self, verb):
-        """like -> likes, go -> goes, study -> studies, for he and she; only the first word changes."""
+    def does(self, verb: str) -> str:
+        """The verb in its form: for he and she like -> likes, go -> goes, study -> studies; only the first word changes."""
         if self.verb != "he":
             return verb
         first, *rest = verb.split(" ")
@@ -52,8 +63,9 @@ class Person(NamedTuple):
         return " ".join([first, *rest])
 
 
-class Activity(NamedTuple):
-    """What one does: English in three forms; Chinese as verb and object: the time it takes stands between them."""
+@dataclass(frozen=True)
+class Activity:
+    """An activity: English in three forms; Chinese as verb and object, because a duration stands between them."""
 
     base: str
     ing: str
@@ -62,11 +74,13 @@ class Activity(NamedTuple):
     object: str
 
     @property
-    def zh(self):
+    def zh(self) -> str:
+        """The verb with its object."""
         return self.verb + self.object
 
 
-def with_article(word):
+def with_article(word: str) -> str:
+    """a cat, an egg."""
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
@@ -89,7 +103,7 @@ RELATIVES = [
     Person("the teacher", "老师", "he"), Person("the doctor", "医生", "he"), Person("the children", "孩子们", "you"),
 ]
 PEOPLE = PRONOUNS + RELATIVES
-ASKED = [person for person in PEOPLE if person.en not in ("i", "we")]         # one asks others, not oneself
+ASKED = [person for person in PEOPLE if person.en not in ("i", "we")]         # questions are about others
 OBJECTS = [("me", "我"), ("you", "你"), ("him", "他"), ("her", "她"), ("us", "我们"), ("them", "他们")]
 OWNERS = [("my", "我"), ("your", "你"), ("his", "他"), ("her", "她"), ("our", "我们"), ("their", "他们")]
 ANIMALS = _nouns("""
@@ -148,7 +162,7 @@ NUMBERS = [
     ("nine", "九"), ("ten", "十"),
 ]
 
-# English, container, Chinese, measure word; what one drinks and what one eats.
+# English, container, Chinese, measure word.
 DRINKS = [
     ("water", "cup", "水", "杯"), ("tea", "cup", "茶", "杯"), ("coffee", "cup", "咖啡", "杯"),
     ("milk", "cup", "牛奶", "杯"), ("juice", "cup", "果汁", "杯"), ("mineral water", "bottle", "矿泉水", "瓶"),
@@ -158,7 +172,7 @@ DISHES = [
     ("meat", "piece", "肉", "块"),
 ]
 
-# English place, its preposition for being there, Chinese place, and what Chinese adds to be in it.
+# English place with its preposition, Chinese place, and the word that Chinese adds for being inside it.
 PLACES = [
     ("school", "at", "学校", ""), ("the library", "in", "图书馆", ""), ("the hospital", "in", "医院", ""),
     ("the supermarket", "in", "超市", ""), ("the restaurant", "in", "饭馆", ""), ("the station", "at", "车站", ""),
@@ -186,7 +200,7 @@ PAST = [
     ("last year", "去年"),
 ]
 FUTURE = [("tomorrow", "明天"), ("tonight", "今晚"), ("next week", "下周"), ("next year", "明年")]
-NEAR_PAST = PAST[:4]                                    # one does not go to the park last year
+NEAR_PAST = PAST[:4]                                    # last year is too far for a visit to the park
 NEAR_FUTURE = FUTURE[:3]
 DAYS = [
     ("monday", "星期一"), ("tuesday", "星期二"), ("wednesday", "星期三"), ("thursday", "星期四"), ("friday", "星期五"),
@@ -217,7 +231,7 @@ SKILLS = [(activity.base, activity.zh) for activity in ACTIVITIES if activity.ba
     ("speak english", "说英语"), ("speak french", "说法语"), ("speak japanese", "说日语"),
 ]
 DAILY = [("get up", "起床", (0, 1, 2)), ("eat breakfast", "吃早饭", (0, 1, 2, 3)), ("start work", "上班", (1, 2, 3)),
-         ("eat lunch", "吃午饭", (5, 6)), ("go to bed", "睡觉", (3, 4, 5))]        # with the hours that fit
+         ("eat lunch", "吃午饭", (5, 6)), ("go to bed", "睡觉", (3, 4, 5))]        # with suitable HOURS
 FEELINGS = [
     ("tired", "累"), ("busy", "忙"), ("hungry", "饿"), ("thirsty", "渴"), ("happy", "高兴"), ("nervous", "紧张"),
     ("sad", "难过"),
@@ -241,11 +255,11 @@ JOBS = [
 ]
 LANGUAGES = [("chinese", "中文"), ("english", "英语"), ("french", "法语"), ("japanese", "日语"), ("german", "德语")]
 
-# The articles' own sentences and their nearest kin; `split` never holds these out.
+# The articles' own sentences and similar ones; `corpus.split` keeps them in the training set.
 FIXED = [
     ("i have a cat", "我有一只猫"),                     # article C, section 1
     ("why do we work ?", "为什么要工作"),               # article A, worked example
-    # Article A, part 1: the same three characters, and their order is the meaning.
+    # Article A, part 1: the same three characters mean something different in each order.
     ("have you eaten ?", "吃饭没"),
     ("i have not eaten", "没吃饭"),
     ("there is nothing to eat", "没饭吃"),

@@ -1,5 +1,11 @@
-"""Toy data: dates in many notations and a few French sentences."""
+"""Two toy corpora: dates in many notations -> ISO 8601, and 45 French sentences -> English.
+
+Both are generated here. The dates are for a model of characters, which learns them in a minute; the French sentences are so few
+that a model learns them in seconds.
+"""
 import datetime
+
+import numpy as np
 
 from tinymae.text.phrases import DAYS
 
@@ -14,15 +20,13 @@ MONATE = [
     "Dezember",
 ]
 FIRST_DAY, LAST_DAY = datetime.date(1900, 1, 1), datetime.date(2099, 12, 31)
-MOST_DATES = 500_000                    # of 1.3 million ways to write them; the last ones would take long to find
+MOST_DATES = 500_000                    # of 1.3 million written dates; random draws rarely find the last ones
 
 
-def french():
-    """A tiny French -> English set around `je suis étudiant` -> `i am a student` (article D, training).
+def french() -> list[tuple[str, str]]:
+    """A tiny set of (french, english) pairs around `je suis étudiant` -> `i am a student` (article D, training).
 
-    Returns
-    -------
-    pairs : list of (french, english), str both; both directions are functions here too
+    Each sentence has one translation, in both directions.
     """
     pairs = [
         ("merci", "thanks"), ("bonjour", "hello"), ("au revoir", "goodbye"), ("bonne nuit", "good night"),
@@ -44,12 +48,12 @@ def french():
     return pairs
 
 
-def dates(count, rng):
-    """Dates as people write them, and as ISO 8601 does: `Thursday, May 3rd 1979` -> `1979-05-03`.
+def dates(count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Dates as people write them, with their form in ISO 8601: `Thursday, May 3rd 1979` -> `1979-05-03`.
 
-    They are for a model that reads and writes characters: list(written) are its tokens.
+    They are for a model of characters: list(written) are its tokens.
 
-    Days from 1900 to 2099, each written in one of these ways; names of days are right, and no year has two digits:
+    Days from 1900 to 2099, each in one of these notations; the weekday is always correct, and every year has four digits:
 
         3 May 1979              May 3, 1979             Thursday, May 3rd 1979      1979年5月3日
         03 May 1979             May 3rd, 1979           Thursday, 3 May 1979        1979年5月3日 星期四
@@ -57,23 +61,23 @@ def dates(count, rng):
         the 3rd of May, 1979    MAY 3, 1979             thursday 3 may 1979         3.5.1979
         1979/05/03              1979-05-03              3-May-1979                  3. Mai 1979
 
-    Numbers alone are read by their sign: with points the day comes first (German), with slashes and hyphens the year.
-    5/3/79 does not occur: nobody can know which day it is. May hides it, but 03 May, May 3 without a comma, Thu 3 May
-    and 3-May have months of three letters: 03 Sep 1979. The others are in full.
+    The separator decides how to read numbers alone: with points the day comes first (German), with slashes and hyphens the
+    year. 5/3/79 does not occur, because it is ambiguous. The notations of 03 May, May 3 without a comma, Thu 3 May and 3-May
+    have months of three letters: 03 Sep 1979. In all others the month is in full.
 
     Parameters
     ----------
-    count : int, at most 500,000
-    rng : numpy.random.Generator; the same state gives the same dates
+    count : at most 500,000
+    rng : the same state gives the same dates
 
     Returns
     -------
-    pairs : list of (written, iso), str both; no written date comes twice, a day may, in two ways
+    pairs : list of (written, iso); no written date comes twice, but a day may, in two notations
 
     Raises
     ------
     ValueError
-        when count is below 1 or above 500,000
+        if count is below 1 or above 500,000
     """
     if not 1 <= count <= MOST_DATES:
         raise ValueError(f"count is {count}; expected 1 to {MOST_DATES}")
@@ -85,17 +89,8 @@ def dates(count, rng):
     return list(pairs.items())
 
 
-def written(date):
-    """All ways in which `dates` writes one day.
-
-    Parameters
-    ----------
-    date : datetime.date, of a year with four digits
-
-    Returns
-    -------
-    ways : list of str, always in the same order of formats
-    """
+def written(date: datetime.date) -> list[str]:
+    """One day in all the notations of `dates`, always in the same order; its year has four digits."""
     y, m, d = date.year, date.month, date.day
     day, month = WEEKDAYS[date.weekday()], MONTHS[m - 1]
     ending = "th" if d in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(d % 10, "th")

@@ -1,53 +1,55 @@
-"""Word vectors that others trained, as the start of an embedding: Word2Vec or GloVe (article C, section 2).
+"""Pretrained word vectors as initial values of an embedding: Word2Vec or GloVe (article C, section 2).
 
-An embedding usually starts from random numbers, and a word seen twice in training stays near them. Vectors learnt from
-billions of words know already which words are alike. The files are large, written by many hands and often cut off by a
-download: so each line is checked, and an error names the file and the line.
+An embedding is usually initialised at random, and a word that is rare in the training set stays near its random vector.
+Vectors that were trained on billions of words already place similar words near each other. The files are large, come from many
+sources, and downloads are often cut off: so each line is checked, and an error names the file and the line.
 """
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tinymae.text.pairs import read_lines
-from tinymae.text.vocabulary import PAD, SPECIALS
+from tinymae.text.vocabulary import PAD, SPECIALS, Vocabulary
 
 
 class WordVectors(NamedTuple):
     """What `load_word_vectors` found."""
 
     table: np.ndarray           # (V, D) float32
-    found: np.ndarray           # (V,) bool, the rows whose vector stands in the file; never that of <pad>
-    share: float                # of the vocabulary's words, specials not counted, those that have a vector in the file
-    missing: list               # the other words, str
+    found: np.ndarray           # (V,) bool, the rows whose vector is in the file; never that of <pad>
+    fraction: float             # of the vocabulary's words (without the special tokens) that have a vector in the file
+    missing: list[str]          # the words that have none
 
 
-def load_word_vectors(path, vocabulary, rng, width=None):
-    """Start embeddings from vectors that others trained: Word2Vec or GloVe (article C, section 2).
+def load_word_vectors(
+    path: Path | str, vocabulary: Vocabulary, rng: np.random.Generator, dimension: int | None = None,
+) -> WordVectors:
+    """Initialise an embedding with pretrained word vectors: Word2Vec or GloVe (article C, section 2).
 
-    Both are text: a word and its D numbers on each line. Word2Vec has one line before, the number of words and D.
-    Where a word comes twice the first counts.
+    Both are text: a word and its D numbers on each line. Word2Vec has one line before them, the number of words and D. If a
+    word comes twice, its first vector is used.
 
     Parameters
     ----------
-    path : str or Path, UTF-8, also packed with gzip
-    vocabulary : Vocabulary
-    rng : numpy.random.Generator, for the words without a vector: drawn with the mean and spread of those found,
-        number by number
-    width : int, the model's D, which the file must have; or None to take the file's
+    path : UTF-8, also compressed with gzip
+    vocabulary : the words that need a vector
+    rng : draws the vectors of missing words from normal distributions, with mean and standard deviation of those found, for
+        each of the D numbers
+    dimension : the model's D, which the file must have, or None to take the file's
 
     Returns
     -------
-    WordVectors : table (V, D) float32, found (V,) bool, share and missing; the row of <pad> is zero, the other rows
-        that are not found are drawn
+    WordVectors : the row of <pad> is zero, all rows that are not found are drawn
 
     Raises
     ------
     ValueError
-        for another width, a broken line (with its number), fewer or more vectors than the first line says, a file
-        that is not UTF-8 text, or one that has none of the words
+        if the file has a different dimension, a broken line, fewer or more vectors than its first line promises, or none of
+        the words, or if it is not UTF-8 text
     OSError
-        when the file cannot be read
+        if the file cannot be read
     """
     ids = {word: i for i, word in enumerate(vocabulary.words)}
     found = np.zeros(len(vocabulary), bool)
@@ -56,19 +58,19 @@ def load_word_vectors(path, vocabulary, rng, width=None):
         if table is None:
             head = line.split()
             if promised is None and len(head) == 2 and all(field.isdecimal() for field in head):
-                promised, found_width = map(int, head)                  # word2vec; the vectors follow
+                promised, found_dimension = map(int, head)              # word2vec; the vectors follow
             elif promised is None:
-                found_width = len(head) - 1
-            if found_width < 1:
+                found_dimension = len(head) - 1
+            if found_dimension < 1:
                 raise ValueError(f"{path}, line {number}: has no numbers: {line[:60]!r}; expected a word and its "
                                  "vector")
-            if width not in (None, found_width):
-                raise ValueError(f"{path}, line {number}: the vectors have width {found_width}, and the model's is "
-                                 f"{width}; take vectors of that width, or set the model's to the file's")
+            if dimension not in (None, found_dimension):
+                raise ValueError(f"{path}, line {number}: the vectors have dimension {found_dimension}, and the model's is "
+                                 f"{dimension}; take vectors of this dimension, or set the model's to that of the file")
             if promised is not None and number == 1:
                 continue
-            table = np.zeros((len(vocabulary), found_width), dtype=np.float32)
-        word, values = _vector(path, number, line, found_width)
+            table = np.zeros((len(vocabulary), found_dimension), dtype=np.float32)
+        word, values = _vector(path, number, line, found_dimension)
         i = ids.get(word)
         if i is not None and not found[i]:
             table[i], found[i] = values, True
@@ -80,30 +82,30 @@ def load_word_vectors(path, vocabulary, rng, width=None):
     words = range(len(SPECIALS), len(vocabulary))
     missing = [vocabulary.words[i] for i in words if not found[i]]
     if len(missing) == len(words):
-        raise ValueError(f"{path} has none of the {len(words)} words, such as {missing[:5]}; is it of another "
-                         "language, or are its words in capitals?")
-    found[PAD], table[PAD] = False, 0                       # whatever the file says
+        raise ValueError(f"{path} has none of the {len(words)} words, such as {missing[:5]}; is it of a "
+                         "different language, or are its words in capitals?")
+    found[PAD], table[PAD] = False, 0                       # even if the file has a vector for it
     known, drawn = table[found], ~found
     drawn[PAD] = False
-    table[drawn] = rng.normal(known.mean(axis=0), known.std(axis=0), (int(drawn.sum()), found_width))
+    table[drawn] = rng.normal(known.mean(axis=0), known.std(axis=0), (int(drawn.sum()), found_dimension))
     return WordVectors(table, found, 1 - len(missing) / len(words), missing)
 
 
-def _vector(path, number, line, width):
-    """A line as its word and `width` floats, whatever it takes to know that it is one."""
-    fields = line.rsplit(None, width)                       # from the right: some words of GloVe hold spaces
+def _vector(path, number, line, dimension):
+    """A line as its word and `dimension` floats, checked."""
+    fields = line.rsplit(None, dimension)                     # from the right: some words of GloVe hold spaces
     try:
         values = [float(field) for field in fields[1:]]
     except ValueError as error:
-        raise ValueError(f"{path}, line {number}: is broken ({error}); expected a word and {width} numbers") from error
-    if len(values) != width:
-        raise ValueError(f"{path}, line {number}: has {len(values)} numbers; expected a word and {width}, as on the "
+        raise ValueError(f"{path}, line {number}: is broken ({error}); expected a word and {dimension} numbers") from error
+    if len(values) != dimension:
+        raise ValueError(f"{path}, line {number}: has {len(values)} numbers; expected a word and {dimension}, as on the "
                          "lines before; is the file cut off?")
     if not math.isfinite(sum(values)):
         raise ValueError(f"{path}, line {number}: holds a number that is not finite")
     word = fields[0].strip()
     if " " in word and _is_number(word.split()[-1]):
-        raise ValueError(f"{path}, line {number}: has more than {width} numbers; expected as many as on the lines "
+        raise ValueError(f"{path}, line {number}: has more than {dimension} numbers; expected as many as on the lines "
                          "before")
     return word, values
 

@@ -1,60 +1,70 @@
-"""Checkpoints: everything a training run is, in one .npz file without pickle.
+"""Checkpoints: the whole state of a training run, to and from one .npz file without pickle.
 
-    meta        JSON: format, model, config, step, the optimiser's t, the rng's state, what else the caller gives
-    params.*    one array for each parameter, under its path
+    meta        JSON: format, model, config, step, the optimiser's t, the rng's state, and the caller's `extra`
+    params.*    one array for each parameter, named by its path
     m.*, v.*    the optimiser's moments
 
-A file is written under another name, flushed to the disk and renamed: whatever happens, there is a whole old file or a whole
-new one. Resumed from it, a run goes on as if it had never stopped, to the last bit.
+A file is written under a temporary name, flushed to the disk and renamed, so there is always a whole old file or a whole new
+one. Resuming gives exactly the same result as an uninterrupted run.
 """
 import json
 import zipfile
 import zlib
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tinymae import tree
 from tinymae.files import whole_file
+from tinymae.train.optim import AdamW
 
 FORMAT = "tinymae checkpoint 2"
 
-# what zipfile, zlib and NumPy raise for a file that is cut short, damaged, or something else
+# what zipfile, zlib and NumPy raise for a file that is cut short, damaged, or of another format
 _DAMAGES = (
     zipfile.BadZipFile, zlib.error, ValueError, TypeError, EOFError, OSError, KeyError, RuntimeError, AttributeError,
 )
 
 
-class Checkpoint(NamedTuple):
-    """What `load` returns."""
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The content of a file, as `load` returns it."""
 
-    config: object      # of the class asked for
-    params: dict        # tree
+    config: object                          # of the given class
+    params: dict                            # tree
     step: int
-    moments: dict       # {"m": tree, "v": tree, "t": int}, or None where no optimiser was saved
-    rng: object         # numpy.random.Generator in the state it was saved in, or None
-    extra: dict         # what else was saved
+    moments: dict | None                    # {"m": tree, "v": tree, "t": int}; None if no optimiser was saved
+    rng: np.random.Generator | None         # in the state in which it was saved
+    extra: dict
 
 
-def save(path, model, config, params, step=0, optimizer=None, rng=None, extra=None):
-    """Write a checkpoint in one piece.
+def save(
+    path: Path | str, model: str, config: object, params: dict, *,
+    step: int = 0, optimizer: AdamW | None = None, rng: np.random.Generator | None = None, extra: dict | None = None,
+) -> Path:
+    """Write a checkpoint, whole or not at all.
 
     Parameters
     ----------
-    path : str or Path, ending in .npz; its folder is made where it is missing
-    model : str, "mae"
+    path : ends in .npz; a missing folder is created
+    model : a name that `load` must be given, too: "mae"
     config : frozen dataclass of numbers and strings
     params : tree
-    step : int
-    optimizer : train.optim.AdamW, or None for a file to use but not to resume from
-    rng : numpy.random.Generator, or None
-    extra : dict that JSON can write, or None
+    step : steps done
+    optimizer : None for a model to use but not to train further
+    rng : of the training run
+    extra : anything else that JSON can write
 
-    Returns
-    -------
-    Path
+    Raises
+    ------
+    ValueError
+        if path does not end in .npz, or rng is not a PCG64 generator
+    TypeError
+        if config or extra holds something that JSON cannot write
+    OSError
+        if the file cannot be written
     """
     path = Path(path)
     if path.suffix != ".npz":
@@ -72,26 +82,22 @@ def save(path, model, config, params, step=0, optimizer=None, rng=None, extra=No
     return path
 
 
-def load(path, model, config_class, init):
+def load(path: Path | str, model: str, config_class: type, init: Callable[..., dict]) -> Checkpoint:
     """Read a checkpoint and check that it is whole and fits.
 
     Parameters
     ----------
-    path : str or Path
-    model : str that `save` was given
+    path : the file
+    model : the name that `save` was given
     config_class : the dataclass of its config
-    init : callable; init(config, None) gives a tree of the shapes to expect
-
-    Returns
-    -------
-    Checkpoint
+    init : init(config, None) returns a tree of the expected shapes
 
     Raises
     ------
     FileNotFoundError
-        where there is no such file
+        if there is no such file
     ValueError
-        where the file is damaged, no tinymae checkpoint, of another model, or does not fit its config; names file and reason
+        if the file is damaged, no tinymae checkpoint, of another model, or does not fit its config; names file and reason
     """
     path = Path(path)
     if not path.is_file():
@@ -121,8 +127,8 @@ def load(path, model, config_class, init):
     return Checkpoint(config, params, step, moments, rng, extra)
 
 
-def restore_optimizer(optimizer, moments):
-    """Put saved moments into an optimiser made for the loaded params."""
+def restore_optimizer(optimizer: AdamW, moments: dict) -> None:
+    """Put the moments of a checkpoint into an optimiser made for its params."""
     optimizer.m, optimizer.v, optimizer.t = moments["m"], moments["v"], moments["t"]
 
 
@@ -150,7 +156,10 @@ def _subtree(arrays, prefix, like):
 
 
 def _rng_state(rng):
-    """The state of a PCG64 generator as JSON takes it, with the seeds of the children it will spawn."""
+    """The state of a PCG64 generator in a form for JSON, with the seeds of the children that it will spawn."""
+    if not isinstance(rng.bit_generator, np.random.PCG64):
+        name = type(rng.bit_generator).__name__
+        raise ValueError(f"expected a PCG64 generator, got {name}: a checkpoint restores no other, use np.random.default_rng")
     seeds = rng.bit_generator.seed_seq.state
     return {"state": rng.bit_generator.state, "seeds": {**seeds, "spawn_key": list(seeds["spawn_key"])}}
 

@@ -1,4 +1,4 @@
-"""AdamW, gradient clipping, and learning-rate schedules.
+"""AdamW, gradient clipping, and learning-rate schedules: parameters and gradients in, changed parameters out. NumPy alone.
 
 Loshchilov & Hutter 2019 (AdamW); Vaswani et al. 2017, section 5.3 (Noam); He et al. 2021, appendix A (warm-up + cosine).
 
@@ -6,9 +6,9 @@ Loshchilov & Hutter 2019 (AdamW); Vaswani et al. 2017, section 5.3 (Noam); He et
     (2)  v = b2 v + (1 - b2) g^2                        running mean of its square
     (3)  p = p - lr wd p - lr mhat / (sqrt(vhat) + eps),    mhat = m / (1 - b1^t),  vhat = v / (1 - b2^t)
 
-The hats undo the start at zero. t counts steps, one for the whole tree: an optimiser that counts one for each tensor runs
-through its schedule and its hats many times too fast. Adam hides a wrong constant factor in g, since (3) divides it out again:
-"the loss falls" proves no gradient.
+The hats correct for the start at zero. t counts steps, once for the whole tree: an optimiser that counts once for each tensor
+runs through its schedule and its corrections many times too fast. Adam hides a wrong constant factor in g, since (3) divides it
+out again: a falling loss does not show that a gradient is right.
 """
 import math
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from tinymae import tree
 
-BLOCK = 16384  # numbers handled at a time: the five arrays of a block stay in the processor's cache
+BLOCK = 16384  # numbers updated at a time: the five arrays of a block stay in the processor's cache
 
 
 class AdamW:
@@ -25,19 +25,28 @@ class AdamW:
     Parameters
     ----------
     params : tree of contiguous arrays, to be trained; `step` writes into them
-    betas : (float, float), b1 and b2
-    eps : float
-    weight_decay : float, wd
-    decays : tree of bool like params, what wd acts on; None for everything
-    rates : tree of float like params, each leaf's factor of the learning rate, in wd's term too; None for 1 everywhere
+    betas : b1 and b2
+    eps : added to the square root
+    weight_decay : wd
+    decays : tree of bool like params, True where wd acts; None for everywhere
+    rates : tree of float like params, each leaf's factor of the learning rate, also in the term with wd; None for 1 everywhere
 
     Attributes
     ----------
     m, v : trees like params
-    t : int, steps done
+    t : steps done
+
+    Raises
+    ------
+    ValueError
+        if an array is not contiguous or is read-only, or a tree has different keys
     """
 
-    def __init__(self, params, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decays=None, rates=None):
+    def __init__(
+        self, params: dict, *,
+        betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
+        decays: dict | None = None, rates: dict | None = None,
+    ):
         for path, leaf in tree.leaves(params):
             if not leaf.flags.c_contiguous or not leaf.flags.writeable:
                 raise ValueError(f"AdamW: expected contiguous, writeable arrays, {path} is not: pass leaf.copy()")
@@ -48,14 +57,14 @@ class AdamW:
         self.v = tree.map(np.zeros_like, params)
         self.t = 0
 
-    def step(self, params, grads, lr):
+    def step(self, params: dict, grads: dict, lr: float) -> None:
         """Move params, in place, against grads.
 
         Parameters
         ----------
         params : the tree given at the start
         grads : tree like params
-        lr : float, learning rate of this step
+        lr : learning rate of this step
         """
         self.t += 1
         tree.map(lambda *leaves: self._update(*leaves, lr), params, grads, self.m, self.v, self.decays, self.rates)
@@ -88,22 +97,24 @@ class AdamW:
             p -= w
 
 
-def clip_grad_norm(grads, max_norm):
+def clip_grad_norm(grads: dict, max_norm: float) -> float:
     """Scale grads down, in place, so that their joint Euclidean norm is at most max_norm.
 
     Parameters
     ----------
     grads : tree, fresh from a backward
-    max_norm : float
+    max_norm : positive; infinity only measures
 
     Returns
     -------
-    float, the norm before clipping
+    norm : before clipping
 
     Notes
     -----
     As torch.nn.utils.clip_grad_norm_, with its 1e-6 in the denominator.
     """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm: expected a positive norm, got {max_norm}: a negative one would reverse the gradient")
     norm = math.sqrt(sum(float(np.vdot(leaf, leaf)) for _, leaf in tree.leaves(grads)))
     scale = max_norm / (norm + 1e-6)
     if scale < 1:
@@ -112,23 +123,25 @@ def clip_grad_norm(grads, max_norm):
     return norm
 
 
-def warmup_cosine(step, total, warmup, lr, min_lr=0.0):
+def warmup_cosine(step: float, total: float, warmup: float, lr: float, min_lr: float = 0.0) -> float:
     """Learning rate: a straight line up to lr over `warmup` steps, then half a cosine down to min_lr at `total`.
 
     step counts from 0, once for each step of the optimiser. He et al. 2021, as in their code.
     """
+    if not 0 <= step <= total:
+        raise ValueError(f"warmup_cosine: expected a step in [0, {total}], got {step}: past its end the cosine rises again")
     if step < warmup:
         return lr * step / warmup
     return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
-def noam(step, d_model, warmup=4000, factor=1.0):
-    """Learning rate of Vaswani et al. 2017, equation 3: up for `warmup` steps, then down with the root of the step.
+def noam(step: int, d_model: int, warmup: int = 4000, factor: float = 1.0) -> float:
+    """Learning rate of Vaswani et al. 2017, equation 3: up for `warmup` steps, then down with the square root of the step.
 
         (1)  rate = factor * D^-0.5 * min(step^-0.5, step * warmup^-1.5)
 
     step counts from 1, once for each step of the optimiser.
     """
     if step < 1:
-        raise ValueError(f"noam: expected a step from 1 up, got {step}: 0 to the power of -1/2 is infinite")
+        raise ValueError(f"noam: expected a step of at least 1, got {step}: 0 to the power of -1/2 is infinite")
     return factor * d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)

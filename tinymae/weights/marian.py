@@ -220,7 +220,7 @@ def translate_ids(
     for start in range(0, len(order), rows):
         batch = order[start : start + rows]
         src = pad_batch([sources[i] for i in batch], config.pad)
-        decoded = greedy(src, params, config) if beam == 1 else beam_search(src, params, config, beam)
+        decoded = greedy(src, params, config) if beam == 1 else beam_search(src, params, config, beam=beam)
         for i, ids in zip(batch, decoded.ids.tolist(), strict=True):
             found[i] = [token for token in ids if token not in (config.eos, config.pad)]
     return found

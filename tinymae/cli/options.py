@@ -1,0 +1,41 @@
+"""Options that several commands share."""
+import dataclasses
+from argparse import ArgumentParser
+from pathlib import Path
+
+RESUME = "interrupted; the same command with --resume continues from here"
+
+
+def add_length(parser: ArgumentParser, minutes: str, epochs: str | None = None) -> None:
+    """--steps, --minutes and, if there is a help text for it, --epochs: at most one of them."""
+    length = parser.add_mutually_exclusive_group()
+    if epochs:
+        length.add_argument("--epochs", type=int, help=epochs)
+    length.add_argument("--steps", type=int, help="train for this many steps: the same result every time")
+    length.add_argument("--minutes", type=float, help=f"train for this long ({minutes})")
+
+
+def add_run(parser: ArgumentParser) -> None:
+    """--seed and --threads."""
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="default: one for each core")
+
+
+def add_folder(parser: ArgumentParser, out: str) -> None:
+    """--out, with its help text, and --resume."""
+    parser.add_argument("--out", type=Path, required=True, help=out)
+    parser.add_argument("--resume", action="store_true", help="continue with the model in the folder")
+
+
+def given(options: dict) -> dict:
+    """The options that were given on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def with_options(settings: object, options: dict) -> object:
+    """Settings with those options that were given; what is not a field of the settings is one of the model's config."""
+    options = given(options)
+    fields = {field.name for field in dataclasses.fields(settings)}
+    config = {name: value for name, value in options.items() if name not in fields}
+    own = {name: value for name, value in options.items() if name in fields}
+    return dataclasses.replace(settings, config=settings.config | config, **own)
