@@ -9,7 +9,7 @@ Lesson 4; Vaswani et al. 2017, equation 1; articles A (part 2), B, C (section 3)
 
 Backward, from dy, each line undoing one above:
 
-    (5)  dv       = dropped^T dy                                from (4): the weights that were really used
+    (5)  dv       = dropped^T dy                                from (4): the weights after dropout, which were used
     (6)  ddropped = dy v^T
     (7)  dweights = ddropped * keep                             from (3)
     (8)  dscores  = softmax backward / sqrt(d_k)                from (2), and the factor of (1)

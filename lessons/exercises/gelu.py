@@ -3,6 +3,7 @@
 Lesson 8; Hendrycks & Gimpel 2016; Dosovitskiy et al. 2020. Numbered as in tinymae.ops.activation.
 
     (2)  gelu(x) = x cdf(x),  cdf(x) = (1 + erf(x / sqrt 2)) / 2        the standard normal distribution
+                                     = erfc(-x / sqrt 2) / 2
 
 Backward, from dy: each y depends on its own x alone, so dx = dy * dgelu/dx. pdf is the derivative of cdf, so that of the
 product x cdf(x) is

@@ -7,7 +7,7 @@ Lesson 7; Ba et al. 2016; article A, part 3 (alpha is our gamma); article C, sec
 
 Backward, from dy:
 
-    (3)  dbeta = sum dy,   dgamma = sum dy * xhat               every position shares gamma and beta
+    (3)  dbeta = sum dy,   dgamma = sum dy * xhat               all positions share gamma and beta
     (4)  dxhat = dy * gamma
     (5)  dx    = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat))
 

@@ -7,7 +7,7 @@ Lesson 11 (derived in 1); Vaswani et al. 2017, sections 3.2.2 and 3.3; article D
 Backward, from dy, with every position one row of a matrix:
 
     (2)  dx = dy w^T         entry x_i reaches each y_j through w_ij
-    (3)  dw = x^T dy         every position shares w: their contributions add up
+    (3)  dw = x^T dy         all positions share w, so their contributions are summed
     (4)  db = sum dy         over all positions
 
 Shapes: x (B, T, I), w (I, O), b (O,), y and dy (B, T, O). x.reshape(-1, I) makes one row of each position.

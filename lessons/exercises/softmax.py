@@ -2,7 +2,7 @@
 
 Lesson 11 (and 4); Vaswani et al. 2017, equation 1; article C, section 3.2; article D, linear and softmax.
 
-    (1)  p_j = exp(s_j - max s) / sum_k exp(s_k - max s)        max s cancels; it keeps exp from overflowing
+    (1)  p_j = exp(s_j - max s) / sum_k exp(s_k - max s)        max s cancels; it prevents overflow of exp
 
 Backward, from dp, one row at a time:
 

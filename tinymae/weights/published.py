@@ -185,7 +185,7 @@ def _load_vit(path, heads, dtype, head):
 
 @dataclass(frozen=True, eq=False)
 class _File:
-    """An opened file, its tensors under the newest names."""
+    """An opened file, its tensors under the names of its format in `layout`."""
 
     path: Path
     kind: str
