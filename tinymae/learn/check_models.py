@@ -105,7 +105,7 @@ def check_adamw(names: dict) -> Iterator[tuple[str, list[Row]]]:
     grads = [{name: normal(*p.shape, seed=t) for name, p in start.items()} for t in range(1, 6)]
 
     def run(optimizer_class):
-        optimizer = optimizer_class(copy.deepcopy(start), BETAS, EPS, DECAY)
+        optimizer = optimizer_class(copy.deepcopy(start), betas=BETAS, eps=EPS, weight_decay=DECAY)
         return trajectory(lambda params, grads, t, lr: optimizer.step(params, grads, lr), start, grads)
 
     def wrong(**options):
@@ -163,7 +163,7 @@ def check_schedule(names: dict) -> Iterator[tuple[str, list[Row]]]:
         "the step advances once for each array: it advances once for each batch": lambda: rates(len(params) * steps),
         "the first batch is step 2: it is step 1": lambda: rates(steps + 1),
         "the warm-up is missing: the rate starts at its maximum": lambda: factor * width**-0.5 * down,
-        "the rate never falls: after the warm-up it is divided by the square root of the step": lambda: factor * width**-0.5 * up,
+        "the rate never falls: after the warm-up it falls with the square root of the step": lambda: factor * width**-0.5 * up,
         "max is used instead of min": lambda: factor * width**-0.5 * np.maximum(up, down),
     })]
 
