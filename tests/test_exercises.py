@@ -1,6 +1,7 @@
 """Exercises and the zoo: what is written, that every answer passes, and that mistakes fail with a message that helps."""
 import ast
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def check(tmp_path):
         path.write_text(f"{edit(path.read_text(encoding='utf-8'))}\n\n{append}", encoding="utf-8")
         report = check_file(path)
         path.unlink()
-        return report._replace(text=" ".join(report.text.split()))
+        return replace(report, text=" ".join(report.text.split()))
 
     return run
 
@@ -90,7 +91,7 @@ MISTAKES = [
     ("positional_encoding", "np.arange(length)[:, None]", "np.arange(1, length + 1)[:, None]", "count from 1"),
     ("positional_encoding", "= np.cos(", "= np.sin(", "all columns are sines"),
     ("dropout", " / (1 - dropout)\n", "\n", "not divided by 1 - dropout"),
-    ("dropout", ">= dropout)", "< dropout)", "the share to drop, not to keep"),
+    ("dropout", ">= dropout)", "< dropout)", "the fraction to drop, not to keep"),
     ("dropout", "return dy * keep", "return dy * (keep > 0)", "1.42857 is 1 / (1 - dropout)"),
     ("attention", "/ math.sqrt(q.shape[-1])", "", "2.64575 is the square root of the last dimension"),
     ("attention", "dropped.swapaxes(-1, -2) @ dy", "weights.swapaxes(-1, -2) @ dy", "right without dropout, wrong with it"),
@@ -99,7 +100,7 @@ MISTAKES = [
     ("attention", "return dq, dk, dv", "return dk, dq, dv", "it is the gradient of k; return one for each, in the order"),
     ("attention", "return dq, dk, dv", "return dq, dk", "returned 2 gradient(s) in a tuple, expected a tuple of 3: q, k, v"),
     ("split_heads", "x.reshape(batch, length, heads, width // heads).swapaxes(1, 2)",
-     "x.reshape(batch, heads, length, width // heads)", "x is reshaped at once, which cuts the sentence"),
+     "x.reshape(batch, heads, length, width // heads)", "x is reshaped at once, which splits positions"),
     ("split_heads", "x.swapaxes(1, 2).reshape(batch", "x.reshape(batch", "swap the axes back first"),
     ("multi_head_attention", "dxq + dxk + dxv", "dxk + dxv", "right once p.q or p.k is 0"),
     ("multi_head_attention", "dxq + dxk + dxv", "dxq", "a path around is missing, another use of it"),
@@ -108,13 +109,13 @@ MISTAKES = [
     ("multi_head_attention", "dq, dk, dv = ", "dq, dv, dk = ", "unpack the gradients of another backward in the order"),
     ("cross_attention", "dmemory_k + dmemory_v", "dmemory_k", "memory: all zeros once p.q or p.k is 0"),
     ("cross_attention", "return dx, dmemory,", "return dmemory, dx,", "swapped with the gradient of memory"),
-    ("masks", "(ids != pad)[", "(ids == pad)[", "the mask is the wrong way round"),
-    ("masks", "[:, None, None, :]", "[:, None, :, None]", "it is keys that are hidden, the last axis"),
-    ("masks", "ids != pad", "ids != 0", "padding is id 0, whatever `pad` is"),
+    ("masks", "(ids != pad)[", "(ids == pad)[", "the mask is inverted"),
+    ("masks", "[:, None, None, :]", "[:, None, :, None]", "keys are hidden, the last axis"),
+    ("masks", "ids != pad", "ids != 0", "padding is id 0 for every `pad`"),
     ("masks", "(ids != pad)[:, None, None, :]", "ids != pad", "it has shape (3, 5), expected (3, 1, 1, 5)"),
     ("masks", "np.tri(length, dtype=bool)", "np.tri(length)", "it is float64, expected bool"),
-    ("masks", "np.tri(length, dtype=bool)", "np.tri(length, k=-1, dtype=bool)", "no word looks at itself"),
-    ("masks", "np.tri(length, dtype=bool)", "np.tri(length, dtype=bool).T", "the future is seen and the past is hidden"),
+    ("masks", "np.tri(length, dtype=bool)", "np.tri(length, k=-1, dtype=bool)", "no token attends to itself"),
+    ("masks", "np.tri(length, dtype=bool)", "np.tri(length, dtype=bool).T", "the future is visible and the past is hidden"),
     ("layernorm", "    dx = dx - xhat * (dxhat * xhat).mean(axis=-1, keepdims=True)\n", "", "the last term of (5) is missing"),
     ("layernorm", "return rstd * dx,", "return dx,", "the factor rstd of (5) is missing"),
     ("layernorm", "dxhat = dy * gamma", "dxhat = dy", "right only while gamma = 1"),
@@ -126,8 +127,8 @@ MISTAKES = [
     ("layernorm", "    return rstd * dx, dgamma, dbeta", "", "expected a tuple of 3: x, gamma, beta; is its return missing?"),
     ("gelu", "cdf + x * pdf", "cdf", "x is also inside cdf"),
     ("gelu", "dy * (cdf + x * pdf)", "cdf + x * pdf", "backward ignores dy"),
-    ("feed_forward", " * (h > 0)", "", "the ReLU is not undone"),
-    ("feed_forward", " * (h > 0)", " * (da > 0)", "da decides what passes"),
+    ("feed_forward", " * (h > 0)", "", "the ReLU is missing in backward"),
+    ("feed_forward", " * (h > 0)", " * (da > 0)", "the sign of da decides what passes"),
     ("feed_forward", "rows.sum(axis=0)", "rows.mean(axis=0)", "p.fc2.b: 15 times too small everywhere"),
     ("feed_forward", "dh @ w1.T", "dy + dh @ w1.T", "dy is added once too often"),
     ("encoder_layer", "dx1 = dy + dh", "dx1 = dh", "all zeros once p.ln2 or p.ffn is 0, though y still depends on it"),
@@ -144,35 +145,35 @@ MISTAKES = [
     ("cross_entropy", "counts.sum()", "counts.size", "1.25 is the size of targets by the number of targets that are not 0"),
     ("cross_entropy", " / counts.sum()", "", "12 is the number of targets that are not 0 (mean or sum?)"),
     ("cross_entropy", "(p - q)", "(q - p)", "the sign is wrong everywhere"),
-    ("adamw", "self.t += 1", "self.t = 1", "t stands still at 1"),
+    ("adamw", "self.t += 1", "self.t = 1", "t stays at 1"),
     ("adamw", "    self.t += 1\n", "", "is t still 0 in the first step?"),
-    ("adamw", "self.m[name] / (1 - b1**self.t)", "self.m[name]", "the hat of m is missing"),
-    ("adamw", "self.v[name] / (1 - b2**self.t)", "self.v[name]", "the hat of v is missing"),
+    ("adamw", "self.m[name] / (1 - b1**self.t)", "self.m[name]", "mhat is not used"),
+    ("adamw", "self.v[name] / (1 - b2**self.t)", "self.v[name]", "vhat is not used"),
     ("adamw", "lr * self.weight_decay * params", "self.weight_decay * params", "the weight decay is not multiplied by lr"),
     ("adamw", "+ (1 - b1) * g", "+ g", "step 1 is the first that is wrong"),
     ("adamw", "params[name] -= lr * mhat", "params[name] = params[name] - lr * mhat", "step 1 is the first that is wrong"),
-    ("adamw", "np.sqrt(vhat)", "vhat", "the root of vhat is missing"),
+    ("adamw", "np.sqrt(vhat)", "vhat", "the square root of vhat is missing"),
     ("adamw", "params[name] -= lr * mhat", "params[name] += lr * mhat", "uphill: subtract"),
     ("adamw", "params[name] -= lr * self.weight_decay * params[name]", "pass", "there is no weight decay"),
     ("adamw", "(1 - b2**self.t)", "(1 - b1**self.t)", "step 1 is the first that is wrong"),
     ("schedule", "range(1, batches + 1)", "range(2, batches + 2)", "the first batch is step 2"),
     ("schedule", "range(1, batches + 1)", "range(batches)", "ZeroDivisionError"),
-    ("schedule", "min(", "max(", "max stands in the place of min"),
-    ("beam_step", "totals[:, None] + log_probs", "log_probs", "the totals are added nowhere"),
-    ("beam_step", "scores[origin, word]", "log_probs[origin, word]", "the totals of the beginnings are not added"),
-    ("beam_step", "return origin, word,", "return word, origin,", "origin: it is what comes out when word is returned in its"),
+    ("schedule", "min(", "max(", "max is used instead of min"),
+    ("beam_step", "totals[:, None] + log_probs", "log_probs", "the totals are never added"),
+    ("beam_step", "scores[origin, word]", "log_probs[origin, word]", "the totals of the hypotheses are not added"),
+    ("beam_step", "return origin, word,", "return word, origin,", "origin: it is the result if word is returned in its"),
     ("beam_step", "return origin, word, scores[origin, word]", "return [origin, word, scores[origin, word]]",
      "got a list: `return a, b` makes a tuple"),
-    ("beam_step", "return origin, word,", "return origin, best,", "the word is the remainder by V"),
+    ("beam_step", "return origin, word,", "return origin, best,", "the token is the remainder by V"),
     ("beam_step", "np.argsort(-scores", "np.argsort(scores", "the worst are kept"),
-    ("patchify", "    x = x.transpose(0, 1, 3, 2, 4, 5) ", "    #", "the picture is reshaped at once"),
+    ("patchify", "    x = x.transpose(0, 1, 3, 2, 4, 5) ", "    #", "the image is reshaped at once"),
     ("patchify", "x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows", "x.reshape(batch, rows", "dpatches is reshaped at once"),
-    ("random_masking", "np.argsort(ids_shuffle, axis=1)", "ids_shuffle", "it is ids_shuffle, the patch at each place"),
-    ("random_masking", ">= kept", "< kept", "0 and 1 have changed places"),
+    ("random_masking", "np.argsort(ids_shuffle, axis=1)", "ids_shuffle", "ids_shuffle is returned, the patch at each position"),
+    ("random_masking", ">= kept", "< kept", "0 and 1 are swapped"),
     ("random_masking", "int(noise", "round(noise", "K = int(6 * 0.25) = 1: it has shape (2, 2), expected (2, 1)"),
     ("random_masking", "ids_keep, ids_restore, mask\n", "ids_keep, mask, ids_restore\n", "mask is returned in its place"),
-    ("random_masking", ">= kept", "> kept", "one patch too many stays"),
-    ("unshuffle", "np.argsort(ids_restore, axis=1)", "ids_restore", "the way back is the inverse order"),
+    ("random_masking", ">= kept", "> kept", "one patch too many is kept"),
+    ("unshuffle", "np.argsort(ids_restore, axis=1)", "ids_restore", "backward needs the inverse order"),
     ("unshuffle", ".sum(axis=(0, 1), keepdims=True)", ".sum(axis=(0, 1))", "the numbers are right, reshape it"),
     ("masked_mse", ".sum() / mask.sum() ", ".mean() ", "the mean is taken over all patches"),
     ("masked_mse", " * 2 * error", " * error", "2 is the 2 of a square"),
@@ -196,7 +197,7 @@ BLIND_SPOTS = [
             up[index], down[index] = x[index] + h, x[index] - h
             return (f(up) - f(down)) / (2 * h)
     """),
-    ("numerical_gradient", "another h is used", """
+    ("numerical_gradient", "an h different from the argument is used", """
         def difference(f, x, index, h):
             step = np.zeros_like(x)
             step[index] = 1e-5
@@ -235,7 +236,7 @@ BLIND_SPOTS = [
             return dy if cache is None else dy * cache
     """),
     # nothing is dropped, in either pass
-    ("attention", "share of zeros: a share of 0.00 is dropped, expected 0.3", """
+    ("attention", "fraction of zeros: a fraction of 0.00 is dropped, expected 0.3", """
         def scaled_dot_product_attention_forward(q, k, v, mask=None, dropout=0.0, rng=None):
             weights, _ = softmax_forward(q @ k.mT / math.sqrt(q.shape[-1]), mask)
             return weights @ v, (q, k, v, weights)
@@ -280,13 +281,13 @@ BLIND_SPOTS = [
             return rstd * dx, (dxhat * xhat).sum(positions), dy.sum(positions)
     """),
     # right for the decoder, and the targets of the loss are gone
-    ("shift_right", "An argument is not yours to write into", """
+    ("shift_right", "A function must not write into its arguments", """
         def shift_right(targets, bos):
             targets[:, 1:] = targets[:, :-1]
             targets[:, 0] = bos
             return targets
     """),
-    ("shift_right", "the first word is 1, whatever bos is", """
+    ("shift_right", "the first token is 1, for every bos", """
         def shift_right(targets, bos):
             return np.concatenate([np.ones((len(targets), 1), int), targets[:, :-1]], axis=1)
     """),
@@ -294,14 +295,14 @@ BLIND_SPOTS = [
         def shift_right(targets, bos):
             return np.concatenate([np.full((len(targets), 1), float(bos)), targets[:, :-1]], axis=1)
     """),
-    ("adamw", "the arrays of params stay what they were", """
+    ("adamw", "the arrays of params do not change", """
         def step(self, params, grads, lr):
             params.update({name: p - lr * grads[name] for name, p in params.items()})
 
 
         AdamW.step = step
     """),
-    ("adamw", "An argument is not yours to write into", """
+    ("adamw", "A function must not write into its arguments", """
         def step(self, params, grads, lr):
             for name, g in grads.items():
                 g += self.weight_decay * params[name]
@@ -310,7 +311,7 @@ BLIND_SPOTS = [
         AdamW.step = step
     """),
     # every optimiser goes on where the last one stopped
-    ("adamw", "it does not begin where the first one began", """
+    ("adamw", "it does not start like the first one", """
         ms, vs = {}, {}
 
 
@@ -334,7 +335,7 @@ BLIND_SPOTS = [
             return origin, word, totals[origin] + log_probs[origin, word]
     """),
     # the mean of the pictures' means
-    ("masked_mse", "in each picture first", """
+    ("masked_mse", "in each image first", """
         def masked_mse_forward(pred, target, mask):
             share = mask / mask.sum(axis=1, keepdims=True) / len(mask)
             error = pred - target
@@ -543,10 +544,10 @@ def test_every_variant_is_wrong_somewhere(name, check, monkeypatch):
 FORWARD_MISTAKES = [
     ("softmax", "scores.max(axis=-1, ", "scores.max(axis=-2, ", "the maximum is subtracted along axis -2"),
     ("softmax", "scores - scores.max(axis=-1, keepdims=True)", "scores", "exp(1000) overflows"),
-    ("softmax", "p.sum(axis=-1, keepdims=True) ", "p.sum(axis=0, keepdims=True) ", "the sum runs along axis 0"),
+    ("softmax", "p.sum(axis=-1, keepdims=True) ", "p.sum(axis=0, keepdims=True) ", "the sum is taken along axis 0"),
     ("attention", "math.sqrt(q.shape[-1])", "math.sqrt(q.shape[1] * q.shape[-1])", "divided by sqrt(d_model)"),
     ("attention", " / math.sqrt(q.shape[-1])", "", "the scores are not divided by sqrt(d_k)"),
-    ("attention", "scores, mask)", "scores, None if mask is None else ~mask)", "the mask is read the wrong way round"),
+    ("attention", "scores, mask)", "scores, None if mask is None else ~mask)", "the mask is inverted"),
     ("attention", "scores, mask)", "np.where(True if mask is None else mask, scores, 0.0))", "exp(0) is 1"),
     ("attention", "= softmax_forward(scores, mask)", "= softmax_forward(scores)", "the mask is not used"),
     ("multi_head_attention", "x.reshape(batch, length, heads, width // heads).swapaxes(1, 2)",
@@ -588,12 +589,12 @@ ZOO_CAUSES = {
     "attention_item_0": ("only item 0 of the batch is used", [
         ("k[0]", "k"), ("v[0]", "v"), (".sum(axis=0)", "")]),
     "scaled_by_d_model": ("the scores are divided by sqrt(d_model)", [("q.shape[1] * q.shape[3]", "q.shape[3]")]),
-    "sentence_as_batch": ("every weight is 1.0 and every word looks at itself only", [
+    "sentence_as_batch": ("every weight is 1.0 and every token attends to itself only", [
         ("x.reshape(len(x), heads, 1, -1)", "x.reshape(1, len(x), heads, -1).swapaxes(1, 2)"),
         ("x.reshape(len(x), -1)", "x.swapaxes(1, 2).reshape(x.shape[2], -1)")]),
-    "padding_mask_on_queries": ("the padding stands on the axis of the queries: it is keys that are hidden",
+    "padding_mask_on_queries": ("the padding is on the axis of the queries: keys are hidden",
                                 [("words[:, None, :, None]", "words[:, None, None, :]")]),
-    "padding_mask_broadcast": ("the padding stands on the axis of the queries: it is keys that are hidden",
+    "padding_mask_broadcast": ("the padding is on the axis of the queries: keys are hidden",
                                [("words[:, None, :, None]", "words[:, None, None, :]")]),
     "no_residual_backward": ("though y still depends on it: a path around is missing, another use of it or a residual", [
         ('dx, dgamma2, dbeta2 = layernorm_backward(dh, cache["ln2"])',
@@ -603,15 +604,15 @@ ZOO_CAUSES = {
         ('linear_forward(memory, **p["q"])', 'linear_forward(x, **p["q"])'),
         ('linear_forward(x, **p["v"])', 'linear_forward(memory, **p["v"])'),
         ("dmemory_q, dwq", "dx, dwq"), ("dx, dwv", "dmemory_v, dwv"), ("dmemory_q + dmemory_k", "dmemory_k + dmemory_v")]),
-    "adam_stands_still": ("t stands still at 1", [("t = self.t + 1", "t = self.t = self.t + 1")]),
+    "adam_stands_still": ("t stays at 1", [("t = self.t + 1", "t = self.t = self.t + 1")]),
     "schedule_by_tensor": ("the step advances once for each array: it advances once for each batch", [
         ("        for _ in params:", "        for _ in range(1):")]),
-    "mae_without_unshuffle": ("the kept tokens stand first and the mask tokens after them: nobody put them back", [
+    "mae_without_unshuffle": ("the visible tokens come first and the mask tokens after them: they are not moved", [
         ("    return y, (kept,)",
          "    y = np.take_along_axis(y, ids_restore[..., None], axis=1)\n    return y, (kept, ids_restore)"),
         ("    (kept,) = cache\n", "    kept, ids_restore = cache\n    order = np.argsort(ids_restore, axis=1)\n"
                                   "    dy = np.take_along_axis(dy, order[..., None], axis=1)\n")]),
-    "true_patch_statistics": ("each hidden patch gets its mean and contrast from the true picture: part of the answer", [
+    "true_patch_statistics": ("each hidden patch gets its mean and contrast from the true image: part of the answer", [
         ("    pred = pred * std + mean",
          "    visible = 1 - mask[..., None]\n"
          "    mean, std = ((part * visible).sum(1, keepdims=True) / visible.sum(1, keepdims=True) for part in (mean, std))\n"
@@ -643,7 +644,7 @@ def test_a_mended_bug_passes(name, check):
     assert report.ok and "All of it is right. Why nobody noticed." in report.text, report.text
 
 
-SAME_CHECK = [(bug, name) for bug, (_, held) in ZOO.items() for name, (_, other) in EXERCISES.items() if held is other]
+SAME_CHECK = [(bug, name) for bug, held in ZOO.items() for name, other in EXERCISES.items() if held.check is other.check]
 
 
 @pytest.mark.parametrize(("bug", "name"), SAME_CHECK)
@@ -667,7 +668,12 @@ def test_unknown_name():
         write_exercise("xyz")
 
 
-def test_nobodys_work_is_overwritten(tmp_path):
+def test_only_a_bug_has_a_story():
+    with pytest.raises(ValueError, match="the zoo has no bug 'layernorm', and only a bug has a story"):
+        story("layernorm")
+
+
+def test_existing_work_is_not_overwritten(tmp_path):
     path = write_exercise("gelu", tmp_path)
     path.write_text("my work", encoding="utf-8")
     with pytest.raises(FileExistsError, match="is not overwritten"):
@@ -708,11 +714,13 @@ FIRST = "def gelu_backward(dy, cache):"                         # and its first
     (FIRST, f"def gelu_forward(y):\n    return y, z\n\n\n{FIRST}", "NameError: name 'z' is not defined"),
     (FIRST, f"def gelu_forward(x):\n    return x * np.ones(3), None\n\n\n{FIRST}", "(3,5,10) (3,) Shapes: x (3, 5, 10)"),
     (FIRST, f"def gelu_forward(x):\n    x *= 2\n    return x, None\n\n\n{FIRST}", "x: forward writes into x"),
-    (FIRST, f"def gelu_forward(x):\n    return [[1], [1, 2]], None\n\n\n{FIRST}", "got a list that is none"),
+    (FIRST, f"def gelu_forward(x):\n    return [[1], [1, 2]], None\n\n\n{FIRST}", "got a list that is not an array"),
     (FIRST, f"def gelu_forward(x):\n    return None, None\n\n\n{FIRST}", "y: it is None: is the return missing?"),
     (FIRST, f"def gelu_forward(x):\n    return x.sum(), None\n\n\n{FIRST}", "it has shape (), expected (3, 5, 10)"),
     (FIRST, f"def gelu_forward(x):\n    return 2 * x, 2\n\n\n{FIRST}\n    return 2 * dy",
-     "The gradients are right, for this forward: a gradient check cannot see that a forward is wrong."),
+     "The gradients are right for this forward: a gradient check cannot detect a wrong forward."),
+    (FIRST, f"f = gelu_forward\n\n\ndef gelu_forward(x):\n    y, cache = f(x)\n    return y.tolist(), cache\n\n\n{FIRST}",
+     "forward returned a y of type list"),
     (FIRST, f"import nowhere\n\n\n{FIRST}", "in <module>: import nowhere ModuleNotFoundError: No module named 'nowhere'"),
     (FIRST, f"EXERCISE = 3\n\n\n{FIRST}", 'expected a line such as EXERCISE = "layernorm"'),
     (FIRST, f"EXERCISE = 'gellu'\n\n\n{FIRST}", "there is no exercise 'gellu': did you mean gelu?"),
@@ -733,9 +741,9 @@ def test_a_file_that_is_not_utf_8(content, tmp_path):
     ("2 * y", "it is 2 times what it should be, everywhere"),
     ("0 * y", "it is 0 everywhere"),
     ("y / 0", "a division by 0, the log of 0, or an overflow"),
-    ("y * np.nan", "a division by 0, the log of 0, an overflow, or None in the place of a number"),
+    ("y * np.nan", "a division by 0, the log of 0, an overflow, or None instead of a number"),
     ("y.astype(np.float32)", "it is nearly right, off by"),
-    ("y.astype(int)", "it is int64, which cut off what stands behind the point"),
+    ("y.astype(int)", "it is int64, which cuts off the digits after the decimal point"),
     ("y[:1] + 0 * y", "item 0 of axis 0 is right, and all others are wrong"),
     ("y + (y > 1)", "numbers are wrong: ["),
 ])
@@ -745,7 +753,7 @@ def test_what_wrong_numbers_look_like(y, words, check):
     assert f"y: {words}" in report.text or words in report.text, report.text
 
 
-def test_axes_in_another_order(check):
+def test_axes_in_a_different_order(check):
     right = "table[:, 1::2] = np.cos(angles[:, : width // 2])            # (2)\n    return table"
     report = check("positional_encoding", append=replaced(answer("positional_encoding"), right, f"{right}[::-1]"))
     assert "80 numbers are wrong: [" in report.text, report.text
@@ -765,7 +773,7 @@ def test_an_error_of_our_own_is_not_blamed_on_the_learner(error, tmp_path, monke
         raise error
         yield
 
-    monkeypatch.setitem(EXERCISES, "gelu", EXERCISES["gelu"]._replace(check=broken))
+    monkeypatch.setitem(EXERCISES, "gelu", replace(EXERCISES["gelu"], check=broken))
     with pytest.raises(type(error), match="ours"):
         check_file(write_exercise("gelu", tmp_path))
 

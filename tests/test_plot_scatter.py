@@ -62,12 +62,12 @@ def test_saving_moves_neither_points_nor_names(tmp_path):
 
 
 @pytest.mark.parametrize(("groups", "error", "message"), [
-    ([[1, 2]], TypeError, r"expected a dict of 1 to 8 \{group: \(places, names\)\}"),
+    ([[1, 2]], TypeError, r"expected a dict of 1 to 8 \{group: \(coordinates, names\)\}"),
     (cloud(1, 9), TypeError, "a dict of 1 to 8"),
     ({"a": (np.zeros((2, 3)), ["x", "y"])}, ValueError, r"\['a'\]: expected two numbers for each of the 2 names, got \(2, 3\)"),
     ({"a": (np.zeros((2, 2)), ["x"])}, ValueError, r"for each of the 1 names, got \(2, 2\)"),
-    ({"a": (np.zeros(2), ["x", "y"])}, ValueError, r"places of 'a' must have the shape \(n, 2\)"),
-    ({"a": (np.full((1, 2), np.inf), ["x"])}, ValueError, "places of 'a' must be finite"),
+    ({"a": (np.zeros(2), ["x", "y"])}, ValueError, r"coordinates of 'a' must have the shape \(n, 2\)"),
+    ({"a": (np.full((1, 2), np.inf), ["x"])}, ValueError, "coordinates of 'a' must be finite"),
     (cloud(41), ValueError, "at most 80 points, whose names can still be read, got 82"),
 ])
 def test_points_refuse(groups, error, message):

@@ -1,4 +1,4 @@
-"""Walking through a lesson, on a small one made here; the lessons themselves are run in test_lessons.py."""
+"""Reading a lesson and walking through it, on a small one made here; the real lessons run in test_lessons.py."""
 import subprocess
 import sys
 import types

@@ -1,16 +1,16 @@
 """Blocks: multi-head attention, feed forward, Add & Norm, encoder layer, decoder layer, and stacks of them.
 
 Vaswani et al. 2017, sections 3.1 to 3.3; articles A (parts 2 and 3), C (sections 3 to 5) and D. Each forward reads like its
-figure, each backward is the figure read upwards. Where a tensor goes two ways, two gradients come back, and their sum is a
-line of its own.
+figure, each backward is the figure read upwards. If a tensor is used twice, two gradients come back, and their sum is a line of
+its own.
 
 A block takes a parameter tree p (made by `init`) and returns gradients in the same tree.
 
-Where a layer norm stands is decided in one place, `add_norm_forward`. Post-norm (norm_first=False) is the paper and the
-articles, y = LayerNorm(x + sublayer(x)); pre-norm (norm_first=True) is ViT, MAE and GPT-2, y = x + sublayer(LayerNorm(x)):
-there the gradient has a path without any normalisation from top to bottom.
+The layer norm is placed by one function, `add_norm_forward`. Post-norm (norm_first=False) is as in the paper and the articles,
+y = LayerNorm(x + sublayer(x)). Pre-norm (norm_first=True) is as in ViT, MAE and GPT-2, y = x + sublayer(LayerNorm(x)): its
+gradient has a path from top to bottom without any normalisation.
 
-Differs: dropout stands where PyTorch's layers have it: on the attention weights, after the activation, and on each sublayer's
+Differs: dropout is applied as in PyTorch's layers: to the attention weights, after the activation, and to each sublayer's
 output before it is added; Vaswani et al. name only the last. Article A's residuals and norms are inside its attention and
 feed forward classes; here they are lines of the layer.
 """
@@ -46,7 +46,7 @@ def multi_head_attention_forward(
 ) -> tuple[np.ndarray, dict]:
     """Attention in `heads` subspaces at once: queries from xq, keys and values from xkv.
 
-    Self-attention passes one tensor twice, and adds the two gradients that come back.
+    For self-attention, pass one tensor twice and add the two gradients that come back.
 
         (1)  q = xq W_q,  k = xkv W_k,  v = xkv W_v,  each cut into heads, (B, T, H d) -> (B, H, T, d)
         (2)  z = attention(q, k, v) in every head
@@ -64,7 +64,7 @@ def multi_head_attention_forward(
     xkv : ndarray of shape (B, Tk, D)
     p : {"q": (D, H d_k), "k": (D, H d_k), "v": (D, H d_v), "out": (H d_v, D)}, each {"w", "b"} or {"w"};
         or fused, {"qkv": (D, 3 H d), "out"}: q, k and v are then the thirds of its columns. Without "out" the heads side by
-        side are y, (B, Tq, H d_v): so article B where heads == 1 and head_dim == dim
+        side are y, (B, Tq, H d_v): as in article B if heads == 1 and head_dim == dim
     heads : H
     mask : boolean ndarray broadcastable to (B, H, Tq, Tk), True = may attend; or None
     dropout : on the attention weights
@@ -126,7 +126,7 @@ def _split_fused(p):
         after = f", with an output projection of {p['out']['w'].shape[0]} rows" if "out" in p else ""
         raise ValueError(
             f"attention: expected a fused projection of three equal parts, queries, keys and values, got {columns} columns"
-            f"{after}: where d_k and d_v differ, use one projection each"
+            f"{after}: if d_k and d_v differ, use one projection each"
         )
     thirds = {name: np.split(array, 3, axis=-1) for name, array in p["qkv"].items()}
     return {key: {name: parts[i] for name, parts in thirds.items()} for i, key in enumerate("qkv")}
@@ -161,7 +161,7 @@ def _tree(gradients):
 def feed_forward_forward(
     x: np.ndarray, p: dict, activation: str = "relu", *, dropout: float = 0.0, rng: np.random.Generator | None = None
 ) -> tuple[np.ndarray, dict]:
-    """Two linear maps with an activation between, the same at every position: Vaswani et al. 2017, equation 2.
+    """Two linear maps with an activation between them, the same at every position: Vaswani et al. 2017, equation 2.
 
         (1)  h = x W1 + b1
         (2)  a = max(0, h)
@@ -173,7 +173,7 @@ def feed_forward_forward(
         (5)  dh = da where h > 0, else 0                            from (2)
         (6)  dx = dh W1^T,   dW1 = x^T dh,   db1 = sum dh           from (1)
 
-    (2) and (5) are relu's; `ops.activation` has those of the others.
+    (2) and (5) are those of relu; the other activations are in `ops.activation`.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def feed_forward_forward(
     Raises
     ------
     ValueError
-        if the activation is unknown; so does the backward
+        if the activation is unknown, also in the backward
     """
     activation_forward, _ = activation_pair(activation)
     h, fc1 = linear_forward(x, **p["fc1"])                      # (B, T, F)
@@ -232,7 +232,7 @@ def add_norm_forward(
         (3)  dx = dy + (dy taken back through sublayer and layernorm)                           from (1)
         (4)  dx = ds + (ds taken back through sublayer),  ds = dy taken back through layernorm  from (2)
 
-    In both, x is used twice, so two gradients are added; the first term is the residual connection's.
+    In both, x is used twice, so two gradients are added. The first is that of the residual connection.
 
     Parameters
     ----------
@@ -339,7 +339,7 @@ def decoder_layer_forward(
 ) -> tuple[np.ndarray, dict]:
     """Masked self-attention, cross-attention to the encoder's output, feed forward; each with Add & Norm.
 
-    Queries come from the decoder, keys and values from the encoder's output (`memory`): never the other way round.
+    Queries come from the decoder, keys and values from the encoder's output (`memory`): not the reverse.
 
     Parameters
     ----------
@@ -466,7 +466,7 @@ def _last_norm(x, p, blocks, eps):
 
 
 def _last_norm_backward(dy, cache):
-    """(dx, dp) of `_last_norm`, with an empty list for the layers; refuses a cache whose layers are gone."""
+    """(dx, dp) of `_last_norm`, with an empty list for the layers; refuses a cache without its layers."""
     if len(cache["blocks"]) != cache["layers"]:
         raise ValueError(
             f"expected a fresh cache, got one with {len(cache['blocks'])} of its {cache['layers']} layers: it has served a "

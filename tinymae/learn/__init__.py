@@ -1,1 +1,1 @@
-"""The course: lessons, exercises, and the checks that explain a mistake."""
+"""The course: lessons to read and run, exercises to complete, and checks that explain what is wrong with a solution."""

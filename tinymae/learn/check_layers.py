@@ -1,26 +1,27 @@
-"""What a learner's op, mask or layer is held to: one check for each subject. The table that names them is in `exercises`.
+"""Checks of the exercises about ops and layers. The tables in `exercises` list which file gets which check.
 
-A check gets the namespace of the learner's file and yields tables, (title, rows), from simple to hard; a row is that of
-`gradcheck`. The forward is compared with the package's, since a gradient check cannot see a wrong one, and the backward with
-differences of the learner's own forward. A file of the zoo gets the check of the exercise on its subject: nothing here knows
-which bug it holds.
+A check gets the namespace of the learner's file and yields tables, (title, rows), from simple to hard; a row is a Row of the
+gradient checker. The forward is compared with that of the package, because a gradient check cannot detect a wrong forward;
+the backward is compared with finite differences of the learner's own forward. A file of the zoo gets the check of the exercise
+on the same subject: the checks do not know which bug it contains.
 """
 import math
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 from scipy.special import ndtr
 
 from tinymae import blocks, init
-from tinymae.gradcheck import gradcheck
+from tinymae.gradcheck import Row, gradcheck
 from tinymae.gradcheck.cases import perturbed
 from tinymae.learn.check_attention import dropout_rows
 from tinymae.learn.judge import TK, TQ, B, D, F, H, V, check_pair, frozen, function, judge, normal, parts
 from tinymae.ops import activation, embedding, layernorm, linear, positional, softmax
 
 
-def check_numerical_gradient(names):
-    """Of the sine of a sum, where each derivative depends on all numbers; h is so large that it shows which one was used."""
+def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
+    """With the sine of a sum: each derivative depends on all numbers, and h is so large that a different h shows."""
     x, w, h = normal(3, 4), normal(3, 4, seed=1), 2e-3
     before, total = x.copy(), (w * x).sum()
 
@@ -32,7 +33,7 @@ def check_numerical_gradient(names):
 
     everywhere = np.ones_like(x)
     ours = function(names, "numerical_gradient")(f, x, h)
-    yield "afterwards", [judge("x", x, before, otherwise="x is not what it was: put each number back")]
+    yield "afterwards", [judge("x", x, before, otherwise="x has changed: put each number back")]
     yield f"f(x) = sin(sum w x), h = {h}", [judge("gradient", ours, slope(total + w * h, total - w * h), {
         "x moves up only, (f(x + h) - f(x)) / h: that is off by h, the difference over both sides by h^2":
             lambda: slope(total + w * h, total, h),
@@ -40,21 +41,21 @@ def check_numerical_gradient(names):
         "the difference is divided by h: it is 2h from x - h to x + h": lambda: slope(total + w * h, total - w * h, h),
         "the difference is not divided by 2h": lambda: slope(total + w * h, total - w * h, 1),
         "all numbers of x move: move x[index] alone": lambda: slope(total + w.sum() * h, total - w.sum() * h) * everywhere,
-        "f gets the number x[index] alone: it wants the whole array":
+        "f gets the number x[index] alone: it expects the whole array":
             lambda: slope(w.sum() * (before + h), w.sum() * (before - h)),
         "x + h and x - h are one array, moved up and down again: a = x makes no copy": lambda: 0 * everywhere,
-        "another h is used than the one that was given, or more than two points": lambda: w * np.cos(total),
+        "an h different from the argument is used, or more than two points": lambda: w * np.cos(total),
     })]
 
 
-def check_embedding(names):
-    """Ids that repeat, and ids that do not occur."""
+def check_embedding(names: dict) -> Iterator[tuple[str, list[Row]]]:
+    """With ids that repeat, and ids that do not occur."""
     ids = np.array([[3, 1, 3, 0], [0, 3, 1, 5]])
     yield from check_pair(names, "embedding", embedding.embedding_forward, ids, normal(V, D))
 
 
-def check_positional_encoding(names):
-    """An even width and an odd one."""
+def check_positional_encoding(names: dict) -> Iterator[tuple[str, list[Row]]]:
+    """With an even and an odd number of columns."""
     encode = function(names, "positional_encoding")
 
     def waves(positions, exponents, first=np.sin, second=np.cos):
@@ -70,41 +71,49 @@ def check_positional_encoding(names):
             "the exponent is j / D for column j: a sine and its cosine share 2i / D": lambda: waves(positions, column / width),
             "the exponent is i / D: it should be 2i / D": lambda: waves(positions, exponents / 2),
             "the exponent is 4i / D: it should be 2i / D, where 2i is the even column": lambda: waves(positions, 2 * exponents),
-            "sine and cosine have changed places": lambda: waves(positions, exponents, np.cos, np.sin),
+            "sine and cosine are swapped": lambda: waves(positions, exponents, np.cos, np.sin),
             "all columns are sines: the odd ones are cosines": lambda: waves(positions, exponents, np.sin, np.sin),
             "positions count from 1: the first is 0": lambda: waves(positions + 1, exponents),
-            "all sines stand before all cosines, the layout in halves: here they alternate":
+            "all sines come before all cosines, the layout in halves: here they alternate":
                 lambda: positional.sinusoidal_halves(length, width - width % 2),
         })
 
     for length, width in ((10, 8), (7, 5)):
-        yield f"{length} positions, width {width}", [row(length, width)]
+        yield f"{length} positions, {width} columns", [row(length, width)]
 
 
-def check_dropout(names):
-    """What stays and how much of it; that backward uses the same draw; switched off."""
+def check_dropout(names: dict) -> Iterator[tuple[str, list[Row]]]:
+    """Which numbers stay and how many; that backward uses the same ones; dropout switched off."""
     forward, backward = function(names, "dropout_forward"), function(names, "dropout_backward")
-    x, rate, rng = frozen(normal(100, 100)), 0.3, np.random.default_rng(0)
+    x, dropout, rng = frozen(normal(100, 100)), 0.3, np.random.default_rng(0)
 
     def draw():
-        return np.asarray(parts(forward(x, rate, rng), "y", "cache")[0])
+        return np.asarray(parts(forward(x, dropout, rng), "y", "cache")[0])
 
     if (y := draw()).shape != x.shape:
         yield "forward", [judge("y", y, x)]
-    yield f"dropout {rate}", dropout_rows("y", draw, x, rate)
+    yield f"dropout {dropout}", dropout_rows("y", draw, x, dropout)
     x = normal(B, TQ, D)
-    yield "gradients", gradcheck(forward, backward, x, rate, rng=0)
-    off, _ = parts(forward(x.copy(), rate), "y", "cache")
-    yield "switched off", [judge("y", off, x), *gradcheck(forward, backward, x, rate)]
+    yield "gradients", gradcheck(forward, backward, x, dropout, rng=0)
+    off, _ = parts(forward(x.copy(), dropout), "y", "cache")
+    yield "switched off", [judge("y", off, x), *gradcheck(forward, backward, x, dropout)]
 
 
-def normalise(x, gamma, beta, axis=-1, ddof=0, root=lambda var: np.sqrt(var + 1e-5)):
-    """Layer normalisation as it should be; the options are what may be wrong."""
-    return gamma * (x - x.mean(axis, keepdims=True)) / root(x.var(axis, ddof=ddof, keepdims=True)) + beta
+def normalise(
+    x: np.ndarray,
+    gamma: np.ndarray | float,
+    beta: np.ndarray | float,
+    *,
+    axis: int | None = -1,
+    ddof: int = 0,
+    deviation: Callable[[np.ndarray], np.ndarray] = lambda var: np.sqrt(var + 1e-5),
+) -> np.ndarray:
+    """Layer normalisation without mistakes; the options are mistakes."""
+    return gamma * (x - x.mean(axis, keepdims=True)) / deviation(x.var(axis, ddof=ddof, keepdims=True)) + beta
 
 
-def check_layernorm(names):
-    """Near 0; with one axis less; then in float32 and far from 0, where a variance can get lost."""
+def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
+    """With x near 0; with one axis less; then in float32 and far from 0, where rounding can destroy a variance."""
     def centred(x):
         return x - x.mean(axis=-1, keepdims=True)
 
@@ -118,13 +127,13 @@ def check_layernorm(names):
     yield from check_pair(
         names, "layernorm", layernorm.layernorm_forward, normal(B, TQ, D), gamma, beta, variants={
             "the variance is the unbiased one, 1 / (D - 1): layer normalisation has 1 / D": partial(normalise, ddof=1),
-            "eps is added to the root: it belongs inside, to the variance":
-                partial(normalise, root=lambda var: np.sqrt(var) + 1e-5),
-            "eps is missing": partial(normalise, root=np.sqrt),
-            "x is divided by the variance: it should be its root": partial(normalise, root=lambda var: var + 1e-5),
-            "mean and variance run along axis -2: each position is normalised over its own features, axis -1":
+            "eps is added to the square root: it belongs inside, to the variance":
+                partial(normalise, deviation=lambda var: np.sqrt(var) + 1e-5),
+            "eps is missing": partial(normalise, deviation=np.sqrt),
+            "x is divided by the variance: it should be its square root": partial(normalise, deviation=lambda var: var + 1e-5),
+            "mean and variance are taken along axis -2: each position is normalised over its own features, axis -1":
                 partial(normalise, axis=-2),
-            "mean and variance run over the whole array: each position has its own": partial(normalise, axis=None),
+            "mean and variance are taken over the whole array: each position has its own": partial(normalise, axis=None),
             "gamma and beta are not used": lambda x, gamma, beta: normalise(x, 1, 0),
         }, slips={
             "the last term of (5) is missing, xhat * mean(dxhat * xhat)": slip(lambda dxhat, xhat, rstd: rstd * centred(dxhat)),
@@ -143,56 +152,56 @@ def check_layernorm(names):
     expected, _ = layernorm.layernorm_forward(*(array.astype(np.float64) for array in arrays))
     yield "float32, inputs near 5000", [judge("y", y, expected, tolerance=2e-3, otherwise=(
         "right near 0 and wrong far from it: is the variance computed as mean(x^2) - mean(x)^2? Those are two large numbers, "
-        "and float32 keeps nothing of their difference; take mean((x - mean(x))^2)"
+        "and in float32 nothing is left of their difference; take mean((x - mean(x))^2)"
     ))]
 
 
-def check_gelu(names):
-    """The exact form."""
+def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
+    """In its exact form."""
     def pdf(x):
         return np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
     yield from check_pair(names, "gelu", activation.gelu_forward, normal(B, TQ, F), variants={
-        "the tanh form is used, an approximation": lambda x: activation.gelu_forward(x, "tanh")[0],
+        "the tanh form, an approximation, is used": lambda x: activation.gelu_forward(x, "tanh")[0],
     }, slips={
-        "the slope is cdf(x) alone: x is also inside cdf": lambda dy, x: dy * ndtr(x),
-        "the slope is cdf(x) + pdf(x): the second term has the factor x": lambda dy, x: dy * (ndtr(x) + pdf(x)),
-        "the slope is x pdf(x) alone: x is also the factor of cdf": lambda dy, x: dy * x * pdf(x),
-        "the slope is pdf(x): y is a product, x cdf(x)": lambda dy, x: dy * pdf(x),
+        "the derivative is cdf(x) alone: x is also inside cdf": lambda dy, x: dy * ndtr(x),
+        "the derivative is cdf(x) + pdf(x): the second term has the factor x": lambda dy, x: dy * (ndtr(x) + pdf(x)),
+        "the derivative is x pdf(x) alone: x is also the factor of cdf": lambda dy, x: dy * x * pdf(x),
+        "the derivative is pdf(x): y is a product, x cdf(x)": lambda dy, x: dy * pdf(x),
     })
 
 
-def check_feed_forward(names):
+def check_feed_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """With ReLU."""
     p = perturbed(init.feed_forward(D, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
     def slip(relu):
         return lambda dy, x, p: relu(dy @ p["fc2"]["w"].T) @ p["fc1"]["w"].T
 
     yield from check_pair(names, "feed_forward", blocks.feed_forward_forward, normal(B, TQ, D), p, slips={
-        "the ReLU is not undone: dh is da where h > 0, and 0 elsewhere": slip(lambda da: da),
-        "da decides what passes: it is h, where h > 0": slip(lambda da: np.maximum(da, 0)),
+        "the ReLU is missing in backward: dh is da where h > 0, and 0 elsewhere": slip(lambda da: da),
+        "the sign of da decides what passes: it should be the sign of h": slip(lambda da: np.maximum(da, 0)),
     })
 
 
-def check_linear(names):
+def check_linear(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """With a bias."""
     yield from check_pair(names, "linear", linear.linear_forward, normal(B, TQ, D), normal(D, F), normal(F))
 
 
-def check_softmax(names):
-    """Scores as attention has them, and scores that overflow."""
+def check_softmax(names: dict) -> Iterator[tuple[str, list[Row]]]:
+    """With scores of the shape of attention, and with scores that overflow."""
     def softmax_with(s, largest, axis=-1):
         p = np.exp(s - largest)
         return p / p.sum(axis, keepdims=True)
 
     scores, forward = normal(B, H, TQ, TK), function(names, "softmax_forward")
     yield from check_pair(names, "softmax", softmax.softmax_forward, scores, variants={
-        "the maximum is subtracted along axis -2, the wrong axis: only what is the same for a whole row, axis -1, cancels":
+        "the maximum is subtracted along axis -2, the wrong axis: it cancels only if it is the same for a whole row, axis -1":
             lambda s: softmax_with(s, s.max(-2, keepdims=True)),
         **{f"the {what} along axis {axis}: a row is the last axis, -1": partial(wrong, axis=axis) for axis in (-2, 0)
            for what, wrong in {
-               "softmax runs": lambda s, axis: softmax_with(s, 0, axis),
-               "sum runs": lambda s, axis: softmax_with(s, s.max(-1, keepdims=True), axis),
+               "softmax is taken": lambda s, axis: softmax_with(s, 0, axis),
+               "sum is taken": lambda s, axis: softmax_with(s, s.max(-1, keepdims=True), axis),
            }.items()},
         "the sum is taken over the whole array: each row has its own": lambda s: softmax_with(s, 0, None),
         "the numbers are not divided by the sum of their row": lambda s: np.exp(s - s.max(-1, keepdims=True)),
@@ -204,7 +213,7 @@ def check_softmax(names):
     )]
 
 
-def check_encoder_layer(names):
+def check_encoder_layer(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """Pre-norm with ReLU; then with a padding mask."""
     def reference(x, p, heads, mask=None, norm_first=True):
         return blocks.encoder_layer_forward(x, p, heads, mask, norm_first=norm_first, activation="relu")

@@ -1,14 +1,18 @@
-"""Exercises and the bug zoo: write one to a file, and check what a learner has made of it.
+"""Exercises: functions to complete, bugs to find, and a check that explains what is wrong with a solution.
 
     python -m tinymae exercise                  lists them
-    python -m tinymae exercise layernorm        writes ./layernorm.py: a forward, numbered equations, a blank backward
-    python -m tinymae check layernorm.py        checks it, and says what is wrong with it
+    python -m tinymae exercise layernorm        writes ./layernorm.py: a forward, numbered equations, an empty backward
+    python -m tinymae check layernorm.py        runs the completed file, and explains what is wrong in it
 
-The files are those of lessons/exercises, and of its folder zoo, where each is a bug that somebody really wrote. The story of a
-bug stands below SPOILER, and is told by `check`. The tables EXERCISES and ZOO say what each is held to.
+An exercise is a file of lessons/exercises with a function to complete. A bug of the zoo (lessons/exercises/zoo) is a complete
+file with a mistake that somebody really made; the text below SPOILER explains why it was not noticed, and `check` prints it.
+The tables EXERCISES and ZOO give the lesson of each file, and the check from check_attention, check_layers or check_models
+that its functions have to pass.
 
-A learner's file is ordinary Python, and `check` executes it: check no file that you would not run. Its line
-`EXERCISE = "layernorm"` says which exercise it is; the file itself may have any name.
+    name  --write_exercise-->  NAME.py  --the learner-->  NAME.py  --check_file-->  Report(ok, text)
+
+A solution is ordinary Python, and `check` executes it: do not check a file that you would not run. Its line
+`EXERCISE = "layernorm"` selects the exercise; the file may have any name.
 """
 import ast
 import difflib
@@ -17,24 +21,24 @@ import textwrap
 import tokenize
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from tinymae.gradcheck import format_rows
+from tinymae import gradcheck
 from tinymae.learn import check_attention, check_layers, check_models
 from tinymae.learn.judge import UNKNOWN, Problem
 from tinymae.learn.lessons import lessons_folder
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
-WIDTH = 100             # of the sentences of a report
+WIDTH = 100             # characters in a line of a report
 
 
-class Exercise(NamedTuple):
-    """One line of the tables; the name is that of a file in lessons/exercises or lessons/exercises/zoo."""
+@dataclass(frozen=True)
+class Exercise:
+    """One line of the tables; its name is that of a file in lessons/exercises or lessons/exercises/zoo."""
 
     lesson: int
     check: Callable             # check(names) yields (title, rows); names is the namespace of the learner's file
@@ -87,20 +91,16 @@ ZOO = {
 }
 
 
-class Report(NamedTuple):
-    """What `check_file` found."""
+@dataclass(frozen=True)
+class Report:
+    """The result of `check_file`: whether everything is right, and the text for the learner."""
 
     ok: bool
     text: str
 
 
-def list_exercises():
-    """All exercises and the zoo, each in the order of the lessons.
-
-    Returns
-    -------
-    list of (name, kind, lesson, summary); kind is "exercise" or "zoo"
-    """
+def list_exercises() -> list[tuple[str, str, int, str]]:
+    """All exercises and the zoo, each in the order of the lessons: (name, "exercise" or "zoo", lesson, summary)."""
     found = []
     for kind, table in (("exercise", EXERCISES), ("zoo", ZOO)):
         for name, exercise in table.items():
@@ -109,52 +109,47 @@ def list_exercises():
     return found
 
 
-def write_exercise(name, folder=Path(".")):
-    """Write an exercise, or a file of the zoo without its story, as NAME.py.
-
-    Parameters
-    ----------
-    name : str, one of `list_exercises`
-    folder : Path, where to
-
-    Returns
-    -------
-    Path of the new file
+def write_exercise(name: str, folder: Path | str = ".") -> Path:
+    """Write an exercise, or a file of the zoo without its story, as NAME.py in a folder, and return its path.
 
     Raises
     ------
     ValueError
-        where there is no exercise of this name, with those that are called alike
+        if there is no exercise of this name; the message lists similar names
     FileExistsError
-        where the file is there already: it may hold somebody's work
+        if the file exists already: it may contain your work
     """
     source, path = _source(name), Path(folder) / f"{name}.py"
     if path.exists():
-        raise FileExistsError(f"{path} is there already, and is not overwritten: check it, or move it away first")
+        raise FileExistsError(f"{path} exists already and is not overwritten: check it, or move it away first")
     path.write_text(source.partition(SPOILER)[0].rstrip() + "\n", encoding="utf-8")
     return path
 
 
-def story(name):
-    """Why nobody noticed a bug of the zoo: one paragraph."""
+def story(name: str) -> str:
+    """Why nobody noticed a bug of the zoo: one paragraph.
+
+    Raises
+    ------
+    ValueError
+        if the zoo has no bug of this name
+    """
+    if name not in ZOO:
+        raise ValueError(f"the zoo has no bug {name!r}, and only a bug has a story: `python -m tinymae exercise` lists them")
     return " ".join(line.removeprefix("#").strip() for line in _source(name).partition(SPOILER)[2].splitlines())
 
 
-def check_file(path):
-    """Execute a learner's file, check what it defines, and say what is wrong.
+def check_file(path: Path | str) -> Report:
+    """Execute a learner's file, check the functions that it defines, and explain what is wrong.
 
     Parameters
     ----------
-    path : Path of a Python file with a line such as EXERCISE = "layernorm"; it is executed
-
-    Returns
-    -------
-    Report; ok where everything is right
+    path : a Python file with a line such as EXERCISE = "layernorm"; it is executed
 
     Raises
     ------
     FileNotFoundError
-        where there is no such file
+        if there is no such file
     """
     path = Path(path)
     if not path.is_file():
@@ -167,11 +162,11 @@ def check_file(path):
         name, exercise = _exercise_of(names)
     except Problem as problem:
         return Report(False, f"{path}: {problem}")
-    except Exception as error:
+    except Exception as error:                                  # of the learner's code; `_where` raises it again if it is ours
         return Report(False, _where(error, path))
     text, ok = [f"{path}: {name}, lesson {exercise.lesson}"], False
     try:
-        with np.errstate(all="ignore"):                         # NaN and infinity are reported, not warned of
+        with np.errstate(all="ignore"):                         # NaN and infinity are part of the report: no warnings
             ok = all(_table(text, title, rows) for title, rows in exercise.check(names))        # up to the first wrong one
     except Problem as problem:
         text.append(_wrapped(str(problem)))
@@ -179,12 +174,12 @@ def check_file(path):
         text.append(_where(error, path))
     else:
         text += ["All of it is right."] * ok
-        text += [_wrapped(f"Why nobody noticed. {story(name)}")] * (name in ZOO)
+        text += [_wrapped(f"Why nobody noticed. {story(name)}")] if name in ZOO else []
     return Report(ok, "\n\n".join(text))
 
 
 def _source(name):
-    """The text of an exercise's file in the package; a ValueError where there is none."""
+    """The text of an exercise's file in the package; a ValueError if there is none."""
     if name not in EXERCISES | ZOO:
         raise ValueError(_unknown(name))
     folder = lessons_folder() / "exercises"
@@ -198,16 +193,16 @@ def _unknown(name):
 
 
 def _execute(path):
-    """The namespace that executing a learner's file leaves behind."""
+    """The namespace that results from executing a learner's file."""
     names = {"__name__": path.stem, "__file__": str(path)}
     try:
-        with tokenize.open(path) as file:                       # UTF-8, unless its first line says otherwise
+        with tokenize.open(path) as file:                       # UTF-8, unless its first line declares a different encoding
             code = compile(file.read(), str(path), "exec")
     except SyntaxError as error:
         where = f"line {error.lineno} is" if error.lineno else "it is"
         line = f"\n    {error.text.strip()}" if error.text else ""
         raise Problem(f"{where} not Python: {error.msg}{line}") from error
-    except ValueError as error:                                 # bytes that are no UTF-8, or null bytes
+    except ValueError as error:                                 # bytes that are not UTF-8, or null bytes
         raise Problem(f"it is not a text file in UTF-8: {error}") from error
     try:
         exec(code, names)
@@ -217,18 +212,18 @@ def _execute(path):
 
 
 def _exercise_of(names):
-    """(name, Exercise) that a learner's file says it is."""
+    """(name, Exercise) that a learner's file declares in its line EXERCISE = ...."""
     name = names.get("EXERCISE")
     if not isinstance(name, str):
-        raise Problem('expected a line such as EXERCISE = "layernorm": it says what to check, so leave it in the file')
+        raise Problem('expected a line such as EXERCISE = "layernorm": it selects the check, so leave it in the file')
     if name not in EXERCISES | ZOO:
         raise Problem(_unknown(name))
     return name, (EXERCISES | ZOO)[name]
 
 
 def _table(text, title, rows):
-    """Append the table of some rows to text, and the causes of those that are wrong; whether all are right."""
-    text.append(format_rows(title, [replace(row, diagnosis="") for row in rows]))
+    """Append the table of some rows to text, and the causes of the wrong ones; returns whether all are right."""
+    text.append(gradcheck.format_rows(title, [replace(row, diagnosis="") for row in rows]))
     tensors = {}
     for row in rows:
         if not row.ok:
@@ -237,7 +232,7 @@ def _table(text, title, rows):
     for cause in known[:3] or list(tensors)[:1]:
         text.append(_wrapped(f"{_few(tensors[cause])}: {cause}"))
     if rows[0].tensor == "y" and not rows[0].ok and len(rows) > 1 and all(row.ok for row in rows[1:]):
-        text.append(_wrapped("The gradients are right, for this forward: a gradient check cannot see that a forward is wrong."))
+        text.append(_wrapped("The gradients are right for this forward: a gradient check cannot detect a wrong forward."))
     return not tensors
 
 
@@ -250,24 +245,25 @@ def _wrapped(sentence):
 
 
 def _where(error, path):
-    """An exception in the learner's code: which line of theirs, what it says, and the shapes of the arrays in that line."""
+    """An exception in the learner's code: the line, the message, and the shapes of the arrays in that line."""
     trace = error.__traceback__
-    frames = [(place, frame) for place, (frame, _) in zip(traceback.extract_tb(trace), traceback.walk_tb(trace), strict=True)
-              if place.filename == str(path)]
-    if not frames:                                              # not in their code: of the call, or of what came back from it
+    lines = traceback.extract_tb(trace)
+    frames = [(line, frame) for line, (frame, _) in zip(lines, traceback.walk_tb(trace), strict=True)
+              if line.filename == str(path)]
+    if not frames:                                              # not in their code, but in the call or in what it returned
         if isinstance(error, TypeError) and " argument" in str(error):
             return _wrapped(f"{error}: leave the arguments as `exercise` wrote them")
-        if isinstance(error, TypeError) and Path(traceback.extract_tb(trace)[-1].filename).stem == "gradcheck":
+        if isinstance(error, TypeError) and Path(lines[-1].filename).parent == Path(gradcheck.__file__).parent:
             return _wrapped(str(error))
         raise error
-    place, frame = frames[-1]
+    line, frame = frames[-1]
     if isinstance(error, NotImplementedError):
-        return f"{place.name} is not written yet (line {place.lineno}): {error}"
+        return f"{line.name} is not written yet (line {line.lineno}): {error}"
     text = _wrapped(f"{type(error).__name__}: {error}")
     if "read-only" in str(error):
-        text += "\nAn argument is not yours to write into: copy it first, or make an array of your own."
+        text += "\nA function must not write into its arguments: copy the argument first, or make a new array."
     if isinstance(error, (ValueError, IndexError)):
-        arrays = {name: frame.f_locals.get(name) for name in re.findall(r"\w+", place.line)}
+        arrays = {name: frame.f_locals.get(name) for name in re.findall(r"\w+", line.line)}
         shapes = [f"{name} {array.shape}" for name, array in arrays.items() if isinstance(array, np.ndarray)]
         text += f"\nShapes: {', '.join(shapes)}" * bool(shapes)
-    return f"line {place.lineno}, in {place.name}:\n    {place.line}\n{text}"
+    return f"line {line.lineno}, in {line.name}:\n    {line.line}\n{text}"

@@ -1,10 +1,16 @@
-"""How what a learner's function returns is judged, and what is said of it where it is wrong.
+"""Judging what a learner's function returns: whether it is right and, if not, the most likely cause.
 
-Why an output is wrong is found by trying. *Variants* are the ways in which people get it wrong: one that gives the learner's
-own numbers has named the cause. *Invariants* say what must hold whatever the numbers are. What neither explains is described.
+Causes are found by trying. *Variants* are common mistakes, written as code: if one gives exactly the learner's numbers, its
+text is the cause. *Invariants* are properties that hold for all inputs, such as that a causal mask hides the future. If neither
+explains the numbers, they are described: scaled, transposed, wrong at one index.
+
+    judge       one output against the expected array -> a Row, as those of the gradient checker
+    judge_all   several outputs of one function
+    check_pair  a forward and its backward: judge on y, then the gradient checker
 """
 import copy
 import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -12,34 +18,36 @@ import numpy as np
 
 from tinymae.gradcheck import Row, gradcheck
 
-UNKNOWN = "no known pattern"            # with these words `diagnosis` says that it has no idea
+UNKNOWN = "no known pattern"            # a diagnosis starts with these words if the cause is unknown
+B, H, TQ, TK, D, F, V = 3, 2, 5, 6, 14, 10, 11                  # all different, and their square roots too: a wrong one shows
+DK, DV = D // H, 8
 
 
-def normal(*shape, seed=0):
-    """Normal random numbers, the same ones in every call."""
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """Normally distributed random numbers, the same in every call."""
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
 
-def frozen(array):
-    """A copy that a learner's function cannot write into: arguments are not its own."""
+def frozen(array: np.ndarray) -> np.ndarray:
+    """A read-only copy: a function must not write into its arguments."""
     array = array.copy()
     array.flags.writeable = False
     return array
 
 
 class Problem(Exception):
-    """What keeps a learner's file from being checked at all; the text says what to do about it."""
+    """A reason why a learner's file cannot be checked; the message says what to do."""
 
 
-def function(names, name):
-    """The function or class `name` in the namespace of a learner's file; a Problem where there is none."""
+def function(names: dict, name: str) -> Callable:
+    """The function or class `name` in the namespace of a learner's file; a Problem if there is none."""
     if not callable(names.get(name)):
         raise Problem(f"expected a function or class {name} in the file, found none: was it renamed?")
     return names[name]
 
 
-def parts(result, *expected):
-    """What a learner's function returned, as the tuple that it should be; a Problem where it is none of that length."""
+def parts(result: object, *expected: str) -> tuple:
+    """The tuple that a learner's function returned; a Problem if it is not a tuple of the expected length."""
     if isinstance(result, tuple) and len(result) == len(expected):
         return result
     got, cause = f"a {type(result).__name__}", "look at its return"
@@ -52,22 +60,29 @@ def parts(result, *expected):
     raise Problem(f"expected a function to return ({', '.join(expected)}), got {got}: {cause}")
 
 
-def judge(name, ours, expected, variants=(), invariants=(), otherwise="", tolerance=1e-9):
-    """The Row of an output: the learner's numbers against the right ones.
+def judge(
+    name: str,
+    ours: object,
+    expected: np.ndarray,
+    variants: dict[str, Callable[[], np.ndarray]] | None = None,
+    *,
+    invariants: list[Callable[[], None]] | tuple = (),
+    otherwise: str = "",
+    tolerance: float = 1e-9,
+) -> Row:
+    """The Row of an output: the learner's numbers against the expected numbers.
 
     Parameters
     ----------
-    name : str
-    ours : what the learner's function returned, anything
-    expected : ndarray
-    variants : {what went wrong: function without arguments, which gives the numbers of that}
-    invariants : functions without arguments that raise an AssertionError or ValueError where something does not hold
-    otherwise : str, what to say of wrong numbers that no variant explains
-    tolerance : float, relative to the largest expected number
+    ours : what the learner's function returned, of any type
+    variants : {mistake: function without arguments that returns the numbers of this mistake}
+    invariants : functions without arguments that raise an AssertionError or ValueError if a property does not hold
+    otherwise : the diagnosis if the numbers are wrong and no variant explains them
+    tolerance : relative to the largest expected number
 
     Returns
     -------
-    Row, with a diagnosis where it is not ok; analytic and numeric are nan, for these are no gradients
+    a Row, with a diagnosis if it is not ok; analytic and numeric are nan, because these are not gradients
     """
     refuse = partial(Row, name, (), np.nan, np.nan, np.inf, False)
     if ours is None:
@@ -75,7 +90,7 @@ def judge(name, ours, expected, variants=(), invariants=(), otherwise="", tolera
     try:
         array = np.asarray(ours)
     except ValueError:                                          # a list of rows of different lengths
-        return refuse(f"expected an array of shape {expected.shape}, got a {type(ours).__name__} that is none")
+        return refuse(f"expected an array of shape {expected.shape}, got a {type(ours).__name__} that is not an array")
     if array.dtype.kind not in "fiub":
         got = f"an array of {array.dtype}" if isinstance(ours, np.ndarray) else f"a {type(ours).__name__}"
         return refuse(f"expected numbers of shape {expected.shape}, got {got}")
@@ -87,27 +102,27 @@ def judge(name, ours, expected, variants=(), invariants=(), otherwise="", tolera
     expected = expected.astype(np.float64)
     if close(ours, expected, tolerance):
         if whole and array.dtype.kind == "f":
-            return refuse(f"it is {array.dtype}, expected integers: nobody can index with 1.0")
+            return refuse(f"it is {array.dtype}, expected integers: 1.0 cannot be an index")
         return Row(name, (), np.nan, np.nan, _distance(ours, expected), True, "")
-    causes = [f"it is what comes out when {words}" for words, variant in dict(variants).items()
+    causes = [f"it is the result if {words}" for words, variant in (variants or {}).items()
               if close(ours, variant(), tolerance)][:1]
     causes += [complaint for complaint in map(_violation, invariants) if complaint][:1]
     return refuse("; ".join(causes) or otherwise or _likeness(array, ours, expected, tolerance))
 
 
-def judge_all(result, outputs):
-    """The Rows of a function that returns several; outputs is {name: (expected, variants)}, in the order of its return."""
+def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> list[Row]:
+    """The Rows of a function with several outputs; outputs is {name: (expected, variants)}, in the order of its return."""
     rows = []
     for name, ours in zip(outputs, parts(result, *outputs), strict=True):
         expected, variants = outputs[name]
-        places = {f"{other} is returned in its place": lambda right=right: right
-                  for other, (right, _) in outputs.items() if other != name}
-        rows.append(judge(name, ours, expected, variants | places))
+        swapped = {f"{other} is returned in its place": lambda right=right: right
+                   for other, (right, _) in outputs.items() if other != name}
+        rows.append(judge(name, ours, expected, variants | swapped))
     return rows
 
 
-def close(ours, other, tolerance):
-    """Whether the numbers agree, shapes included; NaN agrees with nothing."""
+def close(ours: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
+    """Whether shapes and numbers agree; NaN agrees with nothing."""
     return np.shape(ours) == np.shape(other) and bool(_distance(ours, np.asarray(other, np.float64)) <= tolerance)
 
 
@@ -125,15 +140,15 @@ def _violation(invariant):
 
 
 def _likeness(array, ours, expected, tolerance):
-    """One sentence on what wrong numbers look like; array is ours as it came."""
+    """One sentence that describes wrong numbers; array is `ours` before it became float64."""
     if not np.isfinite(ours).all():
-        cause = "an overflow, or None in the place of a number" if np.isnan(ours).any() else "or an overflow"
+        cause = "an overflow, or None instead of a number" if np.isnan(ours).any() else "or an overflow"
         return f"it holds {ours[~np.isfinite(ours)][0]}: a division by 0, the log of 0, {cause}"
     if array.dtype.kind in "iu" and close(ours, np.trunc(expected), tolerance):
-        return f"it is {array.dtype}, which cut off what stands behind the point: expected float64"
+        return f"it is {array.dtype}, which cuts off the digits after the decimal point: expected float64"
     if close(ours, expected, 1e-5):
-        return (f"it is nearly right, off by {_distance(ours, expected):.0e} of the largest number: is something float32, or "
-                f"an eps or a step not the one that was given?")
+        return (f"it is nearly right, off by {_distance(ours, expected):.0e} of the largest number: is an array float32, or is "
+                f"an eps or a step different from the argument?")
     if not ours.any():
         return f"it is {'False' if array.dtype == bool else '0'} everywhere"
     if expected.size > 1 and expected.any():
@@ -142,39 +157,43 @@ def _likeness(array, ours, expected, tolerance):
             return f"it is {factor:.6g} times what it should be, everywhere"
     for axes in itertools.permutations(range(ours.ndim)):
         if close(ours.transpose(axes), expected, tolerance):
-            return f"its axes are in another order: it is right after transpose{axes}"
+            return f"its axes are in a different order: it is right after transpose{axes}"
     wrong = np.abs(ours - expected) > tolerance * np.abs(expected).max()
     if ours.ndim > 1 and len(ours) > 1 and not wrong[0].any() and all(item.mean() > 0.5 for item in wrong[1:]):
         return "item 0 of axis 0 is right, and all others are wrong"
     worst = np.unravel_index(np.argmax(np.abs(ours - expected)), ours.shape)
     if expected.size == 1:
         return f"it is {ours[worst]:.6g}, expected {expected[worst]:.6g}"
-    place = f"[{', '.join(map(str, worst))}]"
-    return (f"{np.count_nonzero(wrong)} of {wrong.size} numbers are wrong: {place} is {ours[worst]:.6g}, expected "
+    index = f"[{', '.join(map(str, worst))}]"
+    return (f"{np.count_nonzero(wrong)} of {wrong.size} numbers are wrong: {index} is {ours[worst]:.6g}, expected "
             f"{expected[worst]:.6g}")
 
 
 def check_pair(
-    names, name, reference, *args, title="forward and backward", variants=(), invariants=(), slips=(), compare=True, **options
-):
-    """The table of a forward and its backward.
+    names: dict,
+    name: str,
+    reference: Callable,
+    *args,
+    title: str = "forward and backward",
+    variants: dict[str, Callable] | None = None,
+    invariants: list[Callable] | tuple = (),
+    slips: dict[str, Callable] | None = None,
+    compare: bool = True,
+    **options,
+) -> Iterator[tuple[str, list[Row]]]:
+    """The table (title, rows) of a forward and its backward.
 
     Parameters
     ----------
     names : namespace of the learner's file
-    name : str, of the pair: its functions are NAME_forward and NAME_backward
-    reference : the package's forward
-    *args : what to call it with, as for `gradcheck`
-    title : str
-    variants : {what went wrong: function of these arguments, which gives the y of that}
-    invariants : functions of the learner's forward, as a function that returns y alone
-    slips : {what went wrong in the backward: function of dy and these arguments, which gives the first gradient of that}
-    compare : bool; False where y is random: other draws are no mistake
+    name : of the pair: its functions are NAME_forward and NAME_backward
+    reference : the forward of the package
+    *args : the arguments of the forward, as for `gradcheck`
+    variants : {mistake: function of these arguments that returns the y of this mistake}
+    invariants : functions of one argument, the learner's forward as a function that returns y alone
+    slips : {mistake in the backward: function of dy and these arguments that returns the first gradient of this mistake}
+    compare : False if y is random: different random numbers are not a mistake
     **options : passed on, as for `gradcheck`
-
-    Yields
-    ------
-    (title, rows)
     """
     forward, backward = function(names, f"{name}_forward"), function(names, f"{name}_backward")
 
@@ -183,24 +202,20 @@ def check_pair(
 
     rows = []
     if compare:
-        tried = {words: partial(variant, *args, **options) for words, variant in dict(variants).items()}
+        tried = {words: partial(variant, *args, **options) for words, variant in (variants or {}).items()}
         held = [partial(invariant, y) for invariant in invariants]
-        rows = [judge("y", y(*args, **options), reference(*args, **options)[0], tried, held)]
+        rows = [judge("y", y(*args, **options), reference(*args, **options)[0], tried, invariants=held)]
     try:
         checked = gradcheck(forward, backward, *args, **options)
-    except Exception:
+    except Exception:                                           # with a wrong forward, backward may fail because of it
         if not rows or rows[0].ok:
             raise
-        checked = []                                            # the forward comes first: backward may only suffer from it
+        checked = []                                            # so y is reported alone
     if checked and slips and checked[0].diagnosis.startswith(UNKNOWN):
         result, cache = forward(*copy.deepcopy(args), **options)
         dy = normal(*np.shape(result), seed=1)
         dx = backward(dy, cache)
         dx = dx[0] if isinstance(dx, tuple) else dx
         words = [words for words, slip in slips.items() if close(dx, slip(dy, *args, **options), 1e-9)]
-        checked[0] = replace(checked[0], diagnosis=f"it is what comes out when {words[0]}" if words else checked[0].diagnosis)
+        checked[0] = replace(checked[0], diagnosis=f"it is the result if {words[0]}" if words else checked[0].diagnosis)
     yield title, rows + checked
-
-
-B, H, TQ, TK, D, F, V = 3, 2, 5, 6, 14, 10, 11                  # all different, and their roots too: nothing can hide
-DK, DV = D // H, 8

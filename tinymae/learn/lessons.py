@@ -1,7 +1,7 @@
-"""The lessons: where they are, what they are called, and how to walk through one cell by cell.
+"""The lessons: where their files are, how a file is read into cells, and how a lesson is run.
 
-A lesson is a Python script in percent cells, as VS Code, Spyder and sphinx-gallery know them: a docstring with the title, then
-cells that start with a line `# %%`. The comment right below that line is the cell's prose (reST), the rest is its code:
+A lesson is a Python script in percent cells, the format of VS Code, Spyder and sphinx-gallery: a docstring with the title, then
+cells that start with a line `# %%`. The comment directly below that line is the prose of the cell (reST), the rest is its code:
 
     # %%
     # The formula, as a loop
@@ -10,41 +10,43 @@ cells that start with a line `# %%`. The comment right below that line is the ce
 
     table = loop(10, 64)
 
-So a lesson runs as a plain script, and the same file can be read and run one cell at a time: `step`.
+So a lesson runs as a plain script, and `stepper.step` runs the same file one cell at a time.
 """
 import ast
 import re
 import runpy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 
-class Cell(NamedTuple):
+@dataclass(frozen=True)
+class Cell:
     """One cell of a lesson."""
 
-    heading: str                # "" where the cell goes on with what the one before began
+    heading: str                # "" if the cell continues the section of the cell above
     prose: str
     code: str
-    line: int                   # where the code starts in the file, from 1
+    line: int                   # where the code starts in the file, counted from 1
 
 
-class Lesson(NamedTuple):
-    """What a lesson's file says."""
+@dataclass(frozen=True)
+class Lesson:
+    """The content of a lesson's file."""
 
     number: int
     path: Path
     title: str
     chinese: str                # the title in Chinese
-    cells: list                 # of Cell; the first is the docstring: it asks the question
+    cells: list[Cell]           # the first is the docstring: it asks the question
 
 
-def lessons_folder():
-    """Where the lessons are: inside an installed package, or beside the package in a checkout.
+def lessons_folder() -> Path:
+    """The folder of the lessons: inside an installed package, or beside the package in a checkout.
 
     Raises
     ------
     FileNotFoundError
-        where there are none
+        if there are none
     """
     package = Path(__file__).parents[1]
     for folder in (package / "lessons", package.parent / "lessons"):
@@ -53,23 +55,18 @@ def lessons_folder():
     raise FileNotFoundError(f"no lessons in {package} or beside it: was tinymae installed without them? Install it again")
 
 
-def lessons():
-    """All lessons, in their order.
-
-    Returns
-    -------
-    list of Lesson
-    """
+def lessons() -> list[Lesson]:
+    """All lessons, in their order."""
     return [read_lesson(path) for path in sorted(lessons_folder().glob("[0-9][0-9]_*.py"))]
 
 
-def find_lesson(number):
-    """The lesson of a number.
+def find_lesson(number: int) -> Lesson:
+    """The lesson with this number.
 
     Raises
     ------
     ValueError
-        where there is none
+        if there is none
     """
     found = [lesson for lesson in lessons() if lesson.number == number]
     if not found:
@@ -77,21 +74,13 @@ def find_lesson(number):
     return found[0]
 
 
-def read_lesson(path):
-    """Title and cells of a lesson's file.
-
-    Parameters
-    ----------
-    path : Path of a file NN_name.py
-
-    Returns
-    -------
-    Lesson
+def read_lesson(path: Path) -> Lesson:
+    """Title and cells of a lesson's file NN_name.py.
 
     Raises
     ------
     ValueError
-        where the file does not start with a docstring whose first line is `Title · 标题`
+        if the file does not start with a docstring whose first line is `Title · 标题`
     """
     source = path.read_text(encoding="utf-8")
     docstring = ast.get_docstring(ast.parse(source))
@@ -124,6 +113,6 @@ def _without_underline(prose):
     return re.sub(r"\A\s*[-=~]{3,}\n", "", prose).strip("\n")
 
 
-def run(lesson):
-    """Run a lesson from top to bottom, as `python lessons/NN_name.py` would. Pictures go to ./figures."""
+def run(lesson: Lesson) -> None:
+    """Run a lesson from top to bottom, as `python lessons/NN_name.py` does. Its figures are written to ./figures."""
     runpy.run_path(str(lesson.path), run_name="__main__")

@@ -1,4 +1,9 @@
-"""`lesson N --step`: a lesson in the terminal, cell by cell."""
+"""`lesson N --step`: a lesson in the terminal, one cell at a time.
+
+`step` shows the prose and code of a cell and waits. At Enter it runs the cell and lists the arrays that the cell made and the
+figures that it saved. The learner can also open a prompt with the variables of the lesson, or go back one cell, with the
+variables as they were before it.
+"""
 import code
 import contextlib
 import copy
@@ -15,29 +20,26 @@ from pathlib import Path
 import numpy as np
 
 from tinymae import tree
+from tinymae.learn.lessons import Lesson
 
 HELP = "Enter: run it | i: look at the variables | b: back | q: quit > "
 
 
-def step(lesson):
+def step(lesson: Lesson) -> bool:
     """Walk through a lesson: show a cell, run it at Enter, show what it printed and the arrays it made.
 
-    Where there is a screen the pictures open, too. `b` goes back to the cell before, with all variables as they were then.
-
-    Parameters
-    ----------
-    lesson : Lesson
+    If there is a screen, figures open as well. `b` goes back one cell, with all variables as they were before it.
 
     Returns
     -------
-    bool, whether the end was reached
+    whether the end was reached
     """
     namespace = {"__name__": "__main__", "__file__": str(lesson.path)}
-    before = []                                                 # the variables before each cell that was run
-    place = 0
-    while place < len(lesson.cells):
-        cell = lesson.cells[place]
-        _show(lesson, place)
+    before = []                                                 # a copy of the variables from before each cell that was run
+    index = 0
+    while index < len(lesson.cells):
+        cell = lesson.cells[index]
+        _show(lesson, index)
         try:
             answer = input(HELP if cell.code else HELP.replace("run it", "go on")).strip().lower()
         except EOFError:
@@ -46,36 +48,36 @@ def step(lesson):
             return False
         if answer == "i":
             _look(namespace)
-        elif answer == "b" and place:
-            place -= 1
-            namespace.clear()                                   # the same dict: the lesson's functions know it as their globals
+        elif answer == "b" and index:
+            index -= 1
+            namespace.clear()                                   # the same dict: it holds the globals of the lesson's functions
             namespace.update(before.pop())
         elif answer == "":
             before.append(_copied(namespace))
             if _run_cell(lesson, cell, namespace):
-                place += 1
+                index += 1
             else:
                 namespace.clear()
                 namespace.update(before.pop())
         else:
-            print("the first cell: nothing to go back to" if answer == "b" else f"{answer!r} is none of these")
+            print("this is the first cell: there is none to go back to" if answer == "b" else f"{answer!r} is none of these")
     print(f"\nThe end of lesson {lesson.number}. Next: python -m tinymae lessons")
     return True
 
 
-def _show(lesson, place):
-    cell = lesson.cells[place]
+def _show(lesson, index):
+    cell = lesson.cells[index]
     heading = cell.heading or "(continued)"
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    print(f"\n{bold}Lesson {lesson.number} [{place + 1}/{len(lesson.cells)}]  {heading}{plain}\n")
+    print(f"\n{bold}Lesson {lesson.number} [{index + 1}/{len(lesson.cells)}]  {heading}{plain}\n")
     if cell.prose:
         print(readable(cell.prose), end="\n\n")
     if cell.code:
         print("\n".join(f"    {line}".rstrip() for line in cell.code.splitlines()), end="\n\n")
 
 
-def readable(prose):
-    """reST as a terminal shows it: without the marks that only a browser needs."""
+def readable(prose: str) -> str:
+    """reST for a terminal: without the marks that only a browser needs."""
     prose = re.sub(r":[a-z:]+:`([^`<]*?)(?: <[^`]*>)?`", r"\1", prose)
     prose = re.sub(r"`([^`<]+) <([^`>]+)>`__?", r"\1 (\2)", prose)
     prose = prose.replace("``", "")
@@ -89,22 +91,22 @@ def _run_cell(lesson, cell, namespace):
     try:
         with contextlib.redirect_stdout(output):
             exec(compile("\n" * (cell.line - 1) + cell.code, str(lesson.path), "exec"), namespace)
-    except Exception as error:
-        frames = error.__traceback__.tb_next                    # without ours
+    except Exception as error:                                  # whatever the cell raises: it is shown, and the cell stays
+        frames = error.__traceback__.tb_next                    # without our own frame
         print("".join(traceback.format_exception(type(error), error, frames)), end="", flush=True)
         return False
     new = {name: value for name, value in namespace.items() if not name.startswith("_") and known.get(name) != id(value)}
     for line in filter(None, (shape_of(name, value) for name, value in new.items())):
         print(f"  {line}")
-    for picture in output.pictures():
-        print(f"  saved: {picture.resolve()}")
+    for figure in output.figures():
+        print(f"  saved: {figure.resolve()}")
         if has_screen():
-            webbrowser.open(picture.resolve().as_uri())
+            webbrowser.open(figure.resolve().as_uri())
     return True
 
 
 class _Tee(io.TextIOBase):
-    """Hands on what is printed, and keeps it, to find the pictures in it."""
+    """A stream that passes on what is printed and keeps it, to find the paths of figures in it."""
 
     def __init__(self, stream):
         self.stream, self.kept = stream, []
@@ -119,13 +121,13 @@ class _Tee(io.TextIOBase):
     def isatty(self):
         return self.stream.isatty()
 
-    def pictures(self):
+    def figures(self):
         lines = "".join(self.kept).splitlines()
         return [Path(line) for line in lines if line.endswith(".png") and Path(line).is_file()]
 
 
-def shape_of(name, value):
-    """`scores (5, 5) float64` for an array, a sum for a tree of arrays, "" for anything else."""
+def shape_of(name: str, value: object) -> str:
+    """`scores (5, 5) float64` for an array, the number of arrays and numbers for a tree of arrays, "" for anything else."""
     if isinstance(value, np.ndarray):
         return f"{name} {value.shape} {value.dtype}"
     if isinstance(value, (dict, list)) and value:
@@ -135,36 +137,36 @@ def shape_of(name, value):
     return ""
 
 
-def has_screen():
-    """Whether pictures can open: somebody sits at the terminal, and there are windows."""
+def has_screen() -> bool:
+    """Whether figures can open: the output is a terminal, and there are windows."""
     windows = sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     return sys.stdout.isatty() and windows
 
 
 def _copied(namespace):
-    """The variables as they are now: copies of what can change, the thing itself where it cannot be copied (an open file)."""
+    """A copy of the variables: values that can change are copied, but not if that is impossible (an open file)."""
     memo, copies = {}, {}
     for name, value in namespace.items():
-        # a folder that goes when its object does has to stay that object
+        # a temporary folder is deleted with its object, so the object itself is kept
         if isinstance(value, (types.ModuleType, types.FunctionType, type, tempfile.TemporaryDirectory)):
             copies[name] = value
             continue
         try:
             copies[name] = copy.deepcopy(value, memo)
-        except (TypeError, ValueError):                         # ValueError: ctypes, as in a `Workers` that has been used
+        except (TypeError, ValueError):                         # cannot be copied; ValueError: ctypes, as in a used `Workers`
             copies[name] = value
     return copies
 
 
 def _look(namespace):
-    """An interactive prompt with the lesson's variables, which it may change: IPython's where it is installed."""
+    """An interactive prompt with the lesson's variables, which it may change: IPython's if it is installed."""
     banner = "The lesson's variables are here. exit() goes back to the lesson.\n"
-    theirs = dict(namespace)                                    # a prompt leaves names of its own behind
+    theirs = dict(namespace)                                    # a prompt adds names of its own
     try:
         from IPython.terminal.embed import InteractiveShellEmbed
     except ImportError:
         own = {"exit", "quit"}
-        theirs.update(dict.fromkeys(own, _leave))               # Python's own exit() closes the standard input
+        theirs.update(dict.fromkeys(own, _leave))               # Python's own exit() would close the standard input
         with contextlib.suppress(SystemExit):
             code.interact(banner, local=theirs, exitmsg="")
     else:

@@ -19,8 +19,8 @@ def points(groups: dict[str, tuple[ArrayLike, Sequence]], xlabel: str, ylabel: s
 
     Parameters
     ----------
-    groups : {group: (places, names)}, places array_like of shape (n, 2), names n strings. At most 8 groups, and 80 points in
-        total
+    groups : {group: (coordinates, names)}, coordinates array_like of shape (n, 2), names n strings. At most 8 groups, and
+        80 points in total
     caption : "How to read it: ..."
 
     Raises
@@ -29,10 +29,10 @@ def points(groups: dict[str, tuple[ArrayLike, Sequence]], xlabel: str, ylabel: s
         if groups is not such a dict, or there are more points than can be named
     """
     if not isinstance(groups, dict) or not 1 <= len(groups) <= len(COLOURS):
-        raise TypeError(f"groups: expected a dict of 1 to {len(COLOURS)} {{group: (places, names)}}, got {groups!r:.80}")
-    places = [check_numbers(f"places of {group!r}", where, (2,), "(n, 2)") for group, (where, _) in groups.items()]
+        raise TypeError(f"groups: expected a dict of 1 to {len(COLOURS)} {{group: (coordinates, names)}}, got {groups!r:.80}")
+    coordinates = [check_numbers(f"coordinates of {group!r}", where, (2,), "(n, 2)") for group, (where, _) in groups.items()]
     names = [[str(name) for name in named] for _, named in groups.values()]
-    for group, where, named in zip(groups, places, names, strict=True):
+    for group, where, named in zip(groups, coordinates, names, strict=True):
         if where.shape != (len(named), 2):
             raise ValueError(f"groups[{group!r}]: expected two numbers for each of the {len(named)} names, got {where.shape}")
     if sum(map(len, names)) > NAMED:
@@ -43,14 +43,14 @@ def points(groups: dict[str, tuple[ArrayLike, Sequence]], xlabel: str, ylabel: s
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.margins(0.08)
     ax.set_aspect("equal", adjustable="datalim")
-    for colour, group, where in zip(COLOURS, groups, places, strict=False):
+    for colour, group, where in zip(COLOURS, groups, coordinates, strict=False):
         ax.plot(*where.T, "o", color=colour, label=group, markersize=5)
     legend_above(ax, 4)
     figure.draw_without_rendering()                             # this fixes the positions of the axes and the points
-    dots = ax.transData.transform(np.concatenate(places))       # (points, 2) in pixels
+    dots = ax.transData.transform(np.concatenate(coordinates))       # (points, 2) in pixels
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in dots]     # left, bottom, right, top
     dots = iter(dots)
-    for colour, where, named in zip(COLOURS, places, names, strict=False):
+    for colour, where, named in zip(COLOURS, coordinates, names, strict=False):
         for place, name in zip(where, named or range(len(where)), strict=True):
             taken.append(_write_beside(ax, place, next(dots), str(name), taken, color=colour, **fonts))
     return figure
