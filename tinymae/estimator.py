@@ -1,19 +1,21 @@
-"""The models as scikit-learn knows them: fit, transform, predict, score. Pipelines, grid searches and scalers work with them.
+"""The models as scikit-learn estimators: fit, transform, predict, score, in pipelines and grid searches.
 
     make_pipeline(MaskedAutoencoder(), LogisticRegression())            a linear probe in one line
 
-X is (samples, features), a flat picture in each row: (rows, cols, C) as `picture.ravel()` writes them, square. What is no
-square picture is laid out as one all the same: the row is filled up with average values until it is. So any table of numbers
-can be trained on; only pictures can be expected to give much, because what a model of patches sees is who is near whom.
+X is (samples, features), a flat square image in each row: (rows, cols, C) as `image.ravel()` orders them. A row that is no
+square image is padded with average values to one. So you can train on any table of numbers; only images can be expected to give
+much, because a model of patches relies on which numbers are neighbours.
 
-All features are moved and scaled by one mean and one deviation, those of the training data, as `images.pixels.to_pixels` does.
-Training runs in float32; what comes after it in the type of X.
+All features are standardised by one mean and one standard deviation, those of the training data, as in
+`images.pixels.to_pixels`. Training runs in float32; prediction in the type of X.
 """
 import math
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -31,7 +33,7 @@ from tinymae.train.loop import Run, cosine, endless, train
 from tinymae.train.parallel import Workers, micro_batches
 
 TYPES = (np.float64, np.float32)
-ROWS = 256                      # pictures at a time: memory
+ROWS = 256                      # images at a time: memory
 
 
 class Layout:
@@ -39,19 +41,19 @@ class Layout:
 
     Parameters
     ----------
-    X : ndarray of shape (samples, features), what is trained on
+    X : ndarray of shape (samples, features), the training data
     channels : int
     patch_size : int, or None for about eight patches along a side
 
     Attributes
     ----------
     features, channels : int
-    side : of the picture that a row is: the row is filled up to side * side * channels numbers
-    size, patch_size : of the picture that the model sees: the first multiple of patch_size, at least two patches along a side
-    mean, scale : float, mean and deviation of all numbers of X, the latter 1 where they are all the same
+    side : of the image that a row is: the row is padded to side * side * channels numbers
+    size, patch_size : of the model's image: the first multiple of patch_size, at least two patches along a side
+    mean, scale : float, mean and standard deviation of all numbers of X, the latter 1 if they are all the same
     """
 
-    def __init__(self, X, channels, patch_size):
+    def __init__(self, X: np.ndarray, channels: int, patch_size: int | None):
         if channels < 1 or (patch_size is not None and patch_size < 1):
             raise ValueError(f"expected channels and patch_size of at least 1, got {channels} and {patch_size}")
         self.features, self.channels = X.shape[1], channels
@@ -60,31 +62,31 @@ class Layout:
         self.size = self.patch_size * max(2, math.ceil(self.side / self.patch_size))
         self.mean, self.scale = float(X.mean(dtype=np.float64)), float(X.std(dtype=np.float64)) or 1.0
 
-    def pictures(self, X):
-        """X (B, features) -> pixels (B, size, size, channels), dtype of X: standardised, 0 where nothing is."""
+    def pictures(self, X: np.ndarray) -> np.ndarray:
+        """X (B, features) -> pixels (B, size, size, channels), dtype of X: standardised, 0 in the padding."""
         rows = (X - X.dtype.type(self.mean)) / X.dtype.type(self.scale)
         rows = np.pad(rows, ((0, 0), (0, self.side**2 * self.channels - self.features)))
         pictures = rows.reshape(len(rows), self.side, self.side, self.channels)
         more = self.size - self.side
         return np.pad(pictures, ((0, 0), (0, more), (0, more), (0, 0)))
 
-    def rows(self, pictures):
-        """The way back: pixels (B, size, size, channels) -> X (B, features)."""
+    def rows(self, pictures: np.ndarray) -> np.ndarray:
+        """The inverse of `pictures`: pixels (B, size, size, channels) -> X (B, features)."""
         return self.cut(pictures) * pictures.dtype.type(self.scale) + pictures.dtype.type(self.mean)
 
-    def cut(self, pictures):
+    def cut(self, pictures: np.ndarray) -> np.ndarray:
         """What of (B, size, size, channels) stands for a feature: (B, features)."""
         return pictures[:, : self.side, : self.side].reshape(len(pictures), -1)[:, : self.features]
 
 
 class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Masked autoencoder (He et al. 2021) as a scikit-learn transformer: learns features from pictures without labels.
+    """Masked autoencoder (He et al. 2021) as a scikit-learn transformer: learns features from images without labels.
 
     Parameters
     ----------
-    channels : int, C of the pictures in X
+    channels : int, C of the images in X
     patch_size : int, or None for about eight patches along a side
-    mask_ratio : float, share of the patches that are hidden in training
+    mask_ratio : float, fraction of the patches that are hidden in training
     norm_pix_loss : bool, whether patches are predicted without their mean and contrast
     embed_dim, depth, num_heads, decoder_embed_dim, decoder_depth, decoder_num_heads : int, as `models.mae.MAEConfig`
     steps, batch_size : int, how long to train
@@ -98,7 +100,7 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     ----------
     config_ : MAEConfig
     params_ : tree of `models.mae.mae_init`, float32
-    layout_ : Layout, how rows become pictures
+    layout_ : Layout, how rows become images
     losses_ : list of float, one for each step
     n_features_in_ : int
     """
@@ -126,8 +128,8 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X, y=None):
-        """Train on X (samples, features); y is not looked at. Returns self."""
+    def fit(self, X: ArrayLike, y: object = None) -> "MaskedAutoencoder":
+        """Train on X (samples, features); y is ignored. Returns self."""
         X = validate_data(self, X, dtype=TYPES)
         self.layout_ = Layout(X, self.channels, self.patch_size)
         self.config_ = MAEConfig(
@@ -148,12 +150,12 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.params_, self.losses_ = run.params, run.losses
         return self
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Features of X: (samples, 2 embed_dim), the class token and the mean of the patches, nothing hidden."""
         X, params = validated(self, X)
         return by_rows(lambda part: features(self.layout_.pictures(part), params, self.config_), X)
 
-    def reconstruct(self, X, mask_ratio=None, seed=0):
+    def reconstruct(self, X: ArrayLike, mask_ratio: float | None = None, seed: int = 0) -> np.ndarray:
         """Hide patches of X and restore them.
 
         Parameters
@@ -164,15 +166,15 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Returns
         -------
-        ndarray of shape (samples, features), in the units of X: restored where it was hidden, as it was elsewhere
+        ndarray of shape (samples, features), in the units of X: restored where it was hidden, unchanged elsewhere
         """
         X, params = validated(self, X)
         config = self.config_ if mask_ratio is None else replace(self.config_, mask_ratio=mask_ratio)
         restored, hidden = self._restored(X, params, config, seed)
         return np.where(hidden, self.layout_.rows(restored), X)
 
-    def score(self, X, y=None):
-        """How much of the variance of hidden features is restored: 1 all of it, 0 as much as by their mean; y is not looked at.
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """The fraction of the variance of hidden features that is restored: 1 all of it, 0 as by their mean; y is ignored.
 
         The same patches are hidden every time.
         """
@@ -183,7 +185,7 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return float(1 - error / variance) if variance > 0 else 0.0
 
     def _restored(self, X, params, config, seed):
-        """Pictures (B, size, size, C) as the model restores them; and bool (B, features), what of X was hidden."""
+        """Images (B, size, size, C) as the model restores them; and bool (B, features), which features of X were hidden."""
         noise = np.random.default_rng(seed).random((len(X), config.num_patches))
         parts = micro_batches(len(X), ROWS)
         shown = [mae_reconstruct(self.layout_.pictures(X[part]), params, config, noise[part]) for part in parts]
@@ -220,7 +222,7 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
     classes_ : ndarray of the labels, sorted
     config_ : ViTConfig
     params_ : tree of `models.vit.vit_init`, float32
-    layout_ : Layout, how rows become pictures
+    layout_ : Layout, how rows become images
     losses_ : list of float, one for each step
     n_features_in_ : int
     """
@@ -251,7 +253,7 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> "VisionTransformerClassifier":
         """Train on X (samples, features) and its labels y (samples,). Returns self."""
         X, y = validate_data(self, X, y, dtype=TYPES)
         check_classification_targets(y)
@@ -279,17 +281,17 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         self.params_, self.losses_ = run.params, run.losses
         return self
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Logits (samples, classes); with two classes their difference (samples,), above 0 for the second."""
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probabilities (samples, classes), in the order of classes_."""
         return softmax_forward(self._logits(X))[0]
 
-    def predict(self, X):
-        """The likeliest label of each row of X."""
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """The most probable label of each row of X."""
         best = self._logits(X).argmax(axis=1)
         return self.classes_[best]
 
@@ -298,31 +300,31 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         return by_rows(lambda part: vit_logits(self.layout_.pictures(part), params, self.config_), X)
 
 
-def generator(random_state):
-    """numpy.random.Generator from scikit-learn's random_state: int, RandomState, or None for other numbers every time."""
+def generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:
+    """numpy.random.Generator from scikit-learn's random_state: int, RandomState, or None for different numbers every time."""
     return np.random.default_rng(check_random_state(random_state).randint(2**31))
 
 
-def validated(estimator, X):
+def validated(estimator: BaseEstimator, X: ArrayLike) -> tuple[np.ndarray, dict]:
     """(X, params) of a fitted estimator: X as an array that fits what it was trained on, params in its type."""
     check_is_fitted(estimator)
     X = validate_data(estimator, X, dtype=TYPES, reset=False)
     return X, tree.map(lambda leaf: leaf.astype(X.dtype, copy=False), estimator.params_)
 
 
-def by_rows(function, X):
+def by_rows(function: Callable[[np.ndarray], np.ndarray], X: np.ndarray) -> np.ndarray:
     """function(X), a few rows at a time."""
     return np.concatenate([function(X[part]) for part in micro_batches(len(X), ROWS)])
 
 
-def threads(n_jobs):
+def threads(n_jobs: int | None) -> int:
     """Threads as scikit-learn counts them: None is one, -1 one for each core, -2 one less."""
     if n_jobs == 0:
         raise ValueError("expected n_jobs of at least 1, or below 0 to count from the number of cores, got 0")
     return 1 if n_jobs is None else n_jobs if n_jobs > 0 else max(1, os.cpu_count() + 1 + n_jobs)
 
 
-def fitted(run, gradient, learning_rate, batch, steps, verbose):
+def fitted(run: Run, gradient: Callable, learning_rate: float, batch: int, steps: int, verbose: bool) -> Run:
     """The run after training. A Ctrl-C that ended it early is raised again: half a fit is none."""
     train(run, gradient, cosine(learning_rate), batch=batch, steps=steps, bar=verbose)
     if run.interrupted:

@@ -1,9 +1,10 @@
 """Commands of the course: lessons, lesson, exercise, check, gradcheck."""
+import argparse
 import math
 from pathlib import Path
 
 
-def add_lessons(commands):
+def add_lessons(commands: argparse._SubParsersAction) -> None:
     """`lessons`."""
     lessons = commands.add_parser("lessons", help="list the lessons")
     lessons.set_defaults(command=_lessons)
@@ -18,7 +19,7 @@ def _lessons():
     return 0
 
 
-def add_lesson(commands):
+def add_lesson(commands: argparse._SubParsersAction) -> None:
     """`lesson`."""
     lesson = commands.add_parser("lesson", help="run a lesson, or walk through it cell by cell")
     lesson.add_argument("number", type=int, metavar="N", help="its number in the list")
@@ -34,7 +35,7 @@ def _lesson(number, step):
     return 0
 
 
-def add_exercise(commands):
+def add_exercise(commands: argparse._SubParsersAction) -> None:
     """`exercise`."""
     exercise = commands.add_parser("exercise", help="write an exercise, or a bug of the zoo, for you to solve")
     exercise.add_argument("name", nargs="?", metavar="NAME", help="which one (default: list them)")
@@ -54,7 +55,7 @@ def _exercise(name):
     return 0
 
 
-def add_check(commands):
+def add_check(commands: argparse._SubParsersAction) -> None:
     """`check`."""
     check = commands.add_parser("check", help="check your solution of an exercise, and say what is wrong with it")
     check.add_argument("file", type=Path, metavar="FILE", help="what `exercise` wrote and you completed; it is executed")
@@ -69,7 +70,7 @@ def _check(file):
     return 0 if report.ok else 1
 
 
-def add_gradcheck(commands):
+def add_gradcheck(commands: argparse._SubParsersAction) -> None:
     """`gradcheck`."""
     gradcheck = commands.add_parser("gradcheck", help="check every gradient against finite differences")
     gradcheck.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,5 @@
 """Commands of the masked autoencoder: demo, train mae, reconstruct."""
+import argparse
 from pathlib import Path
 
 from tinymae.cli.options import RESUME, add_folder, add_length, add_run, given
@@ -23,7 +24,7 @@ def _length(data, steps, minutes):
     return {"steps": steps, "minutes": minutes}
 
 
-def add_demo(commands):
+def add_demo(commands: argparse._SubParsersAction) -> None:
     """`demo`."""
     demo = commands.add_parser("demo", help="train a masked autoencoder, restore images it was not trained on")
     _training_options(demo)
@@ -38,7 +39,7 @@ def _demo(data, out, steps, minutes, **options):
     return 0
 
 
-def add_train(models):
+def add_train(models: argparse._SubParsersAction) -> None:
     """`train mae`."""
     mae = models.add_parser("mae", help="a masked autoencoder")
     _training_options(mae)
@@ -60,7 +61,7 @@ def _train_mae(data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threa
     return 0
 
 
-def add_reconstruct(commands):
+def add_reconstruct(commands: argparse._SubParsersAction) -> None:
     """`reconstruct`."""
     reconstruct = commands.add_parser("reconstruct", help="hide patches of your own photograph and restore them")
     reconstruct.add_argument("picture", metavar="PICTURE", type=Path)

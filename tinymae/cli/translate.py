@@ -1,4 +1,5 @@
 """Commands of the translator: train translate, translate, average, evaluate translate."""
+import argparse
 import sys
 from pathlib import Path
 
@@ -6,7 +7,7 @@ from tinymae.cli.options import RESUME, add_folder, add_length, add_run, with_op
 from tinymae.text.corpus import CORPORA, FILE_EPOCHS, KNOWN_CORPORA
 
 
-def add_train(models):
+def add_train(models: argparse._SubParsersAction) -> None:
     """`train translate`."""
     parser = models.add_parser("translate", help="an encoder-decoder Transformer")
     parser.add_argument("--data", nargs="+", default=["phrasebook"], metavar="DATA", help=KNOWN_CORPORA)
@@ -65,7 +66,7 @@ def _train_translate(
     return 0
 
 
-def add_translate(commands):
+def add_translate(commands: argparse._SubParsersAction) -> None:
     """`translate`."""
     use = commands.add_parser("translate", help="translate with a model of your own, or a published one")
     use.add_argument("text", nargs="*", metavar="TEXT", help="sentences; without any, lines from standard input")
@@ -139,7 +140,7 @@ def _draw_attention(translator, text, beam, path, layer):
     print(plot.save(plot.attention(weights, words, sources, caption=caption), path), file=sys.stderr)
 
 
-def add_average(commands):
+def add_average(commands: argparse._SubParsersAction) -> None:
     """`average`."""
     mean = commands.add_parser("average", help="the mean of a translator's last evaluations, as a model of its own")
     mean.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
@@ -156,7 +157,7 @@ def _average(model, last, out):
     return 0
 
 
-def add_evaluate(models):
+def add_evaluate(models: argparse._SubParsersAction) -> None:
     """`evaluate translate`."""
     judge = models.add_parser("translate", help="BLEU, exact match and perplexity of translations")
     judge.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")

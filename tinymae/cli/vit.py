@@ -6,7 +6,7 @@ from tinymae.cli.options import RESUME, add_folder, add_length, add_run, given, 
 from tinymae.images.sources import KNOWN_LABELLED, SOURCES, Source, find_source
 
 
-def add_train(models):
+def add_train(models: argparse._SubParsersAction) -> None:
     """`train vit`."""
     parser = models.add_parser("vit", help="a Vision Transformer that classifies images")
     parser.add_argument("--data", required=True, help=f"{KNOWN_LABELLED}; the last fifth is the validation set")
@@ -51,7 +51,7 @@ def _train_vit(data, from_folder, epochs, steps, minutes, seed, threads, out, re
     return 0
 
 
-def add_evaluate(models):
+def add_evaluate(models: argparse._SubParsersAction) -> None:
     """`evaluate vit`."""
     judge = models.add_parser("vit", help="accuracy and confusions of a classifier")
     judge.add_argument("--model", type=Path, required=True, help="folder that train vit wrote to")
@@ -101,7 +101,7 @@ def _draw_rollout(model, labelled, path):
     print(plot.save(plot.rollout_over_pictures(pictures, seen, config.grid, caption=caption), path))
 
 
-def add_probe(commands):
+def add_probe(commands: argparse._SubParsersAction) -> None:
     """`probe`."""
     probe = commands.add_parser("probe", help="what an encoder has learned: simple classifiers on its frozen features")
     probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT, or a published one")

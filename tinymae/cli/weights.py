@@ -1,9 +1,10 @@
 """Commands for published weights: inspect, export."""
+import argparse
 import math
 from pathlib import Path
 
 
-def add_inspect(commands):
+def add_inspect(commands: argparse._SubParsersAction) -> None:
     """`inspect`."""
     inspect = commands.add_parser("inspect", help="list the tensors of a file of weights: what model is it?")
     inspect.add_argument("file", metavar="FILE", type=Path, help=".pth, .bin, .safetensors, or a Hugging Face folder")
@@ -23,7 +24,7 @@ def _inspect(file):
     return 0
 
 
-def add_export(commands):
+def add_export(commands: argparse._SubParsersAction) -> None:
     """`export`."""
     export = commands.add_parser("export", help="write a model trained here for the official MAE code or Hugging Face")
     export.add_argument("--model", type=Path, required=True, help="folder that train mae or train vit wrote to")
