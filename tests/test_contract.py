@@ -629,3 +629,66 @@ def test_threads_are_seen():
     layer = Layer()
     with pytest.raises(AssertionError, match="another thread disturbs this one"):
         check_threads(*planted(layer.forward, layer.backward), trials=50)
+
+
+# ---- the text: types and names ---------------------------------------------------------------------------------------
+
+def public_methods(source):
+    """(name, node) of public functions, and of public methods of public classes with their __init__."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node.name, node, node.args.args
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                    yield f"{node.name}.{method.name}", method, method.args.args[1:]
+
+
+def badly_signed(source):
+    """Complaints: a parameter or result without a type; more than six parameters, of which more than six are positional."""
+    complaints = []
+    for name, node, positional in public_methods(source):
+        every = [*positional, *node.args.kwonlyargs]
+        complaints += [f"{name}: {argument.arg} has no type" for argument in every if argument.annotation is None]
+        if node.returns is None:
+            complaints.append(f"{name} returns something without a type")
+        if len(positional) > 6:
+            complaints.append(f"{name} takes {len(positional)} positional arguments: make the options keyword-only")
+    return complaints
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_signatures(module):
+    assert badly_signed(SOURCES[module]) == []
+
+
+@pytest.mark.parametrize(("source", "complaint"), [
+    ("def f(x) -> int: pass", "f: x has no type"),
+    ("def f(x: int): pass", "f returns something without a type"),
+    ("class A:\n def f(self, *, x) -> int: pass", r"A.f: x has no type"),
+    ("def f(a: int, b: int, c: int, d: int, e: int, f: int, g: int) -> int: pass", "f takes 7 positional arguments"),
+])
+def test_signature_rules_bite(source, complaint):
+    (found,) = badly_signed(source)
+    assert complaint in found
+
+
+ANYWHERE = {                            # names that several rooms may define: each says whose it is where it is used
+    "B", "TQ", "TK", "D", "H", "F", "V", "DK", "DV",                    # sizes of test inputs
+    "add_train", "add_evaluate",                                        # cli: one for each family of commands
+    "save",                                                             # plot.save a figure, checkpoint.save a model
+}
+
+
+def test_a_public_name_is_defined_once():
+    places = {}
+    for module, source in SOURCES.items():
+        for node in ast.parse(source).body:
+            names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
+            if isinstance(node, ast.Assign):
+                names = [n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+            for name in names:
+                if not name.startswith("_"):
+                    places.setdefault(name, []).append(module)
+    twice = {name: modules for name, modules in places.items() if len(modules) > 1 and name not in ANYWHERE}
+    assert not twice

@@ -33,7 +33,16 @@ import numpy as np
 
 from tinymae.gradcheck.diagnosis import diagnose, explain_shape
 from tinymae.gradcheck.evidence import MATCH, Case
-from tinymae.gradcheck.measure import FILL, hidden_by_noise, judge, kink, largest_element, measure, relative_errors, step_size
+from tinymae.gradcheck.measure import (
+    FILL,
+    hidden_by_noise,
+    judge_tensor,
+    kink,
+    largest_element,
+    measure,
+    relative_errors,
+    step_size,
+)
 from tinymae.gradcheck.pair import Pair, arrays_of, differentiable, float_parts, joint_norm, leaves_of, rebuild
 
 
@@ -165,7 +174,7 @@ def _check(pair, h, tolerance, samples):
     rng = np.random.default_rng([pair.seed, 1])
     measured = {path: measure(pair, path, h=h, samples=FILL if gradient.shape != pair.leaves[path].shape else samples, rng=rng)
                 for path, gradient in gradients.items() if not isinstance(gradient, str)}
-    judged = {path: judge(pair, path, gradients[path], numeric, slack, h=h, tolerance=tolerance, rng=rng)
+    judged = {path: judge_tensor(pair, path, gradients[path], numeric, slack, h=h, tolerance=tolerance, rng=rng)
               for path, (numeric, slack) in measured.items() if gradients[path].shape == numeric.shape}
     largest = max(largest_element(array) for array in [*pair.weights, *(numeric for numeric, _ in measured.values())])
 

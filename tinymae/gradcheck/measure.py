@@ -22,7 +22,7 @@ def measure(
     return numeric, slack
 
 
-def judge(
+def judge_tensor(
     pair: Pair, path: str, analytic: np.ndarray, numeric: np.ndarray, slack: np.ndarray, *,
     h: float, tolerance: float, rng: np.random.Generator,
 ) -> tuple[tuple, float]:

@@ -33,7 +33,7 @@ from tinymae.learn.judge import UNKNOWN, Problem
 from tinymae.learn.lessons import lessons_folder
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
-WIDTH = 100             # characters in a line of a report
+LINE_WIDTH = 100             # characters in a line of a report
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def _few(tensors):
 
 
 def _wrapped(sentence):
-    return textwrap.fill(sentence, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(sentence, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _where(error, path):

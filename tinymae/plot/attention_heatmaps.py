@@ -16,9 +16,9 @@ from tinymae.plot.style import (
     WIDTH,
     beyond,
     check_grid,
-    check_images,
     check_index,
-    check_tokens,
+    check_pictures,
+    check_token_labels,
     check_top,
     check_weights,
     colour_bar,
@@ -69,7 +69,7 @@ def attention(
     check_top("vmax", vmax)
     weights = weights.reshape(-1, *weights.shape[-2:])
     heads, count_q, count_k = weights.shape
-    queries, keys = check_tokens("queries", queries, count_q), check_tokens("keys", keys, count_k)
+    queries, keys = check_token_labels("queries", queries, count_q), check_token_labels("keys", keys, count_k)
     extend, note = beyond(np.minimum(weights, 1), 0, vmax)
     (queries, keys), fonts, missing = drawable(queries, keys)
     across = max([1.0, *(sum(1.7 if is_cjk(c) else 1 for c in token) for token in keys or ())]) * 0.085     # inches
@@ -137,7 +137,7 @@ def attention_over_picture(
 
     Differs: they draw one layer per image, or the rollout of all layers; this draws the rows it is given, in one scale.
     """
-    image = check_images("image", image, (3,), "(rows, cols, C)")
+    image = check_pictures("image", image, (3,), "(rows, cols, C)")
     rank_hint = "; take one image of the batch and one query, as in weights[0, :, 0, 1:]"
     from_class = check_weights("class_attention", class_attention, (2,), "(H, N)", rank_hint)
     from_patch = check_weights("patch_attention", patch_attention, (2,), "(H, N)", rank_hint)
@@ -231,7 +231,7 @@ def rollout_over_pictures(
     Differs: they brighten the image by the rollout; here its colours are laid over the image, each image in its own scale,
     from 0 to its largest value.
     """
-    images = check_images("images", images, (4,), "(B, rows, cols, C)")
+    images = check_pictures("images", images, (4,), "(B, rows, cols, C)")
     rollout = check_weights("rollout", rollout, (2,), "(B, N)", "; take the class token's row, as in rollout[:, 0, 1:]")
     if len(rollout) != len(images):
         raise ValueError(f"rollout has {len(rollout)} rows for {len(images)} images: one for each")
@@ -288,8 +288,8 @@ def attention_lines(
     if heads > len(COLOURS):
         raise ValueError(f"weights have {heads} heads; more than {len(COLOURS)} colours cannot be told apart: take weights[:8]")
     same = keys is None
-    left = check_tokens("tokens", tokens, count_q)
-    right = check_tokens("tokens" if same else "keys", tokens if same else keys, count_k)
+    left = check_token_labels("tokens", tokens, count_q)
+    right = check_token_labels("tokens" if same else "keys", tokens if same else keys, count_k)
     query = check_index("query", query, 0, count_q - 1, ": tokens.index('it') finds one")
     (left, right), fonts, missing = drawable(left, right)
     left, right = left or list(map(str, range(count_q))), right or list(map(str, range(count_k)))

@@ -4,7 +4,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from tinymae.plot.style import COLOURS, check_index, page, styled
 
-BOX, TALL, GAP, PAD = 1.9, 0.26, 0.17, 0.22    # inches: a box's width and height, the space above it, below a layer's first
+BOX, TALL, GAP, BOX_PADDING = 1.9, 0.26, 0.17, 0.22    # inches: box width and height, gaps above a box and in a layer
 RESIDUAL, MEMORY, MAIN = COLOURS[0], COLOURS[1], "#777777"
 NORM, ATTENTION, FORWARD, PLAIN = "#fff2ae", "#fbd9b8", "#cfe3f5", "#e3e3e3"
 FACES = {
@@ -70,7 +70,7 @@ def _groups(sublayers, norm_first):
 def _stack_height(layers, sublayers, norm_first):
     boxes = sum(map(len, _groups(sublayers, norm_first)))
     ends = ("Embedding + positions", *["Norm"] * norm_first, *["Linear", "Softmax"] * (len(sublayers) == 3))
-    return layers * (boxes * (TALL + GAP) + PAD) + len(ends) * (TALL + GAP)
+    return layers * (boxes * (TALL + GAP) + BOX_PADDING) + len(ends) * (TALL + GAP)
 
 
 def _stack(ax, x, outwards, name, layers, sublayers, norm_first):
@@ -80,7 +80,7 @@ def _stack(ax, x, outwards, name, layers, sublayers, norm_first):
     _arrow(ax, (x, -0.2), (x, 0), MAIN)
     y, crossings = _box(ax, x, 0, "Embedding + positions"), []
     for layer in range(layers):
-        bottom, y = y, y + PAD
+        bottom, y = y, y + BOX_PADDING
         ax.plot([x, x], [bottom, y], color=MAIN, linewidth=1.2, zorder=1)
         for group in _groups(sublayers, norm_first):
             fork = y - 0.09

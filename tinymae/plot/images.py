@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from tinymae.plot.style import COLOURS, WIDTH, check_grid, check_images, check_index, page, show_image, styled
+from tinymae.plot.style import COLOURS, WIDTH, check_grid, check_index, check_pictures, page, show_image, styled
 
 
 @styled()
@@ -41,7 +41,7 @@ def reconstructions(
     patches, because the plain one looks worse where patches were visible (the loss does not train it there).
     """
     named = {"masked": masked, "reconstruction": reconstruction, "pasted": pasted, "original": original}
-    arrays = [check_images(name, array, (4,), "(B, rows, cols, C)") for name, array in named.items()]
+    arrays = [check_pictures(name, array, (4,), "(B, rows, cols, C)") for name, array in named.items()]
     for name, array in zip(named, arrays, strict=True):
         if array.shape != arrays[-1].shape:
             raise ValueError(
@@ -111,7 +111,7 @@ def shuffle(
 
     Source: He et al. 2021, section 3, "simple implementation"; their code, `random_masking` and `forward_decoder`.
     """
-    image, count = check_images("image", image, (3,), "(rows, cols, C)"), np.size(ids_shuffle)
+    image, count = check_pictures("image", image, (3,), "(rows, cols, C)"), np.size(ids_shuffle)
     rows, cols = check_grid("ids_shuffle", count, grid, image)
     if not 2 <= count <= 16:
         raise ValueError(f"expected 2 to 16 patches, which can be read, got {count}")

@@ -118,7 +118,7 @@ def check_weights(name: str, value: ArrayLike, ranks: tuple[int, ...], shape: st
     return weights
 
 
-def check_images(name: str, value: np.ndarray, ranks: tuple[int, ...], shape: str) -> np.ndarray:
+def check_pictures(name: str, value: np.ndarray, ranks: tuple[int, ...], shape: str) -> np.ndarray:
     """uint8 images with 1 or 3 channels."""
     images = check_numbers(name, value, ranks, shape)
     if images.dtype != np.uint8:
@@ -162,7 +162,7 @@ def check_top(name: str, value: float) -> float:
     return value
 
 
-def check_tokens(
+def check_token_labels(
     name: str, tokens: Sequence | None, count: int, array: str = "weights", most: int = LABELLED
 ) -> list[str] | None:
     """The tokens of one axis of `array` as strings, at most `most`, or None."""

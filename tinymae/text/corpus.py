@@ -17,15 +17,15 @@ from tinymae.text import grammar, toys
 from tinymae.text.pairs import read_parallel, read_tsv
 from tinymae.text.phrases import FIXED
 
-Pair = tuple[str, str]
+SentencePair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Sentence pairs (source, target), and how they are cut into tokens."""
 
-    train: list[Pair]
-    held_out: list[Pair]        # the validation set
+    train: list[SentencePair]
+    held_out: list[SentencePair]        # the validation set
     source: str                 # the kind of a text.language.Language
     target: str
 
@@ -104,7 +104,7 @@ def load_corpus(data: list[str], seed: int = 0, valid: list[str] | None = None) 
     return Corpus(pairs, held_out, *kinds)
 
 
-def read_pairs(files: list[str]) -> list[Pair]:
+def read_pairs(files: list[str]) -> list[SentencePair]:
     """The (source, target) pairs of one tab-separated file, or of a source and a target file.
 
     Raises
@@ -137,10 +137,10 @@ def _is_chinese(sentences):
 
 
 def split(
-    pairs: list[Pair], held_out: int = 1000, seed: int = 0, *,
+    pairs: list[SentencePair], held_out: int = 1000, seed: int = 0, *,
     words: tuple[Callable[[str], Iterable[str]], Callable[[str], Iterable[str]]] = (str.split, list),
-    fixed: Iterable[Pair] = FIXED, least: int = 5,
-) -> tuple[list[Pair], list[Pair]]:
+    fixed: Iterable[SentencePair] = FIXED, least: int = 5,
+) -> tuple[list[SentencePair], list[SentencePair]]:
     """Split sentence pairs into a training set and a validation set.
 
     A sentence of the validation set is a new combination of known words: each of its English words and Chinese characters

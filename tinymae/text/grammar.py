@@ -53,7 +53,7 @@ from tinymae.text.phrases import (
     PLACES,
     PRONOUNS,
     SKILLS,
-    SMALL,
+    SMALL_THINGS,
     SPOTS,
     THINGS,
     TRAITS,
@@ -339,7 +339,7 @@ def _owning():
             yield f"where is {owner} {n.one} ?", f"{zh}的{n.zh}在哪里"
         yield f"whose {n.one} is this ?", f"这是谁的{n.zh}"
         yield f"whose {n.one} is that ?", f"那是谁的{n.zh}"
-    for n in SMALL:
+    for n in SMALL_THINGS:
         for owner, zh in OWNERS:
             for where, zh_where in SPOTS:
                 yield f"{owner} {n.one} is {where}", f"{zh}的{n.zh}在{zh_where}"
@@ -347,7 +347,7 @@ def _owning():
 
 def _finding():
     for where, zh in SPOTS:
-        for n in [*ANIMALS[:4], *SMALL, *FRUIT]:
+        for n in [*ANIMALS[:4], *SMALL_THINGS, *FRUIT]:
             yield f"there is {n.a} {where}", f"{zh}有一{n.measure}{n.zh}"
             yield f"there is no {n.one} {where}", f"{zh}没有{n.zh}"
             yield f"is there {n.a} {where} ?", f"{zh}有{n.zh}吗"
@@ -378,7 +378,7 @@ def _being():
 
 
 def _giving():
-    gifts = [(n.a, f"一{n.measure}{n.zh}") for n in SMALL + FRUIT]
+    gifts = [(n.a, f"一{n.measure}{n.zh}") for n in SMALL_THINGS + FRUIT]
     gifts += [(f"a {box} of {what}", f"一{measure}{zh}") for what, box, zh, measure in DRINKS + DISHES]
     for what, zh in gifts:
         for receiver, zh_receiver in OBJECTS:
@@ -388,7 +388,7 @@ def _giving():
         for receiver, zh_receiver in OBJECTS[:4]:
             if _same(who, zh_receiver):
                 continue
-            for n in SMALL:
+            for n in SMALL_THINGS:
                 yield f"{who.en} gave {receiver} {n.a}", f"{who.zh}给了{zh_receiver}一{n.measure}{n.zh}"
 
 

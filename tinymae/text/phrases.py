@@ -117,7 +117,7 @@ ANIMALS = _nouns("""
     cow, 牛, 头
 """)
 LAND_ANIMALS = [animal for animal in ANIMALS if animal.one != "fish"]
-SMALL = _nouns("""
+SMALL_THINGS = _nouns("""
     book, 书, 本
     dictionary, dictionaries, 词典, 本
     magazine, 杂志, 本
@@ -137,7 +137,7 @@ SMALL = _nouns("""
     camera, 相机, 台
     cup, 杯子, 个
 """)
-LARGE = _nouns("""
+LARGE_THINGS = _nouns("""
     table, 桌子, 张
     bed, 床, 张
     chair, 椅子, 把
@@ -155,7 +155,7 @@ FRUIT = _nouns("""
     egg, 鸡蛋, 个
     cake, 蛋糕, 个
 """)
-THINGS = SMALL + LARGE
+THINGS = SMALL_THINGS + LARGE_THINGS
 OWNED = ANIMALS + THINGS
 NUMBERS = [
     ("two", "两"), ("three", "三"), ("four", "四"), ("five", "五"), ("six", "六"), ("seven", "七"), ("eight", "八"),

@@ -69,7 +69,7 @@ RENAMED = (
 
 
 @dataclass(frozen=True)
-class Row:
+class LeafRow:
     """One leaf of our tree, and its tensors in their file."""
 
     path: str
@@ -79,13 +79,13 @@ class Row:
 
 
 def _linear(path, names, inputs, outputs):
-    yield Row(f"{path}.w", tuple(f"{name}.weight" for name in names), (outputs, inputs), "linear")
-    yield Row(f"{path}.b", tuple(f"{name}.bias" for name in names), (outputs,), "same")
+    yield LeafRow(f"{path}.w", tuple(f"{name}.weight" for name in names), (outputs, inputs), "linear")
+    yield LeafRow(f"{path}.b", tuple(f"{name}.bias" for name in names), (outputs,), "same")
 
 
 def _norm(path, name, width):
-    yield Row(f"{path}.gamma", (f"{name}.weight",), (width,), "same")
-    yield Row(f"{path}.beta", (f"{name}.bias",), (width,), "same")
+    yield LeafRow(f"{path}.gamma", (f"{name}.weight",), (width,), "same")
+    yield LeafRow(f"{path}.beta", (f"{name}.bias",), (width,), "same")
 
 
 def _blocks(path, name, names, depth, width, hidden):
@@ -103,26 +103,26 @@ def _blocks(path, name, names, depth, width, hidden):
 def _encoder_rows(names, config):
     width, patch = config.embed_dim, config.patch_size
     weight = (f"{names.patch_embed}.weight",)
-    yield Row("encoder.patch_embed.w", weight, (width, config.in_chans, patch, patch), "convolution")
-    yield Row("encoder.patch_embed.b", (f"{names.patch_embed}.bias",), (width,), "same")
-    yield Row("encoder.cls_token", (names.cls_token,), (1, 1, width), "same")
+    yield LeafRow("encoder.patch_embed.w", weight, (width, config.in_chans, patch, patch), "convolution")
+    yield LeafRow("encoder.patch_embed.b", (f"{names.patch_embed}.bias",), (width,), "same")
+    yield LeafRow("encoder.cls_token", (names.cls_token,), (1, 1, width), "same")
     yield from _blocks("encoder", names.blocks, names, config.depth, width, int(width * config.mlp_ratio))
 
 
-def mae_rows(names: Names, config: MAEConfig) -> Iterator[Row]:
+def mae_rows(names: Names, config: MAEConfig) -> Iterator[LeafRow]:
     """The leaves of `mae_init`."""
     width = config.decoder_embed_dim
     yield from _encoder_rows(names, config)
     yield from _norm("encoder.norm", names.norm, config.embed_dim)
     yield from _linear("decoder.embed", (names.embed,), config.embed_dim, width)
-    yield Row("decoder.mask_token", (names.mask_token,), (1, 1, width), "same")
+    yield LeafRow("decoder.mask_token", (names.mask_token,), (1, 1, width), "same")
     hidden = int(width * config.mlp_ratio)
     yield from _blocks("decoder", names.decoder_blocks, names, config.decoder_depth, width, hidden)
     yield from _norm("decoder.norm", names.decoder_norm, width)
     yield from _linear("decoder.pred", (names.pred,), width, config.values)
 
 
-def vit_rows(names: Names, config: ViTConfig, *, head: bool = True) -> Iterator[Row]:
+def vit_rows(names: Names, config: ViTConfig, *, head: bool = True) -> Iterator[LeafRow]:
     """The leaves of `vit_init` but for "positions", with or without the head."""
     yield from _encoder_rows(names, config)
     if config.pool == "mean":
@@ -133,14 +133,14 @@ def vit_rows(names: Names, config: ViTConfig, *, head: bool = True) -> Iterator[
         yield from _linear("head", (names.head,), config.embed_dim, config.num_classes)
 
 
-def to_ours(array: np.ndarray, row: Row) -> np.ndarray:
+def to_ours(array: np.ndarray, row: LeafRow) -> np.ndarray:
     """A tensor of theirs in our layout: (1) and (2)."""
     if row.layout == "convolution":
         return array.transpose(2, 3, 1, 0).reshape(-1, len(array))                          # (D, C, p, p) -> (P, D)
     return {"linear": array.T, "same": array}[row.layout]
 
 
-def to_theirs(leaf: np.ndarray, row: Row) -> np.ndarray:
+def to_theirs(leaf: np.ndarray, row: LeafRow) -> np.ndarray:
     """A leaf of ours in their layout, the inverse of `to_ours`; for several names the first axis holds them all."""
     if row.layout == "convolution":
         width, channels, patch, _ = row.shape

@@ -37,7 +37,7 @@ PARTS = {
     "q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj", "w": "weight", "b": "bias", "gamma": "weight",
     "beta": "bias",
 }
-ACTIVATIONS = {"swish": "swish", "silu": "swish", "relu": "relu", "gelu": "gelu"}
+ACTIVATION_NAMES = {"swish": "swish", "silu": "swish", "relu": "relu", "gelu": "gelu"}
 SIZES = (
     "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads",
     "encoder_ffn_dim", "decoder_ffn_dim",
@@ -95,9 +95,9 @@ def _config(given, output_bias):
                 f"expected encoder_{key} and decoder_{key} to be equal, got {given[f'encoder_{key}']} and "
                 f"{given[f'decoder_{key}']}: our encoder and decoder have one size"
             )
-    if given["activation_function"] not in ACTIVATIONS:
+    if given["activation_function"] not in ACTIVATION_NAMES:
         raise ValueError(
-            f"expected activation_function to be one of {', '.join(ACTIVATIONS)}, got {given['activation_function']!r}"
+            f"expected activation_function to be one of {', '.join(ACTIVATION_NAMES)}, got {given['activation_function']!r}"
         )
     if type(given["scale_embedding"]) is not bool:
         raise ValueError(f"expected scale_embedding to be true or false, got {given['scale_embedding']!r}")
@@ -109,7 +109,7 @@ def _config(given, output_bias):
         src_vocab=given["vocab_size"], tgt_vocab=given["vocab_size"], d_model=given["d_model"],
         encoder_layers=given["encoder_layers"], decoder_layers=given["decoder_layers"],
         heads=given["encoder_attention_heads"], d_ff=given["encoder_ffn_dim"], dropout=given.get("dropout", 0.1),
-        activation=ACTIVATIONS[given["activation_function"]], output_bias=output_bias,
+        activation=ACTIVATION_NAMES[given["activation_function"]], output_bias=output_bias,
         scale_embedding=given["scale_embedding"], position_encoding="halves", pad=given["pad_token_id"],
         bos=given["decoder_start_token_id"], eos=given["eos_token_id"],
     )
