@@ -244,7 +244,7 @@ def adam_follows(steps):
         o = {key.removeprefix("adamw."): value for key, value in OPTIM.items() if key.startswith("adamw.")}
         for name, decay in (("a", float(o["weight_decay"])), ("b", 0.0)):
             params = {name: o[f"start.{name}"].copy()}
-            optimizer = optimizer_class(params, tuple(o["betas"]), float(o["eps"]), decay)
+            optimizer = optimizer_class(params, betas=tuple(o["betas"]), eps=float(o["eps"]), weight_decay=decay)
             for t in range(min(steps, len(o["lr"]))):
                 optimizer.step(params, {name: o[f"grad.{name}"][t]}, float(o["lr"][t]))
                 error = np.abs(params[name] - o[f"param.{name}"][t]).max()

@@ -432,7 +432,6 @@ def test_rollout_refuses(layers, says):
     ({"embed_dim": 6, "position_encoding": "fixed"}, "multiple of 4 for fixed positions, got 6"),
     ({"num_classes": 0}, "num_classes of at least 1, got 0"),
     ({"in_chans": 0}, "in_chans of at least 1, got 0"),
-    ({"mlp_ratio": 0.0}, "hidden of at least 1, got 0"),
     ({"depth": -1}, "0 or more layers, got -1"),
     ({"dropout": 1.0}, r"dropout in \[0, 1\), got 1\.0"),
 ])

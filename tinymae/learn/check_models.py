@@ -94,7 +94,7 @@ def check_adamw(names):
     grads = [{name: normal(*p.shape, seed=t) for name, p in start.items()} for t in range(1, 6)]
 
     def run(optimizer_class):
-        optimizer = optimizer_class(copy.deepcopy(start), BETAS, EPS, DECAY)
+        optimizer = optimizer_class(copy.deepcopy(start), betas=BETAS, eps=EPS, weight_decay=DECAY)
         return trajectory(lambda params, grads, t, lr: optimizer.step(params, grads, lr), start, grads)
 
     def wrong(**options):

@@ -61,10 +61,7 @@ class ViTConfig:
     eps: float = 1e-6               # of every layer norm
 
     def __post_init__(self) -> None:
-        check_sizes(
-            self.img_size, self.patch_size, self.depth, in_chans=self.in_chans, num_classes=self.num_classes,
-            hidden=int(self.embed_dim * self.mlp_ratio),
-        )
+        check_sizes(self.img_size, self.patch_size, self.depth, in_chans=self.in_chans, num_classes=self.num_classes)
         if self.pool not in ("token", "mean"):
             raise ValueError(f"expected pool 'token' or 'mean', got {self.pool!r}")
         if self.position_encoding not in ("learned", "fixed"):
