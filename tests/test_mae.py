@@ -347,7 +347,6 @@ def test_noise_that_does_not_fit(shape):
     ({"decoder_embed_dim": 10, "decoder_num_heads": 5}, "decoder_embed_dim to be a multiple of 4 .* got 10"),
     ({"decoder_num_heads": 5}, "decoder_embed_dim .* its 5 heads, got 12"),
     ({"in_chans": 0}, "in_chans of at least 1, got 0"),
-    ({"mlp_ratio": 0.1}, "hidden of at least 1, got 0"),
     ({"depth": -1}, "0 or more layers, got -1"),
     ({"decoder_depth": -1}, "0 or more layers, got -1"),
 ])

@@ -120,6 +120,12 @@ def test_encoder_only(put, precision):
     close("latent", latent, GOLDEN["encoder.latent"], tolerance)
 
 
+def test_stored_positions_of_another_size():
+    tables = (np.zeros((9, 8)), np.zeros((9, 8)))
+    with pytest.raises(ValueError, match=r"expected tables of shapes \[\(9, 8\), \(9, 4\)\], got \[\(9, 8\), \(9, 8\)\]"):
+        StoredPositions(12, 4, embed_dim=8, num_heads=2, decoder_embed_dim=4, decoder_num_heads=1, tables=tables)
+
+
 @pytest.mark.parametrize("case, positions, eps", [("vit_mae", "table", 1e-5), ("vit_mae_other_positions", "others", 1e-12)])
 def test_hugging_face_mae(case, positions, eps, put, precision, capsys):
     dtype, tolerance = precision

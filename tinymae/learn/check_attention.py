@@ -8,7 +8,7 @@ import numpy as np
 from tinymae import blocks, init
 from tinymae.gradcheck import Row
 from tinymae.gradcheck.invariants import assert_batch_independent, assert_causal, assert_pad_invariant
-from tinymae.learn.judge import DK, DV, TK, TQ, B, D, H, check_pair, frozen, function, judge, parts, random_normal
+from tinymae.learn.judge import DK, DV, TK, TQ, B, D, H, check_pair, frozen, function, gaussian, judge, parts
 from tinymae.masks import causal_mask, padding_mask
 from tinymae.ops import attention, softmax
 
@@ -77,7 +77,7 @@ ATTENTION_VARIANTS = {
 
 def check_attention(names: dict, dropout: bool = True) -> Iterator[tuple[str, list[Row]]]:
     """Without a mask, with a mask, and with dropout: the gradients, and that dropout is applied to the weights."""
-    q, k, v = random_normal(B, H, TQ, DK), random_normal(B, H, TK, DK), random_normal(B, H, TK, DV)
+    q, k, v = gaussian(B, H, TQ, DK), gaussian(B, H, TK, DK), gaussian(B, H, TK, DV)
     mask = np.random.default_rng(0).random((B, 1, TQ, TK)) < 0.7
     mask[..., 0] = True
     core = partial(
@@ -89,7 +89,7 @@ def check_attention(names: dict, dropout: bool = True) -> Iterator[tuple[str, li
     if dropout:
         yield from core(title="with a mask and dropout", mask=mask, dropout=0.3, rng=0, compare=False)
         forward, rng = function(names, "scaled_dot_product_attention_forward"), np.random.default_rng(0)
-        q, k, v = frozen(random_normal(1, 1, 100, DK)), frozen(random_normal(1, 1, 80, DK)), frozen(np.eye(80)[None, None])
+        q, k, v = frozen(gaussian(1, 1, 100, DK)), frozen(gaussian(1, 1, 80, DK)), frozen(np.eye(80)[None, None])
 
         def seen(**options):                                    # with the identity as values, y is the weights
             return np.asarray(parts(forward(q, k, v, **options), "y", "cache")[0])[0, 0]
@@ -99,7 +99,7 @@ def check_attention(names: dict, dropout: bool = True) -> Iterator[tuple[str, li
 
 def check_split_heads(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """Splitting and merging."""
-    split, merge, x = function(names, "split_heads"), function(names, "merge_heads"), random_normal(B, TQ, D)
+    split, merge, x = function(names, "split_heads"), function(names, "merge_heads"), gaussian(B, TQ, D)
     heads = x.reshape(B, TQ, H, DK).swapaxes(1, 2)
     yield "split_heads", [judge("heads", split(x, H), heads, {
         "x is reshaped at once, which splits positions, not features: reshape to (B, T, H, d) first, then swap the axes":
@@ -155,7 +155,7 @@ def check_multi_head_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return blocks.multi_head_attention_forward(x, x, p, heads, mask)
 
     block = partial(
-        check_pair, names, "multi_head_attention", reference, random_normal(B, TQ, D), projections(), heads=H,
+        check_pair, names, "multi_head_attention", reference, gaussian(B, TQ, D), projections(), heads=H,
         variants=head_variants(lambda x, p, heads, mask=None, **wrong: attend_heads(x, x, x, p, heads, mask, **wrong)),
     )
     yield from block()
@@ -169,7 +169,7 @@ def check_sentence(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return y[0], cache
 
     variants = head_variants(lambda x, p, heads, **wrong: attend_heads(x[None], x[None], x[None], p, heads, **wrong)[0])
-    yield from check_pair(names, "self_attention", reference, random_normal(TQ, D), projections(), heads=H, variants=variants)
+    yield from check_pair(names, "self_attention", reference, gaussian(TQ, D), projections(), heads=H, variants=variants)
 
 
 def check_cross_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -177,7 +177,7 @@ def check_cross_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def variant(*sources):
         return lambda x, memory, p, heads: attend_heads(*({"x": x, "m": memory}[source] for source in sources), p, heads)
 
-    x, p = random_normal(B, TQ, D), projections()
+    x, p = gaussian(B, TQ, D), projections()
     swaps = {
         "queries and keys come from the encoder, values from the decoder: queries come from the decoder, keys and values from "
         "the encoder; otherwise tokens attend to later tokens": variant(*"mmx"),
@@ -187,7 +187,7 @@ def check_cross_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
         "all three come from the decoder, which is self-attention: keys and values come from the encoder": variant(*"xxx"),
     }
     for length in (TQ, TK):
-        memory = random_normal(B, length, D, seed=1)
+        memory = gaussian(B, length, D, seed=1)
         yield from check_pair(
             names, "cross_attention", blocks.multi_head_attention_forward, x, memory, p, heads=H,
             title=f"{TQ} tokens attend to {length}", variants=swaps if length == TQ else (),
@@ -197,7 +197,7 @@ def check_cross_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
 
 def check_padding_mask(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """The mask itself, and attention with it."""
-    hide, vectors = function(names, "padding_mask"), random_normal(10, DK)
+    hide, vectors = function(names, "padding_mask"), gaussian(10, DK)
     ids = np.array([[5, 6, 7, 8, 9], [5, 6, 0, 0, 0], [7, 9, 8, 5, 0]])
 
     def attended(ids, real):

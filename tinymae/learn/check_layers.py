@@ -16,13 +16,13 @@ from tinymae import blocks, init
 from tinymae.gradcheck import Row, gradcheck
 from tinymae.gradcheck.cases import perturbed
 from tinymae.learn.check_attention import dropout_rows
-from tinymae.learn.judge import TK, TQ, B, D, F, H, V, check_pair, frozen, function, judge, parts, random_normal
+from tinymae.learn.judge import TK, TQ, B, D, F, H, V, check_pair, frozen, function, gaussian, judge, parts
 from tinymae.ops import activation, embedding, layernorm, linear, positional, softmax
 
 
 def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """With the sine of a sum: each derivative depends on all numbers, and h is so large that a different h shows."""
-    x, w, h = random_normal(3, 4), random_normal(3, 4, seed=1), 2e-3
+    x, w, h = gaussian(3, 4), gaussian(3, 4, seed=1), 2e-3
     before, total = x.copy(), (w * x).sum()
 
     def f(x):
@@ -51,7 +51,7 @@ def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
 def check_embedding(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """With ids that repeat, and ids that do not occur."""
     ids = np.array([[3, 1, 3, 0], [0, 3, 1, 5]])
-    yield from check_pair(names, "embedding", embedding.embedding_forward, ids, random_normal(V, D))
+    yield from check_pair(names, "embedding", embedding.embedding_forward, ids, gaussian(V, D))
 
 
 def check_positional_encoding(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -85,7 +85,7 @@ def check_positional_encoding(names: dict) -> Iterator[tuple[str, list[Row]]]:
 def check_dropout(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """Which numbers stay and how many; that backward uses the same ones; dropout switched off."""
     forward, backward = function(names, "dropout_forward"), function(names, "dropout_backward")
-    x, dropout, rng = frozen(random_normal(100, 100)), 0.3, np.random.default_rng(0)
+    x, dropout, rng = frozen(gaussian(100, 100)), 0.3, np.random.default_rng(0)
 
     def draw():
         return np.asarray(parts(forward(x, dropout, rng), "y", "cache")[0])
@@ -93,7 +93,7 @@ def check_dropout(names: dict) -> Iterator[tuple[str, list[Row]]]:
     if (y := draw()).shape != x.shape:
         yield "forward", [judge("y", y, x)]
     yield f"dropout {dropout}", dropout_rows("y", draw, x, dropout)
-    x = random_normal(B, TQ, D)
+    x = gaussian(B, TQ, D)
     yield "gradients", gradcheck(forward, backward, x, dropout, rng=0)
     off, _ = parts(forward(x.copy(), dropout), "y", "cache")
     yield "switched off", [judge("y", off, x), *gradcheck(forward, backward, x, dropout)]
@@ -123,9 +123,9 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
             return equation(dy * gamma, centred(x) * rstd, rstd)
         return dx
 
-    gamma, beta = random_normal(D), random_normal(D, seed=1)
+    gamma, beta = gaussian(D), gaussian(D, seed=1)
     yield from check_pair(
-        names, "layernorm", layernorm.layernorm_forward, random_normal(B, TQ, D), gamma, beta, variants={
+        names, "layernorm", layernorm.layernorm_forward, gaussian(B, TQ, D), gamma, beta, variants={
             "the variance is the unbiased one, 1 / (D - 1): layer normalisation has 1 / D": partial(normalise, ddof=1),
             "eps is added to the square root: it belongs inside, to the variance":
                 partial(normalise, deviation=lambda var: np.sqrt(var) + 1e-5),
@@ -144,9 +144,9 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
         },
     )
     yield from check_pair(
-        names, "layernorm", layernorm.layernorm_forward, random_normal(TQ, D), gamma, beta, title="x of shape (T, D)"
+        names, "layernorm", layernorm.layernorm_forward, gaussian(TQ, D), gamma, beta, title="x of shape (T, D)"
     )
-    x, gamma, beta = 5000 + random_normal(8, D), np.ones(D), np.zeros(D)
+    x, gamma, beta = 5000 + gaussian(8, D), np.ones(D), np.zeros(D)
     arrays = [array.astype(np.float32) for array in (x, gamma, beta)]
     y, _ = parts(function(names, "layernorm_forward")(*arrays), "y", "cache")
     expected, _ = layernorm.layernorm_forward(*(array.astype(np.float64) for array in arrays))
@@ -161,7 +161,7 @@ def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def pdf(x):
         return np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
-    yield from check_pair(names, "gelu", activation.gelu_forward, random_normal(B, TQ, F), variants={
+    yield from check_pair(names, "gelu", activation.gelu_forward, gaussian(B, TQ, F), variants={
         "the tanh form, an approximation, is used": lambda x: activation.gelu_forward(x, "tanh")[0],
     }, slips={
         "the derivative is cdf(x) alone: x is also inside cdf": lambda dy, x: dy * ndtr(x),
@@ -177,7 +177,7 @@ def check_feed_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def slip(relu):
         return lambda dy, x, p: relu(dy @ p["fc2"]["w"].T) @ p["fc1"]["w"].T
 
-    yield from check_pair(names, "feed_forward", blocks.feed_forward_forward, random_normal(B, TQ, D), p, slips={
+    yield from check_pair(names, "feed_forward", blocks.feed_forward_forward, gaussian(B, TQ, D), p, slips={
         "the ReLU is missing in backward: dh is da where h > 0, and 0 elsewhere": slip(lambda da: da),
         "the sign of da decides what passes: it should be the sign of h": slip(lambda da: np.maximum(da, 0)),
     })
@@ -185,7 +185,7 @@ def check_feed_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
 
 def check_linear(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """With a bias."""
-    yield from check_pair(names, "linear", linear.linear_forward, random_normal(B, TQ, D), random_normal(D, F), random_normal(F))
+    yield from check_pair(names, "linear", linear.linear_forward, gaussian(B, TQ, D), gaussian(D, F), gaussian(F))
 
 
 def check_softmax(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -194,7 +194,7 @@ def check_softmax(names: dict) -> Iterator[tuple[str, list[Row]]]:
         p = np.exp(s - largest)
         return p / p.sum(axis, keepdims=True)
 
-    scores, forward = random_normal(B, H, TQ, TK), function(names, "softmax_forward")
+    scores, forward = gaussian(B, H, TQ, TK), function(names, "softmax_forward")
     yield from check_pair(names, "softmax", softmax.softmax_forward, scores, variants={
         "the maximum is subtracted along axis -2, the wrong axis: it cancels only if it is the same for a whole row, axis -1":
             lambda s: softmax_with(s, s.max(-2, keepdims=True)),
@@ -219,7 +219,7 @@ def check_encoder_layer(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return blocks.encoder_layer_forward(x, p, heads, mask, norm_first=norm_first, activation="relu")
 
     p = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
-    layer = partial(check_pair, names, "encoder_layer", reference, random_normal(B, TQ, D), p, heads=H, variants={
+    layer = partial(check_pair, names, "encoder_layer", reference, gaussian(B, TQ, D), p, heads=H, variants={
         "each norm comes after its sum (post-norm): here it comes before its sublayer (pre-norm)":
             lambda x, p, heads, mask=None: reference(x, p, heads, mask, norm_first=False)[0],
     })

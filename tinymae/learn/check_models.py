@@ -8,7 +8,7 @@ import numpy as np
 from tinymae.gradcheck import Row
 from tinymae.gradcheck.cases import perturbed
 from tinymae.gradcheck.invariants import assert_mask_hides
-from tinymae.learn.judge import UNKNOWN, check_pair, close, frozen, function, judge, judge_all, random_normal
+from tinymae.learn.judge import UNKNOWN, check_pair, close, frozen, function, gaussian, judge, judge_all
 from tinymae.masks import shift_right
 from tinymae.models import mae
 from tinymae.ops import losses, patches
@@ -41,7 +41,7 @@ def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
 
     targets = np.random.default_rng(0).integers(1, 11, (3, 5)) * (np.arange(5) < np.array([5, 3, 4])[:, None])
     yield from check_pair(
-        names, "cross_entropy", losses.cross_entropy_forward, random_normal(3, 5, 11),
+        names, "cross_entropy", losses.cross_entropy_forward, gaussian(3, 5, 11),
         targets=targets, ignore_index=0, label_smoothing=0.1, variants={
             "the mean is taken over all positions: it should be over those that count":
                 lambda logits, targets, **_: loss(logits, targets, 0) * (targets != 0).mean(),
@@ -101,8 +101,8 @@ def adam(
 
 def check_adamw(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """Five steps, each with its own gradient and learning rate, against the package, which equals PyTorch; then again."""
-    start = {"w": random_normal(3, 4), "b": random_normal(7)}
-    grads = [{name: random_normal(*p.shape, seed=t) for name, p in start.items()} for t in range(1, 6)]
+    start = {"w": gaussian(3, 4), "b": gaussian(7)}
+    grads = [{name: gaussian(*p.shape, seed=t) for name, p in start.items()} for t in range(1, 6)]
 
     def run(optimizer_class):
         optimizer = optimizer_class(copy.deepcopy(start), betas=BETAS, eps=ADAM_EPS, weight_decay=DECAY)
@@ -204,7 +204,7 @@ def check_patchify(names: dict) -> Iterator[tuple[str, list[Row]]]:
         x = images.reshape(batch, rows // patch_size, patch_size, cols // patch_size, patch_size, channels)
         return x.transpose(order).reshape(batch, -1, patch_size * patch_size * channels)
 
-    yield from check_pair(names, "patchify", patches.patchify_forward, random_normal(5, 4, 6, 3), patch_size=2, slips={
+    yield from check_pair(names, "patchify", patches.patchify_forward, gaussian(5, 4, 6, 3), patch_size=2, slips={
         "dpatches is reshaped at once: split it as the last line of forward merged it, then swap the axes back":
             lambda dpatches, images, patch_size: dpatches.reshape(images.shape),
     }, variants={
@@ -255,7 +255,7 @@ def check_unshuffle(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return np.take_along_axis(dy, order[..., None], axis=1)[:, :2]
 
     yield from check_pair(
-        names, "unshuffle", patches.unshuffle_forward, random_normal(3, 2, 8), random_normal(1, 1, 8), ids_restore=ids_restore, slips={
+        names, "unshuffle", patches.unshuffle_forward, gaussian(3, 2, 8), gaussian(1, 1, 8), ids_restore=ids_restore, slips={
             "dy is ordered by ids_restore once more: backward needs the inverse order, np.argsort(ids_restore)":
                 lambda dy, x, mask_token, ids_restore: moved(dy, ids_restore),
             "dx is the first K of dy: visible token j went to the position n where ids_restore[n] is j":
@@ -278,8 +278,8 @@ def check_masked_mse(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return lambda pred, target, mask: np.vdot(counts, np.square(pred - target).sum(axis=-1)) / number
 
     yield from check_pair(
-        names, "masked_mse", losses.masked_mse_forward, random_normal(3, 5, width),
-        target=random_normal(3, 5, width, seed=1), mask=mask, variants={
+        names, "masked_mse", losses.masked_mse_forward, gaussian(3, 5, width),
+        target=gaussian(3, 5, width, seed=1), mask=mask, variants={
             "the mean is taken over all patches: it should be over the removed patches":
                 variant(mask, mask.size * width),
             "the mask is not used: visible patches do not count": variant(np.ones_like(mask), mask.size * width),
@@ -300,7 +300,7 @@ def check_reconstruct(names: dict) -> Iterator[tuple[str, list[Row]]]:
         decoder_num_heads=2, mask_ratio=0.7, norm_pix_loss=True,
     )
     params = perturbed(mae.mae_init(config, np.random.default_rng(0), np.float64), np.random.default_rng(1))
-    images, noise = random_normal(2, 12, 12, 2), np.random.default_rng(2).random((2, 9))
+    images, noise = gaussian(2, 12, 12, 2), np.random.default_rng(2).random((2, 9))
     reconstruct = function(names, "reconstruct")
     ours, right, leaks = (make(frozen(images), params, config, frozen(noise)) for make in (
         reconstruct, mae.mae_reconstruct, partial(mae.mae_reconstruct, statistics="true")

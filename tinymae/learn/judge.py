@@ -23,7 +23,7 @@ B, H, TQ, TK, D, F, V = 3, 2, 5, 6, 14, 10, 11                  # all different,
 DK, DV = D // H, 8
 
 
-def random_normal(*shape: int, seed: int = 0) -> np.ndarray:
+def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
     """Normally distributed random numbers, the same in every call."""
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
@@ -213,7 +213,7 @@ def check_pair(
         checked = []                                            # so y is reported alone
     if checked and slips and checked[0].diagnosis.startswith(UNKNOWN):
         result, cache = forward(*copy.deepcopy(args), **options)
-        dy = random_normal(*np.shape(result), seed=1)
+        dy = gaussian(*np.shape(result), seed=1)
         dx = backward(dy, cache)
         dx = dx[0] if isinstance(dx, tuple) else dx
         words = [words for words, slip in slips.items() if close(dx, slip(dy, *args, **options), 1e-9)]

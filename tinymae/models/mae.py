@@ -60,10 +60,7 @@ class MAEConfig:
         ):
             if width < 1 or heads < 1 or width % 4 or width % heads:
                 raise ValueError(f"expected {name} to be a multiple of 4 and of its {heads} heads, got {width}")
-        check_sizes(
-            self.img_size, self.patch_size, min(self.depth, self.decoder_depth), in_chans=self.in_chans,
-            hidden=int(min(self.embed_dim, self.decoder_embed_dim) * self.mlp_ratio),
-        )
+        check_sizes(self.img_size, self.patch_size, min(self.depth, self.decoder_depth), in_chans=self.in_chans)
         check_mask_ratio(self.mask_ratio)
 
     @property

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinymae import init, tree
+from tinymae import init
 from tinymae.models.patch_encoder import (
     check_images,
     check_sizes,
@@ -61,10 +61,7 @@ class ViTConfig:
     eps: float = 1e-6               # of every layer norm
 
     def __post_init__(self) -> None:
-        check_sizes(
-            self.img_size, self.patch_size, self.depth, in_chans=self.in_chans, num_classes=self.num_classes,
-            hidden=int(self.embed_dim * self.mlp_ratio),
-        )
+        check_sizes(self.img_size, self.patch_size, self.depth, in_chans=self.in_chans, num_classes=self.num_classes)
         if self.pool not in ("token", "mean"):
             raise ValueError(f"expected pool 'token' or 'mean', got {self.pool!r}")
         if self.position_encoding not in ("learned", "fixed"):
@@ -122,12 +119,6 @@ def vit_init(config: ViTConfig, rng: np.random.Generator | None, dtype: type = n
         params["fc_norm"] = encoder.pop("norm")
     head = init.normal((width, config.num_classes), rng, 2e-5, dtype)
     return params | {"head": {"w": head, "b": np.zeros(config.num_classes, dtype)}}
-
-
-def vit_count(config: ViTConfig) -> int:
-    """The number of parameters of a model, including a position for each token, as published checkpoints count them."""
-    fixed = 0 if config.position_encoding == "learned" else config.num_patches
-    return tree.count(vit_init(config, None)) + (1 + fixed) * config.embed_dim             # 1: the class token's
 
 
 def vit_positions(params: dict, config: ViTConfig, dtype: type = np.float32) -> np.ndarray:

@@ -18,7 +18,7 @@ from tinymae.plot.style import (
     check_grid,
     check_index,
     check_pictures,
-    check_token_labels,
+    check_token_names,
     check_top,
     check_weights,
     colour_bar,
@@ -69,7 +69,7 @@ def attention(
     check_top("vmax", vmax)
     weights = weights.reshape(-1, *weights.shape[-2:])
     heads, count_q, count_k = weights.shape
-    queries, keys = check_token_labels("queries", queries, count_q), check_token_labels("keys", keys, count_k)
+    queries, keys = check_token_names("queries", queries, count_q), check_token_names("keys", keys, count_k)
     extend, note = beyond(np.minimum(weights, 1), 0, vmax)
     (queries, keys), fonts, missing = drawable(queries, keys)
     across = max([1.0, *(sum(1.7 if is_cjk(c) else 1 for c in token) for token in keys or ())]) * 0.085     # inches
@@ -288,8 +288,8 @@ def attention_lines(
     if heads > len(COLOURS):
         raise ValueError(f"weights have {heads} heads; more than {len(COLOURS)} colours cannot be told apart: take weights[:8]")
     same = keys is None
-    left = check_token_labels("tokens", tokens, count_q)
-    right = check_token_labels("tokens" if same else "keys", tokens if same else keys, count_k)
+    left = check_token_names("tokens", tokens, count_q)
+    right = check_token_names("tokens" if same else "keys", tokens if same else keys, count_k)
     query = check_index("query", query, 0, count_q - 1, ": tokens.index('it') finds one")
     (left, right), fonts, missing = drawable(left, right)
     left, right = left or list(map(str, range(count_q))), right or list(map(str, range(count_k)))

@@ -13,7 +13,7 @@ from tinymae.plot.style import (
     SIGNED,
     beyond,
     check_numbers,
-    check_token_labels,
+    check_token_names,
     drawable,
     heatmap,
     longest,
@@ -65,8 +65,8 @@ def masks(
             "causal_mask(T)[0, 0]; np.broadcast_to(padding_mask(ids)[0, 0], scores.shape)"
         )
     rows, cols = scores.shape
-    queries = check_token_labels("queries", queries, rows, "scores", MASKED)
-    keys = check_token_labels("keys", keys, cols, "scores", MASKED)
+    queries = check_token_names("queries", queries, rows, "scores", MASKED)
+    keys = check_token_names("keys", keys, cols, "scores", MASKED)
     (queries, keys), fonts, missing = drawable(queries, keys)
     weights, _ = softmax_forward(scores, mask)
     extend, note = beyond(scores, -SCORES, SCORES, "Scores")

@@ -13,7 +13,7 @@ from tinymae.plot.style import (
     SIGNED,
     beyond,
     check_numbers,
-    check_token_labels,
+    check_token_names,
     check_top,
     check_weights,
     colour_bar,
@@ -66,7 +66,9 @@ def heatmaps(panels: Sequence[Panel], xlabel: str, ylabel: str, caption: str, *,
     notes = [beyond(array, -panel.top if panel.signed else 0, panel.top) for array, panel in zip(arrays, panels, strict=True)]
     outside = [f" {panel.title}:{note}" for panel, (_, note) in zip(panels, notes, strict=True) if note]
     tokens = [
-        check_token_labels(f"{name} of {panel.title!r}", getattr(panel, name), array.shape[axis], "rows and columns of the array")
+        check_token_names(
+            f"{name} of {panel.title!r}", getattr(panel, name), array.shape[axis], "rows and columns of the array"
+        )
         for panel, array in zip(panels, arrays, strict=True)
         for axis, name in enumerate(("down", "across"))
     ]
@@ -130,7 +132,7 @@ def output_probabilities(
                 f"{name} must hold probabilities, but row {at} sums to {array[at].sum():.4g}: softmax over the whole "
                 "vocabulary, of which all tokens must be shown"
             )
-    (tokens,), fonts, missing = drawable(check_token_labels("tokens", tokens, target.shape[1], "probabilities"))
+    (tokens,), fonts, missing = drawable(check_token_names("tokens", tokens, target.shape[1], "probabilities"))
     length, vocabulary = target.shape
     beside = vocabulary <= BESIDE                                       # if not, one above the other: room for the tokens
     letters = 1.4 * LETTERS if beside else 2.8 * LETTERS

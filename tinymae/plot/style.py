@@ -162,7 +162,7 @@ def check_top(name: str, value: float) -> float:
     return value
 
 
-def check_token_labels(
+def check_token_names(
     name: str, tokens: Sequence | None, count: int, array: str = "weights", most: int = LABELLED
 ) -> list[str] | None:
     """The tokens of one axis of `array` as strings, at most `most`, or None."""
