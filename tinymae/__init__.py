@@ -1,20 +1,24 @@
-"""tinymae: the Transformer you can read, in NumPy, every backward pass by hand directly below its forward.
+"""tinymae: the Transformer you can read, in NumPy, every backward pass by hand directly below its forward pass.
 
-    ops         one concept a file: linear, embedding, positional, softmax, attention, layernorm, activation, dropout,
-                patches, losses, memory_efficient_attention
-    blocks      multi-head attention, feed forward, encoder layer, decoder layer
-    models      vit (the encoder), mae (the masked autoencoder), transformer (the encoder-decoder that translates)
-    masks       padding and causal;  decode: greedy, beam search, sampling
-    init        parameters from an rng;  tree: what to do with them
-    optim       AdamW, clipping, schedules;  parallel: one gradient from many threads or MPI ranks
-    training    the loop;  checkpoint: save and resume
-    gradcheck   is a backward right? For these functions and for yours;  invariants: what a gradient check cannot see
-    plot        arrays in, a Figure out;  plot_text: the same for words;  plot_lessons: for experiments
-    trace       what flowed where, forward and backward side by side
-    lesson      the lessons, cell by cell;  exercises: blanks to fill in, and a check that says what is wrong
-    demo        the main job, python -m tinymae;  translation: sentence pairs in, translations out
+The Transformer itself, in reading order; all of it needs NumPy alone:
 
-Start with `ops.layernorm`, then `blocks`, then `models.mae`. The contract that all of them keep is in NOTATION.md.
+    ops         the mathematics, one concept a file: linear, embedding, positional, softmax, attention,
+                memory_efficient_attention, layernorm, activation, dropout, patches, losses
+    init  masks  tree       parameters from an rng, attention masks, trees of arrays
+    blocks      ops made into layers: multi-head attention, feed forward, Add & Norm, encoder, decoder
+    models      patch_encoder, vit, mae, transformer; decoding, attention_maps, fine_tuning
+    gradcheck   is a backward pass right? For these functions and for yours
+    trace       every op of a pass, forward and backward side by side
+
+What stands on it:
+
+    train       optim, loop, parallel, checkpoint: knows no model
+    images      from files and data sets to pixels          text        from sentences to batches of ids
+    weights     published models, read and written          tasks       restore, classify, translate, probe
+    plot        arrays in, a figure out                     learn       lessons, exercises, and their checks
+    estimator   the models as scikit-learn estimators       cli         the commands of python -m tinymae
+
+Start with `ops.layernorm`, go on to `blocks`, and end at `models.mae`. NOTATION.md is the contract that all of them keep.
 """
 
 __version__ = "0.2.0"

@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
             status = command(**options)
             sys.stdout.flush()
             return status
-    except BrokenPipeError:                                     # whoever read the output, such as `head`, has seen enough
+    except BrokenPipeError:                                     # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
