@@ -12,7 +12,7 @@ gradient has a path from top to bottom without any normalisation.
 
 Differs: dropout is applied as in PyTorch's layers: to the attention weights, after the activation, and to each sublayer's
 output before it is added; Vaswani et al. name only the last. Article A's residuals and norms are inside its attention and
-feed forward classes; here they are lines of the layer.
+feed forward classes; here `add_norm_forward` has them.
 """
 from collections.abc import Callable
 from functools import partial
@@ -82,22 +82,22 @@ def multi_head_attention_forward(
     """
     fused = "qkv" in p
     projections = _split_fused(p) if fused else p
-    q, q_cache = linear_forward(xq, **projections["q"])         # (B, Tq, H d_k)
-    k, k_cache = linear_forward(xkv, **projections["k"])        # (B, Tk, H d_k)
-    v, v_cache = linear_forward(xkv, **projections["v"])        # (B, Tk, H d_v)
-    q, k, v = (_split_heads(x, heads) for x in (q, k, v))       # (B, H, T, d)
-    z, attention = scaled_dot_product_attention_forward(q, k, v, mask, dropout=dropout, rng=rng)
-    z = _merge_heads(z)                                         # (B, Tq, H d_v)
-    y, out = linear_forward(z, **p["out"]) if "out" in p else (z, None)                     # (B, Tq, D)
+    q, q_cache = linear_forward(xq, **projections["q"])         # (1)  (B, Tq, H d_k)
+    k, k_cache = linear_forward(xkv, **projections["k"])        #      (B, Tk, H d_k)
+    v, v_cache = linear_forward(xkv, **projections["v"])        #      (B, Tk, H d_v)
+    q, k, v = (_split_heads(x, heads) for x in (q, k, v))       #      (B, H, T, d)
+    z, attention = scaled_dot_product_attention_forward(q, k, v, mask, dropout=dropout, rng=rng)            # (2)
+    z = _merge_heads(z)                                         #      (B, Tq, H d_v)
+    y, out = linear_forward(z, **p["out"]) if "out" in p else (z, None)                     # (3)  (B, Tq, D)
     return y, {"q": q_cache, "k": k_cache, "v": v_cache, "attention": attention, "out": out, "fused": fused}
 
 
 def multi_head_attention_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, np.ndarray, dict]:
     """Gradients (dxq, dxkv, dp) of `multi_head_attention_forward`, from dy (B, Tq, D)."""
     heads = cache["attention"].q.shape[1]
-    dz, *dout = linear_backward(dy, cache["out"]) if cache["out"] is not None else (dy,)
-    dq, dk, dv = scaled_dot_product_attention_backward(_split_heads(dz, heads), cache["attention"])
-    dxq, *dq = linear_backward(_merge_heads(dq), cache["q"])
+    dz, *dout = linear_backward(dy, cache["out"]) if cache["out"] is not None else (dy,)                     # (4)
+    dq, dk, dv = scaled_dot_product_attention_backward(_split_heads(dz, heads), cache["attention"])           # (5)
+    dxq, *dq = linear_backward(_merge_heads(dq), cache["q"])    # (6)
     dxkv, *dk = linear_backward(_merge_heads(dk), cache["k"])
     dxv, *dv = linear_backward(_merge_heads(dv), cache["v"])
     dxkv += dxv                                                 # xkv went to the keys and to the values
@@ -194,20 +194,20 @@ def feed_forward_forward(
         if the activation is unknown, also in the backward
     """
     activation_forward, _ = activation_pair(activation)
-    h, fc1 = linear_forward(x, **p["fc1"])                      # (B, T, F)
-    a, act = activation_forward(h)
+    h, fc1 = linear_forward(x, **p["fc1"])                      # (1)  (B, T, F)
+    a, act = activation_forward(h)                              # (2)
     a, drop = dropout_forward(a, dropout, rng)
-    y, fc2 = linear_forward(a, **p["fc2"])                      # (B, T, D)
+    y, fc2 = linear_forward(a, **p["fc2"])                      # (3)  (B, T, D)
     return y, {"fc1": fc1, "act": act, "drop": drop, "fc2": fc2, "activation": activation}
 
 
 def feed_forward_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, dict]:
     """Gradients (dx, dp) of `feed_forward_forward`, from dy (B, T, D)."""
     _, activation_backward = activation_pair(cache["activation"])
-    da, *dfc2 = linear_backward(dy, cache["fc2"])
+    da, *dfc2 = linear_backward(dy, cache["fc2"])               # (4)
     da = dropout_backward(da, cache["drop"])
-    dh = activation_backward(da, cache["act"])
-    dx, *dfc1 = linear_backward(dh, cache["fc1"])
+    dh = activation_backward(da, cache["act"])                  # (5)
+    dx, *dfc1 = linear_backward(dh, cache["fc1"])               # (6)
     return dx, {"fc1": _tree(dfc1), "fc2": _tree(dfc2)}
 
 
