@@ -366,7 +366,7 @@ print(plot.save(figure, figures / "decoder_own_mistakes.png"))
 
 sentence = int(np.argmax((judge[1] == EOS).argmax(axis=1)))     # one of the longest
 _, cache = model_forward(params, judge[0][[sentence]], shift_right(judge[1][[sentence]], BOS), judge[1][[sentence]])
-weights = attention_weights(cache[4]["cross_attn"])[0]          # (H, Tq, Tk)
+weights = attention_weights(cache[4]["cross_attn"]["sublayer"])[0]          # (H, Tq, Tk)
 on_its_turn = weights[:, np.arange(LONGEST - 1), np.arange(LONGEST - 1)]                # (H, 8)
 print("attention of heading t to turn t, mean by head:", on_its_turn.mean(axis=1).round(2))
 assert on_its_turn.min(axis=1).max() > 0.5                      # a head that does so at every place
