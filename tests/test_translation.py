@@ -197,10 +197,12 @@ def test_a_model_without_history_cannot_be_resumed(tmp_path):
     with pytest.raises(ValueError, match="no optimiser and rng"):
         run_it(tmp_path, resume=True)
     run = training.Run(saved.params, training.translator_optimizer(saved.params), np.random.default_rng(0))
-    translate.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng, said)
+    translate.checkpoint.save(
+        path, "transformer", saved.config, saved.params, step=1, optimizer=run.optimizer, rng=run.rng, extra=said
+    )
     with pytest.raises(ValueError, match="not the history"):
         run_it(tmp_path, resume=True)
-    translate.checkpoint.save(path, "transformer", saved.config, saved.params, 1, run.optimizer, run.rng)
+    translate.checkpoint.save(path, "transformer", saved.config, saved.params, step=1, optimizer=run.optimizer, rng=run.rng)
     with pytest.raises(ValueError, match="the file lacks frozen, seed"):
         run_it(tmp_path, resume=True)
 
@@ -323,7 +325,7 @@ def test_long_pairs_are_left_out_and_counted(tmp_path):
     lines = []
     long = Corpus([*PAIRS, ("i " * 70, "you")], PAIRS[:4], "words", "words")
     run_it(tmp_path, steps=2, corpus=long, say=lines.append)
-    assert any(line.startswith("1 pairs are longer than a batch of 60 words") for line in lines)
+    assert any(line.startswith("1 pairs are longer than a batch of 60 tokens") for line in lines)
 
 
 def test_unknown_words_are_reported_and_never_said(tmp_path, capsys):

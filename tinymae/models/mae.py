@@ -174,7 +174,7 @@ def mae_forward(
 
     Returns
     -------
-    loss : mean squared error on the hidden patches
+    loss : scalar, mean squared error on the hidden patches
     cache : dict; cache["pred"] (B, N, P) is the prediction (of normalised pixels with norm_pix_loss),
         cache["mask"] (B, N) has 1 where a patch was removed
 

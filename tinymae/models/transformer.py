@@ -261,7 +261,7 @@ def transformer_forward(
 
     Returns
     -------
-    loss : mean cross entropy over the targets that are not padding; about ln V before training
+    loss : scalar, mean cross entropy over the targets that are not padding; about ln V before training
     cache : dict; cache["logits"] (M, V) and cache["targets"] (M,) belong to the M targets that are not padding, row by row
 
     Raises

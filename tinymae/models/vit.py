@@ -161,7 +161,7 @@ def vit_forward(
 
     Returns
     -------
-    loss : mean cross entropy; ln(classes) before training
+    loss : scalar, mean cross entropy; ln(classes) before training
     cache : dict; cache["logits"] is (B, classes)
 
     Raises
