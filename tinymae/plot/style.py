@@ -19,7 +19,6 @@ from pathlib import Path
 import matplotlib
 import matplotlib.style
 import numpy as np
-import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
@@ -249,6 +248,8 @@ def keep_upright(ax: Axes) -> None:
 
 def heatmap(ax: Axes, array: np.ndarray, low: float, high: float, colours: str | matplotlib.colors.Colormap) -> QuadMesh:
     """A heatmap on ax with a fixed range; returns what a colour bar needs."""
+    import seaborn as sns  # it imports pandas and scipy.stats, which take seconds: only if a heatmap is drawn
+
     sns.heatmap(array, ax=ax, vmin=low, vmax=high, cmap=colours, cbar=False, xticklabels=False, yticklabels=False)
     ax.spines[:].set_visible(True)
     return ax.collections[0]
