@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from tinymae.__main__ import main
+from tinymae.cli import options
 from tinymae.gradcheck import cases
+from tinymae.images.sources import KNOWN_IMAGES, KNOWN_LABELLED, SOURCES, Source
 from tinymae.ops.softmax import softmax_backward, softmax_forward
+from tinymae.text.corpus import CORPORA, FILE_EPOCHS, KNOWN_CORPORA
 
 
 def some_checks(backward):
@@ -141,3 +144,24 @@ def test_a_reader_that_has_seen_enough():
             [sys.executable, "-m", "tinymae", "lessons"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_help_names_the_sources_and_their_minutes(capsys):
+    """The help texts are written out, so that `--help` imports no NumPy: they are those of the tables."""
+    known = [text.replace("'", "") for text in (KNOWN_IMAGES, KNOWN_LABELLED, KNOWN_CORPORA)]
+    assert [options.IMAGE_DATA, options.LABELLED_DATA, options.PAIR_DATA] == known
+    for command, default in (
+        (["train", "mae"], f"default: {Source.mae_minutes}, digits {SOURCES['digits'].mae_minutes}"),
+        (["train", "vit"], f"default: {Source.vit_minutes}, digits {SOURCES['digits'].vit_minutes}"),
+        (["train", "translate"], "default: " + ", ".join(f"{name} {each.minutes}" for name, each in CORPORA.items())),
+        (["train", "translate"], f"default for files: {FILE_EPOCHS}"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        assert default in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_needs_no_numpy():
+    code = "import sys; from tinymae.__main__ import _parser; _parser(); print('numpy' in sys.modules, 'PIL' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False False\n", done.stderr

@@ -2,8 +2,7 @@
 import argparse
 from pathlib import Path
 
-from tinymae.cli.options import RESUME, add_folder, add_length, add_run, given
-from tinymae.images.sources import KNOWN_IMAGES, SOURCES, Source, find_source
+from tinymae.cli.options import IMAGE_DATA, RESUME, add_folder, add_length, add_run, given
 
 _MAE_SIZES = (
     "patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads",
@@ -11,14 +10,16 @@ _MAE_SIZES = (
 
 
 def _training_options(parser):
-    parser.add_argument("--data", default="photos", help=KNOWN_IMAGES)
+    parser.add_argument("--data", default="photos", help=IMAGE_DATA)
     parser.add_argument("--mask-ratio", type=float, default=0.75, help="fraction of the patches to hide, in [0, 1)")
     parser.add_argument("--norm-pix-loss", action="store_true", help="predict each patch without its mean and contrast")
-    add_length(parser, minutes=f"default: {Source.mae_minutes}, digits {SOURCES['digits'].mae_minutes}")
+    add_length(parser, minutes="default: 2.5, digits 0.5")
     add_run(parser)
 
 
 def _length(data, steps, minutes):
+    from tinymae.images.sources import find_source
+
     if steps is None and minutes is None:
         minutes = find_source(data).mae_minutes
     return {"steps": steps, "minutes": minutes}

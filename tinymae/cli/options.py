@@ -3,6 +3,13 @@ import dataclasses
 from argparse import ArgumentParser
 from pathlib import Path
 
+# What `--data` may be. Written here, so that `--help` imports neither NumPy nor Pillow; a test compares them with the tables.
+IMAGE_DATA = "photos, digits, openml:NAME, a folder of images, an IDX file (also .gz) or an .npz file with the key images"
+LABELLED_DATA = (
+    "digits, openml:NAME, an IDX file of images (also .gz) with its labels beside it, or an .npz file with the keys images and "
+    "labels"
+)
+PAIR_DATA = "phrasebook, dates, french, a tab-separated file, or a source and a target file (.gz too)"
 RESUME = "interrupted; the same command with --resume continues from here"
 
 

@@ -3,19 +3,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from tinymae.cli.options import RESUME, add_folder, add_length, add_run, with_options
-from tinymae.text.corpus import CORPORA, FILE_EPOCHS, KNOWN_CORPORA
+from tinymae.cli.options import PAIR_DATA, RESUME, add_folder, add_length, add_run, with_options
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
     """`train translate`."""
     parser = models.add_parser("translate", help="an encoder-decoder Transformer")
-    parser.add_argument("--data", nargs="+", default=["phrasebook"], metavar="DATA", help=KNOWN_CORPORA)
+    parser.add_argument("--data", nargs="+", default=["phrasebook"], metavar="DATA", help=PAIR_DATA)
     parser.add_argument("--valid", nargs="+", metavar="FILE", help="validation pairs (default: one in fifty of the data)")
     parser.add_argument("--reverse", action="store_true", help="translate from the second language into the first")
-    default = ", ".join(f"{name} {corpus.minutes}" for name, corpus in CORPORA.items())
-    epochs = f"go through the training pairs this many times (default for files: {FILE_EPOCHS})"
-    add_length(parser, minutes=f"default: {default}", epochs=epochs)
+    epochs = "go through the training pairs this many times (default for files: 10)"
+    add_length(parser, minutes="default: phrasebook 3, dates 1, french 0.2", epochs=epochs)
     add_run(parser)
     add_folder(parser, out="folder for model and vocabularies")
     words = parser.add_argument_group("words")
@@ -43,7 +41,7 @@ def _train_translate(
 
     from tinymae.tasks.train_translator import train_translator, translator_settings
     from tinymae.tasks.translate import Translator
-    from tinymae.text.corpus import load_corpus
+    from tinymae.text.corpus import CORPORA, FILE_EPOCHS, load_corpus
 
     corpus = load_corpus(data, seed, valid)
     corpus = corpus.reversed() if reverse else corpus
@@ -162,7 +160,7 @@ def add_evaluate(models: argparse._SubParsersAction) -> None:
     judge = models.add_parser("translate", help="BLEU, exact match and perplexity of translations")
     judge.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
     judge.add_argument("--data", nargs="+", required=True,
-                       metavar="DATA", help=f"{KNOWN_CORPORA}; by name: its validation set")
+                       metavar="DATA", help=f"{PAIR_DATA}; by name: its validation set")
     judge.add_argument("--reverse", action="store_true", help="from the second language into the first")
     judge.add_argument("--beam", type=int, default=1, help="hypotheses to keep; 1 is greedy (default)")
     judge.set_defaults(command=_evaluate_translate)
@@ -170,7 +168,7 @@ def add_evaluate(models: argparse._SubParsersAction) -> None:
 
 def _evaluate_translate(model, data, reverse, beam):
     from tinymae.tasks.translate import Translator, evaluate_translator
-    from tinymae.text.corpus import load_corpus, read_pairs
+    from tinymae.text.corpus import CORPORA, load_corpus, read_pairs
 
     translator = Translator.load(model)
     pairs = load_corpus(data, translator.seed).held_out if data[0] in CORPORA else read_pairs(data)

@@ -2,17 +2,15 @@
 import argparse
 from pathlib import Path
 
-from tinymae.cli.options import RESUME, add_folder, add_length, add_run, given, with_options
-from tinymae.images.sources import KNOWN_LABELLED, SOURCES, Source, find_source
+from tinymae.cli.options import LABELLED_DATA, RESUME, add_folder, add_length, add_run, given, with_options
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
     """`train vit`."""
     parser = models.add_parser("vit", help="a Vision Transformer that classifies images")
-    parser.add_argument("--data", required=True, help=f"{KNOWN_LABELLED}; the last fifth is the validation set")
+    parser.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth is the validation set")
     parser.add_argument("--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune this encoder")
-    default = f"default: {Source.vit_minutes}, digits {SOURCES['digits'].vit_minutes}"
-    add_length(parser, minutes=default, epochs="go through the training images this many times")
+    add_length(parser, minutes="default: 9, digits 1", epochs="go through the training images this many times")
     add_run(parser)
     add_folder(parser, out="folder for the model, vit.npz")
     model = parser.add_argument_group("model and training; the defaults fit the data")
@@ -30,6 +28,7 @@ def _train_vit(data, from_folder, epochs, steps, minutes, seed, threads, out, re
     from tqdm import tqdm
 
     from tinymae.images.labelled import load_labelled
+    from tinymae.images.sources import find_source
     from tinymae.tasks.classify import classifier_settings, evaluate_classifier, train_vit
 
     labelled = load_labelled(data)
@@ -55,7 +54,7 @@ def add_evaluate(models: argparse._SubParsersAction) -> None:
     """`evaluate vit`."""
     judge = models.add_parser("vit", help="accuracy and confusions of a classifier")
     judge.add_argument("--model", type=Path, required=True, help="folder that train vit wrote to")
-    judge.add_argument("--data", required=True, help=f"{KNOWN_LABELLED}; the last fifth of it is evaluated")
+    judge.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth of it is evaluated")
     judge.add_argument("--whole", action="store_true", help="all of the data, if none of it was trained on")
     judge.add_argument("--rollout", type=Path, metavar="FILE.png", help="draw what the model attends to in six images")
     judge.set_defaults(command=_evaluate_vit)
@@ -105,7 +104,7 @@ def add_probe(commands: argparse._SubParsersAction) -> None:
     """`probe`."""
     probe = commands.add_parser("probe", help="what an encoder has learned: simple classifiers on its frozen features")
     probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT, or a published one")
-    probe.add_argument("--data", required=True, help=f"{KNOWN_LABELLED}; the last fifth is for testing")
+    probe.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth is for testing")
     probe.add_argument("--per-class", type=int, metavar="N", help="train on N labels a class, drawn ten times (default: all)")
     probe.set_defaults(command=_probe)
 
