@@ -1,7 +1,7 @@
 """Labelled images: to classify, to probe, to fine-tune on.
 
 A labelled data set is one list of images of the same size with a class number for each. The last fifth of the list is the test
-set. It is always the same one, so a model that is tested on another day than it was trained has never seen its test images.
+set. It is always the same one, so a model is never tested on its training images, whenever the test is run.
 """
 import math
 import os

@@ -151,23 +151,23 @@ def train_translator(
         if not exactly one length is given, or a run is resumed with settings other than its own
     """
     check_length(steps, minutes, epochs)
-    say = say or (lambda line: None)
+    tell = say or (lambda line: None)
     out, settings = Path(out), settings or translator_settings(corpus)
     schedule = settings.rate()                                  # an invalid schedule is reported before training starts
     if resume:
         run, translator, frozen = _resumed(out, settings, seed)
     else:
-        run, translator, found = _new_run(corpus, out, settings, seed, vectors or {}, say)
+        run, translator, found = _new_run(corpus, out, settings, seed, vectors or {}, tell)
         frozen = found if freeze else {}
     config, languages = translator.config, translator.languages
     pairs, left_out = drop_long(encode_pairs(corpus.train, languages), settings.tokens)
     if left_out:
-        say(f"{left_out} pairs are longer than a batch of {settings.tokens} tokens, and left out")
+        tell(f"{left_out} pairs are longer than a batch of {settings.tokens} tokens, and left out")
     glance = 1024 if epochs else 512                            # evaluated twenty times in minutes, or once in an epoch
     validation, _ = drop_long(encode_pairs(corpus.held_out[:glance], languages), settings.tokens)
-    _say_unknown(corpus, languages, say)
+    _say_unknown(corpus, languages, tell)
     if not run.step:
-        _say_first_loss(run.params, config, validation, say)
+        _say_first_loss(run.params, config, validation, tell)
 
     def epoch(number):
         return sentence_batches(pairs, settings.tokens, seed, number)
@@ -187,8 +187,9 @@ def train_translator(
     def report(measured):
         if not run.interrupted:                                 # an average of a resumed run must be that of a whole one
             _keep(out, run, config, options)
-        _say_score(measured, run.step, ends, say)
-        _say_translations(translator, corpus.held_out[:4], measured, say)
+        if say:                                                 # translating takes time
+            _say_score(measured, run.step, ends, say)
+            _say_translations(translator, corpus.held_out[:4], measured, say)
 
     with Workers(os.cpu_count() if threads is None else threads) as workers:
         batches = itertools.islice(endless(epoch), run.step, None)          # continues where it was interrupted
