@@ -116,7 +116,7 @@ def epoch_ends(epoch_batches: Callable[[int], list], epochs: int) -> list[int]:
 def cosine(lr: float, warmup: float = 0.05) -> Callable[[int, float], float]:
     """`optim.warmup_cosine` as a schedule for `train`: up to lr over the first fraction `warmup`, then down to almost 0.
 
-    With the default warmup it ends at 0.6 % of lr, because half the cosine is as long as the whole run and starts after the warmup.
+    With the default warmup it ends at 0.6 % of lr, because the cosine is as long as the whole run and starts after the warmup.
     """
     return lambda step, progress: warmup_cosine(progress, 1.0, warmup, lr)
 
