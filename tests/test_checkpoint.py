@@ -88,14 +88,29 @@ def test_round_trip(path, dtype):
 
 
 def test_round_trip_of_odd_numbers(path):
-    """Minus zero, the smallest number, infinity and NaN are bits like all others."""
+    """Minus zero and the smallest number are bits like all others; a loss may be what it was."""
     params = mae_init(CONFIG, None)
-    odd = np.array([-0.0, 1e-45, np.inf, np.nan], np.float32)
+    odd = np.array([-0.0, 1e-45, -1e-45, 3e38], np.float32)
     params["encoder"]["norm"]["beta"][:] = odd
     checkpoint.save(path, "mae", CONFIG, params, extra={"losses": [float("nan"), float("inf")]})
     saved = load(path)
     assert saved.params["encoder"]["norm"]["beta"].tobytes() == odd.tobytes()
     assert np.isnan(saved.extra["losses"][0]) and saved.extra["losses"][1] == float("inf")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("part", ["params", "m", "v"])
+def test_numbers_that_are_not_finite_are_neither_written_nor_read(path, part, bad):
+    params, optimizer = write(path)
+    before = path.read_bytes()
+    {"params": params, "m": optimizer.m, "v": optimizer.v}[part]["encoder"]["norm"]["beta"][1:3] = bad
+    message = rf"2 of the 4 numbers of {part}\.encoder\.norm\.beta are not finite"
+    with pytest.raises(FloatingPointError, match=rf"mae\.npz: not written, because {message}"):
+        checkpoint.save(path, "mae", CONFIG, params, optimizer=optimizer)
+    assert path.read_bytes() == before
+    name = f"{part}.encoder.norm.beta"
+    rewritten(path, **{name: np.array([0, bad, bad, 1], np.float32)})
+    assert_refused(path, f"{message}: its training diverged")
 
 
 def test_a_model_alone(path):
@@ -406,7 +421,7 @@ def test_another_model_and_another_format(path):
     with pytest.raises(ValueError, match=r"mae\.npz: expected a 'transformer' model, got 'mae'"):
         checkpoint.load(path, "transformer", MAEConfig, mae_init)
     meta_rewritten(path, format="tinymae checkpoint 99")
-    assert_refused(path, "expected the format 'tinymae checkpoint 2', got 'tinymae checkpoint 99'")
+    assert_refused(path, "expected the format 'tinymae checkpoint 3' or 'tinymae checkpoint 2', got 'tinymae checkpoint 99'")
 
 
 @pytest.mark.parametrize("changed", [

@@ -98,7 +98,7 @@ def test_what_is_kept(tmp_path):
     quick(data, tmp_path, ClassifierSettings(SIZES, 1e-2, batch=10), seed=3)
     saved = checkpoint.load(tmp_path / "vit.npz", "vit", ViTConfig, vit_init)
     assert saved.config == ViTConfig(12, in_chans=3, num_classes=3, **SIZES)
-    assert saved.extra["names"] == ["a", "b", "c"] and saved.extra["seed"] == 3
+    assert saved.extra["names"] == ["a", "b", "c"] and saved.extra["options"]["seed"] == 3
     assert (saved.extra["mean"], saved.extra["std"]) == (MEAN, STD)
     assert saved.moments["t"] == saved.step == 6 and len(saved.extra["losses"]) == 6
     classifier = Classifier.load(tmp_path)
@@ -144,8 +144,8 @@ def test_gradient_is_that_of_the_batch():
     chosen = np.array([7, 3, 1, 0, 9])
     with Workers(1) as workers:
         loss, dparams = vit_gradient(
-            config, lambda indices: to_pixels(data.images[indices]), data.labels, iter([chosen]), settings, workers
-        )(params, rng)
+            config, lambda indices: to_pixels(data.images[indices]), data.labels, settings, workers
+        )(params, rng, chosen)
     expected, cache = vit_forward(to_pixels(data.images[chosen]), data.labels[chosen], params, config, label_smoothing=0.1)
     assert loss == pytest.approx(float(expected), rel=1e-5)
     tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), dparams, vit_backward(1.0, cache))
@@ -176,8 +176,8 @@ def test_pictures_are_moved_flipped_and_mixed(monkeypatch):
         called.clear()
         with Workers(1) as workers:
             vit_gradient(
-                config, lambda indices: to_pixels(data.images[indices]), data.labels, iter([np.arange(10)]), settings, workers
-            )(params, np.random.default_rng(0))
+                config, lambda indices: to_pixels(data.images[indices]), data.labels, settings, workers
+            )(params, np.random.default_rng(0), np.arange(10))
         assert called == expected
 
 
@@ -191,11 +191,11 @@ def interrupt(monkeypatch, step):
     def vit_gradient(*arguments):
         gradient = real(*arguments)
 
-        def interrupted(params, rng):
+        def interrupted(params, rng, chosen):
             calls.append(None)
             if len(calls) == step:
                 signal.raise_signal(signal.SIGINT)
-            return gradient(params, rng)
+            return gradient(params, rng, chosen)
 
         return interrupted
 
@@ -229,15 +229,18 @@ def test_resumed_without_settings_goes_on_with_its_own(tmp_path):
     quick(small(), tmp_path / "a", steps=6)
     quick(small(), tmp_path / "b", steps=3)
     quick(small(), tmp_path / "b", settings=None, steps=6, resume=True)
-    assert model(tmp_path / "b")[1]["extra"]["settings"] == model(tmp_path / "a")[1]["extra"]["settings"]
+    assert model(tmp_path / "b")[1]["extra"]["options"] == model(tmp_path / "a")[1]["extra"]["options"]
     assert model(tmp_path / "b")[1]["step"] == 6
 
 
 @pytest.mark.parametrize(("data", "options", "message"), [
-    (small(), {"seed": 1}, r"begun with seed 0 \(now 1\)"),
-    (small(), {"settings": replace(QUICK, lr=1.0)}, r"begun with lr 0.01 \(now 1.0\): resume with the same options"),
-    (small(60), {}, r"pictures 40 \(now 48\)"),
-    (small(classes=4), {}, "names"),
+    (small(), {"seed": 1}, r"other options: resume with the same ones\n    seed: 0, now 1$"),
+    (small(), {"settings": replace(QUICK, lr=1.0)}, r"ones\n    lr: 0.01, now 1.0$"),
+    (small(60), {}, r"ones\n    data: 50 images \(fingerprint \w{16}\), now 60 images \(fingerprint \w{16}\)$"),
+    (small(seed=1), {}, r"ones\n    data: 50 images \(fingerprint \w{16}\), now 50 images \(fingerprint \w{16}\)$"),
+    (small(classes=4), {}, "data: "),
+    (replace(small(), names=("a", "b", "d")), {}, "data: "),
+    (small(), {"settings": replace(QUICK, config=SIZES | {"dropout": 0.1})}, r"ones\n    dropout: not given, now 0.1$"),
 ])
 def test_resumed_with_something_else(tmp_path, data, options, message):
     quick(small(), tmp_path)
@@ -261,7 +264,7 @@ def test_nothing_to_resume(tmp_path, mae_folder):
         quick(small(), tmp_path, resume=True)
     classifier = ViTConfig(8, in_chans=1, num_classes=3, **SIZES)
     checkpoint.save(tmp_path / "vit.npz", "vit", classifier, vit_init(classifier, None))
-    with pytest.raises(ValueError, match="the file lacks names, pictures, seed, settings"):
+    with pytest.raises(ValueError, match="lacks the names of its classes"):
         Classifier.load(tmp_path)
 
 
@@ -296,7 +299,9 @@ def test_fine_tuning_moves_the_bottom_least(tmp_path, mae_folder):
     for a, b in zip(after["blocks"], before["blocks"], strict=True):
         moved.append(np.abs(a["ffn"]["fc1"]["w"] - b["ffn"]["fc1"]["w"]).max())
     assert 0 < 30 * moved[0] < moved[1] and 30 * moved[1] < moved[2]
-    assert model(tmp_path)[1]["extra"]["from"] == str(mae_folder)
+    quick(small(), tmp_path, None, resume=True)                 # it knows what it started from
+    with pytest.raises(ValueError, match=r"ones\n    from: mae encoder \(fingerprint \w{16}\), now vit encoder \("):
+        quick(small(), tmp_path, None, resume=True, from_folder=tmp_path)
 
 
 @pytest.mark.parametrize("positions", ["learned", "fixed"])

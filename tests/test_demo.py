@@ -222,7 +222,7 @@ def test_table_is_measured_on_the_same_hidden_pixels(norm_pix_loss):
     config = MAEConfig(**TINY, norm_pix_loss=norm_pix_loss)
     params = mae_init(config, np.random.default_rng(0))
     unseen = to_pixels(numbers(5, 12, 12, 3))
-    task = restore.Task(config, None, unseen, None)
+    task = restore.Task(config, None, unseen, None, "5 images")
     noise = restore.validation_noise(task)
     assert noise.shape == (5, 9) and np.array_equal(noise, restore.validation_noise(task))
     *_, mask = random_masking(noise, config.mask_ratio)
@@ -326,8 +326,8 @@ def test_every_source_trains(tmp_path, kind, capsys):
 def test_any_number_of_channels_trains(tmp_path, capsys):
     for channels in (2, 5):
         data = small_pictures(tmp_path, channels=channels)
-        assert main(["train", "mae", "--data", data, "--steps", "1", "--out", str(tmp_path)]) == 0
-        assert checkpoint.load(tmp_path / "mae.npz", "mae", MAEConfig, mae_init).config.in_chans == channels
+        assert main(["train", "mae", "--data", data, "--steps", "1", "--out", str(tmp_path / str(channels))]) == 0
+        assert checkpoint.load(tmp_path / str(channels) / "mae.npz", "mae", MAEConfig, mae_init).config.in_chans == channels
 
 
 # Training, and going on with it
@@ -389,7 +389,7 @@ def test_resume_with_other_options(tmp_path, capsys, options):
         (tmp_path / "other").mkdir()
         options = ["--data", small_pictures(tmp_path / "other", channels=1)]
     train_small(tmp_path / "out", "--steps", "2", "--resume", *options, status=1)
-    assert_one_line(capsys, str(path), "resume with the same options")
+    assert_one_line(capsys, str(path), "other options: resume with the same ones", lines=3 if "--data" in options else 2)
     assert path.read_bytes() == before
 
 
@@ -553,9 +553,9 @@ def test_the_tiles_of_a_photograph_come_back_in_their_places(rows, cols, channel
 # How it fails: status 1, one line that names the file, and nothing is written
 
 
-def assert_one_line(capsys, *expected):
+def assert_one_line(capsys, *expected, lines=1):
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("tinymae: ") and err.endswith("\n") and err.count("\n") == 1, err
+    assert out == "" and err.startswith("tinymae: ") and err.endswith("\n") and err.count("\n") == lines, err
     for text in expected:
         assert text in err
 
@@ -652,7 +652,9 @@ def test_training_that_diverges_keeps_the_last_model(tmp_path, capsys, monkeypat
     monkeypatch.setattr(restore, "LEARNING_RATE", 1e30)
     train_small(tmp_path / "out", "--steps", "40", "--resume", status=1)
     err = capsys.readouterr().err
-    assert err.splitlines()[-1].startswith("tinymae: step ") and "lower learning rate" in err
+    wrong, note = err.splitlines()[-2:]
+    assert wrong.startswith("tinymae: step ") and "lower learning rate" in wrong and "came out of " in wrong
+    assert note == "tinymae: the run is saved as it was after 2 steps, and can be resumed from there"
     assert path.read_bytes() == before
 
 

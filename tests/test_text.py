@@ -129,35 +129,22 @@ def test_build_errors():
         Vocabulary.build([["a"]], min_count=0)
 
 
-def test_vocabulary_file(tmp_path):
-    path = tmp_path / "new" / "vocabulary.json"
+def test_the_content_of_a_vocabulary():
     vocabulary = Vocabulary(["我", "étudiant", '"', "\\", "didn't", "\U00020000"])
-    vocabulary.save(path)
-    assert Vocabulary.load(path).words == vocabulary.words
-    assert json.loads(path.read_text(encoding="utf-8"))["words"] == list(vocabulary.words)
-    assert [file.name for file in path.parent.iterdir()] == ["vocabulary.json"]
+    assert Vocabulary.of(json.loads(json.dumps(vocabulary.content()))).words == vocabulary.words
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (b'{"words": ["<pad>", "<b', "is not JSON"),
-    (b"\xff\xfe", "is not JSON in UTF-8"),
-    (b'["a"]', "no vocabulary"),
-    (b'{"words": 5}', "no vocabulary"),
-    (b'{"words": ["a", "b", "c", "d"]}', "no vocabulary"),
-    (b'{"words": ["<pad>", "<bos>", "<eos>", "<unk>", "a", "a"]}', "not valid.*'a' comes 2 times"),
-    (b'{"words": ["<pad>", "<bos>", "<eos>", "<unk>", 7]}', "not valid.*7 is int"),
-    (b'{"words": ["<pad>", "<bos>", "<eos>", "<unk>", []]}', "not valid"),
+    (["a"], "no vocabulary"),
+    ({"words": 5}, "no vocabulary"),
+    ({"words": ["a", "b", "c", "d"]}, "no vocabulary"),
+    ({"words": ["<pad>", "<bos>", "<eos>", "<unk>", "a", "a"]}, "not a valid.*'a' comes 2 times"),
+    ({"words": ["<pad>", "<bos>", "<eos>", "<unk>", 7]}, "not a valid.*7 is int"),
+    ({"words": ["<pad>", "<bos>", "<eos>", "<unk>", []]}, "not a valid"),
 ])
-def test_vocabulary_file_errors(tmp_path, content, message):
-    path = tmp_path / "v.json"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"v\.json.*{message}"):
-        Vocabulary.load(path)
-
-
-def test_vocabulary_file_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.json"):
-        Vocabulary.load(tmp_path / "none.json")
+def test_what_is_no_vocabulary(content, message):
+    with pytest.raises(ValueError, match=message):
+        Vocabulary.of(content)
 
 
 # Batches

@@ -7,7 +7,7 @@ import pytest
 from tinymae import init
 from tinymae.blocks import encoder_layer_backward, encoder_layer_forward
 from tinymae.gradcheck import cases
-from tinymae.trace import FORMULAS, trace
+from tinymae.trace import FORMULAS, first_fault, trace
 
 rng = np.random.default_rng(0)
 P = init.encoder_layer(8, 2, 12, rng, dtype=np.float64)
@@ -81,3 +81,44 @@ def test_every_op_has_a_formula():
     ops = {check.function.__name__.removesuffix("_forward") for check in cases.checks()
            if check.function.__module__.startswith("tinymae.ops.")}
     assert ops <= FORMULAS.keys(), ops - FORMULAS.keys()
+
+
+def layer(x, p, dy):
+    _, cache = encoder_layer_forward(x, p, 2)
+    return encoder_layer_backward(dy, cache)
+
+
+def test_no_fault():
+    assert first_fault(layer, X, P, DY) is None
+    assert sys.getprofile() is None
+
+
+def test_the_first_fault_is_where_finite_numbers_went_in():
+    p = init.encoder_layer(8, 2, 12, np.random.default_rng(0), dtype=np.float64)
+    p["attn"]["q"]["w"] *= 1e160
+    p["attn"]["k"]["w"] *= 1e160
+    fault = first_fault(layer, X, p, DY)                        # softmax is the first op to return it: its scores were infinite
+    assert (fault.op, fault.layers) == (
+        "scaled_dot_product_attention_forward", ["encoder_layer", "add_norm 0", "multi_head_attention 0"]
+    )
+    assert 1e158 < fault.largest < 1e162
+    assert f"came out of {fault.op} in encoder_layer > add_norm 0 > multi_head_attention 0, into which" in str(fault)
+
+
+def test_a_fault_on_the_way_back_is_in_the_layer_of_its_forward():
+    def two(x, p, dy):
+        y, first = encoder_layer_forward(x, p, 2)
+        _, second = encoder_layer_forward(y, p, 2)
+        encoder_layer_backward(encoder_layer_backward(dy, second)[0], first)
+
+    p = init.encoder_layer(8, 2, 12, np.random.default_rng(0), dtype=np.float64)
+    p["ffn"]["fc2"]["w"] *= 1e150
+    fault = first_fault(two, X, p, 1e170 * DY)
+    assert (fault.op, fault.layers) == ("linear_backward", ["encoder_layer", "add_norm 1", "feed_forward 0"])
+
+
+def test_a_fault_in_what_went_in():
+    x = X.copy()
+    x[0, 0, 0] = np.nan
+    fault = first_fault(layer, x, P, DY)
+    assert fault.op == "encoder_layer_forward" and np.isnan(fault.largest) and "it is in the data" in str(fault)

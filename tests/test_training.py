@@ -1,7 +1,10 @@
 """The loop: how long it runs, how it stops, what it calls and when, and that the gradient it is given trains."""
+import copy
 import math
+import re
 import signal
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +14,7 @@ from tinymae import tree
 from tinymae.models.mae import MAEConfig, mae_backward, mae_decays, mae_forward, mae_init
 from tinymae.tasks.restore import mae_gradient
 from tinymae.train import loop
-from tinymae.train.loop import Run, cosine, stop_between_steps, train
+from tinymae.train.loop import Run, cosine, stop_signals, train
 from tinymae.train.optim import AdamW, noam, warmup_cosine
 from tinymae.train.parallel import Workers
 
@@ -166,19 +169,23 @@ def test_no_step_to_do_means_no_second_evaluation():
     assert run.evaluations == before
 
 
-def test_saved_every_half_minute_and_at_the_end(clock):
+def test_saved_at_once_every_half_minute_and_at_the_end(clock):
     saved = []
     train(simple_run(), slow(clock, 7), cosine(1e-3), batch=4, steps=12, save=lambda run: saved.append(run.step), bar=False)
-    assert saved == [5, 10, 12]                                 # after 35, 70 and 84 seconds
+    assert saved == [0, 5, 10, 12]                              # after 7, 42, 77 and 84 seconds
     train(simple_run(), slow(clock, 7), cosine(1e-3), batch=4, steps=3, save=lambda run: saved.append(run.step), bar=False)
-    assert saved[3:] == [3]
+    assert saved[4:] == [0, 3]
+    saved.clear()
+    train(simple_run(), slow(clock, 7), cosine(1e-3), batch=4, steps=4, save=lambda run: saved.append(run.step),
+          save_every=10, bar=False)
+    assert saved == [0, 2, 4]
 
 
 def test_what_is_saved_is_whole(clock):
     """When save is called, losses, steps and the optimiser agree."""
     def save(run):
         assert run.step == len(run.losses) == len(run.optimizer.rates)
-        assert run.evaluations and run.evaluations[-1][0] <= run.step
+        assert run.evaluations[-1][0] == run.step if run.step else not run.evaluations
 
     train(simple_run(), slow(clock, 40), cosine(1e-3), batch=4, steps=3, save=save, evaluate=lambda params: 1.0, bar=False)
 
@@ -222,7 +229,7 @@ def test_ctrl_c_finishes_the_step_and_saves():
     saved = []
     run = train(simple_run(), interrupts_at(4), cosine(1e-3), batch=4,
               steps=9, save=lambda run: saved.append(run.step), bar=False)
-    assert run.interrupted and run.step == len(run.losses) == len(run.optimizer.rates) == 4 and saved == [4]
+    assert run.interrupted and run.step == len(run.losses) == len(run.optimizer.rates) == 4 and saved == [0, 4]
     assert signal.getsignal(signal.SIGINT) is before
     train(run, ones, cosine(1e-3), batch=4, steps=9, bar=False)
     assert not run.interrupted and run.step == 9
@@ -231,9 +238,11 @@ def test_ctrl_c_finishes_the_step_and_saves():
 def test_the_second_ctrl_c_does_not_wait():
     before = signal.getsignal(signal.SIGINT)
     run, saved = simple_run(), []
-    with pytest.raises(KeyboardInterrupt):
-        train(run, interrupts_at(3, times=2), cosine(1e-3), batch=4, steps=9, save=saved.append, bar=False)
-    assert run.step == 2 and saved == []
+    with pytest.raises(KeyboardInterrupt) as error:
+        train(run, interrupts_at(3, times=2), cosine(1e-3), batch=4, steps=9, bar=False,
+              save=lambda run: saved.append(run.step))
+    assert run.step == 2 and saved == [0, 2]
+    assert error.value.__notes__ == ["the run is saved as it was after 2 steps, and can be resumed from there"]
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -244,13 +253,142 @@ def test_an_error_gives_ctrl_c_back():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_stop_between_steps():
-    with stop_between_steps() as stop:
-        assert not stop.is_set()
+def test_stop_signals():
+    with stop_signals() as stop:
+        assert not stop.asked
         signal.raise_signal(signal.SIGINT)
-        assert stop.is_set()
+        assert stop.asked
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGTERM)
+        assert ended.value.code == 128 + signal.SIGTERM
+        done = []
+        with pytest.raises(SystemExit), stop.put_off():         # what has begun ends first
+            with stop.put_off():
+                signal.raise_signal(signal.SIGTERM)
+                done.append(1)
+            done.append(2)
+        assert done == [1, 2]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_or_handled_elsewhere_stays_so():
+    """As SIGHUP is under nohup."""
+    received = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+        assert received == [signal.SIGTERM] and not stop.asked
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGINT, interrupt)
+
+
+class Halfway(Exception):
+    pass
+
+
+def stopped(where, error=Halfway, call=4):
+    """A run that an error ends in a call of `where`: (what was saved, the error)."""
+    calls, saved = {"gradient": 0, "evaluate": 0, "report": 0, "step": 0}, []
+
+    def count(name):
+        calls[name] += 1
+        if name == where and calls[name] == call:
+            raise error
+
+    class Optimizer(Recorder):
+        def step(self, params, grads, lr):
+            params["w"][0] += 1
+            count("step")
+            super().step(params, grads, lr)
+
+    def gradient(params, rng):
+        rng.random()
+        rng.spawn(1)
+        count("gradient")
+        return ones(params, rng)
+
+    def evaluate(params):
+        count("evaluate")
+        return 1.0
+
+    def save(run):
+        saved.append((run.step, run.rng.random(), run.rng.spawn(1)[0].random(), run.evaluation_due, len(run.evaluations)))
+
+    def report(value):
+        count("report")
+
+    with pytest.raises(error) as caught:
+        train(simple_run(Optimizer()), gradient, cosine(1e-3), batch=4, steps=20, evaluate=evaluate, report=report,
+              save=lambda run: save(copy.deepcopy(run)), bar=False)
+    return saved, caught.value
+
+
+@pytest.mark.parametrize("error", [Halfway, BrokenPipeError, SystemExit, KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("where", ["gradient", "evaluate", "report"])
+def test_whatever_ends_it_the_last_state_between_two_steps_is_saved(where, error):
+    saved, caught = stopped(where, error)
+    steps = 3 if where == "gradient" else 4
+    fresh = np.random.default_rng(0)                            # the generator after so many steps, whatever happened since
+    for _ in range(steps):
+        fresh.random()
+        fresh.spawn(1)
+    assert [step for step, *_ in saved] == [0, steps]
+    assert saved[-1][1:3] == (fresh.random(), fresh.spawn(1)[0].random())
+    assert saved[-1][3:] == ((False, 3) if where == "gradient" else (True, 3))
+    assert caught.__notes__ == [f"the run is saved as it was after {steps} steps, and can be resumed from there"]
+
+
+def test_half_a_step_is_not_saved():
+    saved, caught = stopped("step")
+    assert [step for step, *_ in saved] == [0]
+    assert caught.__notes__ == ["the run is saved as it was after 0 steps, and can be resumed from there"]
+
+
+def test_an_evaluation_that_was_missed_is_made_up_for():
+    run = simple_run()
+    run.step, run.losses, run.evaluation_due = 7, [1.0] * 7, True
+    train(run, ones, cosine(1e-3), batch=4, steps=20, evaluate=lambda params: 2.0, bar=False)
+    assert [step for step, _ in run.evaluations] == list(range(7, 21))
+
+
+def test_an_error_before_the_first_gradient_saves_nothing():
+    saved = []
+    with pytest.raises(ZeroDivisionError) as error:
+        train(simple_run(), lambda params, rng: 1 / 0, cosine(1e-3), batch=4, steps=9, save=saved.append, bar=False)
+    assert saved == [] and not hasattr(error.value, "__notes__")
+
+
+def test_a_save_that_fails_ends_the_run_and_says_what_stands(clock):
+    def save(run):
+        if run.step:
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left") as error:
+        train(simple_run(), slow(clock, 20), cosine(1e-3), batch=4, steps=9, save=save, bar=False)
+    assert error.value.__notes__[-1] == "the run is saved as it was after 0 steps, and can be resumed from there"
+
+
+@pytest.mark.parametrize("save_every", [0, -1, math.nan, math.inf])
+def test_how_often_to_save(save_every):
+    with pytest.raises(ValueError, match="positive number of seconds between two saves"):
+        train(simple_run(), ones, cosine(1e-3), batch=4, steps=1, save_every=save_every, bar=False)
+
+
+def test_each_step_has_the_next_batch():
+    taken = []
+
+    def gradient(params, rng, batch):
+        taken.append(batch)
+        return ones(params, rng)
+
+    train(simple_run(), gradient, cosine(1e-3), batch=4, batches=iter("abcd"), steps=3, bar=False)
+    assert taken == ["a", "b", "c"]
 
 
 def test_outside_the_main_thread_it_trains_too():
@@ -262,25 +400,65 @@ def test_outside_the_main_thread_it_trains_too():
     assert run.step == 3 and not run.interrupted and signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_stops_before_it_does_harm(bad):
-    params = {"w": np.array([1.0, 2.0])}
+@pytest.mark.parametrize(("loss", "gradient", "reason"), [
+    (math.nan, 1.0, "the loss is nan"), (math.inf, 1.0, "the loss is inf"), (-math.inf, math.nan, "the loss is -inf"),
+    (1.0, math.nan, "the loss is finite, and the gradient of w is not"),
+    (1.0, -math.inf, "the loss is finite, and the gradient of w is not"),
+    (1.0, 1e25, r"the gradient of w reaches 1e\+25, and its square is too large for its dtype"),
+])
+@pytest.mark.parametrize("max_norm", [None, 1.0])
+def test_a_number_that_is_not_finite_stops_before_it_does_harm(loss, gradient, reason, max_norm):
+    params = {"v": np.ones(1, np.float32), "w": np.array([1.0, 2.0], np.float32)}
     run = Run(params, AdamW(params), np.random.default_rng(0))
     states, saved = [], []
 
-    def gradient(params, rng):
-        states.append((params["w"].copy(), run.optimizer.m["w"].copy(), run.optimizer.t))
-        return (bad if len(states) == 4 else 1.0), {"w": np.array([1.0, bad if len(states) == 4 else 1.0])}
+    def bad_in_the_fourth(params, rng):
+        if run.step < 3:
+            states.append(tree.map(np.copy, (params, run.optimizer.m, run.optimizer.v)[0]))
+        worse = gradient if run.step == 3 else 1.0
+        return loss if run.step == 3 else 1.0, {"v": np.ones(1, np.float32), "w": np.array([1.0, worse], np.float32)}
 
-    with pytest.raises(FloatingPointError, match=rf"step 3: the loss is {bad}: try a lower learning rate than 0\.081"):
-        train(run, gradient, cosine(0.1), batch=4, steps=9, save=saved.append,
-              evaluate=lambda params: 1.0, max_norm=1.0, bar=False)
-    w, m, t = states[-1]
-    np.testing.assert_array_equal(run.params["w"], w)
-    np.testing.assert_array_equal(run.optimizer.m["w"], m)
-    assert run.optimizer.t == t == run.step == len(run.losses) == 3
-    assert not np.array_equal(w, [1, 2])                        # it had trained before
-    assert saved == [] and [step for step, _ in run.evaluations] == [1, 2, 3]
+    with pytest.raises(FloatingPointError, match=rf"step 3: {reason}; .*: try a lower learning rate than 0\.081") as error:
+        train(run, bad_in_the_fourth, cosine(0.1), batch=4, steps=9, save=lambda run: saved.append(run.step),
+              evaluate=lambda params: 1.0, max_norm=max_norm, bar=False)
+    assert run.optimizer.t == run.step == len(run.losses) == 3 and saved == [0]
+    for part in (run.params, run.optimizer.m, run.optimizer.v):
+        assert all(np.isfinite(leaf).all() for _, leaf in tree.leaves(part))
+    assert not np.array_equal(run.params["w"], [1, 2])          # it had trained before
+    assert [step for step, _ in run.evaluations] == [1, 2, 3]
+    assert error.value.__notes__ == ["the run is saved as it was after 0 steps, and can be resumed from there"]
+
+
+def test_at_step_0_the_learning_rate_is_not_blamed():
+    def bad(params, rng):
+        return math.nan, tree.map(np.ones_like, params)
+
+    with pytest.raises(FloatingPointError, match="look at the data and the initial parameters"):
+        train(simple_run(), bad, cosine(1e-3), batch=4, steps=9, bar=False)
+
+
+def test_an_evaluation_that_is_not_finite_ends_the_run_without_saving():
+    saved = []
+    with pytest.raises(FloatingPointError, match="step 2: the evaluation gives nan: try a lower learning rate"):
+        train(simple_run(), ones, cosine(1e-3), batch=4, steps=2, evaluate_at=(), evaluate=lambda params: math.nan,
+              save=lambda run: saved.append(run.step), bar=False)
+    assert saved == [0]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")          # overflow, in the threads
+def test_where_a_number_that_is_not_finite_came_from():
+    """Parameters so large that a product overflows: the op, its layer, and the largest number that went in."""
+    config, rng = replace(CONFIG, depth=2), np.random.default_rng(0)
+    params = mae_init(config, rng)
+    params["encoder"]["blocks"][1]["ffn"]["fc2"]["w"][:, 0] = 3e38
+    params["encoder"]["blocks"][1]["ffn"]["fc1"]["b"][:] = 10
+    where = (
+        "linear_forward in mae > vit_encoder 0 > encoder 0 > encoder_layer 1 > add_norm 1 > feed_forward 0, into which numbers "
+        "up to 3e+38 went: look at the data"
+    )
+    with Workers(2) as workers, pytest.raises(FloatingPointError, match=re.escape(where)):
+        train(Run(params, AdamW(params), rng), mae_gradient(config, pictures, 10, 4, workers), cosine(1e-3), batch=10, steps=3,
+              bar=False)
 
 
 # The gradient of a masked autoencoder

@@ -20,15 +20,32 @@ def main(arguments: list[str] | None = None) -> int:
             status = command(**options)
             sys.stdout.flush()
             return status
-    except BrokenPipeError:                                     # the reader of the output, such as `head`, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError as error:                            # `head` has seen enough: worth a word in a training run only
+        reason = "the reader of the output has closed it" if hasattr(error, "__notes__") else None
+        return _say(reason, error, 1)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"tinymae: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("tinymae: interrupted", file=sys.stderr)
-        return 130
+        return _say(error, error, 1)
+    except KeyboardInterrupt as error:
+        return _say("interrupted", error, 130)
+    except SystemExit as error:
+        return _say("ended by a signal", error, error.code)
+
+
+def _say(what, error, status):
+    """Print what there is to say, if anything, and the notes of the error, and return the status."""
+    for note in (what, *getattr(error, "__notes__", [])):
+        _write(f"tinymae: {note}\n" if note else "", sys.stderr)
+    _write("", sys.stdout)
+    return status
+
+
+def _write(text, stream):
+    """Write to a stream that may be closed or full; what it then still holds is discarded, or Python fails when it ends."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser():

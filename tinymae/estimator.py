@@ -11,7 +11,7 @@ All features are standardised by one mean and one standard deviation, those of t
 """
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -146,7 +146,9 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             gradient = mae_gradient(
                 self.config_, lambda rng, count: pictures[rng.integers(len(pictures), size=count)], self.batch_size, 16, workers
             )
-            run = fitted(Run(params, optimizer, rng), gradient, self.learning_rate, self.batch_size, self.steps, self.verbose)
+            run = fitted(
+                Run(params, optimizer, rng), gradient, self.learning_rate, self.batch_size, self.steps, verbose=self.verbose
+            )
         self.params_, self.losses_ = run.params, run.losses
         return self
 
@@ -276,8 +278,11 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         seed = int(rng.integers(2**31))
         batches = endless(lambda epoch: image_batches(len(pictures), self.batch_size, seed, epoch))
         with Workers(threads(self.n_jobs)) as workers:
-            gradient = vit_gradient(self.config_, lambda indices: pictures[indices], labels, batches, settings, workers)
-            run = fitted(Run(params, optimizer, rng), gradient, self.learning_rate, self.batch_size, self.steps, self.verbose)
+            gradient = vit_gradient(self.config_, lambda indices: pictures[indices], labels, settings, workers)
+            run = fitted(
+                Run(params, optimizer, rng), gradient, self.learning_rate, self.batch_size, self.steps, verbose=self.verbose,
+                batches=batches,
+            )
         self.params_, self.losses_ = run.params, run.losses
         return self
 
@@ -324,9 +329,12 @@ def threads(n_jobs: int | None) -> int:
     return 1 if n_jobs is None else n_jobs if n_jobs > 0 else max(1, os.cpu_count() + 1 + n_jobs)
 
 
-def fitted(run: Run, gradient: Callable, learning_rate: float, batch: int, steps: int, verbose: bool) -> Run:
+def fitted(
+    run: Run, gradient: Callable, learning_rate: float, batch: int, steps: int, *, verbose: bool,
+    batches: Iterator | None = None,
+) -> Run:
     """The run after training. A Ctrl-C that ended it early is raised again: half a fit is none."""
-    train(run, gradient, cosine(learning_rate), batch=batch, steps=steps, bar=verbose)
+    train(run, gradient, cosine(learning_rate), batch=batch, batches=batches, steps=steps, bar=verbose)
     if run.interrupted:
         raise KeyboardInterrupt
     return run

@@ -1,7 +1,9 @@
 """Whole files or none: a file appears under its name only when it is complete."""
+import hashlib
 import os
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -31,3 +33,20 @@ def whole_file(path: Path | str) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of `whole_file` that killed processes left in a folder."""
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{32}\.tmp", path.name):
+            path.unlink(missing_ok=True)
+
+
+def fingerprint(parts: Iterable[bytes | str]) -> str:
+    """16 hexadecimal digits that stand for some data: equal for equal parts in the same order, different for all others."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        part = part.encode() if isinstance(part, str) else part
+        digest.update(len(part).to_bytes(8, "little"))          # or ["ab", "c"] would be ["a", "bc"]
+        digest.update(part)
+    return digest.hexdigest()

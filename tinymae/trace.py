@@ -16,11 +16,13 @@ Differs: PyTorch needs a hook on each module for this, and records modules only,
 """
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from tinymae import tree
 
 # The formulas in a row: the forward, and what its backward does with dy. The derivations are in the ops' docstrings.
 FORMULAS = {
@@ -98,6 +100,53 @@ def trace() -> Iterator[Trace]:
         sys.setprofile(before)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Where the first number that is not finite came from."""
+
+    op: str                 # such as "softmax_forward"
+    layers: list[str]       # what it is inside, from the outside, each with its number among its siblings: "encoder_layer 3"
+    largest: float          # the largest magnitude that went into it; nan if a number there was not finite already
+
+    def __str__(self) -> str:
+        where = f" in {' > '.join(self.layers)}" if self.layers else ""
+        went_in = f"into which numbers up to {self.largest:.3g} went"
+        if math.isnan(self.largest):
+            went_in = "into which such a number went: it is in the data or in a parameter"
+        return f"the first number that is not finite came out of {self.op}{where}, {went_in}"
+
+
+def first_fault(function: Callable, *arguments: object) -> Fault | None:
+    """Run function(*arguments) up to the first `*_forward` or `*_backward` that makes a number that is not finite.
+
+    Such a number went into none of its arguments. If it arose between two ops, in a line of the function that calls them, that
+    function is named.
+
+    Parameters
+    ----------
+    function, *arguments : with `train.parallel.Workers` inside, too: their parts then run one after another in this thread
+
+    Returns
+    -------
+    Fault, or None if all numbers were finite
+    """
+    before = sys.getprofile()
+    sys.setprofile(_FaultListener([]))
+    try:
+        with np.errstate(all="ignore"):
+            function(*arguments)
+    except _FoundError as found:
+        return found.fault
+    finally:
+        sys.setprofile(before)
+    return None
+
+
+class _FoundError(Exception):
+    def __init__(self, fault):
+        self.fault = fault
+
+
 class _Listener:
     """Called by Python at every call and return."""
 
@@ -119,10 +168,74 @@ class _Listener:
                 call.output, call.norm = _shapes(y), _norm(y)
         elif event == "call" and name.endswith("_backward"):
             dy, cache, *_ = [*_arguments(frame), None, None]
-            for call in reversed(self.calls):
-                if not call.done and call.name == name.removesuffix("_backward") and _same(call.cache, cache):
-                    call.done, call.gradient = True, _norm(dy)
+            call = self.forward_of(name.removesuffix("_backward"), cache)
+            if call:
+                call.done, call.gradient = True, _norm(dy)
+
+    def forward_of(self, name, cache):
+        """The latest Call of this name that returned this cache and has had no backward; or None."""
+        for call in reversed(self.calls):
+            if not call.done and call.name == name and _same(call.cache, cache):
+                return call
+        return None
+
+
+class _FaultListener(_Listener):
+    """Raises a _FoundError at the first result that is not finite."""
+
+    def __init__(self, calls):
+        super().__init__(calls)
+        self.running = []                               # (frame, its Call, the arrays that went in), the innermost last
+
+    def __call__(self, frame, event, result):
+        name = frame.f_code.co_name
+        if event == "call" and name.endswith("_backward"):
+            arguments = _arguments(frame)
+            call = self.forward_of(name.removesuffix("_backward"), arguments[1]) if len(arguments) > 1 else None
+            self.running.append((frame, call, list(_floats(arguments[:1]))))
+            if call:
+                call.done, call.cache = True, None      # as the pass itself does, it lets go of what is used
+            return
+        super().__call__(frame, event, result)
+        if event == "call" and name.endswith("_forward"):
+            self.running.append((frame, self.calls[-1], list(_floats(_arguments(frame)))))
+        elif event == "return" and self.running and self.running[-1][0] is frame:
+            _, call, inputs = self.running.pop()
+            y = result[0] if name.endswith("_forward") and isinstance(result, tuple) else result
+            if not all(np.isfinite(array).all() for array in _floats([y])):
+                largest = max((float(np.max(np.abs(array), initial=0)) for array in inputs), default=0.0)
+                if not all(np.isfinite(array).all() for array in inputs):
+                    if self.running:                    # then it arose in a function around this one, or before
+                        return
+                    largest = math.nan
+                raise _FoundError(Fault(name, self.layers_of(call) if call else [], largest))
+
+    def layers_of(self, call):
+        """What the call is inside, from the outside."""
+        layers, depth, at = [], call.depth, next(i for i, other in enumerate(self.calls) if other is call)
+        while depth > 0:
+            siblings = []                               # of the parent: the calls before it at its depth
+            for other in reversed(self.calls[:at]):
+                if other.depth < depth - 1:
                     break
+                if other.depth == depth - 1:
+                    siblings.append(other)
+            parent = siblings[0]
+            number = sum(other.name == parent.name for other in siblings) - 1
+            layers.insert(0, f"{parent.name} {number}" if depth > 1 else parent.name)
+            depth, at = depth - 1, next(i for i, other in enumerate(self.calls) if other is parent)
+        return layers
+
+
+def _floats(values):
+    """The floating-point arrays in values, and in trees among them."""
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            yield from _floats(value)
+        elif isinstance(value, dict):
+            yield from _floats(leaf for _, leaf in tree.leaves(value))
+        elif isinstance(value, (np.ndarray, np.floating)) and value.dtype.kind == "f":
+            yield np.asarray(value)
 
 
 def _arguments(frame):

@@ -51,11 +51,16 @@ def add_train(models: argparse._SubParsersAction) -> None:
     mae.set_defaults(command=_train_mae)
 
 
-def _train_mae(data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume, **sizes):
+def _train_mae(
+    data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume, overwrite, save_every, **sizes
+):
     from tinymae.tasks.restore import prepare, train_mae
 
     task = prepare(data, mask_ratio, norm_pix_loss, given(sizes))
-    run = train_mae(task, out, **_length(data, steps, minutes), seed=seed, threads=threads, resume=resume, extra={"data": data})
+    run = train_mae(
+        task, out, **_length(data, steps, minutes), seed=seed, threads=threads, resume=resume, overwrite=overwrite,
+        save_every=save_every, extra={"data": data},
+    )
     print(f"{run.step} steps, loss on validation images {run.evaluations[-1][1]:.4f}: {out / 'mae.npz'}")
     if run.interrupted:
         print(RESUME)

@@ -29,9 +29,12 @@ def add_run(parser: ArgumentParser) -> None:
 
 
 def add_folder(parser: ArgumentParser, out: str) -> None:
-    """--out, with its help text, and --resume."""
+    """--out, with its help text, --resume, --overwrite and --save-every."""
     parser.add_argument("--out", type=Path, required=True, help=out)
-    parser.add_argument("--resume", action="store_true", help="continue with the model in the folder")
+    former = parser.add_mutually_exclusive_group()
+    former.add_argument("--resume", action="store_true", help="continue with the model in the folder")
+    former.add_argument("--overwrite", action="store_true", help="replace the model in the folder")
+    parser.add_argument("--save-every", type=float, default=30, metavar="SECONDS", help="how often to save (default: 30)")
 
 
 def given(options: dict) -> dict:

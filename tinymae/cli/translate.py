@@ -15,7 +15,7 @@ def add_train(models: argparse._SubParsersAction) -> None:
     epochs = "go through the training pairs this many times (default for files: 10)"
     add_length(parser, minutes="default: phrasebook 3, dates 1, french 0.2", epochs=epochs)
     add_run(parser)
-    add_folder(parser, out="folder for model and vocabularies")
+    add_folder(parser, out="folder for the model, transformer.npz")
     words = parser.add_argument_group("words")
     words.add_argument("--min-count", type=int, help="rarer tokens become <unk> (default: files of words 2, all else 1)")
     words.add_argument("--bpe", type=int, dest="pieces", metavar="N", help="a vocabulary of N subwords (BPE) in place of words")
@@ -35,7 +35,8 @@ def add_train(models: argparse._SubParsersAction) -> None:
 
 
 def _train_translate(
-    data, valid, reverse, epochs, steps, minutes, seed, threads, out, resume, source_vectors, target_vectors, freeze, **options
+    data, valid, reverse, epochs, steps, minutes, seed, threads, out, resume, overwrite, save_every, source_vectors,
+    target_vectors, freeze, **options
 ):
     from tqdm import tqdm
 
@@ -52,14 +53,15 @@ def _train_translate(
     vectors = {side: path for side, path in (("source", source_vectors), ("target", target_vectors)) if path}
     run = train_translator(
         corpus, out, with_options(translator_settings(corpus), options), steps=steps, minutes=minutes, epochs=epochs, seed=seed,
-        threads=threads, resume=resume, vectors=vectors, freeze=freeze, say=tqdm.write,
+        threads=threads, resume=resume, overwrite=overwrite, save_every=save_every, vectors=vectors, freeze=freeze,
+        say=tqdm.write,
     )
+    if run.interrupted:
+        print(RESUME, flush=True)
     sources, references = zip(*corpus.held_out, strict=True)
     translator = Translator.load(out)
     exact = sum(map(translator.exact, translator.translate(sources), references)) / len(references)
     print(f"{run.step} steps, {run.seconds:.0f} s; exact match on {len(references)} validation pairs: {exact:.2%}")
-    if run.interrupted:
-        print(RESUME)
     print(out)
     return 0
 
@@ -144,13 +146,14 @@ def add_average(commands: argparse._SubParsersAction) -> None:
     mean.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
     mean.add_argument("--last", type=int, default=5, help="how many evaluations (default, and at most: 5)")
     mean.add_argument("--out", type=Path, required=True, help="folder for the averaged model")
+    mean.add_argument("--overwrite", action="store_true", help="replace the model in that folder")
     mean.set_defaults(command=_average)
 
 
-def _average(model, last, out):
+def _average(model, last, out, overwrite):
     from tinymae.tasks.translate import average
 
-    steps = average(model, out, last)
+    steps = average(model, out, last, overwrite=overwrite)
     print(f"the mean of the parameters after {', '.join(map(str, steps))} steps: {out}")
     return 0
 

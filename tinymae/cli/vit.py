@@ -24,7 +24,9 @@ def add_train(models: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=_train_vit)
 
 
-def _train_vit(data, from_folder, epochs, steps, minutes, seed, threads, out, resume, **options):
+def _train_vit(
+    data, from_folder, epochs, steps, minutes, seed, threads, out, resume, overwrite, save_every, **options
+):
     from tqdm import tqdm
 
     from tinymae.images.labelled import load_labelled
@@ -39,13 +41,13 @@ def _train_vit(data, from_folder, epochs, steps, minutes, seed, threads, out, re
         settings = with_options(classifier_settings(labelled, from_folder is not None), options)
     run = train_vit(
         labelled, out, settings, steps=steps, minutes=minutes, epochs=epochs, from_folder=from_folder, seed=seed,
-        threads=threads, resume=resume, say=tqdm.write,
+        threads=threads, resume=resume, overwrite=overwrite, save_every=save_every, say=tqdm.write,
     )
+    if run.interrupted:
+        print(RESUME, flush=True)
     result = evaluate_classifier(out, labelled, threads=threads)
     accuracy, count = result["accuracy"], result["pictures"]
     print(f"{run.step} steps, {run.seconds:.0f} s; accuracy {accuracy:.2%} on {count} validation images")
-    if run.interrupted:
-        print(RESUME)
     print(out / "vit.npz")
     return 0
 

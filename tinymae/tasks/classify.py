@@ -7,13 +7,14 @@ a data set is the validation set: it is evaluated during training, and never tra
 """
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tinymae import tree
+from tinymae.files import fingerprint
 from tinymae.images.augment import crop_and_flip, mixup
 from tinymae.images.labelled import Labelled, fit_pictures, model_size
 from tinymae.images.pixels import MEAN, STD, to_pixels
@@ -21,7 +22,19 @@ from tinymae.models.fine_tuning import layer_rates, vit_decays
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
 from tinymae.tasks.encoders import Encoder, load_encoder
 from tinymae.train import checkpoint
-from tinymae.train.loop import TWENTIETHS, Run, check_length, cosine, endless, epoch_ends, resumed, save_run, train
+from tinymae.train.folder import run_folder
+from tinymae.train.loop import (
+    SAVE_EVERY,
+    TWENTIETHS,
+    Run,
+    check_length,
+    cosine,
+    endless,
+    epoch_ends,
+    resumed,
+    save_run,
+    train,
+)
 from tinymae.train.optim import AdamW
 from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
@@ -82,7 +95,10 @@ class Classifier:
         def part(piece):
             return vit_logits(to_pixels(images[piece]), self.params, self.config)
 
-        return np.concatenate(list((workers.map if workers else map)(part, micro_batches(len(images), rows))))
+        logits = np.concatenate(list((workers.map if workers else map)(part, micro_batches(len(images), rows))))
+        if not np.isfinite(logits).all():
+            raise FloatingPointError("the model gives logits that are not finite: its training diverged, train it again")
+        return logits
 
     def predict(self, images: np.ndarray, workers: Workers | None = None) -> np.ndarray:
         """Class numbers (N,) of uint8 images."""
@@ -97,23 +113,21 @@ def image_batches(count: int, batch: int, seed: int, epoch: int) -> list[np.ndar
 
 
 def vit_gradient(
-    config: ViTConfig, pixels: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, batches: Iterator[np.ndarray],
-    settings: ClassifierSettings, workers: Workers,
+    config: ViTConfig, pixels: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, settings: ClassifierSettings,
+    workers: Workers,
 ) -> Callable:
-    """The gradient of a classifier on the next batch, as a function(params, rng) -> (loss, dparams) for `train.loop.train`.
+    """The gradient of a classifier, as a function(params, rng, index array) -> (loss, dparams) for `train.loop.train`.
 
     Parameters
     ----------
     config : the model
     pixels : pixels(indices) -> fresh float32 images (B, img_size, img_size, C). Runs in the worker threads
     labels : integer ndarray (N,)
-    batches : of index arrays
     settings : augmentation, label smoothing, micro-batch
     workers : the threads
     """
 
-    def gradient(params, rng):
-        chosen = next(batches)
+    def gradient(params, rng, chosen):
         slices = micro_batches(len(chosen), settings.micro_batch)
 
         def part(job):
@@ -136,7 +150,7 @@ def train_vit(
     data: Labelled, out: Path | str, settings: ClassifierSettings | None = None, *,
     steps: int | None = None, minutes: float | None = None, epochs: int | None = None,
     from_folder: Path | str | None = None, seed: int = 0, threads: int | None = None, resume: bool = False,
-    bar: bool = True, say: Callable[[str], None] | None = None,
+    overwrite: bool = False, save_every: float = SAVE_EVERY, bar: bool = True, say: Callable[[str], None] | None = None,
 ) -> Run:
     """Train a Vision Transformer on labelled images and write it to a folder, as vit.npz.
 
@@ -146,10 +160,13 @@ def train_vit(
     out : the folder
     settings : None for those that fit, or for those of the run that is resumed
     steps, minutes, epochs : how long in all, one of them. The model is evaluated after each epoch, or else twenty times
-    from_folder : folder or file of a model, ours or a published one, whose encoder to start from; None to start from scratch
+    from_folder : folder or file of a model, ours or a published one, whose encoder to start from; None to start from scratch,
+        or to continue a run however it was begun
     seed : of parameters, batches and augmentation
     threads : None for one per core
-    resume : continue with the model in the folder
+    resume : continue with the model in the folder; the data, the seed and the settings must be the same
+    overwrite : replace a model that is in the folder
+    save_every : seconds between two saves
     bar : show progress
     say : say(line), with the accuracy at each evaluation; or None
 
@@ -162,38 +179,43 @@ def train_vit(
     ValueError
         if not exactly one length is given, a run is resumed with settings other than its own, or the model of from_folder does
         not fit the data or the settings
+    FileExistsError, BlockingIOError, OSError
+        as `train.folder.run_folder`
     """
     check_length(steps, minutes, epochs)
-    out = Path(out)
-    if settings is None and resume:
-        settings = ClassifierSettings(**_load(out).extra["settings"])
-    elif settings is None:
-        settings = classifier_settings(data, fine_tune=from_folder is not None)
     training, validation = data.split()
-    options = {"names": list(data.names), "seed": seed, "settings": asdict(settings), "pictures": len(training.images)}
-    if resume:
-        saved = _load(out)
-        config = saved.config
-        run = resumed(saved, vit_optimizer(saved.params, config, settings), out, options)
-    else:
-        run, config = _new_run(data, settings, seed, from_folder)
-    images, glance = (
-        fit_pictures(part, config.img_size, config.in_chans) for part in (training.images, validation.images[:GLANCE])
-    )
+    with (
+        run_folder(out, "vit.npz", resume=resume, overwrite=overwrite) as folder,
+        Workers(os.cpu_count() if threads is None else threads) as workers,
+    ):
+        saved = _load(folder.path) if resume else None
+        begun = saved.extra.get("options", {}) if saved else {}
+        if settings is None:
+            settings = ClassifierSettings(**begun["settings"]) if begun else classifier_settings(data, from_folder is not None)
+        encoder = load_encoder(from_folder) if from_folder else None
+        options = {
+            "data": describe_labelled(data), "from": describe_encoder(encoder) if encoder else begun.get("from"), "seed": seed,
+            "settings": asdict(settings),
+        }
+        if saved:
+            config = saved.config
+            run = resumed(saved, vit_optimizer(saved.params, config, settings), folder.path / "vit.npz", options)
+        else:
+            run, config = _new_run(data, settings, seed, encoder)
+        images, glance = (
+            fit_pictures(part, config.img_size, config.in_chans) for part in (training.images, validation.images[:GLANCE])
+        )
 
-    def epoch(number):
-        return image_batches(len(images), settings.batch, seed, number)
+        def epoch(number):
+            return image_batches(len(images), settings.batch, seed, number)
 
-    evaluate_at = TWENTIETHS
-    if epochs:
-        ends = epoch_ends(epoch, epochs)
-        steps, evaluate_at = ends[-1], [end / ends[-1] for end in ends]
+        evaluate_at = TWENTIETHS
+        if epochs:
+            ends = epoch_ends(epoch, epochs)
+            steps, evaluate_at = ends[-1], [end / ends[-1] for end in ends]
 
-    def save(run):
-        extra = {**options, "mean": MEAN, "std": STD, "from": None if from_folder is None else str(from_folder)}
-        save_run(run, out / "vit.npz", "vit", config, extra)
-
-    with Workers(os.cpu_count() if threads is None else threads) as workers:
+        def save(run):
+            save_run(run, folder, "vit", config, options, {"names": list(data.names), "mean": MEAN, "std": STD})
 
         def evaluate(params):
             predicted = Classifier(params, config, data.names).predict(glance, workers)
@@ -203,26 +225,36 @@ def train_vit(
             say(f"step {run.step}: accuracy on {len(glance)} validation images {accuracy:.2%}")
 
         batches = itertools.islice(endless(epoch), run.step, None)          # continues where it was interrupted
-        gradient = vit_gradient(
-            config, lambda indices: to_pixels(images[indices]), training.labels, batches, settings, workers
-        )
+        gradient = vit_gradient(config, lambda indices: to_pixels(images[indices]), training.labels, settings, workers)
         return train(
-            run, gradient, cosine(settings.lr), batch=min(settings.batch, len(images)), steps=steps, minutes=minutes,
-            max_norm=settings.max_norm, evaluate=evaluate, evaluate_at=evaluate_at, report=report if say else None, save=save,
-            bar=bar,
+            run, gradient, cosine(settings.lr), batch=min(settings.batch, len(images)), batches=batches, steps=steps,
+            minutes=minutes, max_norm=settings.max_norm, evaluate=evaluate, evaluate_at=evaluate_at,
+            report=report if say else None, save=save, save_every=save_every, bar=bar,
         )
 
 
-def _new_run(data, settings, seed, from_folder):
+def describe_labelled(data: Labelled) -> str:
+    """How many images there are, and a fingerprint of them, their labels and the names of the classes."""
+    parts = (np.ascontiguousarray(data.images).data.cast("B"), data.labels.astype("<i8").tobytes())
+    return f"{len(data.images)} images (fingerprint {fingerprint([str(data.images.shape), *parts, *map(str, data.names)])})"
+
+
+def describe_encoder(encoder: Encoder) -> str:
+    """The kind of an encoder, and a fingerprint of its parameters."""
+    parts = (part for name, leaf in tree.leaves(encoder.params["encoder"]) for part in (name, leaf.tobytes()))
+    return f"{encoder.model} encoder (fingerprint {fingerprint(parts)})"
+
+
+def _new_run(data, settings, seed, encoder):
     """(Run, ViTConfig) at step 0."""
     rng = np.random.default_rng(seed)
-    if from_folder is None:
+    if encoder is None:
         size, patch = model_size(data.images.shape[1:])
         sizes = {"img_size": size, "patch_size": patch, "in_chans": data.images.shape[3], "num_classes": len(data.names)}
         config = ViTConfig(**sizes | settings.config)
         params = vit_init(config, rng)
     else:
-        config, params = vit_from(load_encoder(from_folder), len(data.names), rng, settings.config)
+        config, params = vit_from(encoder, len(data.names), rng, settings.config)
     return Run(params, vit_optimizer(params, config, settings), rng), config
 
 
@@ -276,9 +308,8 @@ def _load(folder):
     """checkpoint.Checkpoint of a folder that `train_vit` wrote, or of its file."""
     path = Path(folder)
     saved = checkpoint.load(path / "vit.npz" if path.is_dir() else path, "vit", ViTConfig, vit_init)
-    lacking = {"names", "seed", "settings", "pictures"} - saved.extra.keys()
-    if lacking:
-        raise ValueError(f"{folder}: the file lacks {', '.join(sorted(lacking))}: was it written by another version?")
+    if "names" not in saved.extra:
+        raise ValueError(f"{folder}: the file lacks the names of its classes: expected one that train_vit wrote")
     return saved
 
 

@@ -1,17 +1,20 @@
 """python -m tinymae: train a masked autoencoder, restore images that it was not trained on, write the table, and draw."""
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from tinymae import tree
-from tinymae.files import whole_file
+from tinymae.files import remove_leftovers, whole_file
 from tinymae.images.pixels import to_picture
 from tinymae.models.attention_maps import mae_attention
-from tinymae.models.mae import mae_init
+from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.ops.patches import patchify_forward
 from tinymae.tasks.restore import TILED, TILES, Task, prepare, restore, restore_photo, table, train_mae
+from tinymae.train import checkpoint
+from tinymae.train.folder import remove_if_empty
 from tinymae.train.loop import Run, check_length
 
 
@@ -20,6 +23,9 @@ def demo(
     norm_pix_loss: bool = False, seed: int = 0, threads: int | None = None, say: Callable[[str], None] | None = None,
 ) -> dict:
     """Train, then write table, figures and model to the folder `out`, and report where each file is.
+
+    The model is trained in out/training, and takes its place in `out` when it is done, with table and figures: one that an
+    earlier demo left there is replaced.
 
     Parameters
     ----------
@@ -32,6 +38,15 @@ def demo(
     Returns
     -------
     dict, as in demo.json: "mae", "mean", "nearest", "linear" (see `table`), "seconds" and "steps" of training
+
+    Raises
+    ------
+    ValueError
+        if not exactly one length is given, or images cannot be drawn
+    FileExistsError
+        if the folder holds a model that the demo did not train
+    BlockingIOError, OSError
+        as `train.folder.run_folder`
     """
     check_length(steps, minutes)
     say = say or (lambda line: None)
@@ -39,13 +54,21 @@ def demo(
     task = prepare(data, mask_ratio, norm_pix_loss)
     if task.config.in_chans not in (1, 3):
         raise ValueError(f"{data}: expected 1 or 3 channels to draw, got {task.config.in_chans}: `train mae` takes any number")
-    out.mkdir(parents=True, exist_ok=True)                      # better now than after the training
     size, number = task.config.img_size, tree.count(mae_init(task.config, None))
     say(f"A masked autoencoder of {number:,} parameters learns from {data!r}, on images of {size} x {size} pixels.")
     say("Ctrl-C ends early and still draws what it has.")
-    run = train_mae(task, out, steps=steps, minutes=minutes, seed=seed, threads=threads, extra={"data": str(data)})
+    model, older = out / "mae.npz", _earlier_demo(out)
+    remove_leftovers(out)
+    run = train_mae(
+        task, out / "training", steps=steps, minutes=minutes, seed=seed, threads=threads, overwrite=True,
+        extra={"data": str(data), "demo": True},
+    )
     if not run.losses:
         raise ValueError("interrupted before the first step: there is nothing to show")
+    os.replace(out / "training" / "mae.npz", model)
+    remove_if_empty(out / "training")
+    if older:
+        say(f"{model}: replaces the model of an earlier demo")
     if run.interrupted:
         say(f"stopped after {run.step} steps; this is how far the model got")
     results = {**table(task, run.params), "seconds": round(run.seconds, 1), "steps": run.step}
@@ -55,10 +78,22 @@ def demo(
     say(f"after {run.step} steps, {run.seconds:.0f} s of training\n")
     with whole_file(out / "demo.json") as file:
         file.write((json.dumps(results, indent=2) + "\n").encode())
-    say(f"{'model':24}{out / 'mae.npz'}\n{'table':24}{out / 'demo.json'}")
+    say(f"{'model':24}{model}\n{'table':24}{out / 'demo.json'}")
     for label, path in draw(task, run, results, out):
         say(f"{label:24}{path}")
     return results
+
+
+def _earlier_demo(out):
+    """Whether an earlier demo left its model in the folder. Raises a FileExistsError if it is not that of a demo."""
+    path = out / "mae.npz"
+    if not path.exists():
+        return False
+    extra = checkpoint.load(path, "mae", MAEConfig, mae_init).extra
+    old = "options" not in extra and (out / "demo.json").exists()           # tinymae 0.2 did not write who trained it
+    if not (old or extra.get("demo")):
+        raise FileExistsError(f"{path}: is not the model of a demo, and is not replaced by one: give another --out")
+    return True
 
 
 _LABELS = {

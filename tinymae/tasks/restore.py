@@ -7,13 +7,14 @@ The error is measured on validation images: no model is trained on them, and `tr
 """
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from tinymae.files import fingerprint
 from tinymae.images.crops import picture_bank, random_crops, random_pictures, unseen_crops
 from tinymae.images.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
 from tinymae.images.labelled import model_size
@@ -22,7 +23,8 @@ from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_backward, mae_decays, mae_forward, mae_init, mae_reconstruct
 from tinymae.ops.patches import unpatchify
 from tinymae.train import checkpoint
-from tinymae.train.loop import Run, check_length, cosine, resumed, save_run, train
+from tinymae.train.folder import run_folder
+from tinymae.train.loop import SAVE_EVERY, Run, check_length, cosine, resumed, save_run, train
 from tinymae.train.optim import AdamW
 from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
@@ -40,6 +42,7 @@ class Task:
     sample: Callable            # sample(rng, count) -> float32 pixels (count, img_size, img_size, C)
     validation: np.ndarray      # float32 pixels (B, img_size, img_size, C), never trained on
     photo: np.ndarray | None    # the photograph they are crops of, uint8; None if they are whole images
+    data: str                   # how many images, and their fingerprint: a run is resumed with the same ones only
 
 
 def prepare(data: str, mask_ratio: float = 0.75, norm_pix_loss: bool = False, sizes: dict | None = None) -> Task:
@@ -68,6 +71,7 @@ def prepare(data: str, mask_ratio: float = 0.75, norm_pix_loss: bool = False, si
     else:
         apart = math.ceil(len(pictures) / 5)
         pictures, kept = pictures[:-apart], pictures[-apart:]
+    described = describe_pictures([*pictures, *kept])
     channels = pictures[0].shape[2]
     common = {"in_chans": channels, "mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss, **_SIZES, **(sizes or {})}
     if len({picture.shape for picture in (*pictures, *kept)}) == 1 and max(pictures[0].shape[:2]) <= 64:
@@ -75,12 +79,18 @@ def prepare(data: str, mask_ratio: float = 0.75, norm_pix_loss: bool = False, si
         config = MAEConfig(**{"img_size": size, "patch_size": patch, **common})
         pictures, kept = (np.stack([resize_picture(picture, size) for picture in part]) for part in (pictures, kept[:256]))
         check_hides(config)
-        return Task(config, lambda rng, count: random_pictures(pictures, rng, count), to_pixels(kept), None)
+        return Task(config, lambda rng, count: random_pictures(pictures, rng, count), to_pixels(kept), None, described)
     config = MAEConfig(**{"img_size": CROP, "patch_size": CROP_PATCH, **common})
     check_hides(config)
     bank = picture_bank(pictures, CROP)
     validation = np.concatenate([unseen_crops(picture, CROP, max(1, 64 // len(kept))) for picture in kept[:64]])
-    return Task(config, lambda rng, count: random_crops(bank, CROP, rng, count), to_pixels(validation), kept[0])
+    return Task(config, lambda rng, count: random_crops(bank, CROP, rng, count), to_pixels(validation), kept[0], described)
+
+
+def describe_pictures(pictures: Sequence[np.ndarray]) -> str:
+    """How many images there are, and a fingerprint of their numbers: "60 images (fingerprint 0123456789abcdef)"."""
+    parts = (part for picture in pictures for part in (str(picture.shape), np.ascontiguousarray(picture).data.cast("B")))
+    return f"{len(pictures)} images (fingerprint {fingerprint(parts)})"
 
 
 _SIZES = {
@@ -102,7 +112,8 @@ def check_hides(config: MAEConfig) -> None:
 
 def train_mae(
     task: Task, out: Path | str, *, steps: int | None = None, minutes: float | None = None, seed: int = 0,
-    threads: int | None = None, resume: bool = False, extra: dict | None = None, bar: bool = True,
+    threads: int | None = None, resume: bool = False, overwrite: bool = False, save_every: float = SAVE_EVERY,
+    extra: dict | None = None, bar: bool = True,
 ) -> Run:
     """Train a masked autoencoder and write it to out/mae.npz; with `resume`, continue with the one that is there.
 
@@ -113,7 +124,9 @@ def train_mae(
     steps, minutes : how long in all, one of them
     seed : of parameters, crops and masks
     threads : None for one per core
-    resume : continue
+    resume : continue; the data, the seed and the model must be the same
+    overwrite : replace a model that is in the folder
+    save_every : seconds between two saves
     extra : kept in the file beside losses and evaluations
     bar : show progress
 
@@ -125,29 +138,33 @@ def train_mae(
     ------
     ValueError
         if not exactly one length is given, or a run is resumed with options other than its own
+    FileExistsError, BlockingIOError, OSError
+        as `train.folder.run_folder`
     """
     check_length(steps, minutes)
-    path = Path(out, "mae.npz")
-    if resume:
-        saved = checkpoint.load(path, "mae", MAEConfig, mae_init)
-        run = resumed(saved, mae_optimizer(saved.params), path, {"seed": seed, "config": asdict(task.config)})
-    else:
-        rng = np.random.default_rng(seed)
-        params = mae_init(task.config, rng)
-        run = Run(params, mae_optimizer(params), rng)
+    options = {"data": task.data, "seed": seed, "config": asdict(task.config)}
+    extra = {"crops": task.photo is not None, **(extra or {})}
     noise = validation_noise(task)
-
-    def save(run):
-        save_run(run, path, "mae", task.config, {"seed": seed, "crops": task.photo is not None, **(extra or {})})
 
     def evaluate(params):
         return mae_forward(task.validation, params, task.config, noise)[0]
 
-    with Workers(os.cpu_count() if threads is None else threads) as workers:
+    with (
+        run_folder(out, "mae.npz", resume=resume, overwrite=overwrite) as folder,
+        Workers(os.cpu_count() if threads is None else threads) as workers,
+    ):
+        if resume:
+            path = folder.path / "mae.npz"
+            saved = checkpoint.load(path, "mae", MAEConfig, mae_init)
+            run = resumed(saved, mae_optimizer(saved.params), path, options)
+        else:
+            rng = np.random.default_rng(seed)
+            params = mae_init(task.config, rng)
+            run = Run(params, mae_optimizer(params), rng)
         gradient = mae_gradient(task.config, task.sample, BATCH, MICRO_BATCH, workers)
         return train(
-            run, gradient, cosine(LEARNING_RATE), batch=BATCH, steps=steps, minutes=minutes, evaluate=evaluate, save=save,
-            bar=bar,
+            run, gradient, cosine(LEARNING_RATE), batch=BATCH, steps=steps, minutes=minutes, evaluate=evaluate,
+            save=lambda run: save_run(run, folder, "mae", task.config, options, extra), save_every=save_every, bar=bar,
         )
 
 

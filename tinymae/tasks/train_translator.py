@@ -1,6 +1,6 @@
-"""Train a translator: sentence pairs in, a folder with the model and its two vocabularies out.
+"""Train a translator: sentence pairs in, a file with the model and its two vocabularies out.
 
-    pairs -> tokens -> ids -> batches of about as many tokens -> training -> transformer.npz, source.json, target.json
+    pairs -> tokens -> ids -> batches of about as many tokens -> training -> transformer.npz
 
 The pairs that are held out are the validation set: the loss on them is reported during training, and they are never trained on.
 """
@@ -8,13 +8,13 @@ import bisect
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tinymae.files import whole_file
+from tinymae.files import fingerprint, whole_file
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
 from tinymae.tasks.translate import KEPT, Encoded, Score, Translator, encode_pairs, last_evaluations, load_translator, score
 from tinymae.text.batches import pad_batch, token_batches
@@ -22,9 +22,23 @@ from tinymae.text.corpus import Corpus
 from tinymae.text.language import TOKENISERS, Language
 from tinymae.text.vectors import load_word_vectors
 from tinymae.train import checkpoint
-from tinymae.train.loop import TWENTIETHS, Run, check_length, cosine, endless, epoch_ends, resumed, save_run, train
+from tinymae.train.folder import run_folder
+from tinymae.train.loop import (
+    SAVE_EVERY,
+    TWENTIETHS,
+    Run,
+    check_length,
+    cosine,
+    endless,
+    epoch_ends,
+    resumed,
+    save_run,
+    train,
+)
 from tinymae.train.optim import AdamW, noam
 from tinymae.train.parallel import Workers, value_and_grad
+
+HELD_OUT = "held_out.tsv"       # the validation set, in the folder
 
 
 @dataclass(frozen=True)
@@ -77,24 +91,23 @@ def sentence_batches(pairs: Encoded, tokens: int, seed: int, epoch: int) -> list
 
 
 def transformer_gradient(
-    config: TransformerConfig, pairs: Encoded, batches: Iterator, *, micro_batch: int, workers: Workers,
-    label_smoothing: float = 0.0, frozen: dict[str, np.ndarray] | None = None,
+    config: TransformerConfig, pairs: Encoded, *, micro_batch: int, workers: Workers, label_smoothing: float = 0.0,
+    frozen: dict[str, np.ndarray] | None = None,
 ) -> Callable:
-    """The gradient of a Transformer on the next batch, as a function(params, rng) -> (loss, dparams) for `train.loop.train`.
+    """The gradient of a Transformer, as a function(params, rng, index array) -> (loss, dparams) for `train.loop.train`.
 
     Parameters
     ----------
     config : the model
     pairs : the training set
-    batches : of index arrays
     micro_batch : tokens in a part, roughly: gradients of parts are accumulated, so a batch may be larger than the memory
     workers : the threads
     label_smoothing : of the loss
     frozen : {name of a parameter: boolean ndarray of its rows that stay as they are}, or None
     """
 
-    def gradient(params, rng):
-        chosen = sorted(next(batches), key=lambda i: (len(pairs.target[i]), len(pairs.source[i])))
+    def gradient(params, rng, batch):
+        chosen = sorted(batch, key=lambda i: (len(pairs.target[i]), len(pairs.source[i])))
         total = sum(len(pairs.target[i]) for i in chosen)
         longest = max(max(len(pairs.target[i]), len(pairs.source[i])) for i in chosen)
         rows = max(1, micro_batch // longest)
@@ -118,14 +131,14 @@ def transformer_gradient(
 def train_translator(
     corpus: Corpus, out: Path | str, settings: TranslatorSettings | None = None, *,
     steps: int | None = None, minutes: float | None = None, epochs: int | None = None,
-    seed: int = 0, threads: int | None = None, resume: bool = False,
+    seed: int = 0, threads: int | None = None, resume: bool = False, overwrite: bool = False, save_every: float = SAVE_EVERY,
     vectors: dict[str, Path] | None = None, freeze: bool = False,
     bar: bool = True, say: Callable[[str], None] | None = None,
 ) -> Run:
     """Train a Transformer on sentence pairs and write it to a folder.
 
-    transformer.npz is the model with all that is needed to continue; source.json and target.json are the vocabularies;
-    held_out.tsv is the validation set; last/ has the parameters of the last five evaluations, for `average`.
+    transformer.npz is the model with its vocabularies and all that is needed to continue; held_out.tsv is the validation set;
+    last/ has the parameters of the last five evaluations, for `average`.
 
     Parameters
     ----------
@@ -135,7 +148,9 @@ def train_translator(
     steps, minutes, epochs : how long in all, one of them. The model is evaluated after each epoch, or else twenty times
     seed : of parameters, batches and dropout
     threads : None for one per core
-    resume : continue with the model in the folder
+    resume : continue with the model in the folder; corpus, seed and settings must be the same, and vectors if they are given
+    overwrite : replace a model that is in the folder
+    save_every : seconds between two saves
     vectors : {"source" or "target": file of word vectors to start the embedding from}, or None
     freeze : whether the words that are in those files keep their vectors
     bar : show progress
@@ -148,67 +163,103 @@ def train_translator(
     Raises
     ------
     ValueError
-        if not exactly one length is given, or a run is resumed with settings other than its own
+        if not exactly one length is given, or a run is resumed with options other than its own
+    FileExistsError, BlockingIOError, OSError
+        as `train.folder.run_folder`
     """
     check_length(steps, minutes, epochs)
     tell = say or (lambda line: None)
-    out, settings = Path(out), settings or translator_settings(corpus)
+    settings, vectors = settings or translator_settings(corpus), vectors or {}
     schedule = settings.rate()                                  # an invalid schedule is reported before training starts
-    if resume:
-        run, translator, frozen = _resumed(out, settings, seed)
-    else:
-        run, translator, found = _new_run(corpus, out, settings, seed, vectors or {}, tell)
-        frozen = found if freeze else {}
-    config, languages = translator.config, translator.languages
-    pairs, left_out = drop_long(encode_pairs(corpus.train, languages), settings.tokens)
-    if left_out:
-        tell(f"{left_out} pairs are longer than a batch of {settings.tokens} tokens, and left out")
-    glance = 1024 if epochs else 512                            # evaluated twenty times in minutes, or once in an epoch
-    validation, _ = drop_long(encode_pairs(corpus.held_out[:glance], languages), settings.tokens)
-    _say_unknown(corpus, languages, tell)
-    if not run.step:
-        _say_first_loss(run.params, config, validation, tell)
-
-    def epoch(number):
-        return sentence_batches(pairs, settings.tokens, seed, number)
-
-    ends, evaluate_at = None, TWENTIETHS
-    if epochs:
-        ends = epoch_ends(epoch, epochs)
-        steps, evaluate_at = ends[-1], [end / ends[-1] for end in ends]
     options = {
-        "source": languages[0].kind, "target": languages[1].kind, "seed": seed, "settings": asdict(settings),
-        "frozen": {name: np.flatnonzero(rows).tolist() for name, rows in frozen.items()},
+        "data": describe_corpus(corpus), "seed": seed, "settings": asdict(settings), "freeze": freeze,
+        "vectors": {f"{side} vectors": f"fingerprint {fingerprint(_blocks(path))}" for side, path in vectors.items()},
     }
+    with (
+        run_folder(out, "transformer.npz", resume=resume, overwrite=overwrite) as folder,
+        Workers(os.cpu_count() if threads is None else threads) as workers,
+    ):
+        if resume:
+            run, translator, frozen = _resumed(folder.path, options)
+        else:
+            run, translator, found = _new_run(corpus, settings, seed, vectors, tell)
+            frozen = found if freeze else {}
+        config, languages = translator.config, translator.languages
+        pairs, left_out = drop_long(encode_pairs(corpus.train, languages), settings.tokens)
+        if left_out:
+            tell(f"{left_out} pairs are longer than a batch of {settings.tokens} tokens, and left out")
+        glance = 1024 if epochs else 512                        # evaluated twenty times in minutes, or once in an epoch
+        validation, _ = drop_long(encode_pairs(corpus.held_out[:glance], languages), settings.tokens)
+        _say_unknown(corpus, languages, tell)
+        if not run.step:
+            _say_first_loss(run.params, config, validation, tell)
 
-    def save(run):
-        save_run(run, out / "transformer.npz", "transformer", config, options)
+        def epoch(number):
+            return sentence_batches(pairs, settings.tokens, seed, number)
 
-    def report(measured):
-        if not run.interrupted:                                 # an average of a resumed run must be that of a whole one
-            _keep(out, run, config, options)
-        if say:                                                 # translating takes time
-            _say_score(measured, run.step, ends, say)
-            _say_translations(translator, corpus.held_out[:4], measured, say)
+        ends, evaluate_at = None, TWENTIETHS
+        if epochs:
+            ends = epoch_ends(epoch, epochs)
+            steps, evaluate_at = ends[-1], [end / ends[-1] for end in ends]
+        extra = {
+            "source": languages[0].content(), "target": languages[1].content(),
+            "frozen": {name: np.flatnonzero(rows).tolist() for name, rows in frozen.items()},
+        }
 
-    with Workers(os.cpu_count() if threads is None else threads) as workers:
+        def save(run):
+            if not run.step:                                    # what an earlier run left: its evaluations, its validation set
+                for old in (*last_evaluations(folder.path).glob("*.npz"), folder.path / HELD_OUT):
+                    old.unlink(missing_ok=True)
+            save_run(run, folder, "transformer", config, options, extra)
+            if not (folder.path / HELD_OUT).is_file():
+                _write_pairs(folder.path / HELD_OUT, corpus.held_out)
+
+        def report(measured):
+            if not run.interrupted:                             # an average of a resumed run must be that of a whole one
+                _keep(folder, run, config, {"options": options, **extra})
+            if say:                                             # translating takes time
+                _say_score(measured, run.step, ends, say)
+                _say_translations(translator, corpus.held_out[:4], measured, say)
+
         batches = itertools.islice(endless(epoch), run.step, None)          # continues where it was interrupted
         gradient = transformer_gradient(
-            config, pairs, batches, micro_batch=settings.micro_batch, workers=workers, label_smoothing=settings.label_smoothing,
+            config, pairs, micro_batch=settings.micro_batch, workers=workers, label_smoothing=settings.label_smoothing,
             frozen=frozen,
         )
         return train(
-            run, gradient, schedule, batch=round(len(pairs.target) / len(epoch(0))), unit="sentences", steps=steps,
-            minutes=minutes, max_norm=1.0, evaluate=lambda params: score(params, config, validation, workers=workers),
-            evaluate_at=evaluate_at, report=report, save=save, bar=bar,
+            run, gradient, schedule, batch=round(len(pairs.target) / len(epoch(0))), unit="sentences", batches=batches,
+            steps=steps, minutes=minutes, max_norm=1.0,
+            evaluate=lambda params: score(params, config, validation, workers=workers), evaluate_at=evaluate_at, report=report,
+            save=save, save_every=save_every, bar=bar,
         )
 
 
-def _keep(out, run, config, options):
+def describe_corpus(corpus: Corpus) -> str:
+    """How many pairs there are, and a fingerprint of them and of how they are cut into tokens."""
+    sentences = (text for part in (corpus.train, corpus.held_out) for pair in part for text in pair)
+    digits = fingerprint([corpus.source, corpus.target, str(len(corpus.train)), *sentences])
+    return f"{len(corpus.train)} training pairs, {len(corpus.held_out)} validation pairs (fingerprint {digits})"
+
+
+def _blocks(path):
+    """The bytes of a file, a megabyte at a time."""
+    with open(path, "rb") as file:
+        yield from iter(lambda: file.read(1 << 20), b"")
+
+
+def _write_pairs(path, pairs):
+    with whole_file(path) as file:
+        for pair in pairs:
+            file.write(("\t".join(" ".join(text.split("\t")) for text in pair) + "\n").encode())
+
+
+def _keep(folder, run, config, extra):
     """Write the parameters of an evaluation to last/, where those of the last KEPT evaluations are."""
-    checkpoint.save(last_evaluations(out, run.step), "transformer", config, run.params, step=run.step, extra=options)
-    for path in sorted(last_evaluations(out).glob("*.npz"))[:-KEPT]:
-        path.unlink()
+    folder.hold()
+    path = last_evaluations(folder.path, run.step)
+    checkpoint.save(path, "transformer", config, run.params, step=run.step, extra=extra)
+    for old in sorted(last_evaluations(folder.path).glob("*.npz"))[:-KEPT]:
+        old.unlink()
 
 
 def _say_first_loss(params, config, validation, say):
@@ -240,7 +291,7 @@ def _say_translations(translator, pairs, measured, say):
         say("    nearly every token is right if the tokens before it are given, and no sentence is: does the future leak?")
 
 
-def _new_run(corpus, out, settings, seed, vectors, say):
+def _new_run(corpus, settings, seed, vectors, say):
     """(Run at step 0, Translator, {embedding: rows that have a vector})."""
     languages = [
         Language.learn("bpe" if settings.pieces else kind, side, min_count=settings.min_count, pieces=settings.pieces)
@@ -262,25 +313,23 @@ def _new_run(corpus, out, settings, seed, vectors, say):
         rows[name] = found.found
         missing = f", not for {', '.join(found.missing[:5])} ..." if found.missing else ""
         say(f"{side}: vectors for {found.fraction:.1%} of {language}{missing}")
-    for old in last_evaluations(out).glob("*.npz"):            # of an earlier run: an average must not mix the two
-        old.unlink()
-    for language, name in zip(languages, ("source.json", "target.json"), strict=True):
-        language.vocabulary.save(out / name)
-    with whole_file(out / "held_out.tsv") as file:
-        for pair in corpus.held_out:
-            file.write(("\t".join(" ".join(text.split("\t")) for text in pair) + "\n").encode())
     return Run(params, translator_optimizer(params), rng), Translator(params, config, languages, seed), rows
 
 
-def _resumed(out, settings, seed):
+def _resumed(folder, options):
     """The run in the folder, ready to continue: (Run, Translator, frozen rows)."""
-    saved, languages = load_translator(out)
-    run = resumed(saved, translator_optimizer(saved.params), out, {"seed": seed, "settings": asdict(settings)})
+    saved, languages = load_translator(folder)
+    if not options["vectors"]:                                  # the run knows what it started from
+        options |= {name: saved.extra.get("options", options)[name] for name in ("vectors", "freeze")}
+    run = resumed(saved, translator_optimizer(saved.params), folder / "transformer.npz", options)
+    for path in last_evaluations(folder).glob("*.npz"):         # evaluated after the last save: the run may go on differently
+        if path > last_evaluations(folder, run.step):
+            path.unlink()
     frozen = {}
     for name, rows in saved.extra["frozen"].items():
         frozen[name] = np.zeros(len(saved.params[name]), bool)
         frozen[name][rows] = True
-    return run, Translator(saved.params, saved.config, languages, seed), frozen
+    return run, Translator(saved.params, saved.config, languages, options["seed"]), frozen
 
 
 def drop_long(pairs: Encoded, most: int) -> tuple[Encoded, int]:

@@ -5,6 +5,7 @@
 The folder with model and vocabularies is written by `tasks.train_translator`.
 """
 import itertools
+import json
 import math
 import os
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from tinymae.text.batches import pad_batch
 from tinymae.text.language import Language
 from tinymae.text.vocabulary import UNK
 from tinymae.train import checkpoint
+from tinymae.train.folder import run_folder
 from tinymae.train.parallel import Workers
 
 KEPT = 5        # the parameters of this many evaluations stay in the folder, for `average`
@@ -65,7 +67,10 @@ def score(
 
     parts = (workers.map if workers else map)(part, range(0, len(order), rows))
     total, right, words = map(sum, zip(*parts, strict=True))
-    return Score(total / words, math.exp(total / words), right / words)
+    loss = total / words
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the model gives a loss of {loss}: its training diverged, train it again")
+    return Score(loss, math.exp(loss) if loss < 700 else math.inf, right / words)
 
 
 def last_evaluations(out: Path, step: int | None = None) -> Path:
@@ -76,14 +81,30 @@ def last_evaluations(out: Path, step: int | None = None) -> Path:
 def load_translator(folder: Path | str) -> tuple[checkpoint.Checkpoint, list[Language]]:
     """Checkpoint and [source Language, target Language] of a folder that `train_translator` wrote."""
     folder = Path(folder)
-    saved = checkpoint.load(folder / "transformer.npz", "transformer", TransformerConfig, transformer_init)
-    lacking = {"source", "target", "seed", "settings", "frozen"} - saved.extra.keys()
-    if lacking:
-        raise ValueError(f"{folder}: the file lacks {', '.join(sorted(lacking))}: was it written by another version?")
-    return saved, [Language.load(saved.extra[side], folder / f"{side}.json") for side in ("source", "target")]
+    path = folder / "transformer.npz"
+    saved = checkpoint.load(path, "transformer", TransformerConfig, transformer_init)
+    languages = []
+    for side in ("source", "target"):
+        content = saved.extra.get(side)
+        if isinstance(content, str):                            # tinymae 0.2 wrote the vocabularies beside the model
+            file = folder / f"{side}.json"
+            try:
+                content = {"kind": content, **json.loads(file.read_bytes())}
+            except (ValueError, TypeError) as error:            # not UTF-8, not JSON, or no object
+                raise ValueError(f"{file}: damaged, or no vocabulary ({error})") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: lacks the {side} vocabulary: expected a file that train_translator wrote")
+        try:
+            languages.append(Language.of(content))
+        except ValueError as error:
+            raise ValueError(f"{path}: its {side} language is {error}") from error
+    for language, size in zip(languages, (saved.config.src_vocab, saved.config.tgt_vocab), strict=True):
+        if len(language.vocabulary) != size:
+            raise ValueError(f"{path}: a vocabulary of {len(language.vocabulary)} tokens, and a model of {size}")
+    return saved, languages
 
 
-def average(folder: Path | str, out: Path | str, last: int = KEPT) -> list[int]:
+def average(folder: Path | str, out: Path | str, last: int = KEPT, *, overwrite: bool = False) -> list[int]:
     """Write the mean of the parameters of a run's last evaluations as a model of its own (Vaswani et al. 2017, section 6.1).
 
     Parameters
@@ -91,6 +112,7 @@ def average(folder: Path | str, out: Path | str, last: int = KEPT) -> list[int]:
     folder : that `train_translator` wrote to
     out : another folder
     last : how many, at most 5
+    overwrite : replace a model that is in `out`
 
     Returns
     -------
@@ -100,11 +122,13 @@ def average(folder: Path | str, out: Path | str, last: int = KEPT) -> list[int]:
     ------
     ValueError
         if folder and out are the same, or the run has fewer evaluations
+    FileExistsError, BlockingIOError, OSError
+        as `train.folder.run_folder`
     """
     folder, out = Path(folder), Path(out)
     if folder.resolve() == out.resolve():
         raise ValueError(f"expected another folder to write to than {folder}: the model there can still be trained on")
-    saved, languages = load_translator(folder)
+    saved, _ = load_translator(folder)
     paths = sorted(last_evaluations(folder).glob("*.npz"))
     if not 1 <= last <= len(paths):
         raise ValueError(f"{folder}: expected a number from 1 to {len(paths)}, the evaluations kept, got {last}")
@@ -112,10 +136,9 @@ def average(folder: Path | str, out: Path | str, last: int = KEPT) -> list[int]:
     mean = tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(leaves[0].dtype), *(
         model.params for model in models
     ))
-    extra = {name: saved.extra[name] for name in ("source", "target", "seed", "settings", "frozen")}
-    for language, name in zip(languages, ("source.json", "target.json"), strict=True):
-        language.vocabulary.save(out / name)
-    checkpoint.save(out / "transformer.npz", "transformer", saved.config, mean, step=models[-1].step, extra=extra)
+    with run_folder(out, "transformer.npz", overwrite=overwrite) as held:
+        path = held.path / "transformer.npz"
+        checkpoint.save(path, "transformer", saved.config, mean, step=models[-1].step, extra=models[-1].extra)
     return [model.step for model in models]
 
 
@@ -132,7 +155,7 @@ class Translator:
     def load(cls, folder: Path | str) -> "Translator":
         """From a folder that `train_translator` or `average` wrote."""
         saved, languages = load_translator(folder)
-        return cls(saved.params, saved.config, languages, saved.extra["seed"])
+        return cls(saved.params, saved.config, languages, saved.extra.get("options", saved.extra)["seed"])
 
     def exact(self, hypothesis: str, reference: str) -> bool:
         """Whether two translations have the same tokens; spaces do not count."""

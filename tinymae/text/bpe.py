@@ -6,10 +6,9 @@ words stay whole, rare ones are cut into parts that they share with different wo
 
 Only this module needs the `tokenizers` library. It is imported when it is used, so that words and characters work without it.
 """
+import json
 from collections.abc import Iterable
-from pathlib import Path
 
-from tinymae.files import whole_file
 from tinymae.text.tokens import nfc
 from tinymae.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNK
 
@@ -17,7 +16,7 @@ from tinymae.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNK
 class Bpe:
     """A vocabulary of subwords: Sennrich et al. 2016, by the `tokenizers` library.
 
-    It encodes text where `Vocabulary` encodes tokens; the four special tokens have the same ids. `train_bpe` and `Bpe.load`
+    It encodes text where `Vocabulary` encodes tokens; the four special tokens have the same ids. `train_bpe` and `Bpe.of`
     make it.
     """
 
@@ -58,30 +57,28 @@ class Bpe:
             ids = ids[: ids.index(EOS)]
         return [i for i in ids if i not in (PAD, BOS)]
 
-    def save(self, path: Path | str) -> None:
-        """Write it as the JSON of the `tokenizers` library."""
-        with whole_file(path) as file:
-            file.write(self._tokenizer.to_str(pretty=True).encode())
+    def content(self) -> dict:
+        """It as the JSON of the `tokenizers` library."""
+        return json.loads(self._tokenizer.to_str())
 
     @classmethod
-    def load(cls, path: Path | str) -> "Bpe":
-        """Read what `save` wrote.
+    def of(cls, content: object) -> "Bpe":
+        """The subwords of which this is the `content`.
 
         Raises
         ------
+        ImportError
+            if the `tokenizers` library is not installed
         ValueError
-            if the file is something else; the message names the file and the reason
-        OSError
-            if it cannot be read
+            if it is something else; the message names the reason
         """
         library = _tokenizers()
-        content = Path(path).read_bytes()
         try:
-            tokenizer = library.Tokenizer.from_str(content.decode())
+            tokenizer = library.Tokenizer.from_str(json.dumps(content))
         except Exception as error:                      # the library raises a bare Exception for all that it cannot read
-            raise ValueError(f"{path} is not a file that Bpe.save wrote: {error}") from error
+            raise ValueError(f"no subwords: {error}") from error
         if tuple(tokenizer.id_to_token(i) for i in range(4)) != SPECIALS:
-            raise ValueError(f"{path} is a tokeniser from elsewhere: expected {' '.join(SPECIALS)} as 0 to 3")
+            raise ValueError(f"subwords from elsewhere: expected {' '.join(SPECIALS)} as 0 to 3")
         return cls(tokenizer)
 
 

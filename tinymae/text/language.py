@@ -7,7 +7,6 @@
 """
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from tinymae.text.bpe import Bpe, train_bpe
 from tinymae.text.tokens import detokenize, tokenize_characters, tokenize_words
@@ -49,10 +48,23 @@ class Language:
             return cls(kind, train_bpe([text.lower() for text in sentences], pieces))
         return cls(kind, Vocabulary.build([TOKENISERS[kind](text) for text in sentences], min_count))
 
+    def content(self) -> dict:
+        """It as JSON can hold it."""
+        return {"kind": self.kind, **self.vocabulary.content()}
+
     @classmethod
-    def load(cls, kind: str, path: Path | str) -> "Language":
-        """Read the JSON file of its vocabulary; ValueError if the kind is unknown or the file does not fit."""
-        return cls(kind, (Bpe if kind == "bpe" else Vocabulary).load(path))
+    def of(cls, content: dict) -> "Language":
+        """The language of which this is the `content`.
+
+        Raises
+        ------
+        ValueError
+            if the kind is unknown, or the rest is not the content of its vocabulary
+        """
+        kind = content.get("kind")
+        _check_kind(kind)
+        rest = {name: value for name, value in content.items() if name != "kind"}
+        return cls(kind, (Bpe if kind == "bpe" else Vocabulary).of(rest))
 
     def __str__(self) -> str:
         return f"{len(self.vocabulary):,} {'subwords' if self.kind == 'bpe' else self.kind}"

@@ -13,6 +13,8 @@ import numpy as np
 from tinymae.text.pairs import read_lines
 from tinymae.text.vocabulary import PAD, SPECIALS, Vocabulary
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class WordVectors(NamedTuple):
     """What `load_word_vectors` found."""
@@ -86,6 +88,8 @@ def load_word_vectors(
                          "different language, or are its words in capitals?")
     found[PAD], table[PAD] = False, 0                       # even if the file has a vector for it
     known, drawn = table[found], ~found
+    if not known.any():
+        raise ValueError(f"{path}: the vectors of all {len(known)} words that the model needs are 0: expected trained ones")
     drawn[PAD] = False
     table[drawn] = rng.normal(known.mean(axis=0), known.std(axis=0), (int(drawn.sum()), found_dimension))
     return WordVectors(table, found, 1 - len(missing) / len(words), missing)
@@ -101,9 +105,10 @@ def _vector(path, number, line, dimension):
     if len(values) != dimension:
         raise ValueError(f"{path}, line {number}: has {len(values)} numbers; expected a word and {dimension}, as on the "
                          "lines before; is the file cut off?")
-    if not math.isfinite(sum(values)):
-        raise ValueError(f"{path}, line {number}: holds a number that is not finite")
     word = fields[0].strip()
+    if not (math.isfinite(sum(values)) and max(map(abs, values)) <= LARGEST):
+        bad = next(value for value in values if not abs(value) <= LARGEST)
+        raise ValueError(f"{path}, line {number}: the vector of {word!r} holds {bad}, not finite in float32")
     if " " in word and _is_number(word.split()[-1]):
         raise ValueError(f"{path}, line {number}: has more than {dimension} numbers; expected as many as on the lines "
                          "before")

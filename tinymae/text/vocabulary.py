@@ -5,12 +5,8 @@
 Four ids are the same in every vocabulary: 0 <pad>, 1 <bos> (the articles: <start>, <Begin>), 2 <eos> (<end>), 3 <unk>. The ids
 of the words begin at 4.
 """
-import json
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
-
-from tinymae.files import whole_file
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 PAD, BOS, EOS, UNK = range(4)
@@ -110,32 +106,23 @@ class Vocabulary:
         check_tokens(tokens)
         return [token for token in dict.fromkeys(tokens) if token not in self._ids]
 
-    def save(self, path: Path | str) -> None:
-        """Write the words to a JSON file, in the order of their ids; the file is written completely or not at all."""
-        with whole_file(path) as file:
-            file.write(json.dumps({"words": self.words}, ensure_ascii=False, indent=0).encode())
+    def content(self) -> dict:
+        """The words in the order of their ids, as JSON can hold them."""
+        return {"words": list(self.words)}
 
     @classmethod
-    def load(cls, path: Path | str) -> "Vocabulary":
-        """Read what `save` wrote.
+    def of(cls, content: object) -> "Vocabulary":
+        """The vocabulary of which this is the `content`.
 
         Raises
         ------
         ValueError
-            if the file is not a vocabulary; the message names the file and the reason
-        OSError
-            if it cannot be read
+            if it is not the content of a vocabulary
         """
-        try:
-            content = json.loads(Path(path).read_bytes().decode())
-        except ValueError as error:                     # UnicodeDecodeError and JSONDecodeError are both
-            raise ValueError(f"{path} is not JSON in UTF-8 ({error}); was it cut off, or is it a different file?"
-                             ) from error
         words = content.get("words") if isinstance(content, dict) else None
         if not isinstance(words, list) or tuple(words[:4]) != SPECIALS:
-            raise ValueError(f"{path} is JSON but no vocabulary: expected {{\"words\": [...]}} that begins with "
-                             f"{' '.join(SPECIALS)}")
+            raise ValueError(f'no vocabulary: expected {{"words": [...]}} that begins with {" ".join(SPECIALS)}')
         try:
             return cls(words[4:])
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds a vocabulary that is not valid: {error}") from error
+            raise ValueError(f"not a valid vocabulary: {error}") from error

@@ -1,6 +1,7 @@
 """Checkpoints: the whole state of a training run, to and from one .npz file without pickle.
 
-    meta        JSON: format, model, config, step, the optimiser's t, the rng's state, and the caller's `extra`
+    meta        JSON: format, model, config, step, the optimiser's t, the rng's state, and the caller's `extra`: the options of
+                the run, a translator's vocabularies
     params.*    one array for each parameter, named by its path
     m.*, v.*    the optimiser's moments
 
@@ -20,7 +21,8 @@ from tinymae import tree
 from tinymae.files import whole_file
 from tinymae.train.optim import AdamW
 
-FORMAT = "tinymae checkpoint 2"
+FORMAT = "tinymae checkpoint 3"
+READ = (FORMAT, "tinymae checkpoint 2")         # the latter, of tinymae 0.2, lacks the options: it can be used, but not resumed
 
 # what zipfile, zlib and NumPy raise for a file that is cut short, damaged, or of another format
 _DAMAGES = (
@@ -63,6 +65,8 @@ def save(
         if path does not end in .npz, or rng is not a PCG64 generator
     TypeError
         if config or extra holds something that JSON cannot write
+    FloatingPointError
+        if a parameter or a moment is not finite: nothing is written, so that an older file stays
     OSError
         if the file cannot be written
     """
@@ -77,6 +81,9 @@ def save(
             arrays |= {f"{moment}.{name}": leaf for name, leaf in tree.leaves(getattr(optimizer, moment))}
     if rng is not None:
         meta["rng"] = _rng_state(rng)
+    lost = _not_finite(arrays)
+    if lost:
+        raise FloatingPointError(f"{path}: not written, because {lost}")
     with whole_file(path) as file:
         np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
     return path
@@ -97,7 +104,8 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
     FileNotFoundError
         if there is no such file
     ValueError
-        if the file is damaged, no tinymae checkpoint, of another model, or does not fit its config; names file and reason
+        if the file is damaged, no tinymae checkpoint, of another model, does not fit its config, or holds a number that is not
+        finite; names file and reason
     """
     path = Path(path)
     if not path.is_file():
@@ -109,6 +117,9 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
     except _DAMAGES as error:
         raise ValueError(f"{path}: damaged, or no .npz file ({error})") from error
     meta = _meta(path, arrays, model)
+    lost = _not_finite(arrays)
+    if lost:
+        raise ValueError(f"{path}: {lost}: its training diverged, so the model is of no use: train it again, at a lower rate")
     try:
         config = config_class(**meta["config"])
         rng = _rng(meta["rng"]) if "rng" in meta else None
@@ -138,12 +149,21 @@ def _meta(path, arrays, model):
         known = meta["format"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: an .npz file, but no tinymae checkpoint: it has no readable `meta`") from error
-    if known != FORMAT:
+    if known not in READ:
         hint = "written by tinymae 0.1, which can load it" if known == "tinymae checkpoint 1" else "written by another version?"
-        raise ValueError(f"{path}: expected the format {FORMAT!r}, got {known!r}: {hint}")
+        raise ValueError(f"{path}: expected the format {' or '.join(map(repr, READ))}, got {known!r}: {hint}")
     if meta.get("model") != model:
         raise ValueError(f"{path}: expected a {model!r} model, got {meta.get('model')!r}")
     return meta
+
+
+def _not_finite(arrays):
+    """The first array with a number that is not finite, in words; or None."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            count = np.count_nonzero(~np.isfinite(array))
+            return f"{count} of the {array.size} numbers of {name} are not finite"
+    return None
 
 
 def _subtree(arrays, prefix, like):

@@ -1,29 +1,37 @@
 """The training loop: gradient -> clip -> step, with progress, evaluation, checkpoints, and a clean way to stop.
 
-    for each step:   rate = schedule;  loss, dparams = gradient;  clip;  AdamW;  now and then: evaluate, save
+    for each step:   rate = schedule;  loss, dparams = gradient;  clip;  save if it is time;  AdamW;  evaluate if it is time
 
 It knows no model: a task hands it a gradient function, an evaluation, and a function that saves.
 
-Ctrl-C takes effect between two steps, never inside one, so that what is saved is a state in which the run really was. A second
-Ctrl-C does not wait.
+A run is saved after its first gradient, every half minute, at its end, and whatever else ends it: SIGTERM, SIGHUP, a closed
+pipe, any exception. What is saved is always a state between two steps, with finite numbers, from which it can be resumed.
+Ctrl-C takes effect between two steps; a second Ctrl-C does not wait. A number that is not finite ends the run before it
+reaches the parameters, and the error says where it came from.
 """
 import bisect
+import copy
 import itertools
+import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from tinymae import tree
+from tinymae.trace import first_fault
 from tinymae.train import checkpoint
+from tinymae.train.folder import RunFolder
 from tinymae.train.optim import AdamW, clip_grad_norm, warmup_cosine
 
+SAVE_EVERY = 30                 # seconds
 TWENTIETHS = tuple(i / 20 for i in range(1, 21))
 
 
@@ -38,18 +46,34 @@ class Run:
     seconds: float = 0.0                                # spent in the loop so far
     losses: list[float] = field(default_factory=list)   # one for each step
     evaluations: list[tuple[int, float]] = field(default_factory=list)      # (step, value)
+    evaluation_due: bool = False                        # the run stopped before an evaluation that belongs to its step
     interrupted: bool = False
 
-    @property
-    def history(self) -> dict:
-        """What a checkpoint's `extra` holds of it, for `resumed`."""
-        return {"losses": self.losses, "evaluations": self.evaluations, "seconds": self.seconds}
+
+_HISTORY = ("losses", "evaluations", "seconds", "evaluation_due")
 
 
-def save_run(run: Run, path: Path, model: str, config: object, extra: dict) -> None:
-    """Write a checkpoint from which `resumed` continues; `extra` holds the options that must stay the same."""
+def save_run(run: Run, folder: RunFolder, model: str, config: object, options: dict, extra: dict | None = None) -> None:
+    """Write a checkpoint from which `resumed` continues to the folder, as MODEL.npz.
+
+    Parameters
+    ----------
+    run : to save
+    folder : locked here, see `RunFolder.hold`
+    model, config : as `checkpoint.save`
+    options : all that decides the result but the length: the fingerprint of the data, the seed, settings in dicts within dicts
+    extra : what else the file should hold
+
+    Raises
+    ------
+    BlockingIOError, FloatingPointError, OSError
+        as `RunFolder.hold` and `checkpoint.save`
+    """
+    folder.hold()
+    history = {name: getattr(run, name) for name in _HISTORY}
     checkpoint.save(
-        path, model, config, run.params, step=run.step, optimizer=run.optimizer, rng=run.rng, extra={**run.history, **extra}
+        folder.path / f"{model}.npz", model, config, run.params, step=run.step, optimizer=run.optimizer, rng=run.rng,
+        extra={**history, "options": options, **(extra or {})},
     )
 
 
@@ -61,27 +85,35 @@ def resumed(saved: checkpoint.Checkpoint, optimizer: AdamW, path: Path, options:
     saved : written by `save_run`
     optimizer : a fresh one, made for saved.params
     path : of the checkpoint, for the messages
-    options : those of now, in dicts within dicts; each must be what it was in saved.extra or saved.config
+    options : those of now; each must be what it was
 
     Raises
     ------
     ValueError
-        if the checkpoint holds no run, or one with other options: names each with its value then and now
+        if the checkpoint holds no run, or one with other options: names each with its value then and now, one a line
     """
     if saved.moments is None or saved.rng is None:
         raise ValueError(f"{path}: holds a model, but no optimiser and rng to go on with")
-    if not {"seconds", "losses", "evaluations"} <= saved.extra.keys():
+    if "options" not in saved.extra:
+        raise ValueError(
+            f"{path}: tinymae 0.2 wrote it, and only that version can continue its training: it does not say on which data"
+        )
+    if not set(_HISTORY) <= saved.extra.keys():
         raise ValueError(f"{path}: holds a model, but not the history of its training")
-    began = dict(_flat({**saved.extra, **asdict(saved.config)}))
-    changed = [(name, began.get(name), now) for name, now in _flat(options) if name not in began or began[name] != now]
-    if changed:
-        difference = ", ".join(f"{name} {then!r} (now {now!r})" for name, then, now in changed)
-        raise ValueError(f"{path}: the run was begun with {difference}: resume with the same options")
+    check_options(path, saved.extra["options"], options)
     checkpoint.restore_optimizer(optimizer, saved.moments)
-    return Run(
-        saved.params, optimizer, saved.rng, saved.step, saved.extra["seconds"], saved.extra["losses"],
-        [tuple(pair) for pair in saved.extra["evaluations"]],
-    )
+    run = Run(saved.params, optimizer, saved.rng, saved.step, **{name: saved.extra[name] for name in _HISTORY})
+    run.evaluations = [tuple(pair) for pair in run.evaluations]
+    return run
+
+
+def check_options(path: Path, began: dict, options: dict) -> None:
+    """Raise a ValueError with a line for each option that is not what it was when the run was begun."""
+    began, options = dict(_flat(began)), dict(_flat(json.loads(json.dumps(options))))       # JSON has no tuples
+    changed = [name for name in {**began, **options} if began.get(name) != options.get(name)]
+    if changed:
+        lines = (f"    {name}: {_written(began.get(name))}, now {_written(options.get(name))}" for name in changed)
+        raise ValueError(f"{path}: the run was begun with other options: resume with the same ones\n" + "\n".join(lines))
 
 
 def _flat(options):
@@ -91,6 +123,10 @@ def _flat(options):
             yield from _flat(value)
         else:
             yield name, value
+
+
+def _written(value):
+    return "not given" if value is None else value
 
 
 def check_length(steps: int | None = None, minutes: float | None = None, epochs: int | None = None) -> None:
@@ -123,18 +159,20 @@ def cosine(lr: float, warmup: float = 0.05) -> Callable[[int, float], float]:
 
 def train(
     run: Run, gradient: Callable, schedule: Callable[[int, float], float], *,
-    batch: int, unit: str = "images", steps: int | None = None, minutes: float | None = None, max_norm: float | None = None,
-    evaluate: Callable[[dict], object] | None = None, evaluate_at: Sequence[float] = TWENTIETHS,
-    report: Callable[[object], None] | None = None, save: Callable[[Run], None] | None = None, bar: bool = True,
+    batch: int, unit: str = "images", batches: Iterator | None = None, steps: int | None = None, minutes: float | None = None,
+    max_norm: float | None = None, evaluate: Callable[[dict], object] | None = None,
+    evaluate_at: Sequence[float] = TWENTIETHS, report: Callable[[object], None] | None = None,
+    save: Callable[[Run], None] | None = None, save_every: float = SAVE_EVERY, bar: bool = True,
 ) -> Run:
     """Continue a run until it has done its steps, its minutes are over, or you press Ctrl-C.
 
     Parameters
     ----------
     run : changed in place
-    gradient : gradient(params, rng) -> (loss, dparams)
+    gradient : gradient(params, rng) -> (loss, dparams), or gradient(params, rng, next(batches))
     schedule : schedule(step, progress) -> learning rate; step counts from 0, progress is the fraction of the run done, 0..1
     batch, unit : how many examples are in a step, and what they are, to show a rate
+    batches : what gradient takes as its third argument, one for each step from run.step on; or None
     steps, minutes : how long to train in all, one of them. With steps a run is the same every time; with minutes
         `progress` follows the clock. Over MPI ranks steps only: with minutes each rank would follow its own clock, take a
         different number of steps, and wait forever for a rank that stopped before it
@@ -142,7 +180,9 @@ def train(
     evaluate : evaluate(params) -> a number, or what float() makes one of; kept in run.evaluations
     evaluate_at : increasing fractions of the run, 0..1, at which to evaluate; it is done at the end in any case
     report : report(what evaluate returned), after each evaluation
-    save : called every half minute and at the end
+    save : save(run), called once the first gradient is known, so that settings that cannot work leave a folder as it was; every
+        `save_every` seconds; at the end; and when an exception or a signal ends the run
+    save_every : seconds
     bar : show progress
 
     Returns
@@ -152,56 +192,117 @@ def train(
     Raises
     ------
     ValueError
-        if not exactly one of steps and minutes is given, or it is not positive
+        if not exactly one of steps and minutes is given, or it or save_every is not positive
     FloatingPointError
-        if the loss is not finite; params are those before that step, and nothing is saved over the last checkpoint
+        if a loss, the norm of a gradient, or an evaluation is not finite; params are those before that step, and nothing is
+        saved over the last checkpoint. The message says where it came from
+    SystemExit
+        after SIGTERM and SIGHUP, if they would have ended the process: with 128 and the number of the signal, as shells count
+
+    An exception that ends a run has a note (`__notes__`) that says what was saved.
     """
     check_length(steps, minutes)
+    if not 0 < save_every < math.inf:
+        raise ValueError(f"expected a positive number of seconds between two saves, got {save_every}")
     run.interrupted = False
     before, started = run.seconds, time.perf_counter()
-    saved = started
+    saved_at, saved_step = -math.inf, None                      # when the last save was, and of which step
+    rng, whole = run.rng, True      # the rng of the state that `run` is in; False while a step changes it
 
     def progress():
         return run.step / steps if steps else run.seconds / (60 * minutes)
 
     def measure():
         value = evaluate(run.params)
-        run.evaluations.append((run.step, float(value)))
+        if not math.isfinite(float(value)):
+            raise FloatingPointError(f"step {run.step}: the evaluation gives {float(value)}: {_advice(run.step)}")
         if report:
-            report(value)
+            report(value)                                       # first, because it is done again if it was interrupted
+        run.evaluations.append((run.step, float(value)))
+        run.evaluation_due = False
+
+    def keep():
+        nonlocal saved_at, saved_step
+        if save:
+            save(replace(run, rng=rng))
+            saved_at, saved_step = time.perf_counter(), run.step
 
     evaluated = bisect.bisect_right(evaluate_at, progress())
     total = steps if steps else round(60 * minutes)
-    with stop_between_steps() as stop, _progress_bar(run, steps, total, bar) as shown:
-        while progress() < 1 and not stop.is_set():
-            rate = schedule(run.step, progress())
-            loss, dparams = gradient(run.params, run.rng)
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"step {run.step}: the loss is {loss}: try a lower learning rate than {rate:.2g}")
-            if max_norm is not None:
-                clip_grad_norm(dparams, max_norm)
-            run.optimizer.step(run.params, dparams, rate)
-            run.step += 1
-            run.losses.append(loss)
-            now = time.perf_counter()
-            run.seconds = before + now - started
-            recent = run.losses[-50:]
-            shown.set_postfix_str(
-                f"loss {sum(recent) / len(recent):.4f}, {batch * run.step / run.seconds:.0f} {unit}/s", refresh=False
-            )
-            shown.update(1 if steps else min(run.seconds, total) - shown.n)
-            if evaluate and bisect.bisect_right(evaluate_at, progress()) > evaluated:
-                evaluated = bisect.bisect_right(evaluate_at, progress())
+    with stop_signals() as stop, _progress_bar(run, steps, total, bar) as shown:
+        try:
+            if evaluate and run.evaluation_due:
                 measure()
-            if save and now - saved > 30:
-                save(run)
-                saved = time.perf_counter()
-        run.interrupted = stop.is_set()
-        if evaluate and (not run.evaluations or run.evaluations[-1][0] != run.step):
-            measure()
-        if save:
-            save(run)
+            while progress() < 1 and not stop.asked:
+                rng = copy.deepcopy(run.rng)                    # so that a step that fails can be taken again
+                given = () if batches is None else (next(batches),)
+                rate = schedule(run.step, progress())
+                loss, dparams = gradient(run.params, run.rng, *given)
+                norm = clip_grad_norm(dparams, math.inf if max_norm is None else max_norm)
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    raise FloatingPointError(
+                        f"step {run.step}: {_not_finite(loss, dparams)}; "
+                        f"{_cause(gradient, run.params, rng, given)}: {_advice(run.step, rate)}"
+                    )
+                with stop.put_off():
+                    if time.perf_counter() - saved_at >= save_every:
+                        keep()                                  # a state whose gradient is finite
+                    whole = False
+                    run.optimizer.step(run.params, dparams, rate)
+                    run.step += 1
+                    run.losses.append(loss)
+                    run.seconds = before + time.perf_counter() - started
+                    rng, whole = run.rng, True
+                    run.evaluation_due = bool(evaluate) and bisect.bisect_right(evaluate_at, progress()) > evaluated
+                recent = run.losses[-50:]
+                shown.set_postfix_str(
+                    f"loss {sum(recent) / len(recent):.4f}, {batch * run.step / run.seconds:.0f} {unit}/s", refresh=False
+                )
+                shown.update(1 if steps else min(run.seconds, total) - shown.n)
+                if run.evaluation_due:
+                    evaluated = bisect.bisect_right(evaluate_at, progress())
+                    measure()
+            run.interrupted = stop.asked
+            if evaluate and (not run.evaluations or run.evaluations[-1][0] != run.step):
+                measure()
+            with stop.put_off():
+                keep()
+        except BaseException as error:
+            with stop.put_off():
+                if saved_step is not None and whole and not isinstance(error, FloatingPointError):
+                    try:
+                        keep()
+                    except (OSError, FloatingPointError) as failure:
+                        if failure is not error:
+                            error.add_note(f"and it could not be saved: {failure}")
+                if saved_step is not None:
+                    error.add_note(f"the run is saved as it was after {saved_step} steps, and can be resumed from there")
+            raise
     return run
+
+
+def _not_finite(loss, dparams):
+    """What is wrong with a loss and gradients that were not clipped."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    largest = {name: float(np.max(np.abs(leaf), initial=0)) for name, leaf in tree.leaves(dparams)}
+    for name, value in largest.items():
+        if not math.isfinite(value):
+            return f"the loss is finite, and the gradient of {name} is not"
+    name = max(largest, key=largest.get)
+    return f"the gradient of {name} reaches {largest[name]:.3g}, and its square is too large for its dtype"
+
+
+def _cause(gradient, params, rng, given):
+    """Where the first number that is not finite comes from, found by running the batch again under a trace."""
+    fault = first_fault(gradient, params, copy.deepcopy(rng), *given)
+    return "no forward or backward returns such a number" if fault is None else str(fault)
+
+
+def _advice(step, rate=None):
+    if step == 0:
+        return "look at the data and the initial parameters, the learning rate has had no effect yet"
+    return "try a lower learning rate" + (f" than {rate:.2g}" if rate else "")
 
 
 def _progress_bar(run, steps, total, bar):
@@ -215,21 +316,59 @@ def _progress_bar(run, steps, total, bar):
     )
 
 
+class StopSignals:
+    """What the signals of this process ask of a training run; made by `stop_signals`."""
+
+    def __init__(self) -> None:
+        self.asked = False                                      # Ctrl-C was pressed: stop after this step
+        self._late, self._depth = None, 0
+
+    @contextmanager
+    def put_off(self) -> Iterator[None]:
+        """Inside, no signal raises an exception: what changes or saves a run is done as a whole."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+        if self._late and not self._depth:
+            late, self._late = self._late, None
+            raise late
+
+    def interrupt(self, number: int, frame: object) -> None:
+        """The handler of Ctrl-C."""
+        if self.asked:
+            self._raise(KeyboardInterrupt())
+        self.asked = True
+
+    def end(self, number: int, frame: object) -> None:
+        """The handler of signals that end a process."""
+        self._raise(SystemExit(128 + number))
+
+    def _raise(self, error):
+        if not self._depth:
+            raise error
+        self._late = error
+
+
 @contextmanager
-def stop_between_steps() -> Iterator[threading.Event]:
-    """A threading.Event that Ctrl-C sets; the second Ctrl-C interrupts at once. Outside the main thread it stays unset."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
+def stop_signals() -> Iterator[StopSignals]:
+    """Handle Ctrl-C and the signals that end a process, as long as the block runs.
 
-    def ask(number, frame):
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    previous = signal.signal(signal.SIGINT, ask)
+    Ctrl-C sets `asked`, a second Ctrl-C interrupts at once. SIGTERM, SIGHUP and SIGBREAK raise a SystemExit. A signal that is
+    ignored (as SIGHUP is under `nohup`) or has a handler of its own keeps it. Outside the main thread nothing is handled,
+    because Python calls handlers in the main thread only.
+    """
+    stop, previous = StopSignals(), {}
+    handlers = {"SIGINT": stop.interrupt, "SIGTERM": stop.end, "SIGHUP": stop.end, "SIGBREAK": stop.end}
+    if threading.current_thread() is threading.main_thread():
+        for name, handler in handlers.items():
+            number = getattr(signal, name, None)                # Windows has no SIGHUP, all others no SIGBREAK
+            usual = (signal.SIG_DFL, signal.default_int_handler)
+            if number is not None and (signal.getsignal(number) in usual):
+                previous[number] = signal.signal(number, handler)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -107,17 +107,18 @@ def clip_grad_norm(grads: dict, max_norm: float) -> float:
 
     Returns
     -------
-    norm : before clipping
+    norm : before clipping. If it is not finite, grads stay as they are
 
     Notes
     -----
-    As torch.nn.utils.clip_grad_norm_, with its 1e-6 in the denominator.
+    As torch.nn.utils.clip_grad_norm_, with its 1e-6 in the denominator; but PyTorch makes 0 and NaN of grads without a finite
+    norm. A finite norm means that the square of each number is finite in its dtype, and so AdamW's m and v are, too.
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: expected a positive norm, got {max_norm}: a negative one would reverse the gradient")
     norm = math.sqrt(sum(float(np.vdot(leaf, leaf)) for _, leaf in tree.leaves(grads)))
     scale = max_norm / (norm + 1e-6)
-    if scale < 1:
+    if scale < 1 and math.isfinite(norm):
         for _, leaf in tree.leaves(grads):
             leaf *= scale
     return norm

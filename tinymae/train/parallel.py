@@ -15,6 +15,7 @@ message, and a floating-point sum depends on its order. The price: the ranks add
 handful of ranks, and each holds the gradients of its parts until its turn comes.
 """
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -84,8 +85,11 @@ class Workers:
         self._blas.restore_original_limits()
 
     def map(self, function: Callable, items: Iterable) -> Iterator:
-        """Results of function(item), in the order of items, computed in parallel."""
-        return self._pool.map(function, items)
+        """Results of function(item), in the order of items, computed in parallel.
+
+        Under a profiler, such as `trace`, they are computed one after another in this thread, because it sees no other.
+        """
+        return map(function, items) if sys.getprofile() else self._pool.map(function, items)
 
 
 def micro_batches(size: int, micro_batch: int) -> list[slice]:

@@ -1,0 +1,25 @@
+"""Whatever happens to a training run, nothing of it is lost: `faults.py` kills, fills, closes, deletes, and looks.
+
+    TINYMAE_KILLS=200 python -m pytest -n 0 tests/test_faults.py        200 kills in place of 21
+"""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KILLS = int(os.environ.get("TINYMAE_KILLS", "21")) // 3
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which Windows has not")
+
+
+@pytest.mark.parametrize("kind", ["mae", "vit", "translate"])
+@pytest.mark.parametrize("fault", [
+    "killed", "full_disk", "closed_pipe", "second_run", "deleted_folder", "not_a_folder", "begun_wrongly",
+])
+def test_nothing_is_lost(kind, fault):
+    program = Path(__file__).with_name("faults.py")
+    found = subprocess.run(
+        [sys.executable, program, kind, fault, str(KILLS)], capture_output=True, text=True, check=False, timeout=60 + 10 * KILLS
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
