@@ -1,8 +1,7 @@
-"""Train in processes of their own, end these badly, and look at what is left. A program: `python tests/faults.py KIND FAULT N`.
+"""Train in processes of their own, end these badly, and look at what is left. A program: `python tests/faults.py KIND KILLS`.
 
 Python, NumPy and tinymae are imported once; each training is a fork of this process, so that one costs a tenth of a second.
-KIND is mae, vit or translate, FAULT one of the functions below, N a number for it. Ends with an AssertionError if a run, or a
-part of one, is lost.
+KIND is mae, vit or translate. The program ends with an AssertionError if a run, or a part of one, is lost.
 """
 import json
 import os
@@ -104,11 +103,12 @@ def killed(kind, folder, kills):
         while True:
             resume = ["--resume"] if path.exists() else []
             process = start(command(kind, data, out, *resume), output=folder / "log")
-            time.sleep(rng.uniform(0, 0.7 * longest))
-            number = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][done % 3]
-            os.kill(process, number)
+            if done < kills:
+                time.sleep(rng.uniform(0, 0.7 * longest))
+                number = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][done % 3]
+                os.kill(process, number)
             status = end(process)
-            if status == 0:                                     # it was done before
+            if status == 0:                                     # it was done before, or was not killed
                 break
             assert status in (-number, 128 + number), (status, (folder / "log").read_text())
             done += 1
@@ -129,7 +129,7 @@ def killed(kind, folder, kills):
     print(f"{kind}: {done} kills, {lost} of them before the first save")
 
 
-def full_disk(kind, folder, _):
+def full_disk(kind, folder):
     """A save that does not fit: the last one stays, whole, and the run says so."""
     data, out = write_data(kind, folder), folder / "out"
     assert run(command(kind, data, out, steps=3)) == 0
@@ -146,26 +146,32 @@ def full_disk(kind, folder, _):
     assert run(command(kind, data, out, "--resume")) == 0 and content(path)[1]["step"] == STEPS
 
 
-def closed_pipe(kind, folder, _):
+def wait_for(path, read=lambda: time.sleep(0.01)):
+    """Wait until a file is there."""
+    began = time.monotonic()
+    while not path.exists():
+        assert time.monotonic() < began + 60, f"{path} is not there after a minute"
+        read()
+
+
+def closed_pipe(kind, folder):
     """Whoever reads the output goes away: the run ends, saved."""
     data, out = write_data(kind, folder), folder / "out"
     read, write = os.pipe()
     process = start(command(kind, data, out, steps=100_000), output=write, prepare=lambda: os.close(read))
     os.close(write)
-    while not (out / FILES[kind]).exists():
-        os.read(read, 4096)
+    wait_for(out / FILES[kind], lambda: os.read(read, 4096))
     os.close(read)
     status = end(process)
     assert status == 1, status
     assert content(out / FILES[kind])[1]["step"] > 0
 
 
-def second_run(kind, folder, _):
+def second_run(kind, folder):
     """A second run in the folder is refused, and the first goes on."""
     data, out = write_data(kind, folder), folder / "out"
     first = start(command(kind, data, out, steps=100_000))
-    while not (out / FILES[kind]).exists():
-        time.sleep(0.01)
+    wait_for(out / FILES[kind])
     for more in ([], ["--resume"], ["--overwrite"]):
         assert run(command(kind, data, out, *more), output=folder / "log") == 1
         assert f"process {first} on " in (folder / "log").read_text()
@@ -174,16 +180,14 @@ def second_run(kind, folder, _):
     assert end(first) == 128 + signal.SIGTERM
 
 
-def deleted_folder(kind, folder, _):
+def deleted_folder(kind, folder):
     """The folder is deleted under the run: the next save writes the whole model again."""
     data, out = write_data(kind, folder), folder / "out"
     process = start(command(kind, data, out, steps=100_000), output=folder / "log")
     for _ in range(2):
-        while not (out / FILES[kind]).exists():
-            time.sleep(0.01)
+        wait_for(out / FILES[kind])
         shutil.rmtree(out, ignore_errors=True)
-    while not (out / FILES[kind]).exists():
-        time.sleep(0.01)
+    wait_for(out / FILES[kind])
     os.kill(process, signal.SIGTERM)
     assert end(process) in (128 + signal.SIGTERM, 1)            # 1: deleted while it wrote; then it is saved as it ends
     step = content(out / FILES[kind])[1]["step"]
@@ -193,7 +197,7 @@ def deleted_folder(kind, folder, _):
     folder.release()
 
 
-def not_a_folder(kind, folder, _):
+def not_a_folder(kind, folder):
     """--out that cannot be written: found before the training."""
     data = write_data(kind, folder)
     (folder / "file").write_text("in the way")
@@ -201,7 +205,7 @@ def not_a_folder(kind, folder, _):
     assert "file" in (folder / "log").read_text()
 
 
-def begun_wrongly(kind, folder, _):
+def begun_wrongly(kind, folder):
     """A new run with settings that cannot work leaves the model that it should have overwritten as it was."""
     data, out = write_data(kind, folder), folder / "out"
     assert run(command(kind, data, out, steps=3)) == 0
@@ -214,5 +218,9 @@ def begun_wrongly(kind, folder, _):
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore", DeprecationWarning)         # of a fork beside BLAS's idle threads
+    kind, kills = sys.argv[1], int(sys.argv[2])
+    for fault in (begun_wrongly, not_a_folder, full_disk, closed_pipe, second_run, deleted_folder):
+        with tempfile.TemporaryDirectory() as folder:
+            fault(kind, Path(folder))
     with tempfile.TemporaryDirectory() as folder:
-        globals()[sys.argv[2]](sys.argv[1], Path(folder), int(sys.argv[3]))
+        killed(kind, Path(folder), kills)

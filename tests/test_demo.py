@@ -375,6 +375,51 @@ def test_the_seed_changes_the_result(tmp_path, capsys):
     assert arrays(first)[1]["extra"]["losses"] != arrays(other)[1]["extra"]["losses"]
 
 
+def of_version_2(path, extra):
+    """Rewrite a checkpoint as tinymae 0.2 wrote it: without the options, the data and the vocabularies."""
+    with np.load(path) as file:
+        contents = {name: file[name] for name in file.files}
+    meta = json.loads(str(contents["meta"]))
+    meta["format"] = "tinymae checkpoint 2"
+    history = {name: meta["extra"][name] for name in ("losses", "evaluations", "seconds")}
+    meta["extra"] = history | extra
+    np.savez(path, **contents | {"meta": np.array(json.dumps(meta))})
+
+
+def test_a_file_of_tinymae_02_is_used_and_not_continued(tmp_path, capsys):
+    path = train_small(tmp_path / "out", "--steps", "1")
+    photo = tmp_path / "photo.png"
+    Image.fromarray(numbers(1, 20, 20, 3)[0]).save(photo)
+    of_version_2(path, {"seed": 0, "crops": False, "data": "small.npz"})
+    reconstruct = ["reconstruct", str(photo), "--model", str(tmp_path / "out"), "--out", str(tmp_path / "restored.png")]
+    assert main(reconstruct) == 0 and (tmp_path / "restored.png").exists()
+    capsys.readouterr()
+    train_small(tmp_path / "out", "--steps", "2", "--resume", status=1)
+    assert_one_line(capsys, str(path), "tinymae 0.2 wrote it, and only that version can continue its training")
+
+
+def test_the_demo_replaces_its_own_model_only(tmp_path, capsys, monkeypatch):
+    data, out = small_pictures(tmp_path), tmp_path / "out"
+    monkeypatch.setattr(demo, "draw", lambda *arguments: ())    # figures are looked at elsewhere
+    first = demo.demo(data, out, steps=2)
+    assert sorted(path.name for path in out.iterdir()) == ["demo.json", "mae.npz"]
+    lines = []
+    assert demo.demo(data, out, steps=2, say=lines.append)["mae"] == first["mae"]
+    assert f"{out / 'mae.npz'}: replaces the model of an earlier demo" in lines
+    of_version_2(out / "mae.npz", {"seed": 0, "crops": False, "data": data})
+    demo.demo(data, out, steps=2)
+    before = files(out)
+    monkeypatch.setattr(demo, "train_mae", lambda *arguments, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):                      # whatever ends it, the old model is there with its table
+        demo.demo(data, out, steps=2)
+    assert files(out) == before
+    path = train_small(tmp_path / "other", "--steps", "1")
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match=r"mae\.npz: is not the model of a demo"):
+        demo.demo(data, tmp_path / "other", steps=2)
+    assert path.read_bytes() == before
+
+
 def test_minutes_end(tmp_path, capsys):
     path = train_small(tmp_path / "out", "--minutes", "0.005")
     assert arrays(path)[1]["step"] >= 1

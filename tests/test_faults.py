@@ -14,12 +14,9 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, whi
 
 
 @pytest.mark.parametrize("kind", ["mae", "vit", "translate"])
-@pytest.mark.parametrize("fault", [
-    "killed", "full_disk", "closed_pipe", "second_run", "deleted_folder", "not_a_folder", "begun_wrongly",
-])
-def test_nothing_is_lost(kind, fault):
+def test_nothing_is_lost(kind):
     program = Path(__file__).with_name("faults.py")
     found = subprocess.run(
-        [sys.executable, program, kind, fault, str(KILLS)], capture_output=True, text=True, check=False, timeout=60 + 10 * KILLS
+        [sys.executable, program, kind, str(KILLS)], capture_output=True, text=True, check=False, timeout=100 + 10 * KILLS
     )
     assert found.returncode == 0, found.stdout + found.stderr

@@ -1,4 +1,5 @@
 """From sentence pairs to a model and back: training, resuming, translating, evaluating, and the commands."""
+import json
 import sys
 import types
 from dataclasses import replace
@@ -205,6 +206,33 @@ def test_a_model_without_history_cannot_be_resumed(tmp_path):
     translate.checkpoint.save(path, "transformer", saved.config, saved.params, step=1, optimizer=run.optimizer, rng=run.rng)
     with pytest.raises(ValueError, match="lacks the source vocabulary"):
         run_it(tmp_path, resume=True)
+
+
+def test_a_folder_of_tinymae_02(tmp_path):
+    """Its vocabularies are files beside the model; it translates, and is not continued."""
+    run_it(tmp_path, steps=2)
+    expected = Translator.load(tmp_path).translate(["i see cats"])
+    path = tmp_path / "transformer.npz"
+    with np.load(path) as file:
+        contents = {name: file[name] for name in file.files}
+    meta = json.loads(str(contents["meta"]))
+    meta["format"], extra = "tinymae checkpoint 2", meta["extra"]
+    for side in ("source", "target"):
+        words = {"words": extra[side]["words"]}
+        (tmp_path / f"{side}.json").write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
+        extra[side] = extra[side]["kind"]
+    extra |= {"seed": 0, "settings": extra.pop("options")["settings"]}
+    np.savez(path, **contents | {"meta": np.array(json.dumps(meta))})
+    assert Translator.load(tmp_path).translate(["i see cats"]) == expected
+    with pytest.raises(ValueError, match=r"tinymae 0\.2 wrote it"):
+        run_it(tmp_path, resume=True)
+    (tmp_path / "source.json").write_text('{"words": ["<pad>", "<bos>", "<eos>", "<unk>", "a"]}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a vocabulary of 5 tokens, and a model of 12"):
+        Translator.load(tmp_path)
+    for content in ("[1]", "{", '{"words": 1}'):
+        (tmp_path / "source.json").write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"source\.json: damaged|its source language is no vocabulary"):
+            Translator.load(tmp_path)
 
 
 def test_a_run_is_resumed_with_the_options_it_was_begun_with(tmp_path):

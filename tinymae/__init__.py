@@ -21,4 +21,4 @@ What stands on it:
 Start with `ops.layernorm`, go on to `blocks`, and end at `models.mae`. NOTATION.md is the contract that all of them keep.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
