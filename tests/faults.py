@@ -184,9 +184,9 @@ def deleted_folder(kind, folder):
     """The folder is deleted under the run: the next save writes the whole model again."""
     data, out = write_data(kind, folder), folder / "out"
     process = start(command(kind, data, out, steps=100_000), output=folder / "log")
-    for _ in range(2):
-        wait_for(out / FILES[kind])
-        shutil.rmtree(out, ignore_errors=True)
+    wait_for(out / FILES[kind])
+    os.rename(out, folder / "gone")                             # to the run this is a folder that is deleted, all at once
+    shutil.rmtree(folder / "gone", ignore_errors=True)
     wait_for(out / FILES[kind])
     os.kill(process, signal.SIGTERM)
     assert end(process) in (128 + signal.SIGTERM, 1)            # 1: deleted while it wrote; then it is saved as it ends
