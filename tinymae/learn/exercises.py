@@ -35,6 +35,7 @@ from tinymae import gradcheck
 from tinymae.learn import check_attention, check_layers, check_models
 from tinymae.learn.judge import UNKNOWN, Problem
 from tinymae.learn.lessons import lessons_folder
+from tinymae.learn.report import Report, existing_file
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
 LINE_WIDTH = 100             # characters in a line of a report
@@ -95,14 +96,6 @@ ZOO = {
 }
 
 
-@dataclass(frozen=True)
-class Report:
-    """The result of `check_file` and `judge_file`: whether everything is right, and the text for the learner."""
-
-    ok: bool
-    text: str
-
-
 def list_exercises() -> list[tuple[str, str, int, str]]:
     """All exercises and the zoo, each in the order of the lessons: (name, "exercise" or "zoo", lesson, summary)."""
     found = []
@@ -141,23 +134,6 @@ def story(name: str) -> str:
     if name not in ZOO:
         raise ValueError(f"the zoo has no bug {name!r}, and only a bug has a story: `python -m tinymae exercise` lists them")
     return " ".join(line.removeprefix("#").strip() for line in _source(name).partition(SPOILER)[2].splitlines())
-
-
-def existing_file(path: Path | str) -> Path:
-    """The path of a learner's file.
-
-    Raises
-    ------
-    FileNotFoundError
-        if there is no such file
-    """
-    path = Path(path)
-    if not path.is_file():
-        hint = "`python -m tinymae exercise NAME` writes one"
-        if path.with_suffix(".py").is_file():
-            hint = f"did you mean {path.with_suffix('.py')}?"
-        raise FileNotFoundError(f"there is no file {path}: {hint}")
-    return path
 
 
 def judge_file(path: Path | str, before: Callable[[], None] = lambda: None) -> Report:

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tinymae.learn.exercises import Report, existing_file, judge_file
+from tinymae.learn.report import Report, existing_file
 
 START = 60.0                 # seconds that Python, NumPy and tinymae may take to start on the slowest machine
 STAGES = 10                  # running a file, and the tables of its check: no exercise has more
@@ -71,6 +71,9 @@ def check_file(path: Path | str, seconds: float = 10.0) -> Report:
 
 def _serve(path, folder, seconds):
     """The second process: judge the file, write report.json, and leave at once, whatever the file has started."""
+    # The first process imports neither NumPy nor the checks, and starts at once.
+    from tinymae.learn.exercises import judge_file
+
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True)             # so that nothing printed is lost where time runs out
     dump = open(Path(folder, "dump"), "w")
