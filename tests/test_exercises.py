@@ -1,5 +1,9 @@
 """Exercises and the zoo: what is written, that every answer passes, and that mistakes fail with a message that helps."""
 import ast
+import os
+import signal
+import subprocess
+import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +12,11 @@ import numpy as np
 import pytest
 
 from tinymae.__main__ import main
-from tinymae.learn import check_attention, check_layers, check_models
+from tinymae.learn import check_attention, check_layers, check_models, process
 from tinymae.learn import judge as judge_module
-from tinymae.learn.exercises import EXERCISES, ZOO, check_file, list_exercises, story, write_exercise
+from tinymae.learn.exercises import EXERCISES, ZOO, judge_file, list_exercises, story, write_exercise
 from tinymae.learn.lessons import lessons_folder
+from tinymae.learn.process import STAGES, check_file
 
 FOLDER = lessons_folder() / "exercises"
 
@@ -27,7 +32,9 @@ def check(tmp_path):
     def run(name, edit=lambda source: source, append=""):
         path = write_exercise(name, tmp_path)
         path.write_text(f"{edit(path.read_text(encoding='utf-8'))}\n\n{append}", encoding="utf-8")
-        report = check_file(path)
+        stages = []
+        report = judge_file(path, lambda: stages.append(path))
+        assert len(stages) <= STAGES
         path.unlink()
         return replace(report, text=" ".join(report.text.split()))
 
@@ -683,10 +690,10 @@ def test_existing_work_is_not_overwritten(tmp_path):
 
 def test_no_such_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="`python -m tinymae exercise NAME` writes one"):
-        check_file(tmp_path / "gelu.py")
+        judge_file(tmp_path / "gelu.py")
     write_exercise("gelu", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"did you mean .*gelu\.py\?"):
-        check_file(tmp_path / "gelu")
+        judge_file(tmp_path / "gelu")
 
 
 SLOPE = "return dy * (cdf + x * pdf)"                           # the last line of gelu's answer
@@ -710,7 +717,16 @@ FIRST = "def gelu_backward(dy, cache):"                         # and its first
     (FIRST, f"def gelu_forward(x):\n    return x, None, None\n\n\n{FIRST}", "got a tuple of 3"),
     (FIRST, f"def gelu_forward(x):\n    return 'y', None\n\n\n{FIRST}", "expected numbers of shape (3, 5, 10), got a str"),
     (FIRST, f"def gelu_forward(x):\n    return np.array([{{}}, None]), None\n\n\n{FIRST}", "got an array of object"),
-    (FIRST, f"import sys\n\nsys.exit()\n\n\n{FIRST}", "it ends Python itself"),
+    (FIRST, f"import sys\n\nsys.exit()\n\n\n{FIRST}", "in <module>: sys.exit() SystemExit: it ends Python itself"),
+    (SLOPE, "raise SystemExit(0)\n", "in gelu_backward: raise SystemExit(0) SystemExit: it ends Python itself"),
+    (FIRST, f"import sys\n\ngelu_forward = sys.exit\n\n\n{FIRST}", "SystemExit: it ends Python itself"),
+    (SLOPE, "raise GeneratorExit('mine')\n", "in gelu_backward: raise GeneratorExit('mine') GeneratorExit: mine"),
+    (SLOPE, "raise type('Mine', (BaseException,), {})('no')\n", "raise type('Mine', (BaseException,), {})('no') Mine: no"),
+    (SLOPE, "raise KeyboardInterrupt\n", "in gelu_backward: raise KeyboardInterrupt KeyboardInterrupt:"),
+    (SLOPE, "return gelu_backward(dy, cache)\n", "return gelu_backward(dy, cache) RecursionError: maximum recursion"),
+    (SLOPE, "return np.zeros(10**15)\n", "in gelu_backward: return np.zeros(10**15) MemoryError: Unable to allocate"),
+    (FIRST, "gelu_backward = lambda dy: dy\n\n\ndef backward(dy, cache):", "<lambda>() takes 1 positional argument but 2 were"),
+    (FIRST, "class gelu_backward:\n    pass\n\n\ndef backward(dy, cache):", "gelu_backward() takes no arguments: leave the"),
     (FIRST, f"def gelu_forward(y):\n    return y, z\n\n\n{FIRST}", "NameError: name 'z' is not defined"),
     (FIRST, f"def gelu_forward(x):\n    return x * np.ones(3), None\n\n\n{FIRST}", "(3,5,10) (3,) Shapes: x (3, 5, 10)"),
     (FIRST, f"def gelu_forward(x):\n    x *= 2\n    return x, None\n\n\n{FIRST}", "x: forward writes into x"),
@@ -721,7 +737,8 @@ FIRST = "def gelu_backward(dy, cache):"                         # and its first
      "The gradients are right for this forward: a gradient check cannot detect a wrong forward."),
     (FIRST, f"f = gelu_forward\n\n\ndef gelu_forward(x):\n    y, cache = f(x)\n    return y.tolist(), cache\n\n\n{FIRST}",
      "forward returned a y of type list"),
-    (FIRST, f"import nowhere\n\n\n{FIRST}", "in <module>: import nowhere ModuleNotFoundError: No module named 'nowhere'"),
+    (FIRST, f"import nowhere\n\n\n{FIRST}",
+     "in <module>: import nowhere ModuleNotFoundError: No module named 'nowhere' An exercise needs NumPy, and nothing else"),
     (FIRST, f"EXERCISE = 3\n\n\n{FIRST}", 'expected a line such as EXERCISE = "layernorm"'),
     (FIRST, f"EXERCISE = 'gellu'\n\n\n{FIRST}", "there is no exercise 'gellu': did you mean gelu?"),
 ])
@@ -733,7 +750,7 @@ def test_what_a_learner_may_do(old, new, words, check):
 @pytest.mark.parametrize("content", ["EXERCISE = 'gelu'".encode("utf-16"), "# 层".encode("gbk"), b"x = '\0'"])
 def test_a_file_that_is_not_utf_8(content, tmp_path):
     (tmp_path / "gelu.py").write_bytes(content)
-    report = check_file(tmp_path / "gelu.py")
+    report = judge_file(tmp_path / "gelu.py")
     assert not report.ok and ("not a text file in UTF-8" in report.text or "not Python" in report.text), report.text
 
 
@@ -764,10 +781,13 @@ def test_axes_in_a_different_order(check):
 def test_a_file_may_have_another_name(tmp_path):
     path = write_exercise("gelu", tmp_path).rename(tmp_path / "mine.py")
     path.write_text(path.read_text(encoding="utf-8") + "\n\n" + answer("gelu"), encoding="utf-8")
-    assert check_file(path).ok
+    assert judge_file(path).ok
 
 
-@pytest.mark.parametrize("error", [KeyError("ours"), TypeError("ours")])
+@pytest.mark.parametrize("error", [
+    KeyError("ours"), TypeError("ours"), TypeError("ours() takes 1 positional argument but 2 were given"),
+    KeyboardInterrupt("ours"),
+])
 def test_an_error_of_our_own_is_not_blamed_on_the_learner(error, tmp_path, monkeypatch):
     def broken(names):
         raise error
@@ -775,7 +795,133 @@ def test_an_error_of_our_own_is_not_blamed_on_the_learner(error, tmp_path, monke
 
     monkeypatch.setitem(EXERCISES, "gelu", replace(EXERCISES["gelu"], check=broken))
     with pytest.raises(type(error), match="ours"):
-        check_file(write_exercise("gelu", tmp_path))
+        judge_file(write_exercise("gelu", tmp_path))
+
+
+# ---- in a process of its own -------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def solution(tmp_path):
+    """The path of gelu's exercise with its right answer, in which FIRST or SLOPE is replaced."""
+    def write(old=FIRST, new=FIRST):
+        path = write_exercise("gelu", tmp_path)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write("\n\n" + replaced(answer("gelu"), old, new + "\n" * (old == SLOPE)))
+        return path
+
+    return write
+
+
+def line_of(path, words):
+    (number,) = [i for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip() == words]
+    return f"line {number}, in "
+
+
+def test_a_right_solution_with_loose_ends(solution, capfd):
+    """It prints, leaves a thread behind that does not end, and closes its output; what it does as a script is not done."""
+    path = solution(FIRST, f"""import sys
+import threading
+
+threading.Thread(target=threading.Event().wait).start()
+print("hello from the file")
+sys.stdout.close()
+if __name__ == "__main__":
+    raise ValueError("a script")
+
+
+{FIRST}""")
+    assert main(["check", str(path)]) == 0
+    printed, errors = capfd.readouterr()
+    assert "hello from the file" in printed and printed.endswith("All of it is right.\n") and not errors
+
+
+@pytest.mark.parametrize(("old", "new", "line", "name"), [
+    (FIRST, f"while True:\n    pass\n\n\n{FIRST}", "pass", "<module>"),
+    (SLOPE, "while True: x = x + 1", "while True: x = x + 1", "gelu_backward"),
+    (SLOPE, "sum(iter(int, 1))", "sum(iter(int, 1))", "gelu_backward"),         # inside of C: no signal gets through
+    (SLOPE, "__import__('threading').Event().wait()", "__import__('threading').Event().wait()", "gelu_backward"),
+])
+def test_a_loop_without_end(old, new, line, name, solution):
+    path = solution(old, new)
+    report = check_file(path, seconds=1)
+    assert not report.ok
+    assert report.text.endswith("\nstill running after 1 s: does the loop end?")
+    if name == "<module>":                                      # `while` or `pass`
+        assert ", in <module>:\n    " in report.text
+    else:
+        assert report.text.startswith(f"{line_of(path, line)}{name}:\n    {line}\n")
+
+
+def test_what_it_prints_before_it_loops_is_not_lost(solution, capfd):
+    report = check_file(solution(SLOPE, "print('so far')\n    while True: pass"), seconds=1)
+    assert not report.ok and "so far" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("old", "status"), [(FIRST, 0), (SLOPE, 0), (SLOPE, 3)])
+def test_a_process_that_ends_is_not_right(old, status, solution, capfd):
+    new = f"print('All of it is right.', flush=True); __import__('os')._exit({status})"
+    path = solution(old, f"{new}\n\n\n{FIRST}" if old == FIRST else new)
+    assert main(["check", str(path)]) == 1
+    *printed, said = capfd.readouterr().out.splitlines()
+    assert printed == ["All of it is right."]
+    assert said.startswith(f"{path}: it ended Python with status {status} before all checks were done, by os._exit() or")
+
+
+def test_exit_is_not_right(solution, capfd):
+    path = solution(SLOPE, "raise SystemExit(0)")
+    assert main(["check", str(path)]) == 1
+    printed, errors = capfd.readouterr()
+    assert f"{line_of(path, 'raise SystemExit(0)')}gelu_backward:" in printed and not errors
+
+
+def test_a_crash_says_where(solution):
+    path = solution(SLOPE, "__import__('os').abort()")
+    report = check_file(path)
+    line = line_of(path, "__import__('os').abort()")
+    assert not report.ok and report.text.startswith(f"{line}gelu_backward:\n    __import__('os').abort()\nPython ")
+    assert "signal 6" in report.text or os.name == "nt"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
+@pytest.mark.parametrize(("name", "words"), [
+    ("SIGKILL", "Python was ended by signal 9 (Killed"), ("SIGINT", "it was interrupted (SIGINT) before all checks were done"),
+])
+def test_a_signal_from_outside(name, words, solution):
+    report = check_file(solution(SLOPE, f"import os, signal; os.kill(os.getpid(), signal.{name})"))
+    assert not report.ok and words in report.text
+
+
+def test_a_process_that_does_not_end_itself_is_ended(solution, monkeypatch):
+    monkeypatch.setattr(process, "START", 1.0)
+    monkeypatch.setattr(process, "STAGES", 1)
+    path = solution(SLOPE, "__import__('faulthandler').cancel_dump_traceback_later()\n    while True: pass")
+    assert check_file(path, seconds=0.5).text == f"{path}: still running after 0.5 s: does the loop end?"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups to interrupt")
+def test_ctrl_c_ends_both(solution):
+    path = solution(SLOPE, "print('looping')\n    while True: pass")
+    check = subprocess.Popen(
+        [sys.executable, "-m", "tinymae", "check", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )
+    assert check.stdout.readline() == "looping\n"
+    os.killpg(check.pid, signal.SIGINT)
+    printed, errors = check.communicate(timeout=60)             # until all that hold the pipe have ended, the second one too
+    assert (check.returncode, printed, errors) == (130, "", "tinymae: interrupted\n")
+
+
+def test_a_check_that_fails_itself_blames_nobody(solution):
+    path = solution(FIRST, f"from tinymae.learn import check_layers\n\ncheck_layers.check_pair = None\n\n\n{FIRST}")
+    with pytest.raises(RuntimeError, match=r"the check itself failed, not your file:\n(.*\n)*TypeError"):
+        check_file(path)
+
+
+def test_a_process_that_does_not_begin(solution, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(RuntimeError, match="ended with status 1 before it began: its message is above"):
+        check_file(solution())
+    assert "ModuleNotFoundError" in capfd.readouterr().err
 
 
 def test_commands(tmp_path, monkeypatch, capsys):

@@ -63,7 +63,7 @@ def add_check(commands: argparse._SubParsersAction) -> None:
 
 
 def _check(file):
-    from tinymae.learn.exercises import check_file
+    from tinymae.learn.process import check_file
 
     report = check_file(file)
     print(report.text)

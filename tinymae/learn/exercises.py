@@ -9,10 +9,13 @@ file with a mistake that somebody really made; the text below SPOILER explains w
 The tables EXERCISES and ZOO give the lesson of each file, and the check from check_attention, check_layers or check_models
 that its functions have to pass.
 
-    name  --write_exercise-->  NAME.py  --the learner-->  NAME.py  --check_file-->  Report(ok, text)
+    name  --write_exercise-->  NAME.py  --the learner-->  NAME.py  --judge_file-->  Report(ok, text)
 
 A solution is ordinary Python, and `check` executes it: do not check a file that you would not run. Its line
 `EXERCISE = "layernorm"` selects the exercise; the file may have any name.
+
+`check_file`, in `tinymae.learn.process`, calls `judge_file` in a process of its own, with a time limit. Use that one for every
+file whose end you have not seen: your own before its first run, and those of others.
 """
 import ast
 import difflib
@@ -24,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 
@@ -31,6 +35,7 @@ from tinymae import gradcheck
 from tinymae.learn import check_attention, check_layers, check_models
 from tinymae.learn.judge import UNKNOWN, Problem
 from tinymae.learn.lessons import lessons_folder
+from tinymae.learn.report import Report, existing_file
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
 LINE_WIDTH = 100             # characters in a line of a report
@@ -91,14 +96,6 @@ ZOO = {
 }
 
 
-@dataclass(frozen=True)
-class Report:
-    """The result of `check_file`: whether everything is right, and the text for the learner."""
-
-    ok: bool
-    text: str
-
-
 def list_exercises() -> list[tuple[str, str, int, str]]:
     """All exercises and the zoo, each in the order of the lessons: (name, "exercise" or "zoo", lesson, summary)."""
     found = []
@@ -139,43 +136,49 @@ def story(name: str) -> str:
     return " ".join(line.removeprefix("#").strip() for line in _source(name).partition(SPOILER)[2].splitlines())
 
 
-def check_file(path: Path | str) -> Report:
-    """Execute a learner's file, check the functions that it defines, and explain what is wrong.
+def judge_file(path: Path | str, before: Callable[[], None] = lambda: None) -> Report:
+    """Execute a learner's file in this process, check the functions that it defines, and explain what is wrong.
+
+    It is quick, for files that are known to end. The file may loop forever here, or take Python down with it: for all others
+    there is `check_file`.
 
     Parameters
     ----------
     path : a Python file with a line such as EXERCISE = "layernorm"; it is executed
+    before : called before the file is executed, and before each table of its check
 
     Raises
     ------
     FileNotFoundError
         if there is no such file
     """
-    path = Path(path)
-    if not path.is_file():
-        hint = "`python -m tinymae exercise NAME` writes one"
-        if path.with_suffix(".py").is_file():
-            hint = f"did you mean {path.with_suffix('.py')}?"
-        raise FileNotFoundError(f"there is no file {path}: {hint}")
+    path, names = existing_file(path), {}
     try:
-        names = _execute(path)
+        before()
+        _execute(path, names)
         name, exercise = _exercise_of(names)
     except Problem as problem:
         return Report(False, f"{path}: {problem}")
-    except Exception as error:                                  # of the learner's code; `_where` raises it again if it is ours
-        return Report(False, _where(error, path))
+    except BaseException as error:                              # of the learner's code; `_where` raises it again if it is ours
+        return Report(False, _where(error, path, names))
     text, ok = [f"{path}: {name}, lesson {exercise.lesson}"], False
     try:
         with np.errstate(all="ignore"):                         # NaN and infinity are part of the report: no warnings
-            ok = all(_table(text, title, rows) for title, rows in exercise.check(names))        # up to the first wrong one
+            before()
+            for title, rows in exercise.check(names):
+                ok = _table(text, title, rows)
+                if not ok:
+                    break                                       # after the first wrong one
+                before()
     except Problem as problem:
         text.append(_wrapped(str(problem)))
-    except Exception as error:
-        text.append(_where(error, path))
+    except BaseException as error:
+        text.append(_where(error, path, names))
     else:
         text += ["All of it is right."] * ok
         text += [_wrapped(f"Why nobody noticed. {story(name)}")] if name in ZOO else []
-    return Report(ok, "\n\n".join(text))
+        return Report(ok, "\n\n".join(text))
+    return Report(False, "\n\n".join(text))
 
 
 def _source(name):
@@ -192,9 +195,9 @@ def _unknown(name):
     return f"there is no exercise {name!r}: {hint}`python -m tinymae exercise` lists them"
 
 
-def _execute(path):
-    """The namespace that results from executing a learner's file."""
-    names = {"__name__": path.stem, "__file__": str(path)}
+def _execute(path, names):
+    """Execute a learner's file in the namespace `names`."""
+    names |= {"__name__": path.stem, "__file__": str(path)}
     try:
         with tokenize.open(path) as file:                       # UTF-8, unless its first line declares a different encoding
             code = compile(file.read(), str(path), "exec")
@@ -204,11 +207,7 @@ def _execute(path):
         raise Problem(f"{where} not Python: {error.msg}{line}") from error
     except ValueError as error:                                 # bytes that are not UTF-8, or null bytes
         raise Problem(f"it is not a text file in UTF-8: {error}") from error
-    try:
-        exec(code, names)
-    except SystemExit as error:
-        raise Problem("it ends Python itself, by exit(), quit() or sys.exit(): take that line out") from error
-    return names
+    exec(code, names)
 
 
 def _exercise_of(names):
@@ -244,14 +243,21 @@ def _wrapped(sentence):
     return textwrap.fill(sentence, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _where(error, path):
+def _where(error, path, names):
     """An exception in the learner's code: the line, the message, and the shapes of the arrays in that line."""
     trace = error.__traceback__
     lines = traceback.extract_tb(trace)
     frames = [(line, frame) for line, (frame, _) in zip(lines, traceback.walk_tb(trace), strict=True)
               if line.filename == str(path)]
+    if isinstance(error, KeyboardInterrupt) and not (frames and lines[-1].line.startswith("raise")):
+        raise error                                             # Ctrl-C
+    text = _wrapped(f"{type(error).__name__}: {error}")
+    if isinstance(error, SystemExit):
+        text = "SystemExit: it ends Python itself, by exit(), quit() or sys.exit(): take that line out"
     if not frames:                                              # not in their code, but in the call or in what it returned
-        if isinstance(error, TypeError) and " argument" in str(error):
+        if isinstance(error, SystemExit):
+            return text
+        if isinstance(error, TypeError) and str(error).startswith(tuple(f"{name}() " for name in _defined(names, path))):
             return _wrapped(f"{error}: leave the arguments as `exercise` wrote them")
         if isinstance(error, TypeError) and Path(lines[-1].filename).parent == Path(gradcheck.__file__).parent:
             return _wrapped(str(error))
@@ -259,7 +265,8 @@ def _where(error, path):
     line, frame = frames[-1]
     if isinstance(error, NotImplementedError):
         return f"{line.name} is not written yet (line {line.lineno}): {error}"
-    text = _wrapped(f"{type(error).__name__}: {error}")
+    if isinstance(error, ModuleNotFoundError):
+        text += "\nAn exercise needs NumPy, and nothing else but what its file imports already: take that import out."
     if "read-only" in str(error):
         text += "\nA function must not write into its arguments: copy the argument first, or make a new array."
     if isinstance(error, (ValueError, IndexError)):
@@ -267,3 +274,15 @@ def _where(error, path):
         shapes = [f"{name} {array.shape}" for name, array in arrays.items() if isinstance(array, np.ndarray)]
         text += f"\nShapes: {', '.join(shapes)}" * bool(shapes)
     return f"line {line.lineno}, in {line.name}:\n    {line.line}\n{text}"
+
+
+def _defined(names, path):
+    """The functions, classes and methods that the learner's file defines, as Python names them in its messages."""
+    found = set()
+    for value in names.values():
+        for each in [value, *vars(value).values()] if isinstance(value, type) else [value]:
+            if isinstance(each, FunctionType) and each.__code__.co_filename == str(path):
+                found.add(each.__qualname__)
+            elif isinstance(each, type) and each.__module__ == path.stem:
+                found.add(each.__qualname__)
+    return found

@@ -16,11 +16,12 @@ handful of ranks, and each holds the gradients of its parts until its turn comes
 """
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from tinymae import tree
 
@@ -51,7 +52,10 @@ def world() -> object:
 
 
 class Workers:
-    """A pool of threads; while it is open, BLAS runs on one thread in each. Use it in a `with`.
+    """A pool of threads; while it is open, BLAS runs on one thread in each, and in the thread that opened it.
+
+    Use it in a `with`, in any Python thread. Several may be open at the same time, inside each other or in different threads.
+    When the last one closes, BLAS has as many threads as before the first one opened.
 
     Parameters
     ----------
@@ -63,33 +67,86 @@ class Workers:
     ------
     ValueError
         if threads is not positive
+    RuntimeError
+        if it is opened while it is open, or used while it is closed
     """
+
+    # The BLAS of NumPy's wheels (OpenBLAS with threads of its own) has one number of threads for the whole process. So these
+    # belong to the process, too: how many Workers are open, and what to restore when the last of them closes.
+    _lock = threading.Lock()
+    _openings = 0
+    _found = {}                                                 # noqa: RUF012    {path: (library, threads)}
 
     def __init__(self, threads: int, comm: object | None = None):
         if threads < 1:
             raise ValueError(f"expected at least 1 thread, got {threads}")
         self.threads = threads
         self.comm = comm
+        self._pool = None
 
     def __enter__(self) -> "Workers":
+        if self._pool is not None:
+            raise RuntimeError("these Workers are open already: make new ones for a `with` inside of theirs")
         # The C library (glibc) returns the memory of a large array to the system and requests it again, page by page, for the
         # next one. It stops doing so for sizes up to the largest block that was ever freed, at most 32 MB. So we free one here,
         # which saves a tenth of a step's time.
         np.empty(31 * 2**20, np.uint8)
-        self._blas = ThreadpoolController().limit(limits=1, user_api="blas")
-        self._pool = ThreadPoolExecutor(self.threads)
+        shared, own = _blas_libraries()
+        with Workers._lock:
+            _take_control()
+            for library in shared:
+                Workers._found.setdefault(library.filepath, (library, library.num_threads))
+            _one_thread(shared)
+            Workers._openings += 1
+        self._own = [(library, library.num_threads) for library in own]
+        _one_thread(own)
+        self._pool = ThreadPoolExecutor(self.threads, initializer=_one_thread, initargs=(own,))
         return self
 
     def __exit__(self, *exception) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        self._blas.restore_original_limits()
+        try:
+            self._pool.shutdown(cancel_futures=True)
+        finally:                                                # Ctrl-C, while a thread still works
+            self._pool = None
+            for library, threads in self._own:
+                library.set_num_threads(threads)
+            with Workers._lock:
+                Workers._openings -= 1
+                if not Workers._openings:
+                    _take_control()
+                    for library, threads in Workers._found.values():
+                        library.set_num_threads(threads)
+                    Workers._found.clear()
+                    OpenBLASController.clear_controlling_thread(force=True)
 
     def map(self, function: Callable, items: Iterable) -> Iterator:
         """Results of function(item), in the order of items, computed in parallel.
 
         Under a profiler, such as `trace`, they are computed one after another in this thread, because it sees no other.
         """
+        if self._pool is None:
+            raise RuntimeError("these Workers are closed: use them inside `with Workers(threads) as workers:`")
         return map(function, items) if sys.getprofile() else self._pool.map(function, items)
+
+
+def _blas_libraries():
+    """The BLAS libraries of this process: those with one number of threads for the process, those with one for each thread."""
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    shared = [library for library in libraries if library.internal_api == "openblas" and library.threading_layer != "openmp"]
+    return shared, [library for library in libraries if library not in shared]
+
+
+def _take_control():
+    """Let this thread set the number for the process.
+
+    threadpoolctl ignores, without a word, every thread but the one that set it first; that one may be busy elsewhere.
+    """
+    OpenBLASController.clear_controlling_thread(force=True)
+
+
+def _one_thread(libraries):
+    for library in libraries:
+        library.set_num_threads(1)
 
 
 def micro_batches(size: int, micro_batch: int) -> list[slice]:

@@ -1,0 +1,31 @@
+"""A learner's file, and the report on it: what `check_file` and `judge_file` take and return.
+
+It imports no NumPy: a process that only waits for a report starts at once.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `check_file` and `judge_file`: whether everything is right, and the text for the learner."""
+
+    ok: bool
+    text: str
+
+
+def existing_file(path: Path | str) -> Path:
+    """The path of a learner's file.
+
+    Raises
+    ------
+    FileNotFoundError
+        if there is no such file
+    """
+    path = Path(path)
+    if not path.is_file():
+        hint = "`python -m tinymae exercise NAME` writes one"
+        if path.with_suffix(".py").is_file():
+            hint = f"did you mean {path.with_suffix('.py')}?"
+        raise FileNotFoundError(f"there is no file {path}: {hint}")
+    return path
