@@ -140,6 +140,7 @@ def test_vocabulary_file(tmp_path):
 
 @pytest.mark.parametrize(("content", "message"), [
     (b'{"words": ["<pad>", "<b', "is not JSON"),
+    (b"[" * 100_000, "is not JSON"),
     (b"\xff\xfe", "is not JSON in UTF-8"),
     (b'["a"]', "no vocabulary"),
     (b'{"words": 5}', "no vocabulary"),

@@ -128,7 +128,7 @@ class Vocabulary:
         """
         try:
             content = json.loads(Path(path).read_bytes().decode())
-        except ValueError as error:                     # UnicodeDecodeError and JSONDecodeError are both
+        except (ValueError, RecursionError) as error:   # UnicodeDecodeError and JSONDecodeError are ValueErrors
             raise ValueError(f"{path} is not JSON in UTF-8 ({error}); was it cut off, or is it a different file?"
                              ) from error
         words = content.get("words") if isinstance(content, dict) else None
