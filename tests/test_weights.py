@@ -534,6 +534,15 @@ def test_bad_legacy(rest, match, refused):
     refused(legacy(tensors_pickle(), rest), match)
 
 
+def test_each_pickle_of_a_legacy_file_is_bounded(refused):
+    """What says the protocol and the system is short: it may not take the time of a list of tensors."""
+    work = b"\x80\x02](" + b"N" * 2000 + b"e."
+    magic, protocol, system = (pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    for head in ([work, protocol, system], [magic, work, system], [magic, protocol, work]):
+        refused(b"".join(head) + tensors_pickle() + pickle.dumps([], 2), "more than 1000 steps")
+    refused(b"".join([magic, protocol, system]) + work + pickle.dumps([], 2), "expected a table of tensors|storages end at")
+
+
 def test_other_pickles(refused):
     refused(pickle.dumps({"model": 3}), "a pickle, but not a .pth: the magic number")
     head = pickle.dumps(0x1950A86A20F9469CFC6C, 2)

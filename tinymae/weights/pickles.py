@@ -57,8 +57,13 @@ class _Namespace(dict):
     """The attributes of an argparse.Namespace, as a dict."""
 
 
-def unpickle(file: BinaryIO) -> tuple[object, set[Storage]]:
+def unpickle(file: BinaryIO, most: int | None = None) -> tuple[object, set[Storage]]:
     """Run the pickle that begins at the file's position, and leave the position after it.
+
+    Parameters
+    ----------
+    file : open for reading
+    most : steps; None for MOST_STEPS
 
     Returns
     -------
@@ -68,9 +73,10 @@ def unpickle(file: BinaryIO) -> tuple[object, set[Storage]]:
     Raises
     ------
     ValueError
-        if the pickle is damaged, takes more than MOST_STEPS, or needs anything else than tensors do
+        if the pickle is damaged, takes too many steps, or needs anything else than tensors do
     """
     stack, marks, memo, storages, steps = [], [], {}, set(), 0
+    most = MOST_STEPS if most is None else most
 
     def take():
         """Pop all values above the last mark."""
@@ -82,8 +88,8 @@ def unpickle(file: BinaryIO) -> tuple[object, set[Storage]]:
     try:
         for opcode, argument, _ in pickletools.genops(file):
             steps += 1
-            if steps > MOST_STEPS:
-                raise ValueError(f"its pickle takes more than {MOST_STEPS} steps: no list of tensors is so long")
+            if steps > most:
+                raise ValueError(f"its pickle takes more than {most} steps: no list of tensors is so long")
             match opcode.name:
                 case "PROTO" | "FRAME":
                     pass
@@ -213,10 +219,11 @@ def _apply(name, arguments):
         return _Namespace()
     if name == "collections.OrderedDict" and len(arguments) < 2:
         found = {}
-        for pair in expect(list, [*arguments, []][0]):
+        pairs = expect(list, [*arguments, []][0])
+        for pair in pairs:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise ValueError(f"its pickle is damaged: expected a key and a value, got {shortened(pair)}")
-            _set(found, pair)
+        _set(found, [part for pair in pairs for part in pair])
         return found
     if name == "torch._utils._rebuild_parameter" and arguments:
         return expect(Tensor, arguments[0])
