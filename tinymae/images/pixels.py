@@ -86,12 +86,14 @@ def _deep_grey(values, path):
     """uint8 (rows, cols) from the values of a grey image with more than 8 bits."""
     if values.dtype.itemsize == 2:
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)   # 65535 / 255 = 257; + 128 rounds
-    values = values.astype(np.float64)
+    values = values.astype(np.float64)      # our own array: in place from here
     if not np.isfinite(values).all():
         raise ValueError(f"{path}: float image with values that are not finite; it cannot be scaled to 0..255")
     low, high = values.min(), values.max()
     scale = 255 / (high - low) if high > low else 0.0
-    return np.rint((values - low) * scale).astype(np.uint8)
+    values -= low
+    values *= scale
+    return np.rint(values, out=values).astype(np.uint8)
 
 
 def resize_picture(picture: np.ndarray, size: int) -> np.ndarray:
