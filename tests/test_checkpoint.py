@@ -3,15 +3,19 @@ import gc
 import json
 import os
 import signal
+import tracemalloc
 import warnings
 import zipfile
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tinymae import tree
+from tinymae import packed, tree
 from tinymae.models.mae import MAEConfig, mae_decays, mae_init
+from tinymae.models.transformer import TransformerConfig, transformer_init
+from tinymae.models.vit import ViTConfig, vit_init
 from tinymae.tasks.restore import mae_gradient
 from tinymae.train import checkpoint
 from tinymae.train.loop import Run, cosine, train
@@ -480,3 +484,118 @@ def test_loading_leaves_the_file_closed(path):
             assert_refused(path, "damaged, or no .npz file")
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
+
+
+# Files that claim more than they have
+
+
+def claiming(path, model, config, init, **changed):
+    """A whole checkpoint whose config says something else."""
+    checkpoint.save(path, model, config, init(config, None))
+    meta_rewritten(path, config=vars(config) | changed)
+
+
+MODELS = {
+    "mae": (CONFIG, mae_init),
+    "vit": (ViTConfig(img_size=4, patch_size=2, in_chans=1, num_classes=3, embed_dim=4, depth=1, num_heads=1), vit_init),
+    "transformer": (
+        TransformerConfig(src_vocab=5, tgt_vocab=5, d_model=4, encoder_layers=1, decoder_layers=1, heads=1, d_ff=8),
+        transformer_init,
+    ),
+}
+
+
+def refused_in_little_memory(path, model, match):
+    config, init = MODELS[model]
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=match) as error:
+        checkpoint.load(path, model, type(config), init)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6 and str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("model, name", [
+    (model, field.name) for model, (config, _) in MODELS.items() for field in fields(config)
+    if field.name.endswith(("size", "dim", "depth", "layers", "vocab", "classes", "d_model", "d_ff", "mlp_ratio"))
+])
+def test_a_config_that_claims_another_size(path, model, name):
+    """Every size of every model, in every form: refused before a tree of this size is made."""
+    for size in (10**5, 10**9, 10**400, -1, "many", float("inf"), 2.5):
+        claiming(path, model, *MODELS[model], **{name: size})
+        with pytest.raises(ValueError, match=r"mae\.npz: does not fit its own config"):
+            checkpoint.load(path, model, type(MODELS[model][0]), MODELS[model][1])
+
+
+@pytest.mark.parametrize("model, changed, match", [
+    ("mae", {"depth": 60_000}, "depth is 60000, and the file has .* arrays: fewer than layers"),
+    ("transformer", {"decoder_layers": 10**9}, "decoder_layers is above 65536, in a file of"),
+    ("mae", {"embed_dim": 60_000}, "it asks for .* parameters, and the file has .* numbers"),
+    ("vit", {"depth": 15, "embed_dim": 4000}, "it asks for .* parameters"),
+    ("transformer", {"position_encoding": "learned", "max_len": 60_000, "d_model": 400}, "it asks for .* parameters"),
+    ("transformer", {"encoder_layers": 40, "decoder_layers": 40, "d_model": 1000}, "it asks for .* parameters"),
+    ("mae", {"img_size": 60_000}, "num_patches is above 65536"),
+])
+def test_sizes_are_compared_with_the_file(path, model, changed, match):
+    claiming(path, model, *MODELS[model], **changed)
+    refused_in_little_memory(path, model, match)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_any_number_of_layers_is_read(path, model, layers):
+    config, init = MODELS[model]
+    names = [field.name for field in fields(config) if field.name.endswith(("depth", "layers"))]
+    if not layers:
+        names = [name for name in names if name == "encoder_layers"]            # the only stack that may be empty
+    config = replace(config, **dict.fromkeys(names, layers))
+    checkpoint.save(path, model, config, init(config, None))
+    assert checkpoint.load(path, model, type(config), init).config == config
+
+
+def test_an_archive_of_zeros(path, monkeypatch):
+    """A megabyte of zeros packs into a kilobyte."""
+    write(path)
+    with np.load(path) as file:
+        np.savez_compressed(path, **dict(file), zeros=np.zeros(1 << 19))
+    assert_refused(path, "arrays that the model does not have, the first is 'zeros'")       # 4 MB: small files may
+    monkeypatch.setattr(packed, "ALWAYS_ALLOWED", 1 << 20)
+    refused_in_little_memory(path, "mae", "it unpacks to .* bytes, expected at most .*, 32 times its size.*np.savez")
+
+
+@pytest.mark.parametrize("header, match", [
+    ({"descr": "<f4", "fortran_order": False, "shape": (10**12,)}, r"claims \(1000000000000,\) of float32, 4000000000000 by"),
+    ({"descr": "<f4", "fortran_order": False, "shape": (10**6,)}, "4000000 bytes, and has"),
+    ({"descr": "<U100000000", "fortran_order": False, "shape": ()}, "400000000 bytes, and has"),
+    ({"descr": "|V0", "fortran_order": False, "shape": (10**18,)}, "leaves have no place in the tree, the first is 'more'"),
+])
+def test_an_array_that_claims_more_than_it_has(path, header, match):
+    write(path)
+    with zipfile.ZipFile(path, "a") as archive, archive.open("params.more.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(100))
+    refused_in_little_memory(path, "mae", match)
+
+
+def test_an_array_of_no_bytes_is_no_place_for_parameters(path):
+    claiming(path, "mae", *MODELS["mae"], embed_dim=60_000)
+    with zipfile.ZipFile(path, "a") as archive, archive.open("params.more.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|V0", "fortran_order": False, "shape": (10**18,)})
+    refused_in_little_memory(path, "mae", "it asks for .* parameters")
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_packed_in_another_way(path, way):
+    with zipfile.ZipFile(path, "w", way) as archive:
+        archive.writestr("meta.npy", bytes(1000))
+    assert_refused(path, "'meta.npy' in it is packed in a way that np.savez_compressed does not have")
+
+
+def test_meta_that_claims_time(path):
+    write(path)
+    with np.load(path) as file:
+        rng = json.loads(str(file["meta"]))["rng"]
+    meta_rewritten(path, rng=rng | {"seeds": rng["seeds"] | {"pool_size": 10**9}})
+    refused_in_little_memory(path, "mae", "expected a pool_size from 1 to 1024")
+    rewritten(path, meta=np.array("[" * 100_000))
+    refused_in_little_memory(path, "mae", "no tinymae checkpoint")

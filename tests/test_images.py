@@ -1,8 +1,10 @@
 """Every source ends as the same kind of picture, and a file that is not what it says is an error that names it."""
 import gzip
+import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from tinymae.images import sources
+from tinymae import packed
+from tinymae.images import pixels, sources
 from tinymae.images.crops import picture_bank
 from tinymae.images.pixels import load_picture, resize_picture, to_picture, to_pixels
 from tinymae.images.sources import find_source, load_images, unseen_photo
@@ -222,7 +225,60 @@ def test_idx_in_a_damaged_gzip(tmp_path):
         load_images(path)
 
 
+class Counted(io.BytesIO):
+    """A file that knows how much of it was read."""
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.count = getattr(self, "count", 0) + len(data)
+        return data
+
+
+def test_idx_that_unpacks_to_more_than_it_may(tmp_path, monkeypatch):
+    """Refused by its header, before the zeros are unpacked; unpacked first, it is read."""
+    monkeypatch.setattr(packed, "ALWAYS_ALLOWED", 1 << 16)
+    array = np.zeros((100, 100, 100), np.uint8)
+    path = tmp_path / "train-images.gz"
+    path.write_bytes(gzip.compress(idx_bytes(array)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"train-images\.gz: .*\(100, 100, 100\), 1000016 bytes .* at most 65536, 32 .*gunzip"):
+        load_images(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300_000
+    path.write_bytes(idx_bytes(array))
+    assert_pictures(load_images(path), array[..., None])
+    noise = numbers((50, 60, 60))                               # packed, but hardly smaller
+    path.write_bytes(gzip.compress(idx_bytes(noise)))
+    assert_pictures(load_images(path), noise[..., None])
+
+
+def test_idx_is_read_no_further_than_its_header_says(tmp_path):
+    file = Counted(GOOD_IDX + bytes(10**6))
+    (tmp_path / "images.gz").touch()
+    with pytest.raises(ValueError, match=r"left over.*76 bytes in all; found 77 or more"):
+        sources._idx_values(tmp_path / "images.gz", file, None)
+    assert file.count == 77
+
+
 # npz
+
+
+def test_npz_that_claims_more_than_it_has(tmp_path, monkeypatch):
+    path = tmp_path / "data.npz"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("images.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 1000, 1000)})
+    with pytest.raises(ValueError, match=r"data\.npz: its images cannot be read .*1000000000000 bytes, and has 128"):
+        load_images(path)
+    monkeypatch.setattr(packed, "ALWAYS_ALLOWED", 1 << 16)
+    array = np.zeros((100, 100, 100), np.uint8)
+    np.savez_compressed(path, images=array)
+    with pytest.raises(ValueError, match=r"it unpacks to 1000128 bytes, expected at most 65536, 32 times its size.*np.savez"):
+        load_images(path)
+    np.savez(path, images=array)
+    assert_pictures(load_images(path), array[..., None])
+    np.savez_compressed(path, images=numbers((5, 8, 8)), other=array)           # only the images count
+    assert_pictures(load_images(path), numbers((5, 8, 8))[..., None])
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -444,6 +500,39 @@ def test_load_picture_decompression_bomb(tmp_path, monkeypatch):
     with pytest.warns(Image.DecompressionBombWarning), Image.open(path):
         pass
     assert_pictures([load_picture(path)], [numbers((10, 10, 3))])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_an_image_of_too_many_pixels(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(pixels, "MOST_MEGAPIXELS", 0.002)
+    path = saved(tmp_path, Image.fromarray(numbers((40, 50, 3))), suffix)
+    assert load_picture(path).shape == (40, 50, 3)              # just as many as allowed
+    path = saved(tmp_path, Image.fromarray(numbers((40, 51, 3))), suffix)
+    message = rf"picture\.{suffix}: .*51 x 40 pixels, .*expected at most 0\.002: make it smaller first, or save it as a JPEG"
+    with pytest.raises(ValueError, match=message):
+        load_picture(path)
+    with pytest.raises(ValueError, match=message):
+        load_images(tmp_path)                                   # a folder names the file
+
+
+def test_a_large_jpeg_is_read_at_half_its_size(tmp_path, monkeypatch):
+    """As a telephone's 108 megapixels; a progressive one is in memory as a whole when it is decoded."""
+    smooth = np.repeat(np.linspace(0, 255, 80).astype(np.uint8)[:, None, None], 120, axis=1).repeat(3, axis=2)
+    whole = load_picture(saved(tmp_path, Image.fromarray(smooth), "jpg", quality=95))
+    exif = Image.Exif()
+    exif[274] = 6
+    path = saved(tmp_path, Image.fromarray(smooth), "jpg", quality=95, exif=exif)
+    monkeypatch.setattr(pixels, "MOST_MEGAPIXELS", 0.005)
+    half = load_picture(path)
+    assert whole.shape == (80, 120, 3) and half.shape == (60, 40, 3)            # upright, too
+    expected = np.rot90(whole, -1).reshape(60, 2, 40, 2, 3).mean(axis=(1, 3))
+    assert np.abs(half - expected).max() < 4
+    path = saved(tmp_path, Image.fromarray(smooth), "jpg", progressive=True)
+    with pytest.raises(ValueError, match=r"expected at most 0\.005: .*a JPEG that is not progressive"):
+        load_picture(path)
+    monkeypatch.setattr(pixels, "MOST_MEGAPIXELS", 0.002)       # half its size is too large, too
+    with pytest.raises(ValueError, match="120 x 80 pixels"):
+        load_picture(saved(tmp_path, Image.fromarray(smooth), "jpg"))
 
 
 def test_unseen_photo():

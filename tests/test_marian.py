@@ -13,6 +13,7 @@ from tinymae.ops.positional import sinusoidal_halves
 from tinymae.weights import inspect, marian
 from tinymae.weights.marian import MarianTokenizer, load_marian, parse_ids, translate_ids
 from tinymae.weights.read import Weights, read_weights
+from tinymae.weights.safetensors import write_safetensors
 
 with np.load(Path(__file__).parent / "golden" / "marian.npz") as file:
     GOLDEN = dict(file)
@@ -276,4 +277,20 @@ def test_one_matrix_under_any_of_its_names(tmp_path, monkeypatch):
 def test_an_incomplete_folder(tmp_path, name):
     (write_folder(tmp_path, ["model.safetensors"]) / name).unlink()
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing|expected model\.safetensors or pytorch_model\.bin"):
+        load_marian(tmp_path)
+
+
+def test_a_layer_with_a_large_number(tmp_path):
+    """Names are free: the last of a billion layers is there, and the others are not."""
+    tensors = {"model.shared.weight": np.zeros((8, 4), np.float32)}
+    for side in ("encoder", "decoder"):
+        tensors |= {f"model.{side}.layers.{i}.fc1.weight": np.zeros((8, 4), np.float32) for i in (0, 999_999_999)}
+    write_safetensors(tmp_path / "model.safetensors", tensors)
+    given = json.loads((write_folder(tmp_path, []) / "config.json").read_text()) | {
+        "vocab_size": 8, "d_model": 4, "encoder_layers": 10**9, "decoder_layers": 10**9, "encoder_ffn_dim": 8,
+        "decoder_ffn_dim": 8, "encoder_attention_heads": 1, "decoder_attention_heads": 1, "pad_token_id": 0,
+        "decoder_start_token_id": 0, "eos_token_id": 1,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    with pytest.raises(ValueError, match=r"expected the tensor model\.encoder\.layers\.999999998\.fc1\.weight"):
         load_marian(tmp_path)

@@ -1,9 +1,12 @@
 """Files of sentence pairs, and what is said about those that are broken."""
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from tinymae import packed
+from tinymae.text import pairs
 from tinymae.text.pairs import read_lines, read_parallel, read_tsv
 
 
@@ -93,3 +96,49 @@ def test_read_tsv(tmp_path, name):
 def test_read_tsv_errors(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read_tsv(put(tmp_path / "t.tsv", content))
+
+
+# Files that would fill the memory
+
+
+@pytest.mark.parametrize("name", ["t.txt", "t.txt.gz"])
+def test_a_line_without_end(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(pairs, "LONGEST_LINE", 100)
+    path = put(tmp_path / name, b"x" * 99 + b"\n" + b"y" * 99 + b"\r\n" + b"z" * 100)
+    lines = read_lines(path)
+    assert next(lines) == "x" * 99
+    with pytest.raises(ValueError, match=r"t\.txt.*, line 2: is longer than 100 bytes; .*Break the line"):
+        next(lines)
+
+
+def test_zeros_in_a_gzip_file(tmp_path):
+    """One line of 30 megabytes: no more of it is read than the longest line has."""
+    path = put(tmp_path / "zeros.gz", bytes(30 << 20))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"zeros\.gz, line 1: is longer than 1048576 bytes"):
+        read_parallel(path, path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6
+
+
+def test_a_gzip_file_of_too_many_lines(tmp_path, monkeypatch):
+    """Refused with the way out: unpacked first, it is read."""
+    monkeypatch.setattr(packed, "ALWAYS_ALLOWED", 10_000)
+    content = b"a\tb\n" * 10_000
+    with pytest.raises(ValueError, match=r"t\.gz, line 2501: unpacked, it has more than 10000 bytes, 32 times the .*gunzip"):
+        read_tsv(put(tmp_path / "t.gz", content))
+    assert len(read_tsv(put(tmp_path / "t.txt", content))) == 10_000
+    words = "".join(f"{i}\t{i * i}\n" for i in range(10_000))
+    assert len(read_tsv(put(tmp_path / "t.gz", words))) == 10_000               # 120 kB that shrink to a third
+
+
+def test_nothing_but_line_ends(tmp_path):
+    """The first two tell it: the lines are not collected."""
+    path = put(tmp_path / "a.gz", b"\n" * 4_000_000)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"a\.gz, line 1: is empty"):
+        read_parallel(path, path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6

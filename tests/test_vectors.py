@@ -74,3 +74,12 @@ def test_load_word_vectors_errors(tmp_path, content, dimension, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_word_vectors(path, Vocabulary(["cat"]), np.random.default_rng(0), dimension)
+
+
+@pytest.mark.parametrize("head", ["5 1000000000\n", "5 100000000000000\n", "5 " + "9" * 30 + "\n", "5 " + "9" * 5000 + "\n"])
+def test_a_first_line_that_promises_more_than_there_is(tmp_path, head):
+    """The table is made when a line has as many numbers as the first promises."""
+    path = tmp_path / "v.txt"
+    path.write_bytes(head.encode() + VECTORS)
+    with pytest.raises(ValueError, match=r"v\.txt, line \d: (has 3 numbers; expected a word and 10+|has more than 1|holds a)"):
+        load_word_vectors(path, Vocabulary(["cat"]), np.random.default_rng(0))

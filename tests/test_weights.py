@@ -327,13 +327,57 @@ NESTED = b"\x80\x02)" + b"q\x00h\x00\x86" * 60      # a tuple of 2 of 2 of 2 ...
     (b"\x80\x02}X\x01\x00\x00\x00a" + NESTED[2:] + b"s.", "it contains no tensors; its keys are 'a'"),
     (b"\x80\x02]q\x00h\x00a.", "expected a table of tensors, got a list"),                  # a list in itself
     (b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s.", "it contains no tensors; its keys are 'model'"),
-    (b"\x80\x02" + b"}" * 400_000 + b".", "more than 300000 instructions"),
-    (b"\x80\x02" + b"(" * 400_000 + b".", "more than 300000 instructions"),
+    (b"\x80\x02" + b"}" * 400_000 + b".", "more than 300000 steps"),
+    (b"\x80\x02" + b"(" * 400_000 + b".", "more than 300000 steps"),
     (b"\x80\x02" + b"I" + b"9" * 100_000 + b"\n.", "damaged|limit|refused"),
     (bytes(17 << 20), "data.pkl has 17825792 bytes, expected at most"),
 ], ids=range(14))
 def test_pickle_bombs(pickled, match, refused):
     refused(zipped(pickled), match)
+
+
+ORDERED, NAMESPACE, TENSOR = (b"c%s\n%s\n" % name for name in (
+    (b"collections", b"OrderedDict"), (b"argparse", b"Namespace"), (b"torch._utils", b"_rebuild_tensor_v2"),
+))
+STORED = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+
+
+def text(length):
+    return b"X" + struct.pack("<I", length) + b"a" * length
+
+
+@pytest.mark.parametrize("pickled, match", [
+    # a list of pairs, walked again by every REDUCE
+    (b"](]q\x00(" + b"K\x01K\x01\x86" * 2000 + b"e" + ORDERED + b"q\x01" + b"h\x01h\x00\x85R" * 2500 + b"e.", "300000 steps"),
+    # pairs that are one long tuple
+    (b"(" + b"K\x01K\x01" * 3000 + b"tq\x00](" + b"h\x00" * 6000 + b"eq\x01" + ORDERED + b"h\x01\x85R.", "a key and a value"),
+    (ORDERED + b"](X\x02\x00\x00\x00abe\x85R.", "expected a key and a value, got 'ab'"),
+    # a dict, walked again by every BUILD
+    (b"}q\x00(" + b"".join(b"M" + struct.pack("<H", i) + b"N" for i in range(3000)) + b"u" + NAMESPACE + b")R"
+     + b"h\x00b" * 5000 + b".", "300000 steps"),
+    # a shape of 64 sizes, in one tensor after another
+    (b"](" + TENSOR + b"q\x01(" + STORED + b"K\x00" + 2 * (b"(" + b"K\x01" * 64 + b"t") + b"NNtq\x02" + b"h\x01h\x02R" * 3000
+     + b"e.", "300000 steps"),
+    # integers that all have one hash, and equal texts that are compared to their end
+    (b"}(" + b"".join(b"\x8a\x09" + (i * ((1 << 61) - 1)).to_bytes(9, "little") + b"N" for i in range(1, 50)) + b"u.",
+     "the key 2305843009213693951: expected a text of at most 1000 characters, or an integer of 32 bits"),
+    (b"}" + text(1001) + b"Ns.", "the key 'aaa.*expected a text of at most 1000 characters"),
+    (STORED.replace(b"X\x01\x00\x00\x000", text(1001)) + b".", "a storage with the key 'aaa.*at most 1000 characters"),
+], ids=["list", "pairs", "a pair of letters", "dict", "shape", "hash", "key", "storage"])
+def test_work_is_bounded(pickled, match):
+    """A step is an instruction, or an element that one walks: 25 kB took 15 seconds, and take half a second."""
+    with pytest.raises(ValueError, match=match):
+        pickles.unpickle(io.BytesIO(b"\x80\x02" + pickled))
+
+
+def test_steps_are_counted(monkeypatch):
+    """170 instructions, two of which walk a list of 50 pairs: at 250 steps that is too much, at 300 it is not."""
+    pickled = b"\x80\x02](](" + b"K\x01N\x86" * 50 + b"eq\x00" + ORDERED + b"h\x00\x85R" + ORDERED + b"h\x00\x85Re."
+    monkeypatch.setattr(pickles, "MOST_STEPS", 300)
+    assert pickles.unpickle(io.BytesIO(pickled))[0][1:] == [{1: None}, {1: None}]
+    monkeypatch.setattr(pickles, "MOST_STEPS", 250)
+    with pytest.raises(ValueError, match="more than 250 steps"):
+        pickles.unpickle(io.BytesIO(pickled))
 
 
 def test_many_names_for_one_storage(refused):
@@ -490,6 +534,15 @@ def test_bad_legacy(rest, match, refused):
     refused(legacy(tensors_pickle(), rest), match)
 
 
+def test_each_pickle_of_a_legacy_file_is_bounded(refused):
+    """What says the protocol and the system is short: it may not take the time of a list of tensors."""
+    work = b"\x80\x02](" + b"N" * 2000 + b"e."
+    magic, protocol, system = (pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    for head in ([work, protocol, system], [magic, work, system], [magic, protocol, work]):
+        refused(b"".join(head) + tensors_pickle() + pickle.dumps([], 2), "more than 1000 steps")
+    refused(b"".join([magic, protocol, system]) + work + pickle.dumps([], 2), "expected a table of tensors|storages end at")
+
+
 def test_other_pickles(refused):
     refused(pickle.dumps({"model": 3}), "a pickle, but not a .pth: the magic number")
     head = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
@@ -506,12 +559,14 @@ def test_no_file(tmp_path):
         read_weights(tmp_path)
 
 
-def test_limits_are_above_the_largest_model():
+def test_limits_are_above_the_largest_model(monkeypatch):
     """A training checkpoint of ViT-H: 600 tensors, each three times, some 40 instructions for a tensor."""
     state = {f"blocks.{i}.mlp.fc1.weight": np.zeros((1, 1), np.float32) for i in range(1800)}
     pickled = pickles.write_pickle({"model": state})
     assert 4 * len(pickled) < pth.LONGEST_PICKLE
-    assert 4 * sum(1 for _ in pickles.pickletools.genops(pickled)) < pickles.MOST_INSTRUCTIONS
+    assert 4 * sum(1 for _ in pickles.pickletools.genops(pickled)) < pickles.MOST_STEPS
+    monkeypatch.setattr(pickles, "MOST_STEPS", pickles.MOST_STEPS // 3)
+    assert len(pickles.unpickle(io.BytesIO(pickled))[1]) == 1800
 
 
 def test_released_windows_are_read_again(tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 MEAN = 0.45                     # the average over the three ImageNet channel means is 0.449
+MOST_MEGAPIXELS = 64            # of an image in memory: about 10 bytes for each pixel, until it is resized
 STD = 0.25                      # ... and over their standard deviations 0.226; a power of two is exact in floating point
 
 
@@ -24,7 +25,7 @@ def load_picture(path: Path | str) -> np.ndarray:
     Transparent parts become white. The orientation that the camera recorded (EXIF) is applied. 16-bit grey is scaled by its
     bit depth, 65535 -> 255. Pillow's modes I (integers; a 16-bit PGM is read as one) and F (floats) have no fixed white, so
     their own smallest value becomes 0 and their largest 255; a constant image becomes 0. Of an animation, the first frame
-    is read.
+    is read. A JPEG of more than MOST_MEGAPIXELS is read at half its width and height, unless it is progressive.
 
     Parameters
     ----------
@@ -39,8 +40,8 @@ def load_picture(path: Path | str) -> np.ndarray:
     FileNotFoundError
         if there is no such file
     ValueError
-        if the file is not an image, is cut short, is above Pillow's limit against decompression bombs, or holds floats that
-        are not finite; the message names the file and the reason
+        if the file is not an image, is cut short, has more than MOST_MEGAPIXELS (a JPEG: more than Pillow's limit against
+        decompression bombs, 178), or holds floats that are not finite; the message names the file and the reason
     """
     picture = _decode(path)
     if picture.mode == "F" or picture.mode.startswith("I"):                 # I, I;16, I;16B ...
@@ -49,7 +50,7 @@ def load_picture(path: Path | str) -> np.ndarray:
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return np.array(picture.convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _decode(path):
@@ -59,24 +60,40 @@ def _decode(path):
             # Pillow warns from 89 megapixels on and refuses from twice that: large photos are allowed, bombs are not.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
+                _limit(picture)
                 picture.load()
-                return ImageOps.exif_transpose(picture)
+                ImageOps.exif_transpose(picture, in_place=True)
+                return picture
     except FileNotFoundError:
         raise
     except Exception as error:              # decoders raise OSError, SyntaxError, struct.error, IndexError, ...
         raise ValueError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from error
 
 
+def _limit(picture):
+    """Have a large JPEG decoded at half its width and height. Raises a ValueError if an image stays too large."""
+    width, height = picture.size
+    if width * height > MOST_MEGAPIXELS * 1e6 and "progressive" not in picture.info:    # that one is decoded as a whole
+        picture.draft(None, (width // 2, height // 2))          # does nothing to other formats
+    if picture.width * picture.height > MOST_MEGAPIXELS * 1e6:
+        raise ValueError(
+            f"it has {width} x {height} pixels, {width * height / 1e6:.0f} million, expected at most {MOST_MEGAPIXELS}: make "
+            "it smaller first, or save it as a JPEG that is not progressive"
+        )
+
+
 def _deep_grey(values, path):
     """uint8 (rows, cols) from the values of a grey image with more than 8 bits."""
     if values.dtype.itemsize == 2:
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)   # 65535 / 255 = 257; + 128 rounds
-    values = values.astype(np.float64)
+    values = values.astype(np.float64)      # our own array: in place from here
     if not np.isfinite(values).all():
         raise ValueError(f"{path}: float image with values that are not finite; it cannot be scaled to 0..255")
     low, high = values.min(), values.max()
     scale = 255 / (high - low) if high > low else 0.0
-    return np.rint((values - low) * scale).astype(np.uint8)
+    values -= low
+    values *= scale
+    return np.rint(values, out=values).astype(np.uint8)
 
 
 def resize_picture(picture: np.ndarray, size: int) -> np.ndarray:

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from tinymae.images.pixels import load_picture
+from tinymae.packed import MOST_TIMES, check_npz, most_unpacked
 
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LONGEST_SIDE = 800              # pixels, of an image from a folder
@@ -215,32 +216,43 @@ def _idx_labels(path):
 
 def _idx_array(path):
     """IDX, the format of MNIST: 0, 0, type, ndim, then ndim sizes of 4 bytes (big-endian), then the values."""
-    data = _unpacked_bytes(path)
-    if len(data) < 4 or data[:2] != b"\0\0":
-        raise ValueError(f"{path}: starts with {data[:4].hex(' ') or 'nothing'}, an IDX file with 00 00; expected one "
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"     # by content: browsers unpack downloads and leave the name
+        raw.seek(0)
+        if not packed:
+            return _idx_values(path, raw, path.stat().st_size)
+        try:
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                return _idx_values(path, unpacked, None)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{path}: gzip file cut short or damaged ({error}); fetch it again") from error
+
+
+def _idx_values(path, file, size):
+    """The array; size: of the file, None if it is packed. No more is read than the header says, and one byte."""
+    head = file.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0":
+        raise ValueError(f"{path}: starts with {head.hex(' ') or 'nothing'}, an IDX file with 00 00; expected one "
                          f"of {KNOWN_IMAGES} (a single image: load_picture)")
-    code, ndim = data[2], data[3]
+    code, ndim = head[2], head[3]
     if code != 0x08:
         raise ValueError(f"{path}: IDX values of type 0x{code:02x}; expected 0x08, unsigned bytes")
     start = 4 + 4 * ndim
-    if len(data) < start:
-        raise ValueError(f"{path}: cut short: {len(data)} bytes, but the header alone takes {start}")
-    shape = struct.unpack(f">{ndim}I", data[4:start])
+    sizes = file.read(4 * ndim)
+    if len(sizes) < 4 * ndim:
+        raise ValueError(f"{path}: cut short: {4 + len(sizes)} bytes, but the header alone takes {start}")
+    shape = struct.unpack(f">{ndim}I", sizes)
     expected = start + math.prod(shape)
-    if len(data) != expected:
-        fault = "cut short" if len(data) < expected else "bytes are left over"
-        raise ValueError(f"{path}: {fault}: the header says {shape}, {expected} bytes in all; found {len(data)}")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-def _unpacked_bytes(path):
-    data = path.read_bytes()
-    if data[:2] != b"\x1f\x8b":             # by content: browsers unpack downloads and leave the name
-        return data
-    try:
-        return gzip.decompress(data)
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path}: gzip file cut short or damaged ({error}); fetch it again") from error
+    if size is None and expected > (most := most_unpacked(path)):
+        raise ValueError(f"{path}: cut short, or all alike: the header says {shape}, {expected} bytes in all; expected at most "
+                         f"{most}, {MOST_TIMES} times the packed file. If you trust it, unpack it first, with gunzip")
+    data = file.read(expected - start + 1) if size in (None, expected) else b""
+    found = start + len(data) if size is None else size
+    if found != expected:
+        fault = "cut short" if found < expected else "bytes are left over"
+        more = " or more" if size is None and found > expected else ""
+        raise ValueError(f"{path}: {fault}: the header says {shape}, {expected} bytes in all; found {found}{more}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _npz(path):
@@ -263,9 +275,10 @@ def _npz_array(path, key):
             raise ValueError(f"{path}: not an .npz archive, or cut short; np.savez(path, images=images) writes one")
         file.seek(0)
         try:
+            check_npz(path, key)
             archive = np.load(file, allow_pickle=False)
             array = archive[key] if key in archive.files else None
-        except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path}: its {key} cannot be read ({error})") from error
     if array is None:
         raise ValueError(f"{path}: no key {key!r}; found {archive.files}")

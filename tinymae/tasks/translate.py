@@ -90,7 +90,7 @@ def load_translator(folder: Path | str) -> tuple[checkpoint.Checkpoint, list[Lan
             file = folder / f"{side}.json"
             try:
                 content = {"kind": content, **json.loads(file.read_bytes())}
-            except (ValueError, TypeError) as error:            # not UTF-8, not JSON, or no object
+            except (ValueError, TypeError, RecursionError) as error:        # not UTF-8, not JSON, or no object
                 raise ValueError(f"{file}: damaged, or no vocabulary ({error})") from error
         if not isinstance(content, dict):
             raise ValueError(f"{path}: lacks the {side} vocabulary: expected a file that train_translator wrote")

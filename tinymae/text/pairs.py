@@ -4,9 +4,15 @@ Bad data is common, and its effect is noticed late: one missing line in one of t
 a model trains on them without any error. So everything is checked here, and an error names the file and the line.
 """
 import gzip
+import math
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+
+from tinymae.packed import MOST_TIMES, most_unpacked
+
+LONGEST_LINE = 1 << 20      # bytes: a word vector of dimension 4096 has about 50,000
 
 
 def read_parallel(source_path: Path | str, target_path: Path | str) -> list[tuple[str, str]]:
@@ -24,17 +30,28 @@ def read_parallel(source_path: Path | str, target_path: Path | str) -> list[tupl
     OSError
         if a file cannot be read
     """
-    sides = [[line.strip() for line in read_lines(path)] for path in (source_path, target_path)]
+    sides = [_sentences(path) for path in (source_path, target_path)]
     if len(sides[0]) != len(sides[1]):
         raise ValueError(f"{source_path} has {len(sides[0])} lines and {target_path} has {len(sides[1])}: line n of "
                          f"one must be the translation of line n of the other, and line {min(map(len, sides)) + 1} "
                          "has none. Was a line lost, or is a file cut off?")
     for path, lines in zip((source_path, target_path), sides, strict=True):
-        for number, line in enumerate(lines, 1):
-            if not line:
-                raise ValueError(f"{path}, line {number}: is empty; expected a sentence. Remove the line from both "
-                                 "files")
+        _check_last(path, lines)
     return list(zip(*sides, strict=True))
+
+
+def _sentences(path):
+    """The lines of a file. An empty one is reported when another line follows: the last may be one too many."""
+    lines = []
+    for line in read_lines(path):
+        _check_last(path, lines)
+        lines.append(line.strip())
+    return lines
+
+
+def _check_last(path, lines):
+    if lines and not lines[-1]:
+        raise ValueError(f"{path}, line {len(lines)}: is empty; expected a sentence. Remove the line from both files")
 
 
 def read_tsv(path: Path | str) -> list[tuple[str, str]]:
@@ -79,8 +96,9 @@ def read_lines(path: Path | str) -> Iterator[str]:
     Raises
     ------
     ValueError
-        if there is text that is not UTF-8, an empty file or a broken gzip file; the message names the file and the line, and is
-        raised when this line is reached
+        if there is text that is not UTF-8, a line longer than LONGEST_LINE, an empty file, or a gzip file that is broken or
+        unpacks to more than `packed.most_unpacked`; the message names the file and the line, and is raised when this line is
+        reached
     OSError
         if the file cannot be read
     """
@@ -92,9 +110,18 @@ def read_lines(path: Path | str) -> Iterator[str]:
         if Path(path).suffix == ".gz" and not packed:
             raise ValueError(f"{path} is named .gz but does not begin as gzip does; is it unpacked already, or an "
                              "error page?")
+        file = gzip.GzipFile(fileobj=raw) if packed else raw
+        most, unpacked = most_unpacked(path) if packed else math.inf, 0
         try:
-            for row in gzip.GzipFile(fileobj=raw) if packed else raw:       # split at \n only
+            for row in iter(partial(file.readline, LONGEST_LINE + 1), b""):         # split at \n only
                 number += 1
+                unpacked += len(row)
+                if len(row) > LONGEST_LINE:
+                    raise ValueError(f"{path}, line {number}: is longer than {LONGEST_LINE} bytes; expected a sentence, or a "
+                                     "word and its vector: is it text? Break the line")
+                if unpacked > most:
+                    raise ValueError(f"{path}, line {number}: unpacked, it has more than {most} bytes, {MOST_TIMES} times the "
+                                     "packed file; if you trust it, unpack it first, with gunzip")
                 if number == 1:
                     row = row.removeprefix(b"\xef\xbb\xbf")
                     if row.startswith((b"\xff\xfe", b"\xfe\xff")):

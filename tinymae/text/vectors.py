@@ -59,7 +59,7 @@ def load_word_vectors(
     for number, line in enumerate(read_lines(path), 1):
         if table is None:
             head = line.split()
-            if promised is None and len(head) == 2 and all(field.isdecimal() for field in head):
+            if promised is None and len(head) == 2 and all(field.isdecimal() and len(field) < 16 for field in head):
                 promised, found_dimension = map(int, head)              # word2vec; the vectors follow
             elif promised is None:
                 found_dimension = len(head) - 1
@@ -71,8 +71,9 @@ def load_word_vectors(
                                  f"{dimension}; take vectors of this dimension, or set the model's to that of the file")
             if promised is not None and number == 1:
                 continue
-            table = np.zeros((len(vocabulary), found_dimension), dtype=np.float32)
         word, values = _vector(path, number, line, found_dimension)
+        if table is None:                                       # this line has as many numbers as the first promises
+            table = np.zeros((len(vocabulary), found_dimension), dtype=np.float32)
         i = ids.get(word)
         if i is not None and not found[i]:
             table[i], found[i] = values, True

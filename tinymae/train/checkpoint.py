@@ -12,17 +12,19 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from tinymae import tree
 from tinymae.files import whole_file
+from tinymae.packed import check_npz
 from tinymae.train.optim import AdamW
 
 FORMAT = "tinymae checkpoint 3"
 READ = (FORMAT, "tinymae checkpoint 2")         # the latter, of tinymae 0.2, lacks the options: it can be used, but not resumed
+NO_BYTES = np.dtype("V0")      # a tree of this dtype is shapes alone, whatever its sizes
 
 # what zipfile, zlib and NumPy raise for a file that is cut short, damaged, or of another format
 _DAMAGES = (
@@ -97,7 +99,8 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
     path : the file
     model : the name that `save` was given
     config_class : the dataclass of its config
-    init : init(config, None) returns a tree of the expected shapes
+    init : init(config, None, dtype) returns a tree of the expected shapes; a field of the config that counts layers has a name
+        that ends in depth or layers
 
     Raises
     ------
@@ -111,6 +114,7 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint: give the folder or file that a training run wrote")
     try:
+        check_npz(path)
         # opened here, because np.load leaves a file that it cannot read open
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}  # reading everything checks every CRC
@@ -124,6 +128,7 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
         config = config_class(**meta["config"])
         rng = _rng(meta["rng"]) if "rng" in meta else None
         step, extra = meta["step"], meta["extra"]
+        _check_claims(path, arrays, config, init)
         like = init(config, None)
         params = _subtree(arrays, "params", like)
         moments = None
@@ -131,7 +136,7 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
             moments = {"m": _subtree(arrays, "m", like), "v": _subtree(arrays, "v", like), "t": meta["t"]}
     except KeyError as error:
         raise ValueError(f"{path}: its meta lacks {error}") from error
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: does not fit its own config: {error}") from error
     if arrays:
         raise ValueError(f"{path}: holds {len(arrays)} arrays that the model does not have, the first is {min(arrays)!r}")
@@ -147,7 +152,7 @@ def _meta(path, arrays, model):
     try:
         meta = json.loads(str(arrays.pop("meta")))
         known = meta["format"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: an .npz file, but no tinymae checkpoint: it has no readable `meta`") from error
     if known not in READ:
         hint = "written by tinymae 0.1, which can load it" if known == "tinymae checkpoint 1" else "written by another version?"
@@ -164,6 +169,28 @@ def _not_finite(arrays):
             count = np.count_nonzero(~np.isfinite(array))
             return f"{count} of the {array.size} numbers of {name} are not finite"
     return None
+
+
+def _check_claims(path, arrays, config, init):
+    """Compare the sizes in a config with the file, before a tree of these sizes is made."""
+    most = max(path.stat().st_size, 1 << 16)
+    sizes = vars(config) | {"num_patches": getattr(config, "num_patches", 0)}       # of a table of positions, not in the file
+    for name, value in sizes.items():
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{name} is above {most}, in a file of {path.stat().st_size} bytes")
+    layers = [field.name for field in fields(config) if field.name.endswith(("depth", "layers"))]
+    for name in layers:
+        if getattr(config, name) > len(arrays):
+            raise ValueError(f"{name} is {getattr(config, name)}, and the file has {len(arrays)} arrays: fewer than layers")
+
+    def count(**changed):
+        return tree.count(init(replace(config, **dict.fromkeys(layers, 1) | changed), None, NO_BYTES))
+
+    # the parameters of any number of layers: those of one, and for each further layer as many as the second adds
+    needed = count() + sum((getattr(config, name) - 1) * (count(**{name: 2}) - count()) for name in layers)
+    numbers = sum(array.nbytes for array in arrays.values()) // 4
+    if needed > 2 * numbers + (1 << 20):                        # a few that are missing are named later
+        raise ValueError(f"it asks for {needed} parameters, and the file has {numbers} numbers")
 
 
 def _subtree(arrays, prefix, like):
@@ -185,6 +212,8 @@ def _rng_state(rng):
 
 
 def _rng(saved):
+    if not 0 < saved["seeds"].get("pool_size", 4) <= 1 << 10:
+        raise ValueError(f"expected a pool_size from 1 to 1024 in its rng, got {saved['seeds']['pool_size']}: NumPy's is 4")
     bits = np.random.PCG64(np.random.SeedSequence(**saved["seeds"]))
     bits.state = saved["state"]
     return np.random.Generator(bits)

@@ -123,10 +123,11 @@ def _params(config, tensors, dtype):
     # Before memory is allocated for the sizes in config.json, the file must have these sizes.
     _check(tables[0], tensors[tables[0]], (config.tgt_vocab, config.d_model))
     for side, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
-        last = f"model.{side}.layers.{layers - 1}.fc1.weight"
-        if last not in tensors:
-            raise ValueError(f"expected the tensor {last}, since {side}_layers is {layers}: the file has fewer")
-        _check(last, tensors[last], (config.d_ff, config.d_model))
+        for i in reversed(range(layers)):                       # ends at the first that is missing
+            name = f"model.{side}.layers.{i}.fc1.weight"
+            if name not in tensors:
+                raise ValueError(f"expected the tensor {name}, since {side}_layers is {layers}: the file has fewer")
+            _check(name, tensors[name], (config.d_ff, config.d_model))
     for name in tables[1:]:
         if not np.array_equal(tensors[name], tensors[tables[0]]):
             raise ValueError(f"{name} is not {tables[0]}: expected one matrix for source, target and output")
@@ -134,7 +135,7 @@ def _params(config, tensors, dtype):
         if name in tensors and not _are_halves(tensors[name], config.d_model):
             raise ValueError(f"{name}: expected fixed positions, all sines, then all cosines, got a different table")
 
-    like = transformer_init(config, None)
+    like = transformer_init(config, None, np.dtype("V0"))       # a dtype of no bytes: the shapes alone
     expected = dict(tree.leaves(like))
     names = {path: _name(path, tables[0]) for path in expected}
     if missing := [name for name in names.values() if name not in tensors]:

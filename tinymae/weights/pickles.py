@@ -4,6 +4,9 @@ A pickle is a program for a small stack machine, and Python's own machine calls 
 unknown source can run anything. The machine here has no such instruction. A global becomes a name, never an object. Applying a
 name is possible for four of them, and builds a dict or a record of where a tensor lies; every other name is refused. Nothing is
 imported, called or set on an object.
+
+Its time is bounded, too. One instruction can walk a list that is as long as the file, and ten thousand can walk it again, so an
+instruction counts as many steps as it walks elements. A key of a dict is short, because Python hashes and compares all of it.
 """
 import pickletools
 import struct
@@ -19,7 +22,8 @@ STORAGES = {
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-MOST_INSTRUCTIONS = 300_000     # a training checkpoint of ViT-H has about 100,000
+MOST_STEPS = 300_000            # a training checkpoint of ViT-H has about 100,000
+LONGEST_KEY = 1000              # characters: the name of a tensor has about 50
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,13 @@ class _Namespace(dict):
     """The attributes of an argparse.Namespace, as a dict."""
 
 
-def unpickle(file: BinaryIO) -> tuple[object, set[Storage]]:
+def unpickle(file: BinaryIO, most: int | None = None) -> tuple[object, set[Storage]]:
     """Run the pickle that begins at the file's position, and leave the position after it.
+
+    Parameters
+    ----------
+    file : open for reading
+    most : steps; None for MOST_STEPS
 
     Returns
     -------
@@ -64,9 +73,10 @@ def unpickle(file: BinaryIO) -> tuple[object, set[Storage]]:
     Raises
     ------
     ValueError
-        if the pickle is damaged, longer than MOST_INSTRUCTIONS, or needs anything else than tensors do
+        if the pickle is damaged, takes too many steps, or needs anything else than tensors do
     """
-    stack, marks, memo, storages = [], [], {}, set()
+    stack, marks, memo, storages, steps = [], [], {}, set(), 0
+    most = MOST_STEPS if most is None else most
 
     def take():
         """Pop all values above the last mark."""
@@ -76,9 +86,10 @@ def unpickle(file: BinaryIO) -> tuple[object, set[Storage]]:
         return taken
 
     try:
-        for done, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if done == MOST_INSTRUCTIONS:
-                raise ValueError(f"its pickle has more than {MOST_INSTRUCTIONS} instructions: no list of tensors is so long")
+        for opcode, argument, _ in pickletools.genops(file):
+            steps += 1
+            if steps > most:
+                raise ValueError(f"its pickle takes more than {most} steps: no list of tensors is so long")
             match opcode.name:
                 case "PROTO" | "FRAME":
                     pass
@@ -138,11 +149,14 @@ def unpickle(file: BinaryIO) -> tuple[object, set[Storage]]:
                     stack.append(storage)
                 case "REDUCE" | "NEWOBJ":
                     arguments, function = stack.pop(), stack.pop()
-                    stack.append(_apply(expect(_Global, function).name, expect(tuple, arguments)))
+                    name = expect(_Global, function).name
+                    steps += sum(len(part) for part in expect(tuple, arguments) if isinstance(part, (list, tuple)))
+                    stack.append(_apply(name, arguments))
                 case "BUILD":                                   # the state of an object: only a Namespace keeps it
                     state = stack.pop()
                     if isinstance(expect(dict, stack[-1]), _Namespace):
-                        _set(stack[-1], [part for item in expect(dict, state).items() for part in item])
+                        steps += len(expect(dict, state))
+                        _set(stack[-1], [part for item in state.items() for part in item])
                 case name:
                     raise ValueError(f"its pickle has the instruction {name}, which no file of weights needs: refused")
     except (IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
@@ -157,10 +171,18 @@ def expect(expected: type, value: object) -> object:
 
 
 def _set(target, values):
-    """Put [key, value, key, value, ...] into a dict. Keys are texts and integers: hashing a nested tuple can take forever."""
+    """Put [key, value, key, value, ...] into a dict. Keys are texts and integers: hashing a nested tuple can take forever.
+
+    They are short: many long integers have one hash, and equal texts are compared to their end.
+    """
     for key, value in zip(values[::2], values[1::2], strict=True):
         if type(key) not in (str, int):
             raise ValueError(f"its pickle is damaged: expected a text or a number as a key, got {shortened(key)}")
+        if len(key) > LONGEST_KEY if type(key) is str else not -(1 << 31) <= key < 1 << 31:
+            raise ValueError(
+                f"its pickle has the key {shortened(key)}: expected a text of at most {LONGEST_KEY} characters, or an integer "
+                "of 32 bits"
+            )
         expect(dict, target)[key] = value
 
 
@@ -179,6 +201,8 @@ def _storage(found):
         raise ValueError(f"its pickle is damaged: expected a storage, got {shortened(found)}")
     name = expect(_Global, found[1]).name.removeprefix("torch.")
     key, count = expect(str, found[2]), found[4]
+    if len(key) > LONGEST_KEY:
+        raise ValueError(f"its pickle has a storage with the key {shortened(key)}: expected at most {LONGEST_KEY} characters")
     if name not in STORAGES or not are_sizes([count]):
         raise ValueError(f"its pickle is damaged: a storage of {shortened(count)} numbers of {shortened(name)}")
     offset = 0
@@ -195,8 +219,11 @@ def _apply(name, arguments):
         return _Namespace()
     if name == "collections.OrderedDict" and len(arguments) < 2:
         found = {}
-        for pair in expect(list, [*arguments, []][0]):
-            _set(found, pair)
+        pairs = expect(list, [*arguments, []][0])
+        for pair in pairs:
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise ValueError(f"its pickle is damaged: expected a key and a value, got {shortened(pair)}")
+        _set(found, [part for pair in pairs for part in pair])
         return found
     if name == "torch._utils._rebuild_parameter" and arguments:
         return expect(Tensor, arguments[0])

@@ -28,6 +28,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # No file of weights needs more. A longer one was made to fill the memory.
 LONGEST_PICKLE = 1 << 24
 LONGEST_DIRECTORY = 1 << 22     # of a zip: room for 40,000 storages
+FEW_STEPS = 1000                # of the three small pickles before the object, in the legacy format
 
 
 def _record_of_pickle(raw, found, starts):
@@ -125,9 +126,10 @@ def _zip_entries(raw, path):
 def read_legacy(raw: np.ndarray) -> FileRecord:
     """The record of a .pth in the legacy format, given as uint8. Raises a ValueError as `read_zip`."""
     file = io.BytesIO(raw[:LONGEST_PICKLE].tobytes())
-    if unpickle(file)[0] != LEGACY_MAGIC:
+    if unpickle(file, FEW_STEPS)[0] != LEGACY_MAGIC:
         raise ValueError("a pickle, but not a .pth: the magic number of PyTorch's legacy format is missing")
-    (protocol, _), (system, _), (found, storages), (keys, _) = [unpickle(file) for _ in range(4)]
+    (protocol, _), (system, _) = [unpickle(file, FEW_STEPS) for _ in range(2)]
+    (found, storages), (keys, _) = [unpickle(file) for _ in range(2)]
     if protocol != 1001 or not isinstance(system, dict) or not isinstance(keys, list):
         raise ValueError(f"expected protocol 1001 of the legacy format, got {shortened(protocol)}")
     if system.get("little_endian") is not True:
