@@ -255,9 +255,9 @@ def test_an_error_gives_ctrl_c_back():
 
 def test_stop_signals():
     with stop_signals() as stop:
-        assert not stop.asked
+        assert not stop.stop.is_set()
         signal.raise_signal(signal.SIGINT)
-        assert stop.asked
+        assert stop.stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(SystemExit) as ended:
@@ -282,7 +282,7 @@ def test_a_signal_that_is_ignored_or_handled_elsewhere_stays_so():
         with stop_signals() as stop:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
-        assert received == [signal.SIGTERM] and not stop.asked
+        assert received == [signal.SIGTERM] and not stop.stop.is_set()
     finally:
         signal.signal(signal.SIGTERM, previous)
         signal.signal(signal.SIGINT, interrupt)
@@ -398,6 +398,26 @@ def test_outside_the_main_thread_it_trains_too():
     thread.start()
     thread.join(timeout=60)
     assert run.step == 3 and not run.interrupted and signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_an_event_stops_a_run_in_any_thread(in_a_thread):
+    stop, saved = threading.Event(), []
+
+    def gradient(params, rng):
+        if rng.spawn(1)[0].bit_generator.seed_seq.spawn_key == (4,):        # in the fifth step
+            stop.set()
+        return ones(params, rng)
+
+    run = simple_run()
+    options = {"batch": 4, "steps": 50, "bar": False, "save": lambda run: saved.append(run.step), "stop": stop}
+    if in_a_thread:
+        thread = threading.Thread(target=train, args=(run, gradient, cosine(1e-3)), kwargs=options)
+        thread.start()
+        thread.join(timeout=60)
+    else:
+        train(run, gradient, cosine(1e-3), **options)
+    assert run.interrupted and run.step == 5 and saved == [0, 5]
 
 
 @pytest.mark.parametrize(("loss", "gradient", "reason"), [

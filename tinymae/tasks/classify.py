@@ -7,6 +7,7 @@ a data set is the validation set: it is evaluated during training, and never tra
 """
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -151,6 +152,7 @@ def train_vit(
     steps: int | None = None, minutes: float | None = None, epochs: int | None = None,
     from_folder: Path | str | None = None, seed: int = 0, threads: int | None = None, resume: bool = False,
     overwrite: bool = False, save_every: float = SAVE_EVERY, bar: bool = True, say: Callable[[str], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Run:
     """Train a Vision Transformer on labelled images and write it to a folder, as vit.npz.
 
@@ -169,6 +171,7 @@ def train_vit(
     save_every : seconds between two saves
     bar : show progress
     say : say(line), with the accuracy at each evaluation; or None
+    stop : stop.set(), from any thread, ends the run as Ctrl-C does; or None
 
     Returns
     -------
@@ -229,7 +232,7 @@ def train_vit(
         return train(
             run, gradient, cosine(settings.lr), batch=min(settings.batch, len(images)), batches=batches, steps=steps,
             minutes=minutes, max_norm=settings.max_norm, evaluate=evaluate, evaluate_at=evaluate_at,
-            report=report if say else None, save=save, save_every=save_every, bar=bar,
+            report=report if say else None, save=save, save_every=save_every, bar=bar, stop=stop,
         )
 
 

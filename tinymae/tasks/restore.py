@@ -7,6 +7,7 @@ The error is measured on validation images: no model is trained on them, and `tr
 """
 import math
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -113,7 +114,7 @@ def check_hides(config: MAEConfig) -> None:
 def train_mae(
     task: Task, out: Path | str, *, steps: int | None = None, minutes: float | None = None, seed: int = 0,
     threads: int | None = None, resume: bool = False, overwrite: bool = False, save_every: float = SAVE_EVERY,
-    extra: dict | None = None, bar: bool = True,
+    extra: dict | None = None, bar: bool = True, stop: threading.Event | None = None,
 ) -> Run:
     """Train a masked autoencoder and write it to out/mae.npz; with `resume`, continue with the one that is there.
 
@@ -129,6 +130,7 @@ def train_mae(
     save_every : seconds between two saves
     extra : kept in the file beside losses and evaluations
     bar : show progress
+    stop : stop.set(), from any thread, ends the run as Ctrl-C does; or None
 
     Returns
     -------
@@ -165,6 +167,7 @@ def train_mae(
         return train(
             run, gradient, cosine(LEARNING_RATE), batch=BATCH, steps=steps, minutes=minutes, evaluate=evaluate,
             save=lambda run: save_run(run, folder, "mae", task.config, options, extra), save_every=save_every, bar=bar,
+            stop=stop,
         )
 
 

@@ -8,6 +8,7 @@ import bisect
 import itertools
 import math
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,6 +135,7 @@ def train_translator(
     seed: int = 0, threads: int | None = None, resume: bool = False, overwrite: bool = False, save_every: float = SAVE_EVERY,
     vectors: dict[str, Path] | None = None, freeze: bool = False,
     bar: bool = True, say: Callable[[str], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Run:
     """Train a Transformer on sentence pairs and write it to a folder.
 
@@ -155,6 +157,7 @@ def train_translator(
     freeze : whether the words that are in those files keep their vectors
     bar : show progress
     say : say(line), with losses and translations at each evaluation, and warnings; or None
+    stop : stop.set(), from any thread, ends the run as Ctrl-C does; or None
 
     Returns
     -------
@@ -230,7 +233,7 @@ def train_translator(
             run, gradient, schedule, batch=round(len(pairs.target) / len(epoch(0))), unit="sentences", batches=batches,
             steps=steps, minutes=minutes, max_norm=1.0,
             evaluate=lambda params: score(params, config, validation, workers=workers), evaluate_at=evaluate_at, report=report,
-            save=save, save_every=save_every, bar=bar,
+            save=save, save_every=save_every, bar=bar, stop=stop,
         )
 
 

@@ -6,8 +6,8 @@ It knows no model: a task hands it a gradient function, an evaluation, and a fun
 
 A run is saved after its first gradient, every half minute, at its end, and whatever else ends it: SIGTERM, SIGHUP, a closed
 pipe, any exception. What is saved is always a state between two steps, with finite numbers, from which it can be resumed.
-Ctrl-C takes effect between two steps; a second Ctrl-C does not wait. A number that is not finite ends the run before it
-reaches the parameters, and the error says where it came from.
+Ctrl-C takes effect between two steps, a second Ctrl-C does not wait, and a run in a thread is stopped by an Event. A number that
+is not finite ends the run before it reaches the parameters, and the error says where it came from.
 """
 import bisect
 import copy
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm  # a widget in a notebook, a line of text elsewhere
 
 from tinymae import tree
 from tinymae.trace import first_fault
@@ -163,8 +163,9 @@ def train(
     max_norm: float | None = None, evaluate: Callable[[dict], object] | None = None,
     evaluate_at: Sequence[float] = TWENTIETHS, report: Callable[[object], None] | None = None,
     save: Callable[[Run], None] | None = None, save_every: float = SAVE_EVERY, bar: bool = True,
+    stop: threading.Event | None = None,
 ) -> Run:
-    """Continue a run until it has done its steps, its minutes are over, or you press Ctrl-C.
+    """Continue a run until it has done its steps, its minutes are over, or it is stopped by Ctrl-C or an Event.
 
     Parameters
     ----------
@@ -184,10 +185,12 @@ def train(
         `save_every` seconds; at the end; and when an exception or a signal ends the run
     save_every : seconds
     bar : show progress
+    stop : stop.set(), from any thread, ends the run after its step, as Ctrl-C does; or None. Ctrl-C reaches only a run in the
+        main thread, so a program with windows, or a notebook that trains in the background, needs it
 
     Returns
     -------
-    Run, the one given; run.interrupted says whether Ctrl-C ended it
+    Run, the one given; run.interrupted says whether it was stopped
 
     Raises
     ------
@@ -207,7 +210,8 @@ def train(
     run.interrupted = False
     before, started = run.seconds, time.perf_counter()
     saved_at, saved_step = -math.inf, None                      # when the last save was, and of which step
-    rng, whole = run.rng, True      # the rng of the state that `run` is in; False while a step changes it
+    rng = run.rng                                               # of the state that `run` is in
+    whole = False                                               # a gradient has been computed, and no step is half done
 
     def progress():
         return run.step / steps if steps else run.seconds / (60 * minutes)
@@ -229,11 +233,11 @@ def train(
 
     evaluated = bisect.bisect_right(evaluate_at, progress())
     total = steps if steps else round(60 * minutes)
-    with stop_signals() as stop, _progress_bar(run, steps, total, bar) as shown:
+    with stop_signals(stop) as signals, _progress_bar(run, steps, total, bar) as shown:
         try:
             if evaluate and run.evaluation_due:
                 measure()
-            while progress() < 1 and not stop.asked:
+            while progress() < 1 and not signals.stop.is_set():
                 rng = copy.deepcopy(run.rng)                    # so that a step that fails can be taken again
                 given = () if batches is None else (next(batches),)
                 rate = schedule(run.step, progress())
@@ -244,7 +248,8 @@ def train(
                         f"step {run.step}: {_not_finite(loss, dparams)}; "
                         f"{_cause(gradient, run.params, rng, given)}: {_advice(run.step, rate)}"
                     )
-                with stop.put_off():
+                whole = True
+                with signals.put_off():
                     if time.perf_counter() - saved_at >= save_every:
                         keep()                                  # a state whose gradient is finite
                     whole = False
@@ -262,14 +267,14 @@ def train(
                 if run.evaluation_due:
                     evaluated = bisect.bisect_right(evaluate_at, progress())
                     measure()
-            run.interrupted = stop.asked
+            run.interrupted = signals.stop.is_set()
             if evaluate and (not run.evaluations or run.evaluations[-1][0] != run.step):
                 measure()
-            with stop.put_off():
+            with signals.put_off():
                 keep()
         except BaseException as error:
-            with stop.put_off():
-                if saved_step is not None and whole and not isinstance(error, FloatingPointError):
+            with signals.put_off():
+                if whole and not isinstance(error, FloatingPointError):
                     try:
                         keep()
                     except (OSError, FloatingPointError) as failure:
@@ -319,8 +324,8 @@ def _progress_bar(run, steps, total, bar):
 class StopSignals:
     """What the signals of this process ask of a training run; made by `stop_signals`."""
 
-    def __init__(self) -> None:
-        self.asked = False                                      # Ctrl-C was pressed: stop after this step
+    def __init__(self, stop: threading.Event):
+        self.stop = stop                                        # set by Ctrl-C: stop after this step
         self._late, self._depth = None, 0
 
     @contextmanager
@@ -337,9 +342,9 @@ class StopSignals:
 
     def interrupt(self, number: int, frame: object) -> None:
         """The handler of Ctrl-C."""
-        if self.asked:
+        if self.stop.is_set():
             self._raise(KeyboardInterrupt())
-        self.asked = True
+        self.stop.set()
 
     def end(self, number: int, frame: object) -> None:
         """The handler of signals that end a process."""
@@ -352,23 +357,23 @@ class StopSignals:
 
 
 @contextmanager
-def stop_signals() -> Iterator[StopSignals]:
+def stop_signals(stop: threading.Event | None = None) -> Iterator[StopSignals]:
     """Handle Ctrl-C and the signals that end a process, as long as the block runs.
 
-    Ctrl-C sets `asked`, a second Ctrl-C interrupts at once. SIGTERM, SIGHUP and SIGBREAK raise a SystemExit. A signal that is
-    ignored (as SIGHUP is under `nohup`) or has a handler of its own keeps it. Outside the main thread nothing is handled,
-    because Python calls handlers in the main thread only.
+    Ctrl-C sets `stop`, by default a fresh Event; a second Ctrl-C interrupts at once. SIGTERM, SIGHUP and SIGBREAK raise a
+    SystemExit. A signal that is ignored (as SIGHUP is under `nohup`) or has a handler of its own keeps it. Outside the main
+    thread nothing is handled, because Python calls handlers in the main thread only.
     """
-    stop, previous = StopSignals(), {}
-    handlers = {"SIGINT": stop.interrupt, "SIGTERM": stop.end, "SIGHUP": stop.end, "SIGBREAK": stop.end}
+    signals, previous = StopSignals(stop or threading.Event()), {}
+    handlers = {"SIGINT": signals.interrupt, "SIGTERM": signals.end, "SIGHUP": signals.end, "SIGBREAK": signals.end}
     if threading.current_thread() is threading.main_thread():
         for name, handler in handlers.items():
             number = getattr(signal, name, None)                # Windows has no SIGHUP, all others no SIGBREAK
             usual = (signal.SIG_DFL, signal.default_int_handler)
-            if number is not None and (signal.getsignal(number) in usual):
+            if number is not None and signal.getsignal(number) in usual:
                 previous[number] = signal.signal(number, handler)
     try:
-        yield stop
+        yield signals
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -145,6 +145,8 @@ def _params(config, tensors, dtype):
     flat = {}
     for path, leaf in expected.items():
         name, shape = names[path], leaf.shape
+        if not np.isfinite(tensors[name]).all():
+            raise ValueError(f"{name} is not finite: damaged, or training diverged")
         if path == "out.b":
             _check(name, tensors[name], (1, *shape))
             flat[path] = np.asarray(tensors[name][0], dtype)
