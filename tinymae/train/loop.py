@@ -6,8 +6,9 @@ It knows no model: a task hands it a gradient function, an evaluation, and a fun
 
 A run is saved after its first gradient, every half minute, at its end, and whatever else ends it: SIGTERM, SIGHUP, a closed
 pipe, any exception. What is saved is always a state between two steps, with finite numbers, from which it can be resumed.
-Ctrl-C takes effect between two steps, a second Ctrl-C does not wait, and a run in a thread is stopped by an Event. A number that
-is not finite ends the run before it reaches the parameters, and the error says where it came from.
+Ctrl-C takes effect between two steps, a second Ctrl-C does not wait, and a run in a thread is stopped by an Event.
+
+A number that is not finite ends the run before it reaches the parameters, and the error says where it came from.
 """
 import bisect
 import copy
