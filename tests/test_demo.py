@@ -699,7 +699,7 @@ def test_training_that_diverges_keeps_the_last_model(tmp_path, capsys, monkeypat
     err = capsys.readouterr().err
     wrong, note = err.splitlines()[-2:]
     assert wrong.startswith("tinymae: step ") and "lower learning rate" in wrong and "came out of " in wrong
-    assert note == "tinymae: the run is saved as it was after 2 steps, and can be resumed from there"
+    assert note == f"tinymae: the run is saved as it was after 2 steps, in {path}, and can be resumed from there"
     assert path.read_bytes() == before
 
 

@@ -218,7 +218,7 @@ def train_vit(
             steps, evaluate_at = ends[-1], [end / ends[-1] for end in ends]
 
         def save(run):
-            save_run(run, folder, "vit", config, options, {"names": list(data.names), "mean": MEAN, "std": STD})
+            return save_run(run, folder, "vit", config, options, {"names": list(data.names), "mean": MEAN, "std": STD})
 
         def evaluate(params):
             predicted = Classifier(params, config, data.names).predict(glance, workers)

@@ -213,9 +213,10 @@ def train_translator(
             if not run.step:                                    # what an earlier run left: its evaluations, its validation set
                 for old in (*last_evaluations(folder.path).glob("*.npz"), folder.path / HELD_OUT):
                     old.unlink(missing_ok=True)
-            save_run(run, folder, "transformer", config, options, extra)
+            path = save_run(run, folder, "transformer", config, options, extra)
             if not (folder.path / HELD_OUT).is_file():
                 _write_pairs(folder.path / HELD_OUT, corpus.held_out)
+            return path
 
         def report(measured):
             if not run.interrupted:                             # an average of a resumed run must be that of a whole one

@@ -54,7 +54,7 @@ class Run:
 _HISTORY = ("losses", "evaluations", "seconds", "evaluation_due")
 
 
-def save_run(run: Run, folder: RunFolder, model: str, config: object, options: dict, extra: dict | None = None) -> None:
+def save_run(run: Run, folder: RunFolder, model: str, config: object, options: dict, extra: dict | None = None) -> Path:
     """Write a checkpoint from which `resumed` continues to the folder, as MODEL.npz.
 
     Parameters
@@ -65,6 +65,10 @@ def save_run(run: Run, folder: RunFolder, model: str, config: object, options: d
     options : all that decides the result but the length: the fingerprint of the data, the seed, settings in dicts within dicts
     extra : what else the file should hold
 
+    Returns
+    -------
+    Path, of the file
+
     Raises
     ------
     BlockingIOError, FloatingPointError, OSError
@@ -72,7 +76,7 @@ def save_run(run: Run, folder: RunFolder, model: str, config: object, options: d
     """
     folder.hold()
     history = {name: getattr(run, name) for name in _HISTORY}
-    checkpoint.save(
+    return checkpoint.save(
         folder.path / f"{model}.npz", model, config, run.params, step=run.step, optimizer=run.optimizer, rng=run.rng,
         extra={**history, "options": options, **(extra or {})},
     )
@@ -163,7 +167,7 @@ def train(
     batch: int, unit: str = "images", batches: Iterator | None = None, steps: int | None = None, minutes: float | None = None,
     max_norm: float | None = None, evaluate: Callable[[dict], object] | None = None,
     evaluate_at: Sequence[float] = TWENTIETHS, report: Callable[[object], None] | None = None,
-    save: Callable[[Run], None] | None = None, save_every: float = SAVE_EVERY, bar: bool = True,
+    save: Callable[[Run], object] | None = None, save_every: float = SAVE_EVERY, bar: bool = True,
     stop: threading.Event | None = None,
 ) -> Run:
     """Continue a run until it has done its steps, its minutes are over, or it is stopped by Ctrl-C or an Event.
@@ -182,8 +186,8 @@ def train(
     evaluate : evaluate(params) -> a number, or what float() makes one of; kept in run.evaluations
     evaluate_at : increasing fractions of the run, 0..1, at which to evaluate; it is done at the end in any case
     report : report(what evaluate returned), after each evaluation
-    save : save(run), called once the first gradient is known, so that settings that cannot work leave a folder as it was; every
-        `save_every` seconds; at the end; and when an exception or a signal ends the run
+    save : save(run) -> where it was saved, or None. Called once the first gradient is known, so that settings that cannot work
+        leave a folder as it was; every `save_every` seconds; at the end; and when an exception or a signal ends the run
     save_every : seconds
     bar : show progress
     stop : stop.set(), from any thread, ends the run after its step, as Ctrl-C does; or None. Ctrl-C reaches only a run in the
@@ -210,7 +214,7 @@ def train(
         raise ValueError(f"expected a positive number of seconds between two saves, got {save_every}")
     run.interrupted = False
     before, started = run.seconds, time.perf_counter()
-    saved_at, saved_step = -math.inf, None                      # when the last save was, and of which step
+    saved_at, saved = -math.inf, None                           # when the last save was, and what it was
     rng = run.rng                                               # of the state that `run` is in
     whole = False                                               # a gradient has been computed, and no step is half done
 
@@ -227,10 +231,11 @@ def train(
         run.evaluation_due = False
 
     def keep():
-        nonlocal saved_at, saved_step
+        nonlocal saved_at, saved
         if save:
-            save(replace(run, rng=rng))
-            saved_at, saved_step = time.perf_counter(), run.step
+            place = save(replace(run, rng=rng))
+            saved_at = time.perf_counter()
+            saved = f"saved as it was after {run.step} steps" + (f", in {place}" if place else "")
 
     evaluated = bisect.bisect_right(evaluate_at, progress())
     total = steps if steps else round(60 * minutes)
@@ -281,8 +286,8 @@ def train(
                     except (OSError, FloatingPointError) as failure:
                         if failure is not error:
                             error.add_note(f"and it could not be saved: {failure}")
-                if saved_step is not None:
-                    error.add_note(f"the run is saved as it was after {saved_step} steps, and can be resumed from there")
+                if saved:
+                    error.add_note(f"the run is {saved}, and can be resumed from there")
             raise
     return run
 
