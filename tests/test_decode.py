@@ -125,6 +125,20 @@ def test_float32_stays_float32():
         assert_true_to_the_model(found, sources(), params, SMALL, atol=1e-4)
 
 
+@pytest.mark.parametrize("batch", [64, 65, 130])
+def test_every_sentence_of_a_large_batch_has_its_own_memory(batch):
+    """Sentences are encoded 64 at a time: each attends to its own source, also the 65th and the last of a third part."""
+    params, src = model(), sources(batch=batch)
+    state = State(src, params, SMALL, length=1)
+    ids = np.full((batch, 1), BOS)
+    x, _ = decode(ids, encode(src, params, SMALL)[0], src, params, SMALL)
+    np.testing.assert_allclose(state.step(ids[:, 0])[0], to_vocabulary(x[:, 0], params, SMALL)[0], rtol=0, atol=1e-12)
+    assert len(np.unique(src[-3:], axis=0)) > 1
+    assert_true_to_the_model(greedy(src, params, SMALL, max_len=3), src, params, SMALL)
+    last = beam_search(src, params, SMALL, beam=2, max_len=3).ids[-1]
+    np.testing.assert_array_equal(last, beam_search(src[-1:], params, SMALL, beam=2, max_len=3).ids[0][: len(last)])
+
+
 def test_choose_moves_the_past_with_its_sentence():
     params, src = model(), np.repeat(sources(batch=1), 3, axis=0)
     moved, straight = State(src[:1], params, SMALL, length=4, beam=3), State(src, params, SMALL, length=4)

@@ -699,6 +699,7 @@ def test_patchify_pixel_by_pixel(shape, p, rng):
     np.testing.assert_array_equal(unpatchify(cut, p, (shape[1] // p, shape[2] // p)), images)
     dpatches = rng.normal(size=cut.shape)
     dimages = patchify_backward(dpatches, cache)
+    assert dimages.shape == shape                               # rows and columns exchanged have the same patches
     np.testing.assert_array_equal(patchify_loops(dimages, p), dpatches)
     # fresh, even where nothing has to move (p = 1, or a single patch)
     assert not np.shares_memory(cut, images)
