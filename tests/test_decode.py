@@ -139,6 +139,19 @@ def test_every_sentence_of_a_large_batch_has_its_own_memory(batch):
     np.testing.assert_array_equal(last, beam_search(src[-1:], params, SMALL, beam=2, max_len=3).ids[0][: len(last)])
 
 
+def test_sentences_that_ended_are_computed_until_a_quarter_has(monkeypatch):
+    """Fewer rows as soon as more than a quarter of them has ended, and not before: moving the rows has its price."""
+    params, src, rows = model(), sources(batch=24), []
+    step = State.step
+    monkeypatch.setattr(State, "step", lambda self, ids: rows.append(len(ids)) or step(self, ids))
+    ids = sample(src, params, SMALL, rng=np.random.default_rng(0), max_len=12).ids
+    expected = [24]
+    for t in range(1, ids.shape[1]):
+        running = 24 - np.count_nonzero((ids[:, :t] == EOS).any(axis=1))
+        expected.append(running if running < 0.75 * expected[-1] else expected[-1])
+    assert rows == expected and len(set(rows)) > 2
+
+
 def test_choose_moves_the_past_with_its_sentence():
     params, src = model(), np.repeat(sources(batch=1), 3, axis=0)
     moved, straight = State(src[:1], params, SMALL, length=4, beam=3), State(src, params, SMALL, length=4)
@@ -387,6 +400,7 @@ def test_searches_refuse(search):
     with pytest.raises(TypeError, match="integer ids"):
         search(sources() * 1.0, model(), SMALL)
     for token in (-1, 9):
+        search(sources(), model(), SMALL, never=(0, 8))         # the first and the last id
         with pytest.raises(ValueError, match=rf"never to hold ids in \[0, 9\), got {token}: is it of another vocabulary"):
             search(sources(), model(), SMALL, never=(3, token))
     lost = model(replace(SMALL, tie="none"))

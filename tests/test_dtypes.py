@@ -1,5 +1,5 @@
 """Once for all models: what is computed has the dtype of the parameters, and fresh parameters start as they should."""
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -160,3 +160,23 @@ def test_fresh_parameters(make):
                 assert (leaf == (name == "gamma")).all(), path
             else:
                 assert leaf.ndim > 1 and (leaf == 0).all() == (rng is None), path
+
+
+@pytest.mark.parametrize(("config", "name"), [
+    (SENTENCES, "d_model"), (PICTURES, "embed_dim"), (HIDDEN, "embed_dim"), (MAES["positions of a file"], "tables"),
+])
+def test_a_config_does_not_change(config, name):
+    """What was checked when it was made stays right: `replace` makes another, and checks it."""
+    with pytest.raises(FrozenInstanceError, match=name):
+        setattr(config, name, 7)
+    assert hash(config) == hash(replace(config))
+
+
+def test_defaults_are_those_of_the_papers():
+    """The base models of Vaswani et al. 2017, Dosovitskiy et al. 2020 and He et al. 2021."""
+    assert TransformerConfig() == TransformerConfig(
+        37000, 37000, 512, 6, 6, 8, 2048, None, None, 0.1, False, None, "relu", True, 1e-5, "all", False, True, "interleaved",
+        512, 0, 1, 2,
+    )
+    assert ViTConfig() == ViTConfig(224, 16, 3, 1000, 768, 12, 12, None, 4.0, "token", "learned", 0.0, 1e-6)
+    assert MAEConfig() == MAEConfig(224, 16, 3, 768, 12, 12, 512, 8, 16, 4.0, 0.75, False, 1e-6)

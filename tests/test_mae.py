@@ -342,6 +342,7 @@ def test_noise_that_does_not_fit(shape):
     ({"patch_size": 24}, "patch_size 24, got 12"),
     ({"embed_dim": 6}, "embed_dim to be a multiple of 4 and of its 2 heads, got 6"),
     ({"embed_dim": 0}, "embed_dim .* got 0"),
+    ({"decoder_embed_dim": -4}, "decoder_embed_dim .* got -4"),
     ({"num_heads": 3}, "embed_dim .* its 3 heads, got 8"),
     ({"num_heads": 0}, "embed_dim .* its 0 heads"),
     ({"decoder_embed_dim": 10, "decoder_num_heads": 5}, "decoder_embed_dim to be a multiple of 4 .* got 10"),
@@ -418,3 +419,11 @@ def test_attention():
         np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
     assert not np.allclose(layers[0], layers[1])
     assert not np.allclose(layers[0][0], layers[0][1])
+
+
+def test_of_patches_with_equal_noise_the_first_stay():
+    ids_keep, ids_restore, mask = random_masking(np.zeros((2, 400)), 0.5)
+    for row in range(2):
+        np.testing.assert_array_equal(ids_keep[row], np.arange(200))
+        np.testing.assert_array_equal(ids_restore[row], np.arange(400))
+        np.testing.assert_array_equal(mask[row], np.arange(400) >= 200)

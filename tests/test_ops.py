@@ -634,6 +634,24 @@ def test_soft_cross_entropy_is_linear_in_its_targets(e, rng):
     close(soft_cross_entropy_backward(1.0, cache), dlogits.reshape(2, 3, 5))
 
 
+@pytest.mark.parametrize("forward", [
+    pytest.param(lambda z: cross_entropy_forward(z, np.array([1, 0])), id="hard"),
+    pytest.param(lambda z: soft_cross_entropy_forward(z, np.eye(2)[[1, 0]]), id="soft"),
+    pytest.param(lambda z: (softmax.softmax_forward(z)[0][[0, 1], [1, 0]].mean(), None), id="softmax"),
+])
+def test_each_row_is_shifted_by_its_own_maximum(forward):
+    """Rows 2000 apart: relative to the maximum of the other, every number of a row would be exp(-2000) = 0."""
+    far, near = (forward(np.array([[1000 * by, 1 + 1000 * by], [-1000.0 * by, -2 - 1000 * by]]))[0] for by in (1, 0))
+    close(far, near)
+
+
+def test_tiles_of_rows_that_are_far_apart(rng):
+    q, k, v = rng.normal(size=(1, 2, 3, 4)), rng.normal(size=(1, 2, 5, 4)), rng.normal(size=(1, 2, 5, 6))
+    k[..., 0], q[0, :, :, 0] = 1000, [[1, -1, 0], [0, 2, -3]]
+    y, _ = memory_efficient_attention_forward(q, k, v, tile=2)
+    close(y, scaled_dot_product_attention_forward(q, k, v)[0])
+
+
 def test_soft_cross_entropy_of_one_hot_rows_and_huge_logits():
     logits = np.array([[1e4, 0, -1e4], [0, 1e4, 0]])
     targets = np.array([0, 0])
@@ -1000,6 +1018,9 @@ ERRORS = {
         lambda: layernorm_forward(z(2, 3, 3), z(3, 1), z(3)), ValueError, r"for x \(2, 3, 3\), got \(3, 1\) and \(3,\)"
     ),
     "positions, no batch": (lambda: positional_forward(z(5, 4), z(5, 4)), ValueError, r"got \(5, 4\) and \(5, 4\)"),
+    "no halves": (lambda: sinusoidal_halves(0, 8), ValueError, "at least 1, got 0 and 8"),
+    "halves without a dimension": (lambda: sinusoidal_halves(3, 0), ValueError, "at least 1, got 3 and 0"),
+    "article A, no positions": (lambda: get_positional_encoding(0, 8), ValueError, "at least 1, got 0 and 8"),
     "halves of an odd dimension": (lambda: sinusoidal_halves(3, 7), ValueError, "even dimension, got 7: use sinusoidal_inter"),
     "sincos_2d, width": (lambda: sincos_2d((2, 2), 6), ValueError, "multiple of 4 .*, got 6"),
     "sincos_2d, no patches": (lambda: sincos_2d((0, 2), 8), ValueError, "at least 1, got 0 and 8"),
