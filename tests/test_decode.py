@@ -144,7 +144,7 @@ def test_sentences_that_ended_are_computed_until_a_quarter_has(monkeypatch):
     params, src, rows = model(), sources(batch=24), []
     step = State.step
     monkeypatch.setattr(State, "step", lambda self, ids: rows.append(len(ids)) or step(self, ids))
-    ids = sample(src, params, SMALL, rng=np.random.default_rng(0), max_len=12).ids
+    ids = sample(src, params, SMALL, rng=np.random.default_rng(0), max_len=32).ids
     expected = [24]
     for t in range(1, ids.shape[1]):
         running = 24 - np.count_nonzero((ids[:, :t] == EOS).any(axis=1))
