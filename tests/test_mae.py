@@ -421,9 +421,11 @@ def test_attention():
     assert not np.allclose(layers[0][0], layers[0][1])
 
 
-def test_of_patches_with_equal_noise_the_first_stay():
-    ids_keep, ids_restore, mask = random_masking(np.zeros((2, 400)), 0.5)
+def test_patches_with_equal_noise_stay_in_their_order():
+    noise = np.tile(np.arange(400) % 3, (2, 1)) / 3
+    ids_keep, ids_restore, mask = random_masking(noise, 0.5)
+    order = [patch for rest in range(3) for patch in range(rest, 400, 3)]
     for row in range(2):
-        np.testing.assert_array_equal(ids_keep[row], np.arange(200))
-        np.testing.assert_array_equal(ids_restore[row], np.arange(400))
-        np.testing.assert_array_equal(mask[row], np.arange(400) >= 200)
+        np.testing.assert_array_equal(ids_keep[row], order[:200])
+        np.testing.assert_array_equal(ids_restore[row][order], np.arange(400))
+        np.testing.assert_array_equal(mask[row][order], np.arange(400) >= 200)
