@@ -172,6 +172,16 @@ def test_a_config_does_not_change(config, name):
     assert hash(config) == hash(replace(config))
 
 
+def test_the_smallest_configs():
+    """1 is enough for every size; no layer at all is allowed for an encoder."""
+    tiny = ViTConfig(img_size=1, patch_size=1, in_chans=1, num_classes=1, embed_dim=1, depth=0, num_heads=1, head_dim=1)
+    assert vit_logits(np.ones((1, 1, 1, 1)), vit_init(tiny, None, np.float64), tiny).shape == (1, 1)
+    MAEConfig(img_size=1, patch_size=1, in_chans=1, embed_dim=4, depth=0, num_heads=1, decoder_embed_dim=4, decoder_depth=0,
+              decoder_num_heads=1, mask_ratio=0.0)
+    TransformerConfig(src_vocab=1, tgt_vocab=1, d_model=1, encoder_layers=0, decoder_layers=1, heads=1, d_ff=1, max_len=1,
+                      dropout=0.0)
+
+
 def test_defaults_are_those_of_the_papers():
     """The base models of Vaswani et al. 2017, Dosovitskiy et al. 2020 and He et al. 2021."""
     assert TransformerConfig() == TransformerConfig(
