@@ -8,6 +8,7 @@ import pytest
 
 from tinymae import tree
 from tinymae.blocks import attention_weights
+from tinymae.models import decoding
 from tinymae.models.decoding import Decoded, State, beam_search, greedy, sample
 from tinymae.models.transformer import (
     TransformerConfig,
@@ -150,6 +151,13 @@ def test_sentences_that_ended_are_computed_until_a_quarter_has(monkeypatch):
         running = 24 - np.count_nonzero((ids[:, :t] == EOS).any(axis=1))
         expected.append(running if running < 0.75 * expected[-1] else expected[-1])
     assert rows == expected and len(set(rows)) > 2
+
+
+def test_of_equal_scores_the_first_is_kept():
+    scores = np.arange(400) % 3 + 0.5
+    np.testing.assert_array_equal(decoding._largest(scores, 200), [*range(2, 400, 3), *range(1, 400, 3)][:200])
+    np.testing.assert_array_equal(decoding._largest(np.where(scores > 1, scores, -np.inf), 399)[:2], [2, 5])
+    assert list(decoding._largest(np.full(3, -np.inf), 2)) == list(decoding._largest(scores, 0)) == []
 
 
 def test_choose_moves_the_past_with_its_sentence():

@@ -172,6 +172,12 @@ def test_a_config_does_not_change(config, name):
     assert hash(config) == hash(replace(config))
 
 
+def test_stored_positions_are_not_printed_or_compared():
+    stored = MAES["positions of a file"]
+    assert "tables" not in repr(stored) and "img_size=8" in repr(stored)
+    assert stored == replace(stored, tables=tuple(2 * table for table in TABLES))
+
+
 def test_the_smallest_configs():
     """1 is enough for every size; no layer at all is allowed for an encoder."""
     tiny = ViTConfig(img_size=1, patch_size=1, in_chans=1, num_classes=1, embed_dim=1, depth=0, num_heads=1, head_dim=1)

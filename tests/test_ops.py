@@ -645,6 +645,31 @@ def test_each_row_is_shifted_by_its_own_maximum(forward):
     close(far, near)
 
 
+def test_a_mean_over_one():
+    """One removed patch, one target that counts: the mean is its loss."""
+    pred, mask = np.arange(12.0).reshape(2, 2, 3), np.array([[0, 0], [0, 1]])
+    loss, cache = masked_mse_forward(pred, pred - 2, mask)
+    assert loss == 4
+    np.testing.assert_allclose(masked_mse_backward(1.0, cache)[1, 1], 4 / 3)
+    logits, targets = np.array([[0.0, 1], [2, 0], [0, 0]]), np.array([0, 1, 0])
+    loss, cache = cross_entropy_forward(logits, targets, ignore_index=0)
+    alone, other = cross_entropy_forward(logits[1:2], targets[1:2])
+    close(loss, alone)
+    close(cross_entropy_backward(1.0, cache)[1:2], cross_entropy_backward(1.0, other))
+
+
+@pytest.mark.parametrize(("wrong", "found"), [(3, r"\[0, 3\]"), (-1, r"\[-1, 2\]")])
+def test_the_first_id_that_is_not_in_the_table(wrong, found):
+    ids = np.array([0, 1, 2])
+    assert embedding_forward(ids, z(3, 4))[0].shape == (3, 4)
+    with pytest.raises(IndexError, match=rf"embedding: expected ids in \[0, 3\), got {found}"):
+        embedding_forward(np.where(ids == (0 if wrong < 0 else 1), wrong, ids), z(3, 4))
+    with pytest.raises(IndexError, match=r"cross_entropy: expected targets in \[0, 3\)"):
+        cross_entropy_forward(z(2, 3), np.array([0, wrong]))
+    with pytest.raises(IndexError, match=r"gather: expected ids in \[0, 3\)"):
+        gather_forward(z(1, 3, 4), np.array([[0, wrong]]))
+
+
 def test_tiles_of_rows_that_are_far_apart(rng):
     q, k, v = rng.normal(size=(1, 2, 3, 4)), rng.normal(size=(1, 2, 5, 4)), rng.normal(size=(1, 2, 5, 6))
     k[..., 0], q[0, :, :, 0] = 1000, [[1, -1, 0], [0, 2, -3]]

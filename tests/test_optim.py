@@ -130,6 +130,20 @@ def test_noam_counts_from_one(step):
     assert noam(1, 512) == pytest.approx(512**-0.5 * 4000**-1.5)
 
 
+def test_a_cosine_of_one_step():
+    assert [warmup_cosine(step, 3, 2, 0.1) for step in range(4)] == pytest.approx([0, 0.05, 0.1, 0])
+    assert warmup_cosine(2, 2, 2, 0.1) == 0.1                   # no step is left to fall
+
+
+def test_the_defaults_are_those_of_adam():
+    """Kingma & Ba 2015, and no decay: the first step is the learning rate, whatever the gradient, but for eps."""
+    params = {"w": np.zeros(2)}
+    optimizer = AdamW(params)
+    assert (optimizer.betas, optimizer.eps, optimizer.weight_decay) == ((0.9, 0.999), 1e-8, 0.0)
+    optimizer.step(params, {"w": np.array([3.0, 1e-8])}, 0.1)
+    np.testing.assert_allclose(params["w"], [-0.1, -0.05], rtol=1e-6)
+
+
 def test_a_norm_that_is_only_measured():
     grads = {"a": np.array([3.0, 0.0]), "b": [np.array([[4.0]])]}
     assert clip_grad_norm(grads, math.inf) == 5 and grads["a"][0] == 3 and grads["b"][0] == 4

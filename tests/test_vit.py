@@ -479,6 +479,7 @@ def test_images_of_another_shape_with_as_many_patches():
     ((2, 2), (3, 3), r"4 positions for the grid \(2, 2\), got \(5, 2\): leave the class token's out"),
     ((3, 3), (2, 2), r"9 positions for the grid \(3, 3\), got \(5, 2\)$"),
     ((1, 5), (0, 5), r"at least 1 x 1, got \(0, 5\)"),
+    ((1, 5), (1, 5, 1), "longer than argument 1"),
 ])
 def test_interpolation_refuses(grid, new_grid, says):
     with pytest.raises(ValueError, match=says):
