@@ -36,6 +36,13 @@ def test_a_fused_projection_has_three_equal_parts():
         blocks.multi_head_attention_forward(X, X, {"qkv": {"w": np.ones((D, 28))}}, H)
 
 
+@pytest.mark.parametrize("name", "qkv")
+def test_heads_that_do_not_divide_a_projection(name):
+    p = {key: {"w": np.ones((D, 13 if key == name else 12))} for key in "qkv"} | {"out": {"w": np.ones((12, D))}}
+    with pytest.raises(ValueError, match="a projection whose columns are a multiple of 3 heads, got 13"):
+        blocks.multi_head_attention_forward(X, X, p, H)
+
+
 def test_an_unknown_activation():
     p = float64("feed_forward", D, F)
     with pytest.raises(ValueError, match="activation among relu, gelu, gelu_tanh, swish, got 'silu'"):

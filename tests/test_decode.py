@@ -8,6 +8,7 @@ import pytest
 
 from tinymae import tree
 from tinymae.blocks import attention_weights
+from tinymae.models import decoding
 from tinymae.models.decoding import Decoded, State, beam_search, greedy, sample
 from tinymae.models.transformer import (
     TransformerConfig,
@@ -123,6 +124,40 @@ def test_float32_stays_float32():
     for found in searches(sources(), params, SMALL, max_len=6).values():
         assert found.cross.dtype == found.self_attention.dtype == np.float32
         assert_true_to_the_model(found, sources(), params, SMALL, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [64, 65, 130])
+def test_every_sentence_of_a_large_batch_has_its_own_memory(batch):
+    """Sentences are encoded 64 at a time: each attends to its own source, also the 65th and the last of a third part."""
+    params, src = model(), sources(batch=batch)
+    state = State(src, params, SMALL, length=1)
+    ids = np.full((batch, 1), BOS)
+    x, _ = decode(ids, encode(src, params, SMALL)[0], src, params, SMALL)
+    np.testing.assert_allclose(state.step(ids[:, 0])[0], to_vocabulary(x[:, 0], params, SMALL)[0], rtol=0, atol=1e-12)
+    assert len(np.unique(src[-3:], axis=0)) > 1
+    assert_true_to_the_model(greedy(src, params, SMALL, max_len=3), src, params, SMALL)
+    last = beam_search(src, params, SMALL, beam=2, max_len=3).ids[-1]
+    np.testing.assert_array_equal(last, beam_search(src[-1:], params, SMALL, beam=2, max_len=3).ids[0][: len(last)])
+
+
+def test_sentences_that_ended_are_computed_until_a_quarter_has(monkeypatch):
+    """Fewer rows as soon as more than a quarter of them has ended, and not before: moving the rows has its price."""
+    params, src, rows = model(), sources(batch=24), []
+    step = State.step
+    monkeypatch.setattr(State, "step", lambda self, ids: rows.append(len(ids)) or step(self, ids))
+    ids = sample(src, params, SMALL, rng=np.random.default_rng(0), max_len=32).ids
+    expected = [24]
+    for t in range(1, ids.shape[1]):
+        running = 24 - np.count_nonzero((ids[:, :t] == EOS).any(axis=1))
+        expected.append(running if running < 0.75 * expected[-1] else expected[-1])
+    assert rows == expected and len(set(rows)) > 2
+
+
+def test_of_equal_scores_the_first_is_kept():
+    scores = np.arange(400) % 3 + 0.5
+    np.testing.assert_array_equal(decoding._largest(scores, 200), [*range(2, 400, 3), *range(1, 400, 3)][:200])
+    np.testing.assert_array_equal(decoding._largest(np.where(scores > 1, scores, -np.inf), 399)[:2], [2, 5])
+    assert list(decoding._largest(np.full(3, -np.inf), 2)) == list(decoding._largest(scores, 0)) == []
 
 
 def test_choose_moves_the_past_with_its_sentence():
@@ -373,6 +408,7 @@ def test_searches_refuse(search):
     with pytest.raises(TypeError, match="integer ids"):
         search(sources() * 1.0, model(), SMALL)
     for token in (-1, 9):
+        search(sources(), model(), SMALL, never=(0, 8))         # the first and the last id
         with pytest.raises(ValueError, match=rf"never to hold ids in \[0, 9\), got {token}: is it of another vocabulary"):
             search(sources(), model(), SMALL, never=(3, token))
     lost = model(replace(SMALL, tie="none"))

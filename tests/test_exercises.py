@@ -548,6 +548,62 @@ def test_every_variant_is_wrong_somewhere(name, check, monkeypatch):
     assert not any(same.values()), [key for key, agrees in same.items() if agrees]
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_the_tolerance_is_relative_to_the_largest_number(scale):
+    """2e-9 of the largest number is wrong, 5e-10 of it is right, for large numbers, for small ones and next to large ones."""
+    expected = scale * np.array([2.0, -1.0, 1e-6])
+    for part, ok in ((2e-9, False), (5e-10, True)):
+        for index in range(3):
+            ours = expected.copy()
+            ours[index] += part * 2 * scale
+            row = judge_module.judge("y", ours, expected)
+            assert row.ok == ok and judge_module.close(ours, expected, 1e-9) == ok
+            assert row.ok or "nearly right, off by 2e-09 of the largest number" in row.diagnosis
+            if ok:
+                assert row.error == pytest.approx(part, rel=1e-3)
+    assert judge_module.close(np.full(2, 5e-10), np.zeros(2), 1e-9)        # nothing to be relative to
+    assert not judge_module.close(np.full(2, 2e-9), np.zeros(2), 1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_wrong_numbers_are_counted_relative_to_the_largest(scale):
+    expected = scale * np.array([[3.0, 1.0], [2.0, 1.0]])
+    ours = expected + scale * np.array([[0, 0.5], [2e-9, 0.7]])         # 2e-9 is less than 1e-9 of 3
+    row = judge_module.judge("y", ours, expected)
+    assert not row.ok and row.diagnosis.startswith("2 of 4 numbers are wrong: [1, 1] is ")
+
+
+# A split that is wrong, and a merge that is its inverse: with their own gradients, so only the numbers show it.
+SPLITS = {
+    "every second column": ("x.reshape(batch, length, width // heads, heads).transpose(0, 3, 1, 2)",
+                            "x.transpose(0, 2, 3, 1).reshape(batch, length, -1)"),
+    "one column too far": ("np.roll(x, 1, -1).reshape(batch, length, heads, width // heads).swapaxes(1, 2)",
+                           "np.roll(x.swapaxes(1, 2).reshape(batch, length, -1), -1, -1)"),
+    "positions backwards": ("x.reshape(batch, length, heads, width // heads).swapaxes(1, 2)[:, :, ::-1]",
+                            "x[:, :, ::-1].swapaxes(1, 2).reshape(batch, length, -1)"),
+}
+
+
+@pytest.mark.parametrize(("name", "split"), [
+    *(("multi_head_attention", split) for split in SPLITS), ("split_heads", "one column too far"),
+    ("split_heads", "positions backwards"),
+])
+def test_a_wrong_split_of_heads_that_no_variant_names(name, split, check):
+    apart, together = SPLITS[split]
+    report = check(name, append=answer(name) + textwrap.dedent(f"""
+
+        def split_heads(x, heads):
+            batch, length, width = x.shape
+            return {apart}
+
+
+        def merge_heads(x):
+            batch, heads, length, width = x.shape
+            return {together}
+    """))
+    assert not report.ok and " numbers are wrong: [" in report.text and "it is the result if" not in report.text, report.text
+
+
 FORWARD_MISTAKES = [
     ("softmax", "scores.max(axis=-1, ", "scores.max(axis=-2, ", "the maximum is subtracted along axis -2"),
     ("softmax", "scores - scores.max(axis=-1, keepdims=True)", "scores", "exp(1000) overflows"),

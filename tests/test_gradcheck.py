@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinymae.gradcheck import format_rows, gradcheck
+from tinymae.gradcheck.evidence import Case, exchange, same, wrong_elements, zero_sums
 
 B, T, TK, D, H = 2, 3, 5, 4, 2
 
@@ -927,3 +928,54 @@ def test_dy_is_none_of_the_arguments():
     x = np.random.default_rng(0).normal(size=(3, 4))
     assert all(row.ok for row in gradcheck(lambda x: (2 * x, None), backward, x, seed=0))
     assert not any(np.array_equal(dy, x) for dy in seen)
+
+
+@pytest.mark.parametrize(("tensor", "other", "advice"), [
+    ("q", "k", "return one for each, in the order of forward's arguments"),
+    ("p.q.w", "p.k.w", "put each under its own key"),
+    ("x", "p.w", "return one for each, in the order of forward's arguments"),
+    ("p.w", "x", "return one for each, in the order of forward's arguments"),
+])
+def test_how_to_correct_two_exchanged_gradients(tensor, other, advice):
+    """Keys help only if both gradients are leaves of trees."""
+    assert exchange(tensor, other).startswith(advice)
+
+
+def test_gradients_exchanged_between_an_argument_and_a_leaf(rng):
+    x, w = rng.normal(size=(4, 4)), rng.normal(size=(4, 4))
+
+    def forward(x, p):
+        return x @ p["w"], (x, p["w"])
+
+    def backward(dy, cache):
+        x, w = cache
+        return x.T @ dy, {"w": dy @ w.T}
+
+    for diagnosis in wrong(gradcheck(forward, backward, x, {"w": w}), "x", "p.w").values():
+        assert "swapped with the gradient of" in diagnosis and "in the order of forward's arguments" in diagnosis
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_a_late_gradient_is_compared_relative_to_its_largest_number(x, scale):
+    """1e-9 of the largest number is a gradient that changed, 1e-12 of it is rounding."""
+    for change, seen in ((1e-9, True), (1e-12, False)):
+        calls = []
+
+        def backward(dy, cache, calls=calls, change=change):
+            calls.append(1)
+            return scale * dy * (1 + change * (len(calls) > 1))
+
+        rows = gradcheck(lambda x: (scale * x, None), backward, x)
+        assert ("backward" in [row.tensor for row in rows]) == seen, format_rows("late", rows)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_evidence_is_relative_to_the_size_of_the_gradient(scale):
+    """Up to 1e-5 of the norm two gradients are the same, up to 1e-5 of the largest number an element is right."""
+    numeric = scale * np.array([4.0, 1.0, np.nan, 1e-4])
+    for change, wrong_ones in ((2e-5, [False, True, False, True]), (2e-6, [False] * 4)):
+        analytic = np.nan_to_num(numeric, nan=7.0) + change * 4 * scale * np.array([0, 1, 0, -1])
+        case = Case("x", analytic, numeric, {}, {}, [], [], None, None, None)
+        np.testing.assert_array_equal(wrong_elements(case), wrong_ones)
+        assert same(analytic, numeric) == (not any(wrong_ones))
+    assert zero_sums(scale * np.array([[1.0, -1.0], [2.0, -2.0]])) == {1}

@@ -1,10 +1,12 @@
 """The invariants hold for our models, and fail for models with the faults they are there to find."""
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
 from tinymae import init
 from tinymae.blocks import encoder_layer_forward
-from tinymae.gradcheck.invariants import assert_batch_independent, assert_mask_hides
+from tinymae.gradcheck.invariants import assert_batch_independent, assert_mask_hides, assert_pad_invariant
 from tinymae.models.mae import MAEConfig, mae_decoder_forward, mae_init, mae_reconstruct, random_masking
 from tinymae.models.patch_encoder import vit_encoder_forward
 from tinymae.ops.patches import patchify_forward
@@ -178,3 +180,21 @@ def test_batch_independent_wants_two_examples():
         assert_batch_independent(abs, np.ones((1, 3)))
     with pytest.raises(ValueError, match="at least two examples"):
         assert_batch_independent(np.add, np.ones((2, 3)), np.ones((1, 3)))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(("roundings", "complains"), [(50, False), (200, True)])
+def test_what_rounding_may_change_is_relative_to_the_largest_number(roundings, complains, scale):
+    """50 roundings of the largest number are nothing, 200 are a leak: in small outputs as in large ones."""
+    x = scale * np.random.default_rng(0).uniform(1, 2, (3, 4))
+    mask = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]], bool)
+    x[0, 0] = 2 * scale
+    noise = roundings * np.finfo(float).eps * 2 * scale
+
+    def expected(complaint):
+        return pytest.raises(AssertionError, match=complaint) if complains else nullcontext()
+
+    with expected("one result in its batch and another alone"):
+        assert_batch_independent(lambda x: x + noise * (len(x) == 1), x)
+    with expected("two more positions of padding reach the output"):
+        assert_pad_invariant(lambda x, mask: x[mask] + noise * (mask.shape[1] > 4), x, mask)

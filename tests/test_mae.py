@@ -342,6 +342,7 @@ def test_noise_that_does_not_fit(shape):
     ({"patch_size": 24}, "patch_size 24, got 12"),
     ({"embed_dim": 6}, "embed_dim to be a multiple of 4 and of its 2 heads, got 6"),
     ({"embed_dim": 0}, "embed_dim .* got 0"),
+    ({"decoder_embed_dim": -4}, "decoder_embed_dim .* got -4"),
     ({"num_heads": 3}, "embed_dim .* its 3 heads, got 8"),
     ({"num_heads": 0}, "embed_dim .* its 0 heads"),
     ({"decoder_embed_dim": 10, "decoder_num_heads": 5}, "decoder_embed_dim to be a multiple of 4 .* got 10"),
@@ -418,3 +419,13 @@ def test_attention():
         np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
     assert not np.allclose(layers[0], layers[1])
     assert not np.allclose(layers[0][0], layers[0][1])
+
+
+def test_patches_with_equal_noise_stay_in_their_order():
+    noise = np.tile(np.arange(400) % 3, (2, 1)) / 3
+    ids_keep, ids_restore, mask = random_masking(noise, 0.5)
+    order = [patch for rest in range(3) for patch in range(rest, 400, 3)]
+    for row in range(2):
+        np.testing.assert_array_equal(ids_keep[row], order[:200])
+        np.testing.assert_array_equal(ids_restore[row][order], np.arange(400))
+        np.testing.assert_array_equal(mask[row][order], np.arange(400) >= 200)

@@ -629,6 +629,52 @@ def test_soft_cross_entropy_is_linear_in_its_targets(e, rng):
     close(loss, expected)
     close(soft_cross_entropy_backward(1.0, cache), dlogits)
     close(soft_cross_entropy_backward(-2.5, cache), -2.5 * dlogits)
+    loss, cache = soft_cross_entropy_forward(logits.reshape(2, 3, 5), targets.reshape(2, 3, 5), label_smoothing=e)
+    close(loss, expected)                                       # the axes before the classes are all positions
+    close(soft_cross_entropy_backward(1.0, cache), dlogits.reshape(2, 3, 5))
+
+
+@pytest.mark.parametrize("forward", [
+    pytest.param(lambda z: cross_entropy_forward(z, np.array([1, 0])), id="hard"),
+    pytest.param(lambda z: soft_cross_entropy_forward(z, np.eye(2)[[1, 0]]), id="soft"),
+    pytest.param(lambda z: (softmax.softmax_forward(z)[0][[0, 1], [1, 0]].mean(), None), id="softmax"),
+])
+def test_each_row_is_shifted_by_its_own_maximum(forward):
+    """Rows 2000 apart: relative to the maximum of the other, every number of a row would be exp(-2000) = 0."""
+    far, near = (forward(np.array([[1000 * by, 1 + 1000 * by], [-1000.0 * by, -2 - 1000 * by]]))[0] for by in (1, 0))
+    close(far, near)
+
+
+def test_a_mean_over_one():
+    """One removed patch, one target that counts: the mean is its loss."""
+    pred, mask = np.arange(12.0).reshape(2, 2, 3), np.array([[0, 0], [0, 1]])
+    loss, cache = masked_mse_forward(pred, pred - 2, mask)
+    assert loss == 4
+    np.testing.assert_allclose(masked_mse_backward(1.0, cache)[1, 1], 4 / 3)
+    logits, targets = np.array([[0.0, 1], [2, 0], [0, 0]]), np.array([0, 1, 0])
+    loss, cache = cross_entropy_forward(logits, targets, ignore_index=0)
+    alone, other = cross_entropy_forward(logits[1:2], targets[1:2])
+    close(loss, alone)
+    close(cross_entropy_backward(1.0, cache)[1:2], cross_entropy_backward(1.0, other))
+
+
+@pytest.mark.parametrize(("wrong", "found"), [(3, r"\[0, 3\]"), (-1, r"\[-1, 2\]")])
+def test_the_first_id_that_is_not_in_the_table(wrong, found):
+    ids = np.array([0, 1, 2])
+    assert embedding_forward(ids, z(3, 4))[0].shape == (3, 4)
+    with pytest.raises(IndexError, match=rf"embedding: expected ids in \[0, 3\), got {found}"):
+        embedding_forward(np.where(ids == (0 if wrong < 0 else 1), wrong, ids), z(3, 4))
+    with pytest.raises(IndexError, match=r"cross_entropy: expected targets in \[0, 3\)"):
+        cross_entropy_forward(z(2, 3), np.array([0, wrong]))
+    with pytest.raises(IndexError, match=r"gather: expected ids in \[0, 3\)"):
+        gather_forward(z(1, 3, 4), np.array([[0, wrong]]))
+
+
+def test_tiles_of_rows_that_are_far_apart(rng):
+    q, k, v = rng.normal(size=(1, 2, 3, 4)), rng.normal(size=(1, 2, 5, 4)), rng.normal(size=(1, 2, 5, 6))
+    k[..., 0], q[0, :, :, 0] = 1000, [[1, -1, 0], [0, 2, -3]]
+    y, _ = memory_efficient_attention_forward(q, k, v, tile=2)
+    close(y, scaled_dot_product_attention_forward(q, k, v)[0])
 
 
 def test_soft_cross_entropy_of_one_hot_rows_and_huge_logits():
@@ -699,6 +745,7 @@ def test_patchify_pixel_by_pixel(shape, p, rng):
     np.testing.assert_array_equal(unpatchify(cut, p, (shape[1] // p, shape[2] // p)), images)
     dpatches = rng.normal(size=cut.shape)
     dimages = patchify_backward(dpatches, cache)
+    assert dimages.shape == shape                               # rows and columns exchanged have the same patches
     np.testing.assert_array_equal(patchify_loops(dimages, p), dpatches)
     # fresh, even where nothing has to move (p = 1, or a single patch)
     assert not np.shares_memory(cut, images)
@@ -996,6 +1043,9 @@ ERRORS = {
         lambda: layernorm_forward(z(2, 3, 3), z(3, 1), z(3)), ValueError, r"for x \(2, 3, 3\), got \(3, 1\) and \(3,\)"
     ),
     "positions, no batch": (lambda: positional_forward(z(5, 4), z(5, 4)), ValueError, r"got \(5, 4\) and \(5, 4\)"),
+    "no halves": (lambda: sinusoidal_halves(0, 8), ValueError, "at least 1, got 0 and 8"),
+    "halves without a dimension": (lambda: sinusoidal_halves(3, 0), ValueError, "at least 1, got 3 and 0"),
+    "article A, no positions": (lambda: get_positional_encoding(0, 8), ValueError, "at least 1, got 0 and 8"),
     "halves of an odd dimension": (lambda: sinusoidal_halves(3, 7), ValueError, "even dimension, got 7: use sinusoidal_inter"),
     "sincos_2d, width": (lambda: sincos_2d((2, 2), 6), ValueError, "multiple of 4 .*, got 6"),
     "sincos_2d, no patches": (lambda: sincos_2d((0, 2), 8), ValueError, "at least 1, got 0 and 8"),

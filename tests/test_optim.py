@@ -1,8 +1,11 @@
-"""AdamW with a learning rate for each leaf. What it shares with PyTorch is in test_golden.py, layer-wise decay in test_vit."""
+"""AdamW: its blocks, a learning rate for each leaf, and what it refuses. What it shares with PyTorch is in test_golden.py,
+layer-wise decay in test_vit.py."""
+import math
+
 import numpy as np
 import pytest
 
-from tinymae.train.optim import AdamW, clip_grad_norm, warmup_cosine
+from tinymae.train.optim import BLOCK, AdamW, clip_grad_norm, noam, warmup_cosine
 
 
 def tree_of(rng):
@@ -52,3 +55,97 @@ def test_a_cosine_has_an_end(step):
     with pytest.raises(ValueError, match=rf"a step in \[0, 10\], got {step}: past its end the cosine rises again"):
         warmup_cosine(step, 10, 2, 0.1)
     assert warmup_cosine(10, 10, 2, 0.1) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 5])
+def test_every_number_of_a_large_tensor_is_trained(size, dtype):
+    """Blocks that are full, too short, and one number more than fits: equations (1) to (3), for all numbers at once."""
+    rng = np.random.default_rng(size)
+    (b1, b2), eps, decay, rate = (0.9, 0.99), 1e-8, 0.1, 0.5
+    params = {"w": rng.normal(size=size).astype(dtype), "b": rng.normal(size=size).astype(dtype)}
+    expected = {name: leaf.astype(np.float64) for name, leaf in params.items()}
+    m, v = ({name: np.zeros(size) for name in params} for _ in "mv")
+    optimizer = AdamW(params, betas=(b1, b2), eps=eps, weight_decay=decay, decays={"w": True, "b": False},
+                      rates={"w": rate, "b": 1.0})
+    for t in (1, 2, 3):
+        grads = {name: rng.normal(size=size).astype(dtype) for name in params}
+        given = {name: g.copy() for name, g in grads.items()}
+        optimizer.step(params, grads, 0.1 / t)
+        for name, g in grads.items():
+            np.testing.assert_array_equal(g, given[name])       # a gradient is read, not written
+            m[name] = b1 * m[name] + (1 - b1) * g
+            v[name] = b2 * v[name] + (1 - b2) * g.astype(np.float64)**2
+            lr = 0.1 / t * (rate if name == "w" else 1)
+            mhat, vhat = m[name] / (1 - b1**t), v[name] / (1 - b2**t)
+            expected[name] = expected[name] * (1 - lr * decay * (name == "w")) - lr * mhat / (np.sqrt(vhat) + eps)
+    assert optimizer.t == 3
+    for name in params:
+        assert params[name].dtype == optimizer.m[name].dtype == optimizer.v[name].dtype == dtype
+        tolerance = {"rtol": 0, "atol": 1e-13 if dtype == np.float64 else 1e-6}
+        for ours, theirs in ((params, expected), (optimizer.m, m), (optimizer.v, v)):
+            np.testing.assert_allclose(ours[name], theirs[name], **tolerance)
+
+
+def test_a_matrix_in_blocks_is_trained_like_its_rows():
+    rng = np.random.default_rng(0)
+    whole = rng.normal(size=(3, BLOCK // 2 + 1))
+    rows = [row.copy() for row in whole]
+    gradient = rng.normal(size=whole.shape)
+    together, apart = AdamW({"w": whole}), AdamW({"w": rows})
+    for _ in range(2):
+        together.step({"w": whole}, {"w": gradient}, 0.1)
+        apart.step({"w": rows}, {"w": list(gradient)}, 0.1)
+    np.testing.assert_array_equal(whole, rows)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize("leaf", [
+    pytest.param(lambda: np.ones((3, 4)).T, id="not contiguous"), pytest.param(lambda: np.ones(8)[::2], id="every second"),
+    pytest.param(lambda: read_only(np.ones((3, 4))), id="read-only"),
+])
+def test_parameters_that_cannot_be_trained(leaf):
+    """Each reason alone is one: a block of a copy would be trained, and the parameter would stay."""
+    with pytest.raises(ValueError, match=r"contiguous, writeable arrays, high\.0\.w is not: pass leaf\.copy\(\)"):
+        AdamW({"low": np.ones(2), "high": [{"w": leaf()}]})
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (6,), (1, 2, 3), (1,)], ids=str)
+def test_a_gradient_of_another_shape(shape):
+    """(3, 2), (6,) and (1, 2, 3) have as many numbers, and would move the wrong ones."""
+    params = {"w": np.ones((2, 3))}
+    with pytest.raises(ValueError, match=rf"gradient of shape \(2, 3\), got \({shape[0]},"):
+        AdamW(params).step(params, {"w": np.ones(shape)}, 0.1)
+    np.testing.assert_array_equal(params["w"], 1)
+
+
+@pytest.mark.parametrize("step", [0, -1])
+def test_noam_counts_from_one(step):
+    with pytest.raises(ValueError, match=f"step of at least 1, got {step}: 0 to the power"):
+        noam(step, 512)
+    assert noam(1, 512) == pytest.approx(512**-0.5 * 4000**-1.5)
+
+
+def test_a_cosine_of_one_step():
+    assert [warmup_cosine(step, 3, 2, 0.1) for step in range(4)] == pytest.approx([0, 0.05, 0.1, 0])
+    assert warmup_cosine(2, 2, 2, 0.1) == 0.1                   # no step is left to fall
+
+
+def test_the_defaults_are_those_of_adam():
+    """Kingma & Ba 2015, and no decay: the first step is the learning rate, whatever the gradient, but for eps."""
+    params = {"w": np.zeros(2)}
+    optimizer = AdamW(params)
+    assert (optimizer.betas, optimizer.eps, optimizer.weight_decay) == ((0.9, 0.999), 1e-8, 0.0)
+    optimizer.step(params, {"w": np.array([3.0, 1e-8])}, 0.1)
+    np.testing.assert_allclose(params["w"], [-0.1, -0.05], rtol=1e-6)
+
+
+def test_a_norm_that_is_only_measured():
+    grads = {"a": np.array([3.0, 0.0]), "b": [np.array([[4.0]])]}
+    assert clip_grad_norm(grads, math.inf) == 5 and grads["a"][0] == 3 and grads["b"][0] == 4
+    assert clip_grad_norm(grads, 2.5) == 5
+    np.testing.assert_allclose([*grads["a"], *grads["b"][0][0]], [1.5, 0, 2], rtol=1e-6)

@@ -196,6 +196,9 @@ def test_article_a():
 
 @pytest.mark.parametrize(("options", "message"), [
     ({}, "a multiple of 5 heads, got 12: or give d_k, d_v"),
+    ({"d_v": 3}, "a multiple of 5 heads, got 12: or give d_k, d_v"),
+    ({"d_k": 3}, "a multiple of 5 heads, got 12: or give d_k, d_v"),
+    ({"d_k": 3, "d_v": 0}, "d_k and d_v of at least 1, got 3 and 0"),
     ({"d_k": 0, "d_v": 3}, "d_k and d_v of at least 1, got 0 and 3"),
     ({"d_k": 2, "d_v": 3, "fused": True}, "d_k equal to d_v in a fused projection, got 2 and 3"),
 ])
@@ -553,11 +556,13 @@ def test_attention_can_be_looked_at():
     ({"position_encoding": "rotary"}, "expected position_encoding interleaved, halves, article_a or learned, got 'rotary'"),
     ({"heads": 7}, "expected d_model to be a multiple of 7 heads, got 512: or give d_k, d_v"),
     ({"heads": 7, "d_k": 64}, "multiple of 7 heads"),
+    ({"heads": 7, "d_v": 64}, "multiple of 7 heads"),
     ({"decoder_layers": 0}, "expected at least one decoder layer, got 0: no other part attends to the source"),
     ({"encoder_layers": -1}, "expected 0 or more encoder layers, got -1"),
     ({"heads": 0}, "heads of at least 1, got 0"),
-    ({"d_ff": 0}, "d_ff of at least 1, got 0"),
+    *(({name: 0}, f"{name} of at least 1, got 0") for name in ("src_vocab", "tgt_vocab", "d_model", "d_ff", "max_len")),
     ({"dropout": 1.0}, r"dropout in \[0, 1\), got 1\.0: it is the fraction to drop"),
+    ({"dropout": -0.1}, r"dropout in \[0, 1\), got -0\.1"),
 ])
 def test_wrong_configs(options, message):
     with pytest.raises(ValueError, match=message):

@@ -455,18 +455,31 @@ def test_config_refuses(changed, says):
     (lambda x, y: (x, np.eye(6)[y]), ValueError, r"got \(3, 6\)"),
     (lambda x, y: (x, np.array(["a", "b", "c"])), TypeError, "number the names"),
     (lambda x, y: (x, y + 4), IndexError, r"labels in \[0, 5\), got \[4, 6\]: does num_classes fit"),
-    (lambda x, y: (x, y - 1), IndexError, r"got \[-1, 1\]"),
+    (lambda x, y: (x, y - 1), IndexError, r"expected labels in \[0, 5\), got \[-1, 1\]: does num_classes fit"),
 ])
 def test_forward_refuses(change, error, says):
     config, params, images = model()
+    changed, labels = change(images, np.array([0, 1, 2]))
     with pytest.raises(error, match=says):
-        vit_forward(*change(images, np.array([0, 1, 2])), params, config)
+        vit_forward(changed, labels, params, config)
+    if changed is not images:                                   # using a model refuses the same images
+        for use in (vit_logits, vit_attention):
+            with pytest.raises(error, match=says):
+                use(changed, params, config)
+
+
+def test_images_of_another_shape_with_as_many_patches():
+    """4 x 36 pixels are nine patches, too: only the check of the images sees it."""
+    config, params, images = model()
+    with pytest.raises(ValueError, match=r"12 x 12 pixels, got \(3, 4, 36, 3\): crop or resize"):
+        vit_logits(images.reshape(3, 4, 36, 3), params, config)
 
 
 @pytest.mark.parametrize(("grid", "new_grid", "says"), [
     ((2, 2), (3, 3), r"4 positions for the grid \(2, 2\), got \(5, 2\): leave the class token's out"),
     ((3, 3), (2, 2), r"9 positions for the grid \(3, 3\), got \(5, 2\)$"),
     ((1, 5), (0, 5), r"at least 1 x 1, got \(0, 5\)"),
+    ((1, 5), (1, 5, 1), "longer than argument 1"),
 ])
 def test_interpolation_refuses(grid, new_grid, says):
     with pytest.raises(ValueError, match=says):

@@ -177,7 +177,8 @@ def _block_checks(rng):
             f"add_norm, {norm}-norm", blocks.add_norm_forward, _add_norm_forward, _add_norm_backward, (x, decoder["ln1"], feed),
             {"norm_first": norm == "pre", "dropout": 0.2, "rng": 5},
         ) for norm in ("pre", "post")),
-        block("encoder", blocks.encoder_forward, blocks.encoder_backward, y, stack, heads=H, mask=padding, samples=20),
+        block("encoder", blocks.encoder_forward, blocks.encoder_backward, y, stack, heads=H, mask=padding,
+              dropout=0.2, rng=4, samples=20),
         block("decoder", blocks.decoder_forward, blocks.decoder_backward, x, y, decoders, heads=H, mask=causal,
               memory_mask=padding, dropout=0.2, rng=4, samples=10),
     ]
