@@ -20,8 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
             status = command(**options)
             sys.stdout.flush()
             return status
-    except BrokenPipeError as error:                            # `head` has seen enough: worth a word in a training run only
-        reason = "the reader of the output has closed it" if hasattr(error, "__notes__") else None
+    except BrokenPipeError as error:                            # `head` has seen enough: worth a word if it ends a training run
+        reason = "the reader of the output has closed it" if arguments[0] in ("train", "demo") else None
         return _say(reason, error, 1)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         return _say(error, error, 1)
