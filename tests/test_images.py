@@ -14,7 +14,7 @@ from PIL import Image
 
 from tinymae import packed
 from tinymae.images import pixels, sources
-from tinymae.images.crops import picture_bank
+from tinymae.images.crops import picture_bank, unseen_crops
 from tinymae.images.pixels import load_picture, resize_picture, to_picture, to_pixels
 from tinymae.images.sources import find_source, load_images, unseen_photo
 
@@ -577,11 +577,36 @@ def test_resize_shape_and_flat_colour(size, channels):
     assert_pictures([resize_picture(picture, size)], [np.full((size, size, channels), 77)])
 
 
-def test_resize_keeps_channels_apart():
-    picture = numbers((30, 20, 3))
-    together = resize_picture(picture, 8)
-    for c in range(3):
-        np.testing.assert_array_equal(together[..., c:c + 1], resize_picture(picture[..., c:c + 1], 8))
+@pytest.mark.parametrize("channels", range(1, 17))
+@pytest.mark.parametrize("last", [0, 1, 255])
+def test_resize_scales_each_band_by_itself(channels, last):
+    """Pillow takes the last of two or four bands for opacity, and would multiply the others by it. Sizes are random."""
+    rng = np.random.default_rng([channels, last])
+    rows, cols, size = (int(side) for side in rng.integers(1, 70, 3))
+    picture = rng.integers(0, 256, (rows, cols, channels), dtype=np.uint8)
+    picture[:, : cols // 2, -1] = last
+    resized = resize_picture(picture, size)
+    assert resized.shape == (size, size, channels) and resized.dtype == np.uint8
+    side = min(rows, cols)
+    top, left = (rows - side) // 2, (cols - side) // 2
+    for c in range(channels):
+        band = Image.fromarray(np.ascontiguousarray(picture[top:top + side, left:left + side, c]))
+        np.testing.assert_array_equal(resized[..., c], np.asarray(band.resize((size, size), Image.Resampling.LANCZOS)))
+
+
+@pytest.mark.parametrize("channels", [2, 4, 10])
+def test_crops_treat_each_band_by_itself(channels):
+    """A bank and the crops of the validation set; black in one band stays black, whatever the others are."""
+    picture = numbers((70, 52, channels))
+    picture[..., -1] = 0
+    bank, crops = picture_bank([picture], 16, most=6), unseen_crops(picture, 16, 3)
+    assert [variant.shape[2] for variant in bank] == [channels] * 6 and crops.shape == (3, 16, 16, channels)
+    for c in range(channels):
+        alone = picture[..., c:c + 1]
+        for variant, expected in zip(bank, picture_bank([alone], 16, most=6), strict=True):
+            np.testing.assert_array_equal(variant[..., c:c + 1], expected)
+        np.testing.assert_array_equal(crops[..., c:c + 1], unseen_crops(alone, 16, 3))
+    assert crops[..., :-1].std() > 20 and not crops[..., -1].any()
 
 
 def test_resize_shrinks_without_aliasing():
@@ -600,7 +625,7 @@ def test_resize_keeps_a_ramp():
 
 
 def test_an_image_of_the_size_is_copied():
-    image = numbers((6, 6, 4))                                  # four channels cannot be scaled, but need not be
+    image = numbers((6, 6, 4))
     same = resize_picture(image, 6)
     np.testing.assert_array_equal(same, image)
     assert not np.shares_memory(same, image)
@@ -619,7 +644,7 @@ def test_default_minutes():
 def test_resize_errors():
     with pytest.raises(TypeError, match="float32; expected uint8"):
         resize_picture(np.zeros((8, 8, 3), np.float32), 4)
-    for shape in [(8, 8), (8, 8, 2), (2, 8, 8, 3), (0, 8, 3)]:
+    for shape in [(8, 8), (2, 8, 8, 3), (0, 8, 3), (4, 4, 0)]:
         with pytest.raises(ValueError, match="expected \\(rows, cols, C\\)"):
             resize_picture(np.zeros(shape, np.uint8), 4)
     with pytest.raises(ValueError, match="size is 0"):

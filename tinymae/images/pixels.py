@@ -9,6 +9,7 @@ Differs: the MAE code normalises each colour by its own ImageNet mean and standa
 values serves all channels, so that (1) fits grey images too and undoing it needs no table.
 """
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def resize_picture(picture: np.ndarray, size: int) -> np.ndarray:
 
     Parameters
     ----------
-    picture : ndarray uint8 (rows, cols, C), C 1 or 3; any C if it need not be scaled
+    picture : ndarray uint8 (rows, cols, C), any C from 1 up: each band is scaled by itself
     size : at least 1
 
     Returns
@@ -123,17 +124,35 @@ def resize_picture(picture: np.ndarray, size: int) -> np.ndarray:
     _check_bytes(picture)
     if size < 1:
         raise ValueError(f"size is {size}; expected at least 1")
-    if picture.ndim == 3 and picture.shape[:2] == (size, size):
+    if picture.ndim != 3 or not picture.size:
+        raise ValueError(f"image has shape {picture.shape}; expected (rows, cols, C), each at least 1")
+    if picture.shape[:2] == (size, size):
         return picture.copy()
-    if picture.ndim != 3 or picture.shape[2] not in (1, 3) or not picture.size:
-        raise ValueError(f"image has shape {picture.shape}; expected (rows, cols, C), C 1 or 3, to be scaled")
-    rows, cols, channels = picture.shape
+    rows, cols, _ = picture.shape
     side = min(rows, cols)
     top, left = (rows - side) // 2, (cols - side) // 2
     square = picture[top:top + side, left:left + side]
-    image = Image.fromarray(square[..., 0] if channels == 1 else square)    # Pillow's grey has no channel axis
-    resized = image.resize((size, size), Image.Resampling.LANCZOS)
-    return np.array(resized).reshape(size, size, channels)
+    return by_band(square, lambda image: image.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def by_band(picture: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """What `change` makes of an image: of red, green and blue together, of any other number of bands one at a time.
+
+    Pillow takes two bands for grey and opacity, four for colour and opacity, and multiplies the one by the other; it has no
+    images of more. So each band becomes a grey image.
+
+    Parameters
+    ----------
+    picture : ndarray uint8 (rows, cols, C), any C
+    change : from a Pillow image, grey or RGB, to one of the same mode and any size; it has to treat each band alone
+
+    Returns
+    -------
+    ndarray uint8 (rows, cols, C) of the new size, fresh
+    """
+    if picture.shape[2] == 3:
+        return np.array(change(Image.fromarray(picture)))
+    return np.stack([np.asarray(change(Image.fromarray(band))) for band in np.moveaxis(picture, 2, 0)], axis=2)
 
 
 def to_pixels(
