@@ -268,6 +268,21 @@ def test_small_pictures_of_any_size(tmp_path, rows, cols):
     assert task.sample(np.random.default_rng(0), 2).shape == (2, config.img_size, config.img_size, 1)
 
 
+@pytest.mark.parametrize("channels", [2, 4, 10, 16])
+@pytest.mark.parametrize(("rows", "cols"), [(33, 33), (64, 48), (70, 66), (90, 3)])
+def test_images_of_many_bands(tmp_path, rows, cols, channels):
+    """Used whole or in crops; a band that is black in all images stays black in the validation set."""
+    pictures = numbers(3, rows, cols, channels)
+    pictures[..., -1] = 0
+    np.savez(tmp_path / "bands.npz", images=pictures)
+    task = restore.prepare(str(tmp_path / "bands.npz"))
+    size = task.config.img_size
+    assert task.config.in_chans == channels and task.validation.shape[1:] == (size, size, channels)
+    validation = to_picture(task.validation)
+    assert not validation[..., -1].any() and validation[..., :-1].std() > 20
+    assert task.sample(np.random.default_rng(0), 2).shape == (2, size, size, channels)
+
+
 def test_photographs_become_crops(tmp_path):
     """Of several sizes: the last one of three is kept apart, whole and in crops."""
     for i, (rows, cols) in enumerate([(70, 90), (100, 66), (80, 120)]):

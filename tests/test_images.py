@@ -6,15 +6,17 @@ import subprocess
 import sys
 import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
+import PIL
 import pytest
 import sklearn.datasets
-from PIL import Image
+from PIL import Image, ImageCms
 
 from tinymae import packed
 from tinymae.images import pixels, sources
-from tinymae.images.crops import picture_bank
+from tinymae.images.crops import picture_bank, unseen_crops
 from tinymae.images.pixels import load_picture, resize_picture, to_picture, to_pixels
 from tinymae.images.sources import find_source, load_images, unseen_photo
 
@@ -425,21 +427,299 @@ def test_load_picture_16_bit_is_scaled_by_its_depth(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("values", [
-    np.array([[-1000, 0, 1000], [2_000_000_000, 500, -2_000_000_000]], np.int32),
-    np.array([[-0.5, 0.25, 0.75], [1.5, 0.0, 0.1]], np.float32),
+    [[0.0, 0.25, 0.75], [1.0, 1e-9, 0.1]], [[0.3, 0.3, 0.3]], [[0.001, 0.002, 0.003]],
 ])
-def test_load_picture_i_and_f_are_scaled_by_their_range(tmp_path, values):
-    picture = load_picture(saved(tmp_path, Image.fromarray(values), "tif"))
-    low, high = float(values.min()), float(values.max())
-    for row, col in np.ndindex(values.shape):
-        expected = round((float(values[row, col]) - low) / (high - low) * 255)
-        assert picture[row, col].tolist() == [expected] * 3, (row, col)
-    assert picture.min() == 0 and picture.max() == 255
+@pytest.mark.parametrize("suffix", ["tif", "pfm"])
+def test_load_picture_floats_go_from_0_to_1(tmp_path, values, suffix):
+    picture = load_picture(saved(tmp_path, Image.fromarray(np.array(values, np.float32)), suffix))
+    expected = [[[round(value * 255)] * 3 for value in row] for row in values]
+    assert_pictures([picture], [np.array(expected)])
 
 
-def test_load_picture_flat_float(tmp_path):
-    picture = load_picture(saved(tmp_path, Image.fromarray(np.full((2, 3), 0.3, np.float32)), "tif"))
-    assert_pictures([picture], [np.zeros((2, 3, 3))])
+@pytest.mark.parametrize(("values", "message"), [
+    (np.array([[0, 0.5, 255]], np.float32), "float image with values from 0 to 255; expected 0 .black. to 1 .white.: scale"),
+    (np.array([[0.5, -0.25]], np.float32), "from -0.25 to 0.5; expected 0"),
+    (np.array([[-1000, 0, 70_000]], np.int32), "integers of 32 bits, .* from -1000 to 70000; expected 8 or 16 bits.*: scale"),
+])
+def test_load_picture_numbers_without_a_white(tmp_path, values, message):
+    with pytest.raises(ValueError, match=rf"picture\.tif: .*{message}"):
+        load_picture(saved(tmp_path, Image.fromarray(values), "tif"))
+
+
+@pytest.mark.parametrize("maxval", [255, 100, 1000, 65535])
+@pytest.mark.parametrize("binary", [True, False])
+def test_load_picture_pgm_white_is_its_maxval(tmp_path, maxval, binary):
+    """It was stretched: its darkest grey black, its brightest white."""
+    values = np.linspace(0.3 * maxval, 0.6 * maxval, 20).astype(int).reshape(4, 5)
+    data = values.astype(">u2" if maxval > 255 else "u1").tobytes() if binary else " ".join(map(str, values.ravel())).encode()
+    path = tmp_path / "grey.pgm"
+    path.write_bytes(b"P%d\n5 4\n%d\n" % (5 if binary else 2, maxval) + data)
+    expected = np.repeat((values / maxval * 255)[..., None], 3, axis=2)
+    assert np.abs(load_picture(path) - expected).max() <= 0.51
+
+
+NEW_PILLOW = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 12, reason="Pillow 10 cannot decode such a file")
+
+
+def retagged(path, tag, old, new):
+    """A little-endian TIFF with a tag of one short number changed."""
+    before, after = (struct.pack("<HHIHH", tag, 3, 1, value, 0) for value in (old, new))
+    data = path.read_bytes()
+    assert data[:2] == b"II" and data.count(before) == 1
+    path.write_bytes(data.replace(before, after))
+    return path
+
+
+def test_load_picture_12_bit_tiff(tmp_path):
+    values = np.array([[0, 8, 9, 2047], [2048, 4086, 4087, 4095]])
+    path = saved(tmp_path, Image.fromarray(values.astype(np.uint16)), "tif")
+    packed = b"".join(int(a << 12 | b).to_bytes(3, "big") for a, b in values.reshape(-1, 2).tolist())
+    data = path.read_bytes()
+    assert data.count(values.astype("<u2").tobytes()) == 1
+    path.write_bytes(data.replace(values.astype("<u2").tobytes(), packed + bytes(4)))
+    picture = load_picture(retagged(path, 258, 16, 12))
+    assert_pictures([picture], [np.repeat(np.rint(values / 4095 * 255)[..., None], 3, axis=2)])
+
+
+@pytest.mark.parametrize("values", [
+    np.array([[0, 255, 3]], np.uint8), np.array([[0, 65535, 771]], np.uint16), np.array([[0, 1, 3 / 255]], np.float32),
+])
+def test_load_picture_tiff_in_which_0_is_white(tmp_path, values):
+    path = retagged(saved(tmp_path, Image.fromarray(values), "tif"), 262, 1, 0)
+    assert load_picture(path)[..., 0].tolist() == [[255, 0, 252]]
+
+
+@NEW_PILLOW
+def test_load_picture_premultiplied_grey(tmp_path):
+    """La: grey times opacity."""
+    stored = np.array([[[50, 100], [100, 100], [0, 0], [255, 255]]], np.uint8)
+    path = retagged(saved(tmp_path, Image.fromarray(stored, "LA"), "tif"), 338, 2, 1)
+    with Image.open(path) as image:
+        assert image.mode == "La"
+    assert np.abs(load_picture(path)[..., 1] - np.array([[205, 255, 255, 255]], int)).max() <= 1        # 50 + (255 - 100)
+
+
+@NEW_PILLOW
+def test_load_picture_ycbcr(tmp_path):
+    picture = load_picture(saved(tmp_path, Image.frombytes("YCbCr", (2, 1), bytes([76, 85, 255, 90, 128, 128])), "tif"))
+    assert np.abs(picture[0] - np.array([[254, 0, 0], [90, 90, 90]])).max() <= 1
+
+
+def test_load_picture_cmyk_jpeg(tmp_path):
+    """Such files hold the inks inverted."""
+    inks = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    assert np.abs(load_picture(saved(tmp_path, inks, "jpg", quality=95)) - np.array([0, 255, 255])).max() <= 3
+
+
+def png_bytes(width, depth, kind, row, *chunks):
+    """One row of a PNG, as Pillow writes none: with few or many bits and one transparent colour."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, kind, 0, 0, 0)), *chunks,
+              (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+    whole = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
+
+
+@pytest.mark.parametrize(("depth", "kind", "row", "transparent", "expected"), [
+    (1, 0, b"\x30", b"\0\0", [255, 255, 255, 255]),
+    (2, 0, b"\x1b", b"\0\2", [0, 85, 255, 255]),
+    (4, 0, b"\x03\x5f", b"\0\3", [0, 255, 85, 255]),
+    (8, 0, b"\0\3\5\7", b"\0\3", [0, 255, 5, 7]),
+    (16, 0, b"\0\0\3\3\3\4\xff\xff", b"\3\3", [0, 255, 3, 255]),
+    (16, 2, bytes([0, 0] * 3 + [9, 1] * 3 + [8, 0] * 3 + [255, 255] * 3), bytes([9, 1] * 3), [0, 255, 8, 255]),
+])
+def test_load_picture_png_with_a_transparent_colour(tmp_path, depth, kind, row, transparent, expected):
+    path = tmp_path / "p.png"
+    path.write_bytes(png_bytes(4, depth, kind, row, (b"tRNS", transparent * (3 if kind == 2 and len(transparent) == 2 else 1))))
+    assert load_picture(path)[0].tolist() == [[value] * 3 for value in expected]
+
+
+# Colour profiles
+
+
+def icc(space, tags, result=b"XYZ "):
+    """An ICC profile of version 2 for a screen (or, with a table, of a press)."""
+    tags = {b"wtpt": xyz(0.9642, 1, 0.8249), **tags}
+    start, table, data = 132 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += name + struct.pack(">II", start + len(data), len(content))
+        data += content
+    kind = b"mntr" if result == b"XYZ " else b"prtr"
+    head = struct.pack(">I4sI4s4s4s12s4s", start + len(data), bytes(4), 0x02400000, kind, space, result, bytes(12), b"acsp")
+    head += bytes(28) + struct.pack(">3i", *(round(value * 65536) for value in (0.9642, 1, 0.8249)))    # the white of the space
+    return head + bytes(128 - len(head)) + struct.pack(">I", len(tags)) + table + data
+
+
+def xyz(*values):
+    return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+
+def gamma(value):
+    return b"curv" + bytes(4) + struct.pack(">IH", 1, round(value * 256))
+
+
+ADOBE = np.array([[0.60974, 0.31111, 0.01947], [0.20528, 0.62567, 0.06087], [0.14919, 0.06322, 0.74457]])      # R, G, B as XYZ
+P3 = np.array([[0.51512, 0.24120, -0.00105], [0.29198, 0.69225, 0.04189], [0.15710, 0.06657, 0.78407]])
+SRGB = np.array([[0.43607, 0.22249, 0.01392], [0.38515, 0.71687, 0.09708], [0.14307, 0.06061, 0.71410]])
+
+
+def screen(primaries, power):
+    names = zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)
+    return icc(b"RGB ", {**{name: xyz(*it) for name, it in names}, **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), gamma(power))})
+
+
+def shown(colours, primaries, power):
+    """Colours (..., 3) of 0..255 on such a screen, in sRGB, by the formulas of IEC 61966-2-1, 0..255."""
+    return encoded((colours / 255.0) ** power @ primaries @ np.linalg.inv(SRGB))
+
+
+def encoded(light):
+    """Light (..., 3), 1 for white, as bytes of sRGB."""
+    light = np.clip(light, 0, 1)
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+PROFILES = {"adobe": (ADOBE, 2.2), "p3": (P3, 2.2), "red and green exchanged": (SRGB[[1, 0, 2]], 2.2), "gamma 1": (SRGB, 1.0)}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_a_profile_is_applied(tmp_path, name, suffix):
+    array = numbers((30, 40, 3))
+    path = saved(tmp_path, Image.fromarray(array), suffix, icc_profile=screen(*PROFILES[name]), **lossless(suffix))
+    expected = shown(array, *PROFILES[name])
+    picture = load_picture(path)
+    assert picture.flags.writeable and picture.shape == array.shape
+    assert np.abs(picture - expected).max() < 2 and np.abs(picture - array.astype(int)).max() > 20
+
+
+def lossless(suffix):
+    return {"lossless": True, "exact": True} if suffix == "webp" else {}
+
+
+def test_a_profile_is_applied_to_a_jpeg(tmp_path):
+    smooth = np.repeat(np.array([[[200, 60, 90]]], np.uint8), 16, axis=0).repeat(16, axis=1)
+    path = saved(tmp_path, Image.fromarray(smooth), "jpg", icc_profile=screen(ADOBE, 2.2), quality=95)
+    assert np.abs(load_picture(path) - shown(smooth, ADOBE, 2.2)).max() < 5
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "P, one transparent", "RGB, one transparent", "LA", "L", "1", "I;16"])
+def test_a_profile_is_applied_in_every_mode(tmp_path, mode):
+    """To the colours and not to the opacity: what is transparent lies on the white of sRGB."""
+    colours, opacity = numbers((6, 9, 3)), numbers((6, 9), seed=1)
+    options = {}
+    if mode[0] in "L1I":
+        colours = np.repeat(numbers((6, 9, 1)) if mode != "1" else np.uint8(255) * (numbers((6, 9, 1)) > 99), 3, axis=2)
+    if mode == "RGBA" or mode == "LA":
+        image = Image.fromarray(np.dstack([colours, opacity]), "RGBA").convert(mode)
+    elif mode == "I;16":
+        image = Image.fromarray(colours[..., 0].astype(np.uint16) * 257)
+    elif mode[0] == "P":
+        image = palette_image()
+        colours = PALETTE_COLOURS
+        options = {"transparency": 1} if "," in mode else {}
+    else:
+        image = Image.fromarray(colours).convert(mode.partition(",")[0])
+        options = {"transparency": tuple(colours[2, 3].tolist())} if "," in mode else {}
+    if mode not in ("RGBA", "LA"):
+        opacity = np.full(colours.shape[:2], 255)
+        if options:
+            key = PALETTE_COLOURS[0, 1] if mode[0] == "P" else colours[2, 3]
+            opacity[(colours == key).all(axis=2)] = 0
+            assert (opacity == 0).any()
+    path = saved(tmp_path, image, "png", icc_profile=screen(P3, 1.8), **options)
+    with Image.open(path) as stored:
+        assert stored.mode == mode.partition(",")[0]
+    assert np.abs(load_picture(path) - on_white(shown(colours, P3, 1.8), opacity)).max() < 2
+
+
+def test_load_picture_lab(tmp_path):
+    """By the formulas of CIE L*a*b*, for the white of profiles, D50; the file holds a and b with their sign."""
+    lab = np.array([[255, 0, 0], [128, 0, 0], [137, 75, 60], [60, -20, 30], [200, -60, 50], [90, 10, -40]])
+    y = (lab[:, 0] / 2.55 + 16) / 116
+    edges = np.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], axis=1)
+    light = np.where(edges > 6 / 29, edges**3, 3 * (6 / 29) ** 2 * (edges - 4 / 29)) * [0.9642, 1, 0.8249] @ np.linalg.inv(SRGB)
+    path = saved(tmp_path, Image.frombytes("LAB", (6, 1), lab.astype(np.int8).tobytes()), "tif")
+    assert np.abs(load_picture(path)[0] - encoded(light)).max() < 2.5
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_a_grey_profile(tmp_path, mode):
+    grey = numbers((6, 9))
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    path = saved(tmp_path, image, icc_profile=icc(b"GRAY", {b"kTRC": gamma(1.0)}))
+    light = np.repeat(grey[..., None], 3, axis=2)
+    picture = load_picture(path)
+    assert np.abs(picture - shown(light, SRGB, 1.0)).max() < 2 and (picture[..., :1] == picture).all()
+
+
+@pytest.mark.parametrize("suffix", ["tif", "jpg"])
+def test_a_profile_of_a_press(tmp_path, suffix):
+    """A table from inks to L*a*b*: L* is 100 without ink, 20 with any, 0 with all. Without a profile they have colours."""
+    corners = bytes(value for i in range(16) for value in ((255, *[51] * 14, 0)[i], 128, 128))          # two points an ink
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + struct.pack(">9i", *(65536 * np.eye(3, dtype=int)).ravel().tolist())
+    profile = icc(b"CMYK", {b"A2B0": table + bytes(range(256)) * 4 + corners + bytes(range(256)) * 3}, b"Lab ")
+    for inks, expected in (((0, 0, 0, 0), 255), ((255, 0, 0, 0), 48), ((0, 255, 255, 0), 48)):          # L* 20 is 48
+        path = saved(tmp_path, Image.new("CMYK", (16, 16), inks), suffix, icc_profile=profile)
+        assert np.abs(load_picture(path).astype(int) - expected).max() <= 4, inks
+
+
+@pytest.mark.parametrize("profile", ["of Pillow", "in numbers"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
+def test_a_profile_that_is_srgb_changes_nothing(tmp_path, monkeypatch, mode, profile):
+    """Not one bit, and it costs no time: the image is not transformed. What counts is what a profile does, not its name."""
+    image = palette_image() if mode == "P" else Image.fromarray(numbers((50, 70, 4)), "RGBA").convert(mode)
+    plain = load_picture(saved(tmp_path, image))
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() if profile == "of Pillow" else srgb_in_numbers()
+    sizes, apply = [], ImageCms.applyTransform
+    monkeypatch.setattr(ImageCms, "applyTransform", lambda image, *rest: sizes.append(image.size) or apply(image, *rest))
+    picture = load_picture(saved(tmp_path, image, icc_profile=data))
+    np.testing.assert_array_equal(picture, plain)
+    assert len(sizes) == 1 and image.size not in sizes
+
+
+def srgb_in_numbers():
+    """sRGB with its curve as a table of 1024 numbers, as the commonest profile has it."""
+    signal = np.linspace(0, 1, 1024)
+    light = np.where(signal <= 0.04045, signal / 12.92, ((signal + 0.055) / 1.055) ** 2.4)
+    curve = b"curv" + bytes(4) + struct.pack(">I1024H", 1024, *np.rint(65535 * light).astype(int).tolist())
+    names = zip((b"rXYZ", b"gXYZ", b"bXYZ"), SRGB, strict=True)
+    return icc(b"RGB ", {**{name: xyz(*it) for name, it in names}, **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)})
+
+
+@pytest.mark.parametrize(("mode", "profile", "reason"), [
+    ("RGB", b"no profile at all", "it is damaged"),
+    ("RGB", screen(P3, 2.2)[:200], "it is damaged"),
+    ("RGB", screen(P3, 2.2).replace(b"RGB ", b"\xe9\x1b[m"), "it is damaged"),
+    ("RGB", icc(b"RGB ", {}), "cannot build transform"),
+    ("RGB", icc(b"GRAY", {b"kTRC": gamma(1.0)}), "it is for 'GRAY' images, this one is 'RGB'"),
+    ("CMYK", screen(P3, 2.2), "it is for 'RGB' images, this one is 'CMYK'"),
+    ("L", icc(b"CMYK", {}), "it is for 'CMYK' images, this one is 'L'"),
+])
+def test_a_profile_that_cannot_be_applied(tmp_path, mode, profile, reason):
+    image = Image.fromarray(numbers((6, 9, 3))).convert(mode)
+    plain = load_picture(saved(tmp_path, image, "tif"))
+    path = saved(tmp_path, image, "tif", icc_profile=profile)
+    with pytest.warns(UserWarning, match=rf"picture\.tif: its colour profile is ignored.*{reason}"):
+        picture = load_picture(path)
+    np.testing.assert_array_equal(picture, plain)
+
+
+def test_a_profile_that_pillow_cannot_unpack(tmp_path):
+    path = tmp_path / "p.png"
+    path.write_bytes(png_bytes(1, 8, 2, b"\1\2\3", (b"iCCP", b"name\0\0" + b"damaged")))
+    with pytest.warns(UserWarning, match=r"p\.png: .*it is damaged"):
+        assert load_picture(path).tolist() == [[[1, 2, 3]]]
+
+
+def test_a_pillow_without_littlecms(tmp_path, monkeypatch):
+    monkeypatch.setattr(pixels.features, "check", lambda name: {"littlecms2": False}[name])
+    array = numbers((6, 9, 3))
+    path = saved(tmp_path, Image.fromarray(array), icc_profile=screen(P3, 2.2))
+    with pytest.warns(UserWarning, match=r"picture\.png: its colour profile is ignored.*without littlecms.*pip install pillow"):
+        np.testing.assert_array_equal(load_picture(path), array)
+    with pytest.raises(ValueError, match=r"picture\.tif: .*littlecms"):
+        load_picture(saved(tmp_path, Image.new("LAB", (2, 2)), "tif"))
 
 
 def test_load_picture_float_with_nan(tmp_path):
@@ -577,11 +857,36 @@ def test_resize_shape_and_flat_colour(size, channels):
     assert_pictures([resize_picture(picture, size)], [np.full((size, size, channels), 77)])
 
 
-def test_resize_keeps_channels_apart():
-    picture = numbers((30, 20, 3))
-    together = resize_picture(picture, 8)
-    for c in range(3):
-        np.testing.assert_array_equal(together[..., c:c + 1], resize_picture(picture[..., c:c + 1], 8))
+@pytest.mark.parametrize("channels", range(1, 17))
+@pytest.mark.parametrize("last", [0, 1, 255])
+def test_resize_scales_each_band_by_itself(channels, last):
+    """Pillow takes the last of two or four bands for opacity, and would multiply the others by it. Sizes are random."""
+    rng = np.random.default_rng([channels, last])
+    rows, cols, size = (int(side) for side in rng.integers(1, 70, 3))
+    picture = rng.integers(0, 256, (rows, cols, channels), dtype=np.uint8)
+    picture[:, : cols // 2, -1] = last
+    resized = resize_picture(picture, size)
+    assert resized.shape == (size, size, channels) and resized.dtype == np.uint8
+    side = min(rows, cols)
+    top, left = (rows - side) // 2, (cols - side) // 2
+    for c in range(channels):
+        band = Image.fromarray(np.ascontiguousarray(picture[top:top + side, left:left + side, c]))
+        np.testing.assert_array_equal(resized[..., c], np.asarray(band.resize((size, size), Image.Resampling.LANCZOS)))
+
+
+@pytest.mark.parametrize("channels", [2, 4, 10])
+def test_crops_treat_each_band_by_itself(channels):
+    """A bank and the crops of the validation set; black in one band stays black, whatever the others are."""
+    picture = numbers((70, 52, channels))
+    picture[..., -1] = 0
+    bank, crops = picture_bank([picture], 16, most=6), unseen_crops(picture, 16, 3)
+    assert [variant.shape[2] for variant in bank] == [channels] * 6 and crops.shape == (3, 16, 16, channels)
+    for c in range(channels):
+        alone = picture[..., c:c + 1]
+        for variant, expected in zip(bank, picture_bank([alone], 16, most=6), strict=True):
+            np.testing.assert_array_equal(variant[..., c:c + 1], expected)
+        np.testing.assert_array_equal(crops[..., c:c + 1], unseen_crops(alone, 16, 3))
+    assert crops[..., :-1].std() > 20 and not crops[..., -1].any()
 
 
 def test_resize_shrinks_without_aliasing():
@@ -600,7 +905,7 @@ def test_resize_keeps_a_ramp():
 
 
 def test_an_image_of_the_size_is_copied():
-    image = numbers((6, 6, 4))                                  # four channels cannot be scaled, but need not be
+    image = numbers((6, 6, 4))
     same = resize_picture(image, 6)
     np.testing.assert_array_equal(same, image)
     assert not np.shares_memory(same, image)
@@ -619,7 +924,7 @@ def test_default_minutes():
 def test_resize_errors():
     with pytest.raises(TypeError, match="float32; expected uint8"):
         resize_picture(np.zeros((8, 8, 3), np.float32), 4)
-    for shape in [(8, 8), (8, 8, 2), (2, 8, 8, 3), (0, 8, 3)]:
+    for shape in [(8, 8), (2, 8, 8, 3), (0, 8, 3), (4, 4, 0)]:
         with pytest.raises(ValueError, match="expected \\(rows, cols, C\\)"):
             resize_picture(np.zeros(shape, np.uint8), 4)
     with pytest.raises(ValueError, match="size is 0"):

@@ -92,6 +92,20 @@ def test_idx(tmp_path, suffix, label_suffix):
     assert data.names == ("0", "1", "4")
 
 
+@pytest.mark.parametrize("values", [np.array([4, 7, 4, 7], np.uint8), np.array(["b", "é", "b", "é"])])
+def test_labels_in_a_column(tmp_path, values):
+    np.savez(tmp_path / "d.npz", images=numbers(4, 4, 4), labels=values[:, None])
+    data = load_labelled(tmp_path / "d.npz")
+    np.testing.assert_array_equal(data.labels, [0, 1, 0, 1])
+    assert data.names == tuple(map(str, values[:2]))
+
+
+def test_idx_labels_in_a_column(tmp_path):
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(numbers(3, 4, 4)))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.array([[1], [0], [1]], np.uint8)))
+    np.testing.assert_array_equal(load_labelled(tmp_path / "t10k-images-idx3-ubyte").labels, [1, 0, 1])
+
+
 LABELS = idx(np.arange(5, dtype=np.uint8))
 
 
@@ -169,5 +183,7 @@ def test_fit_pictures():
     pure = np.zeros((1, 2, 2, 3), np.uint8)
     pure[..., 1] = 255
     assert fit_pictures(pure, 2, 1).ravel().tolist() == [150] * 4   # green counts 0.587
+    bands = numbers(2, 9, 7, 5)
+    np.testing.assert_array_equal(fit_pictures(bands, 4, 5), [resize_picture(picture, 4) for picture in bands])
     with pytest.raises(ValueError, match="of 3 channels, as the model was trained on, got 4"):
         fit_pictures(numbers(2, 6, 6, 4), 6, 3)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from tinymae.images.pixels import to_pixels
+from tinymae.images.pixels import by_band, to_pixels
 
 
 def picture_bank(
@@ -22,7 +22,7 @@ def picture_bank(
 
     Parameters
     ----------
-    pictures : list of ndarray uint8, (rows, cols, C), C 1 or 3
+    pictures : list of ndarray uint8, (rows, cols, C), any C
     size : side of the crops to come
     sides : the smallest and the largest crop, as a fraction of the photograph's shorter side
     most : number of variants, divided among the photographs: at most 72 of each, at least 2
@@ -41,28 +41,32 @@ def picture_bank(
     count = min(72, max(2, most // len(pictures)))
     jobs = []
     for picture in pictures:
-        image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
-        smallest = max(sides[0] * min(image.size), 0.9 * size)              # enlarged by 1 / 0.9 at most
-        largest = max(sides[1] * min(image.size), smallest)
+        shorter = min(picture.shape[:2])
+        smallest = max(sides[0] * shorter, 0.9 * size)                      # enlarged by 1 / 0.9 at most
+        largest = max(sides[1] * shorter, smallest)
         for i in range(count):
             side = smallest * (largest / smallest) ** (i / (count - 1))
             shape = (0.8, 1.0, 1.25)[i % 3]
             angle = 10 + 70 * (0.618 * i % 1) if i % 2 else 0               # golden section: no angle comes twice
-            jobs.append((image, size / side, shape, angle, size))
+            jobs.append((picture, size / side, shape, angle, size))
     with ThreadPoolExecutor() as pool:                                      # Pillow releases the interpreter lock
         return list(pool.map(lambda job: _variant(*job), jobs))
 
 
-def _variant(image, scale, shape, angle, size):
+def _variant(picture, scale, shape, angle, size):
     """The image rotated, its corners cut off, scaled and squeezed: uint8 (rows, cols, C)."""
+    return by_band(picture, lambda image: _vary(image, scale, shape, angle, size))
+
+
+def _vary(image, scale, shape, angle, size):
+    """As `_variant`, for a Pillow image."""
     if angle:
         wide, high = image.size
         side = min(wide, high) / (math.cos(math.radians(angle)) + math.sin(math.radians(angle)))    # fits into the rotated one
         box = ((wide - side) / 2, (high - side) / 2, (wide + side) / 2, (high + side) / 2)
         image = image.rotate(angle, Image.Resampling.BICUBIC).crop([round(edge) for edge in box])
     wide, high = (max(size, round(image.size[i] * scale * shape**power)) for i, power in ((0, 0.5), (1, -0.5)))
-    variant = np.asarray(image.resize((wide, high), Image.Resampling.LANCZOS))
-    return variant.reshape(high, wide, -1)
+    return image.resize((wide, high), Image.Resampling.LANCZOS)
 
 
 def random_crops(bank: list[np.ndarray], size: int, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -149,12 +153,11 @@ def unseen_crops(
     ndarray uint8 (count, size, size, C)
     """
     rng = np.random.default_rng(seed)
-    rows, cols, channels = photo.shape
-    image = Image.fromarray(photo[..., 0] if channels == 1 else photo)
+    rows, cols, _ = photo.shape
     crops = []
     for _ in range(count):
         side = rng.uniform(*sides) * min(rows, cols)
         left, top = rng.uniform(0, cols - side), rng.uniform(0, rows - side)
         box = (left, top, left + side, top + side)
-        crops.append(np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box)).reshape(size, size, channels))
+        crops.append(by_band(photo, lambda image, box=box: image.resize((size, size), Image.Resampling.LANCZOS, box)))
     return np.stack(crops)

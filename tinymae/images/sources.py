@@ -1,7 +1,8 @@
 """Where images come from: data sets with a name, OpenML, folders and files, each with labels if it has any.
 
 An *image* here is what a file holds: uint8 of shape (rows, cols, C), 0 black and 255 white, C = 1 (grey) or 3 (red, green,
-blue). `pixels.to_pixels` makes *pixels* of it, the floats around 0 that a model takes.
+blue); an .npz file may hold images of up to 16 bands, such as a satellite's, none of which is an opacity. `pixels.to_pixels`
+makes *pixels* of it, the floats around 0 that a model takes.
 
     "digits", "openml:NAME", a path  --find_source-->  Source  --load()-->  list of images
                                                                --load_labels()-->  one label for each
@@ -87,7 +88,7 @@ def find_source(data: str | os.PathLike) -> Source:
         a folder of images (in the order of their names, without its subfolders; reduced to at most 800 pixels along the longer
         side, so that a thousand fit into memory); an IDX file, as MNIST has them, where train-images-idx3-ubyte(.gz) has its
         labels beside it in train-labels-idx1-ubyte(.gz); or an .npz file with `images` (N, rows, cols) or (N, rows, cols, C),
-        uint8, and perhaps `labels` (N,), integers or strings. A folder that is called digits is './digits'.
+        uint8, and perhaps `labels` (N,) or (N, 1), integers or strings. A folder that is called digits is './digits'.
 
     Raises
     ------
@@ -209,9 +210,9 @@ def _idx_labels(path):
     if not found:
         raise FileNotFoundError(f"{path}: expected its labels beside it, in {name}")
     labels = _idx_array(found[0])
-    if labels.ndim != 1:
+    if labels.ndim > 2:
         raise ValueError(f"{found[0]}: IDX array with {labels.ndim} axes; expected labels, one axis (N,)")
-    return labels
+    return _checked(labels, found[0])
 
 
 def _idx_array(path):
@@ -288,6 +289,9 @@ def _npz_array(path, key):
 
 
 def _checked(labels, source):
+    """The labels, (N,), also from a column (N, 1)."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise ValueError(
             f"{source}: labels of shape {labels.shape} and type {labels.dtype}; expected (N,) integers or strings, one for "

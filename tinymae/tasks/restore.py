@@ -19,7 +19,7 @@ from tinymae.files import fingerprint
 from tinymae.images.crops import picture_bank, random_crops, random_pictures, unseen_crops
 from tinymae.images.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
 from tinymae.images.labelled import model_size
-from tinymae.images.pixels import MEAN, STD, load_picture, resize_picture, to_picture, to_pixels
+from tinymae.images.pixels import MEAN, STD, by_band, load_picture, resize_picture, to_picture, to_pixels
 from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_backward, mae_decays, mae_forward, mae_init, mae_reconstruct
 from tinymae.ops.patches import unpatchify
@@ -265,9 +265,7 @@ def restore_photo(
     rows, cols, channels = photo.shape
     shorter = min(rows, cols)
     down, across = (min(4 * TILES, max(TILES, round(TILES * side / shorter))) for side in (rows, cols))
-    image = Image.fromarray(photo[..., 0] if channels == 1 else photo)
-    image = ImageOps.fit(image, (across * size, down * size), Image.Resampling.LANCZOS)
-    small = np.asarray(image).reshape(1, down * size, across * size, channels)
+    small = by_band(photo, lambda image: ImageOps.fit(image, (across * size, down * size), Image.Resampling.LANCZOS))[None]
     tiles = small.reshape(down, size, across, size, channels).swapaxes(1, 2).reshape(-1, size, size, channels)
     pictures, _, mode = restore(to_pixels(tiles), params, config, mask_ratio, seed=seed)
     whole = [unpatchify(picture.reshape(1, down * across, -1), size, (down, across)) for picture in pictures]
