@@ -11,6 +11,7 @@ from tinymae.__main__ import main
 from tinymae.cli import options
 from tinymae.gradcheck import cases
 from tinymae.images.sources import KNOWN_IMAGES, KNOWN_LABELLED, SOURCES, Source
+from tinymae.learn import lessons
 from tinymae.ops.softmax import softmax_backward, softmax_forward
 from tinymae.text.corpus import CORPORA, FILE_EPOCHS, KNOWN_CORPORA
 
@@ -144,6 +145,35 @@ def test_a_reader_that_has_seen_enough():
             [sys.executable, "-m", "tinymae", "lessons"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("error", [
+    ZeroDivisionError("division by zero"), IndexError("list index out of range"), RecursionError("too deep"), MemoryError(),
+    NotImplementedError(), OverflowError("too large"), KeyError("x"), AttributeError("no"), AssertionError(),
+])
+def test_any_error_is_one_line_and_a_traceback_with_debug(monkeypatch, capsys, error):
+    def fails():
+        raise error
+
+    monkeypatch.setattr(lessons, "lessons", fails)
+    assert main(["lessons"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err == f"tinymae: {type(error).__name__}: {error} (the same command with --debug says where)\n"
+    for arguments in (["lessons", "--debug"], ["--debug", "lessons"]):
+        with pytest.raises(type(error)):
+            main(arguments)
+
+
+def test_output_to_a_file_with_a_small_code_page(tmp_path):
+    """As on Windows, where a file has the code page of the system: what is printed does not depend on it."""
+    with (tmp_path / "out").open("wb") as file:
+        code = (
+            "import io, sys; sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='cp1252'); "
+            "from tinymae.__main__ import main; sys.exit(main(['lessons']))"
+        )
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
+        subprocess.run([sys.executable, "-c", code], stdout=file, check=True, env=environment)
+    assert "注意力" in (tmp_path / "out").read_text(encoding="utf-8")
 
 
 def test_help_names_the_sources_and_their_minutes(capsys):

@@ -380,6 +380,18 @@ def test_how_often_to_save(save_every):
         train(simple_run(), ones, cosine(1e-3), batch=4, steps=1, save_every=save_every, bar=False)
 
 
+@pytest.mark.parametrize(("kind", "good", "bad"), [
+    ("positive", [1e-9, 3], [0, -1.0, math.nan, math.inf]), ("not_negative", [0, 2.5], [-1e-9, math.nan, math.inf]),
+    ("fractions", [0, 0.99], [-0.1, 1, 2, math.nan]), ("counts", [1, 7], [0, -5, 1.5, math.nan]),
+])
+def test_check_settings(kind, good, bad):
+    for value in (*good, None):
+        loop.check_settings(SimpleNamespace(batch=value, lr=-1), **{kind: ["batch"]})
+    for value in bad:
+        with pytest.raises(ValueError, match=f"expected batch to be a .*, got {value}$"):
+            loop.check_settings(SimpleNamespace(batch=value), **{kind: ["batch"]})
+
+
 def test_each_step_has_the_next_batch():
     taken = []
 

@@ -1,5 +1,6 @@
 """python -m tinymae: the main job, and everything else that runs from the command line."""
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -8,8 +9,15 @@ from tinymae.cli import learn, mae, translate, vit, weights
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command; returns the exit status.
+
+    Whatever goes wrong is one line on standard error. With --debug anywhere among the arguments, it is a traceback.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        _make_writable(stream)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments = ["demo", *arguments]
     options = vars(_parser().parse_args(arguments))
@@ -23,12 +31,23 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError as error:                            # `head` has seen enough: worth a word if it ends a training run
         reason = "the reader of the output has closed it" if arguments[0] in ("train", "demo") else None
         return _say(reason, error, 1)
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        return _say(error, error, 1)
     except KeyboardInterrupt as error:
         return _say("interrupted", error, 130)
     except SystemExit as error:
         return _say("ended by a signal", error, error.code)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, (ValueError, TypeError, OSError, ImportError, FloatingPointError)):
+            return _say(error, error, 1)
+        return _say(f"{type(error).__name__}: {error} (the same command with --debug says where)", error, 1)
+
+
+def _make_writable(stream):
+    """Let a stream write any character: a file or a pipe on Windows has a code page that lacks Chinese, and most others."""
+    if isinstance(stream, io.TextIOWrapper):
+        piped = not stream.isatty() and "PYTHONIOENCODING" not in os.environ
+        stream.reconfigure(encoding="utf-8" if piped else None, errors="replace")
 
 
 def _say(what, error, status):
@@ -52,7 +71,8 @@ def _parser():
     from tinymae import __version__
 
     parser = argparse.ArgumentParser(
-        prog="python -m tinymae", description="The Transformer you can read. Without a command: the demo."
+        prog="python -m tinymae", description="The Transformer you can read. Without a command: the demo.",
+        epilog="--debug with any command shows the traceback of an error.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -29,6 +29,7 @@ from tinymae.train.loop import (
     TWENTIETHS,
     Run,
     check_length,
+    check_settings,
     cosine,
     endless,
     epoch_ends,
@@ -57,6 +58,12 @@ class ClassifierSettings:
     flip: bool = False          # half of the images are mirrored, left to right
     layer_decay: float = 1.0    # factor of the learning rate from one layer to the one below
     max_norm: float = 1.0       # gradients are clipped to it
+
+    def __post_init__(self):
+        check_settings(
+            self, positive=("lr", "layer_decay", "max_norm"), not_negative=("weight_decay", "mixup", "shift"),
+            fractions=("label_smoothing",), counts=("batch", "micro_batch"),
+        )
 
 
 def classifier_settings(data: Labelled, fine_tune: bool = False) -> ClassifierSettings:

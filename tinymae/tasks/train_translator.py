@@ -29,6 +29,7 @@ from tinymae.train.loop import (
     TWENTIETHS,
     Run,
     check_length,
+    check_settings,
     cosine,
     endless,
     epoch_ends,
@@ -55,6 +56,12 @@ class TranslatorSettings:
     warmup: int = 4000          # steps, of "noam"; "cosine" warms up over a twentieth of the run
     min_count: int = 1          # rarer tokens become <unk>
     pieces: int | None = None   # size of a vocabulary of subwords (BPE) in place of words
+
+    def __post_init__(self):
+        check_settings(
+            self, positive=("lr",), fractions=("label_smoothing",),
+            counts=("tokens", "micro_batch", "warmup", "min_count", "pieces"),
+        )
 
     def rate(self) -> Callable[[int, float], float]:
         """The schedule as `train.loop.train` takes it. Raises a ValueError if it is unknown."""
