@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tinymae import init, tree
-from tinymae.blocks import multi_head_attention_backward, multi_head_attention_forward
+from tinymae.blocks import attention_weights, multi_head_attention_backward, multi_head_attention_forward
 from tinymae.gradcheck.invariants import assert_batch_independent
 from tinymae.models.attention_maps import attention_rollout, mae_attention, vit_attention
 from tinymae.models.fine_tuning import interpolate_positions, layer_rates, resize_vit, vit_decays
@@ -88,6 +88,17 @@ def test_fixed_positions_are_the_learned_ones_that_start_there(precision):
     for (path, gradient), (other, reference) in zip(tree.leaves(grads), tree.leaves(references), strict=True):
         assert path == other
         check(path, gradient, reference)
+
+
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_logits_are_those_of_training(pool):
+    """With another eps and head dimension than the defaults, and as attention maps see them."""
+    config, params, images = model(pool=pool, eps=1e-2, head_dim=3)
+    _, cache = vit_forward(images, np.array([0, 1, 2]), params, config)
+    np.testing.assert_array_equal(vit_logits(images, params, config), cache["logits"])
+    blocks = cache["encoder"]["encoder"]["blocks"]
+    for weights, block in zip(vit_attention(images, params, config), blocks, strict=True):
+        np.testing.assert_array_equal(weights, attention_weights(block["attn"]["sublayer"]))
 
 
 @pytest.mark.parametrize("case", CONFIGS)
