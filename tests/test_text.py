@@ -71,6 +71,7 @@ def test_tokenize_characters(text, tokens):
     ("a t-shirt and a mother-in-law.", False), ("a 1990-style (1-2) coat", False),
     ('he said, "go home", and ("why?")', False), ('"a" "b", "(c)"!', False),
     ("वह घर है। और", False), ("\u0645\u0627\u060c \u0644\u0627\u061f", False),
+    ("a,\u200f b.\u200e c", False),                                             # marks of direction on punctuation
     ("\u05d1\u05d9\u05ea\u05be\u05e1\u05e4\u05e8", False), ("\u1793\u17b7\u1784\u200b\u1785\u17b6", False),
     ("አ፡በ።", False), ("བོད་སྐད", False), ("ที่นี่", True),
     ("我有一只猫", True), ("我住在New York很久", True), ("我有2024年的T恤。", True), ("a 1 b", True),

@@ -63,9 +63,10 @@ def tokenize_words(text: str, lower: bool = True) -> list[str]:
     TypeError
         if text is not a str
 
-    Differs: many tokenisers cut didn't into did and n't; here it is one word. A run of a script without spaces (Chinese,
-    Japanese, Thai, Lao, Khmer, Burmese) becomes one token, unless zero-width spaces part its words: `tokenize_characters` is
-    for those.
+    Differs: many tokenisers cut didn't into did and n't; here it is one word. Of Unicode's word boundaries (UAX 29) the rules
+    for marks, apostrophes, flags and joined emoji are kept; points join the digits of a number only. A run of a script without
+    spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) becomes one token, unless zero-width spaces part its words:
+    `tokenize_characters` is for those.
     """
     text = nfc(text)
     if lower:
@@ -112,7 +113,7 @@ def detokenize(tokens: Iterable[str], characters: bool = False) -> str:
         if characters:
             space = _is_run(previous) and _is_run(token)
         else:
-            before, after = token in _CLOSING, token in _OPENING        # whether a space is wrong there
+            before, after = token[:1] in _CLOSING, token[:1] in _OPENING        # whether a space is wrong there
             if token in _JOINTS:
                 before = after = True
             elif token in _HYPHENS:
