@@ -41,6 +41,17 @@ def test_a_file_is_split_by_its_seed(tmp_path):
     assert sorted(corpus.train + corpus.held_out) == sorted(read_pairs([path]))
 
 
+@pytest.mark.parametrize(("text", "kind"), [
+    ("ที่นี่", "characters"), ("ひらがな", "characters"), ("မြန်မာ", "characters"), ("ខ្មែរ", "characters"), ("ລາວ", "characters"),
+    ("मैं यहाँ हूँ", "words"), ("나는 여기", "words"), ("été", "words"),
+])
+def test_scripts_without_spaces_are_cut_into_characters(tmp_path, text, kind):
+    path = tmp_path / "pairs.tsv"
+    path.write_text(f"{text}\there\n" * 60 + "here\there\n" * 40, encoding="utf-8")
+    corpus = load_corpus([str(path)])
+    assert (corpus.source, corpus.target) == (kind, "words")
+
+
 def test_pairs_to_be_judged_by_may_be_given(tmp_path):
     path, valid = write(tmp_path / "pairs.tsv"), write(tmp_path / "valid.tsv", 7)
     corpus = load_corpus([path], valid=[valid])

@@ -210,6 +210,36 @@ def test_a_batch_says_what_its_sentences_say_alone(search):
             assert not together.cross[b, ..., width:].any()
 
 
+@pytest.mark.parametrize("name", ["paper", "learned", "starts with padding, output bias"])
+@pytest.mark.parametrize("search", [greedy, beam_search], ids=["greedy", "beam"])
+@pytest.mark.parametrize("eos", [-50.0, -4.0])
+def test_a_sentence_that_does_not_end_has_its_own_limit(name, search, eos):
+    """Batches of several lengths; <eos> never, or seldom: each row is what its sentence gives alone."""
+    config = replace(CONFIGS[name], tie="none", output_bias=True, max_len=19)
+    lengths = set()
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        params = model(config, seed, scale=2)
+        params["out"]["b"][EOS] = eos
+        src = sources(config, batch=4, length=int(rng.integers(4, 9)), seed=seed)
+        together = search(src, params, config)
+        for b, sentence in enumerate(src):
+            sentence = sentence[None, sentence != config.pad]
+            alone = search(sentence, params, config)
+            length, width = alone.ids.shape[1], sentence.shape[1]
+            limit = min(2 * width + 10, 19) if name == "learned" else 2 * width + 10
+            assert length == limit if eos == -50 else length <= limit
+            assert together.ids[b, :length].tolist() == alone.ids[0].tolist()
+            assert (together.ids[b, length:] == config.pad).all()
+            np.testing.assert_allclose(together.log_probs[b], alone.log_probs[0], rtol=1e-12, atol=1e-12)
+            for part in ("cross", "self_attention"):
+                found, expected = getattr(together, part)[b], getattr(alone, part)[0]
+                np.testing.assert_allclose(found[:, :, :length, : expected.shape[-1]], expected, rtol=0, atol=1e-12)
+                assert not found[:, :, length:].any() and not found[..., expected.shape[-1] :].any()
+            lengths.add(length)
+    assert len(lengths) > 1
+
+
 TINY = replace(SMALL, src_vocab=5, tgt_vocab=5, decoder_layers=1)                      # <pad> <bos> <eos> and two words
 
 
@@ -319,8 +349,9 @@ def test_eos_ends_a_sentence_and_max_len_the_rest():
         for found in searches(sources(), params, config, max_len).values():
             assert found.ids.shape == (5, max_len)
             assert EOS not in found.ids
-    assert greedy(sources(), params, config).ids.shape == (5, 2 * 6 + 10)
-    assert beam_search(sources(), params, config, beam=2).ids.shape == (5, 2 * 6 + 10)
+    limits = (2 * (sources() != PAD).sum(axis=1) + 10).tolist()
+    for found in searches(sources(), params, config).values():
+        assert (found.ids != PAD).sum(axis=1).tolist() == limits and found.ids.shape == (5, 2 * 6 + 10)
 
 
 def test_learned_positions_end_a_sentence_too():

@@ -10,6 +10,7 @@ SENTENCES = ["Why do we work?", "We work.", "Do we?"]
 
 @pytest.mark.parametrize(("kind", "sentences", "shown"), [
     ("words", SENTENCES, "why do we work?"), ("letters", ["3 May"], "3 May"), ("characters", ["我有一只猫"], "我有一只猫"),
+    ("words", ["मैं पानी पीती हूँ।"], "मैं पानी पीती हूँ।"), ("characters", ["ที่นี่ดี"], "ที่นี่ดี"),
 ])
 def test_there_and_back(kind, sentences, shown):
     language = Language.learn(kind, sentences)
@@ -44,5 +45,7 @@ def test_pieces():
     assert "".join(language.words(ids)).replace("\u2581", " ").strip() == "we do work?"
     assert language.tokens("We do")[0] == "\u2581we"
     assert language.words(ids) == language.tokens("We do work?")
+    marked = Language.learn("bpe", ["मैं पानी पीती हूँ।"], pieces=40)
+    assert marked.text(marked.encode("मैं पानी पीती हूँ।")) == "मैं पानी पीती हूँ।"
     assert language.unknown("we 猫") == ["猫"] and language.unknown("we do") == []
     assert Language.of(json.loads(json.dumps(language.content()))).encode("We do work?") == ids

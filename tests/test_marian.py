@@ -120,6 +120,23 @@ def test_translate_ids(folder):
     assert translate_ids([], params, config) == []
 
 
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_translation_does_not_depend_on_its_neighbours(tmp_path, beam):
+    """A model that never ends a sentence: in any batch each source gives what it gives alone, twice its length and ten."""
+    config, params = load_marian(write_folder(tmp_path), dtype=np.float64)
+    params["out"]["b"] = params["out"]["b"].copy()
+    params["out"]["b"][config.eos] = -1e3
+    rng = np.random.default_rng(0)
+    lengths = 7, 1, 3, 12, 3
+    sources = [[*rng.integers(1, config.src_vocab - 1, length - 1).tolist(), config.eos] for length in lengths]
+    alone = [translate_ids([source], params, config, beam=beam)[0] for source in sources]
+    assert [len(ids) for ids in alone] == [2 * length + 10 for length in lengths]
+    for rows in (1, 2, 5):
+        for order in (range(5), rng.permutation(5).tolist()):
+            found = translate_ids([sources[i] for i in order], params, config, beam=beam, rows=rows)
+            assert found == [alone[i] for i in order]
+
+
 def test_parse_ids(folder):
     config, _ = load_marian(folder)
     assert parse_ids("12 3  7", config) == [12, 3, 7, 0]

@@ -1,5 +1,9 @@
 """Text to batches and back."""
+import itertools
 import json
+import sys
+import unicodedata
+from random import Random
 
 import numpy as np
 import pytest
@@ -20,9 +24,28 @@ from tinymae.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
     ("a 3rd t-shirt (new)", "a 3rd t - shirt ( new )"),
     ("Je suis e\u0301tudiant !", "je suis \u00e9tudiant !"),
     ("  spaces\tand\u00a0others \n", "spaces and others"),
-    ("", ""),
 ])
 def test_tokenize_words(text, tokens):
+    assert tokenize_words(text) == tokens.split()
+
+
+@pytest.mark.parametrize(("text", "tokens"), [
+    ("मैं पानी पीती हूँ।", "मैं पानी पीती हूँ ।"),                            # Hindi
+    ("\u0645\u064e\u0631\u0652\u062d\u061f", "\u0645\u064e\u0631\u0652\u062d \u061f"),                 # Arabic, with vowels
+    ("\u0645\u06cc\u200c\u0631\u0648\u0645", "\u0645\u06cc\u200c\u0631\u0648\u0645"),       # Persian, with a non-joiner
+    ("\u05e6\u05d4\u05f4\u05dc", "\u05e6\u05d4\u05f4\u05dc"),                           # Hebrew, with gershayim
+    ("ինչպե՞ն ինչ՞", "ինչպե՞ն ինչ ՞"),                                          # Armenian
+    ("\u0130zmir'de", "i\u0307zmir'de"),                                        # Turkish
+    ("\u0130\u0323 q\u0307\u0323uv", "\u1ecb\u0307 q\u0323\u0307uv"),               # two marks, in Unicode's order
+    ("col·lecció, a·b", "col·lecció , a · b"),                                  # Catalan
+    ("co\u00adop", "co\u00adop"),                                               # a soft hyphen
+    ("\u1793\u17b7\u1784\u200b\u1785\u17b6", "\u1793\u17b7\u1784 \u200b \u1785\u17b6"), # Khmer, with a zero-width space
+    ("I\u2764\ufe0fNY\U0001f44b\U0001f3fe!", "i \u2764\ufe0f ny \U0001f44b\U0001f3fe !"),     # emoji: in colour, a skin tone
+    ("\U0001f468\u200d\U0001f680\U0001f468\u200d\U0001f680", "\U0001f468\u200d\U0001f680 \U0001f468\u200d\U0001f680"),  # two
+    ("\U0001f1eb\U0001f1f7\U0001f1e9\U0001f1ea", "\U0001f1eb\U0001f1f7 \U0001f1e9\U0001f1ea"),        # two flags
+    ("3\ufe0f\u20e3 3.5\u20e3x \u0301 a", "3\ufe0f\u20e3 3.5\u20e3 x \u0301 a"),    # keys; a mark that follows a space
+])
+def test_marks_belong_to_the_character_before_them(text, tokens):
     assert tokenize_words(text) == tokens.split()
 
 
@@ -36,6 +59,8 @@ def test_tokenize_words_may_keep_capitals():
     ("Tom喜欢café吗？", "Tom 喜 欢 café 吗 ？"),
     ("New York 很大", "New York 很 大"),
     ("\U00020000\u3000猫", "\U00020000 猫"),
+    ("ที่นี่ Cafe\u0301", "ที่ นี่ Caf\u00e9"),
+    ("Q\u0323b\U0001f44b\U0001f3fe\U0001f44b", "Q\u0323b \U0001f44b\U0001f3fe \U0001f44b"),
 ])
 def test_tokenize_characters(text, tokens):
     assert tokenize_characters(text) == tokens.split(" ")
@@ -45,6 +70,10 @@ def test_tokenize_characters(text, tokens):
     ("why do we work?", False), ("i have a cat (and a dog), he said: yes; 50%!", False), ("", False),
     ("a t-shirt and a mother-in-law.", False), ("a 1990-style (1-2) coat", False),
     ('he said, "go home", and ("why?")', False), ('"a" "b", "(c)"!', False),
+    ("वह घर है। और", False), ("\u0645\u0627\u060c \u0644\u0627\u061f", False),
+    ("a,\u200f b.\u200e c", False),                                             # marks of direction on punctuation
+    ("\u05d1\u05d9\u05ea\u05be\u05e1\u05e4\u05e8", False), ("\u1793\u17b7\u1784\u200b\u1785\u17b6", False),
+    ("አ፡በ።", False), ("བོད་སྐད", False), ("ที่นี่", True),
     ("我有一只猫", True), ("我住在New York很久", True), ("我有2024年的T恤。", True), ("a 1 b", True),
 ])
 def test_detokenize_undoes_it(text, characters):
@@ -65,6 +94,61 @@ def test_detokenize_signs(tokens, text):
 
 def test_signs_between_characters_take_no_spaces():
     assert detokenize(["猫", "-", "狗", '"', "猫", '"'], characters=True) == '猫-狗"猫"'
+
+
+SCRIPTS = (                                                     # as the names of their letters begin
+    "LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN", "HEBREW", "ARABIC", "SYRIAC", "THAANA", "NKO", "SAMARITAN",
+    "MANDAIC", "DEVANAGARI", "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL", "TELUGU", "KANNADA", "MALAYALAM", "SINHALA",
+    "ETHIOPIC", "MONGOLIAN", "TIFINAGH", "CHEROKEE", "HANGUL", "OL CHIKI", "MEETEI MAYEK", "CHAKMA", "ADLAM", "TAGALOG",
+    "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE", "HIRAGANA", "KATAKANA", "BALINESE",
+)
+
+
+def alphabets():
+    """Letters and combining marks of each script, by their names; the two joiners are marks of every script."""
+    kinds = {script: ([], ["\u0301", "\u200c", "\u200d"]) for script in SCRIPTS}
+    begins = tuple(f"{script} " for script in SCRIPTS)
+    for letter in map(chr, range(0x20000)):
+        kind, name = unicodedata.category(letter)[0], unicodedata.name(letter, "")
+        if kind in "LM" and name.startswith(begins):
+            script = next(script for script in SCRIPTS if name.startswith(f"{script} "))
+            kinds[script]["LM".index(kind)].append(letter)
+    return kinds
+
+
+def test_a_word_of_any_script_is_one_token():
+    random = Random(0)
+    for script, (letters, marks) in alphabets().items():
+        assert len(letters) > 15, script
+        words = ["".join(
+            random.choice(letters) + "".join(random.choices(marks, k=random.randrange(4))) for _ in range(random.randint(1, 7))
+        ) for _ in range(200)]
+        assert tokenize_words(" ".join(words), lower=False) == [nfc(word) for word in words], script
+        assert tokenize_words(" ".join(words)) == [nfc(word.lower()) for word in words], script
+        for word in words:
+            assert detokenize(tokenize_characters(word), characters=True) == nfc(word), script
+
+
+def test_no_character_is_lost_in_any_text():
+    random = Random(1)
+    kinds = {}
+    for letter in map(chr, range(sys.maxunicode + 1)):
+        kinds.setdefault(unicodedata.category(letter), []).append(letter)
+    kinds["emoji"] = [*map(chr, range(0x1F1E6, 0x1F200)), *map(chr, range(0x1F3F0, 0x1F470)), "\u200d", "\ufe0f"]
+    kinds["signs"] = [*map(chr, range(128)), "\u00b7", "\u200b", "\u2010", "\u2019"]
+    attached = {*kinds["Mn"], *kinds["Mc"], *kinds["Me"], *kinds["Cf"], *map(chr, range(0x1F3FB, 0x1F400))} - {"\u200b"}
+    assert not any(letter.isalnum() or letter.isspace() for letter in attached)
+    assert {letter for letter in attached if letter < "\u0300"} == {"\u00ad"}
+    for _ in range(3000):
+        text = "".join(random.choice(kinds[kind]) for kind in random.choices(list(kinds), k=random.randint(1, 30)))
+        expected = nfc(text)
+        for characters in (False, True):
+            tokens = tokenize_characters(text) if characters else tokenize_words(text, lower=False)
+            for made in ("".join(tokens), detokenize(tokens, characters=characters)):
+                assert "".join(made.split()).replace("\u2019", "'") == "".join(expected.split()).replace("\u2019", "'")
+            assert tokens == [token for token in tokens if token.split() == [token]]        # no white space, none empty
+            alone = sum(token[0] in attached for token in tokens)               # marks that follow a space, or nothing
+            assert alone == sum(b in attached and a.isspace() for a, b in itertools.pairwise(f" {expected}"))
 
 
 def test_nfc():

@@ -9,13 +9,14 @@ import pytest
 
 from tinymae import tree
 from tinymae.__main__ import main
-from tinymae.models.transformer import transformer_forward
+from tinymae.models.transformer import TransformerConfig, transformer_forward, transformer_init
 from tinymae.tasks import train_translator as training
 from tinymae.tasks import translate
 from tinymae.tasks.train_translator import TranslatorSettings, drop_long, train_translator, translator_settings
 from tinymae.tasks.translate import Encoded, Translator, average, evaluate_translator, score
 from tinymae.text.batches import pad_batch
 from tinymae.text.corpus import Corpus, load_corpus, read_pairs
+from tinymae.text.language import Language
 from tinymae.text.tokens import tokenize_words
 from tinymae.train.loop import endless
 
@@ -170,6 +171,22 @@ def test_evaluate_asks_sacrebleu(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
     with pytest.raises(ImportError, match=r"\[text\]"):
         evaluate_translator(Translator.load(tmp_path), PAIRS)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_translation_does_not_depend_on_its_neighbours(beam):
+    """A model that never ends a sentence: each text gives, in any batch, what it gives alone."""
+    languages = [Language.learn("letters", ["abcde"]), Language.learn("words", ["i have a cat and you a dog"])]
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "d_ff": 8, "tie": "none", "output_bias": True}
+    config = TransformerConfig(*(len(language.vocabulary) for language in languages), **sizes)
+    params = transformer_init(config, np.random.default_rng(0), np.float64)
+    params["out"]["b"][config.eos] = -1e3
+    translator = Translator(params, config, languages, 0)
+    texts = ["abc", "e", "edcbaabcde", "da", "bdca"]
+    alone = [translator.translate([text], beam)[0] for text in texts]
+    assert [len(text.split()) for text in alone] == [2 * (len(text) + 1) + 10 for text in texts]
+    for rows in (2, 3, 5):
+        assert translator.translate(texts, beam, rows) == alone
 
 
 def test_exact_counts_tokens_not_spaces(tmp_path):

@@ -6,6 +6,9 @@ values of earlier tokens do not change, so they are kept: a step computes one qu
 numbers are those of `models.transformer.decode`. <pad> and <bos> are never generated, nor are the tokens in `never`: a
 translator may rule out <unk>.
 
+A sentence that does not end is cut off at a limit that depends on its own source alone. So its neighbours in a batch change
+nothing but the last bits of its numbers.
+
 Beam search keeps the W best beginnings. A longer sentence is always less probable than its beginning, so finished sentences are
 compared by
 
@@ -151,18 +154,18 @@ def _rows_to_keep(running):
     return np.flatnonzero(running) if running.mean() < 0.75 else np.arange(len(running))
 
 
-def _check(src, params, config, max_len, never):
-    """The number of tokens to generate at most; raises if it, src or never does not fit the model."""
+def _limits(src, params, config, max_len, never):
+    """How many tokens to generate at most, for each source (B,); raises if max_len, src or never does not fit the model."""
     if src.ndim != 2 or not src.size:
         raise ValueError(f"expected src (B, Tk), not empty, got {src.shape}: one sentence alone is src[None]")
     if wrong := [token for token in never if not 0 <= token < config.tgt_vocab]:
         raise ValueError(f"expected never to hold ids in [0, {config.tgt_vocab}), got {wrong[0]}: is it of another vocabulary?")
     if max_len is None:
-        max_len = 2 * src.shape[1] + 10
-        return min(max_len, len(params["tgt_positions"])) if config.position_encoding == "learned" else max_len
+        limits = 2 * np.count_nonzero(src != config.pad, axis=1) + 10
+        return np.minimum(limits, len(params["tgt_positions"])) if config.position_encoding == "learned" else limits
     if max_len < 1:
         raise ValueError(f"expected max_len of at least 1, got {max_len}")
-    return max_len
+    return np.full(len(src), max_len)
 
 
 def greedy(
@@ -174,7 +177,9 @@ def greedy(
     ----------
     src : integer ndarray of shape (B, Tk), padded
     params, config : as `models.transformer.transformer_forward`
-    max_len : the largest number of tokens, <eos> included; None for twice the source and ten, or all learned positions if fewer
+    max_len
+        the largest number of tokens, <eos> included; None for ten and twice the tokens of each source, its padding not counted,
+        or all learned positions if these are fewer
     never : tokens that are not generated; the probabilities of the others stay as they are
 
     Raises
@@ -184,7 +189,8 @@ def greedy(
     ValueError
         if src is not a batch of sentences, max_len or never does not fit, or the parameters give logits that are not finite
     """
-    return _one_by_one(src, params, config, max_len, never, lambda logits, rows: logits.argmax(axis=-1))
+    limits = _limits(src, params, config, max_len, never)
+    return _one_by_one(src, params, config, limits, never, lambda logits, rows: logits.argmax(axis=-1))
 
 
 def sample(
@@ -223,17 +229,17 @@ def sample(
             scores = np.where(scores >= least, scores, -np.inf)
         return (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)      # Gumbel noise: argmax is then a draw from softmax
 
-    return _one_by_one(src, params, config, max_len, never, draw)
+    return _one_by_one(src, params, config, _limits(src, params, config, max_len, never), never, draw)
 
 
-def _one_by_one(src, params, config, max_len, never, choose):
-    """Decoded, with choose: logits (rows, V), rows (of the batch) -> tokens (rows,)."""
-    max_len, batch = _check(src, params, config, max_len, never), len(src)
-    state = State(src, params, config, length=max_len)
+def _one_by_one(src, params, config, limits, never, choose):
+    """Decoded, at most limits (B,) tokens of each, with choose: logits (rows, V), rows (of the batch) -> tokens (rows,)."""
+    batch, longest = len(src), int(limits.max())
+    state = State(src, params, config, length=longest)
     rows, running = np.arange(batch), np.ones(batch, bool)      # sentences in `state`, and which of them have not ended
-    ids, total, steps = np.full((batch, max_len), config.pad), np.zeros(batch), []
+    ids, total, steps = np.full((batch, longest), config.pad), np.zeros(batch), []
     token = np.full(batch, config.bos)
-    while running.any() and state.t < max_len:
+    while running.any():
         logits, weights = state.step(token)
         log_sum = _log_sum(logits)
         _rule_out(logits, config, never)
@@ -241,7 +247,7 @@ def _one_by_one(src, params, config, max_len, never, choose):
         total[rows[running]] += (logits[np.arange(len(rows)), token] - log_sum)[running]
         ids[rows, state.t - 1] = token
         steps.append((rows, weights))
-        running &= token != config.eos
+        running &= (token != config.eos) & (state.t < limits[rows])
         kept = _rows_to_keep(running)
         if len(kept) < len(rows):
             state.choose(kept)
@@ -253,7 +259,7 @@ def _one_by_one(src, params, config, max_len, never, choose):
     for t, (rows, weights) in enumerate(steps):
         for i, layer in enumerate(weights):
             self_attention[rows, i, :, t, : t + 1], cross[rows, i, :, t] = layer
-    ended = (ids == config.pad)[:, None, None, :, None]         # after <eos> no token is generated, and none attends
+    ended = (ids == config.pad)[:, None, None, :, None]         # after its end a sentence has no token, and none attends
     np.copyto(cross, 0, where=ended)
     np.copyto(self_attention, 0, where=ended)
     return Decoded(ids, total, cross, self_attention)
@@ -287,26 +293,27 @@ def beam_search(
     """
     if beam < 1:
         raise ValueError(f"expected a beam of at least 1, got {beam}")
-    max_len, batch = _check(src, params, config, max_len, never), len(src)
-    state = State(src, params, config, length=max_len, beam=beam)       # row b * W + w is beginning w of sentence b
-    ids = np.full((batch, beam, max_len), config.pad)
+    limits, batch = _limits(src, params, config, max_len, never), len(src)
+    longest = int(limits.max())
+    state = State(src, params, config, length=longest, beam=beam)       # row b * W + w is beginning w of sentence b
+    ids = np.full((batch, beam, longest), config.pad)
     total = np.full((batch, beam), -np.inf)                             # -inf: no beginning in this place
     total[:, 0] = 0                                                     # all start the same: one is enough
     finished = [[] for _ in range(batch)]                               # (score, tokens) of each sentence
-    searched = finished                                                 # those of the sentences in `state`
+    searched = list(zip(finished, limits, strict=True))                 # those of the sentences in `state`, and their limits
     token = np.full(batch * beam, config.bos)
-    while state.t < max_len and (total > -np.inf).any():
+    while (total > -np.inf).any():
         logits, _ = state.step(token)
         log_probs = logits - _log_sum(logits)[:, None]
         _rule_out(log_probs, config, never)
         scores, t = total[..., None] + log_probs.reshape(*total.shape, -1), state.t     # (B, W, V)
         origin, chosen = np.zeros(total.shape, int), np.full(total.shape, config.pad)
         total = np.full(total.shape, -np.inf)
-        for b, done in enumerate(searched):
+        for b, (done, limit) in enumerate(searched):
             free = beam - len(done)                                     # a finished sentence keeps its place in the beam
             for place, candidate in enumerate(_largest(scores[b].ravel(), free)):
                 row, new = divmod(candidate, scores.shape[2])
-                if new == config.eos or t == max_len:
+                if new == config.eos or t == limit:
                     sentence = np.append(ids[b, row, : t - 1], new)
                     done.append((scores[b, row, new] / ((5 + t) / 6) ** alpha, sentence))
                 else:
@@ -317,12 +324,13 @@ def beam_search(
         state.choose((origin + beam * np.arange(len(searched))[:, None])[kept].ravel())
         ids, total, token, searched = ids[kept], total[kept], chosen[kept].ravel(), [searched[b] for b in kept]
     best = [max(sentences, key=lambda found: found[0])[1] for sentences in finished]
-    ids = np.full((max(map(len, best)), batch), config.pad)             # (T, B)
+    lengths = np.array([len(sentence) for sentence in best])
+    ids = np.full((lengths.max(), batch), config.pad)                   # (T, B)
     for b, sentence in enumerate(best):
         ids[: len(sentence), b] = sentence
     # The best sentences are generated once more, for their attention: cheaper than to keep it for all beginnings.
     tokens = iter(ids)
-    return _one_by_one(src, params, config, len(ids), never, lambda logits, rows: next(tokens)[rows])
+    return _one_by_one(src, params, config, lengths, never, lambda logits, rows: next(tokens)[rows])
 
 
 def _largest(scores, count):

@@ -171,8 +171,8 @@ class Translator:
     def translate(self, texts: list[str], beam: int = 1, rows: int = 32, threads: int | None = None) -> list[str]:
         """Translations of sentences.
 
-        Sentences of similar length are decoded together, at most `rows` of them. Several batches have a thread each; one
-        alone has all cores.
+        Sentences of similar length are decoded together, at most `rows` of them; each gives what it gives alone. Several
+        batches have a thread each; one alone has all cores.
         """
         source, target = self.languages
         sources = [source.encode(text) for text in texts]

@@ -6,6 +6,7 @@ The three names stand for pairs that the package makes itself, so they need no d
 words all occur in the training set.
 """
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from tinymae.text.pairs import read_parallel, read_tsv
 from tinymae.text.phrases import FIXED
 
 SentencePair = tuple[str, str]
+
+# Thai, Lao, Tibetan; Burmese; Khmer; Japanese kana; Chinese.
+_UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u4e00-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def load_corpus(data: list[str], seed: int = 0, valid: list[str] | None = None) 
     ----------
     data
         ["phrasebook"] (Chinese -> English), ["dates"], ["french"] (French -> English), a tab-separated file, or a source and a
-        target file. A side of files is cut into characters if most of its first 1000 sentences are Chinese, else into words.
+        target file. A side of files is cut into characters if most of its first 1000 sentences are of a script without spaces
+        between words (Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer), else into words.
     seed : chooses the validation set; of files, one pair in fifty, at most 2000
     valid : one or two files with the pairs of the validation set, or None to choose it
 
@@ -100,7 +105,7 @@ def load_corpus(data: list[str], seed: int = 0, valid: list[str] | None = None) 
         pairs, held_out = pairs[count:], pairs[:count]
         if not pairs:
             raise ValueError(f"{data}: expected at least two pairs, one for training and one for validation, got one")
-    kinds = ("characters" if _is_chinese(side) else "words" for side in zip(*pairs[:1000], strict=True))
+    kinds = ("characters" if _has_no_spaces(side) else "words" for side in zip(*pairs[:1000], strict=True))
     return Corpus(pairs, held_out, *kinds)
 
 
@@ -131,9 +136,9 @@ def _check_files(files):
         raise TypeError(f"data is {str(files)!r}; expected a list: one name, or one or two files")
 
 
-def _is_chinese(sentences):
-    """Whether more than half of the sentences hold a Chinese character."""
-    return sum(any("一" <= c <= "鿿" for c in sentence) for sentence in sentences) > len(sentences) / 2
+def _has_no_spaces(sentences):
+    """Whether more than half of the sentences hold a letter of a script without spaces between words."""
+    return sum(_UNSPACED.search(sentence) is not None for sentence in sentences) > len(sentences) / 2
 
 
 def split(

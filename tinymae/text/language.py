@@ -1,7 +1,7 @@
 """One language of a pair: how its text becomes ids, and its ids text.
 
     words         why do we work ?      a vocabulary of words and punctuation marks
-    characters    我 有 一 只 猫         Chinese, without spaces
+    characters    我 有 一 只 猫         Chinese and other scripts without spaces
     letters       3   M a y             every character is a token, spaces too
     bpe           ▁cot ton .            subwords, so that no word is unknown (needs the `tokenizers` library)
 """

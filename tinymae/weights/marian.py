@@ -216,7 +216,8 @@ def translate_ids(
 
     Returns
     -------
-    the translations without </s>, in the order of the sources
+    the translations without </s>, in the order of the sources; each is what its source gives alone. One that does not end is
+    cut off at twice the number of ids in its source and ten
     """
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     found = [None] * len(sources)
