@@ -144,6 +144,11 @@ def test_the_defaults_are_those_of_adam():
     np.testing.assert_allclose(params["w"], [-0.1, -0.05], rtol=1e-6)
 
 
+@pytest.mark.parametrize("max_norm", [1e-6, 1.0, math.inf])     # 1e-6: the factor is 1 exactly
+def test_what_is_short_enough_is_not_written_to(max_norm):
+    assert clip_grad_norm({"w": read_only(np.zeros(3))}, max_norm) == 0
+
+
 def test_a_norm_that_is_only_measured():
     grads = {"a": np.array([3.0, 0.0]), "b": [np.array([[4.0]])]}
     assert clip_grad_norm(grads, math.inf) == 5 and grads["a"][0] == 3 and grads["b"][0] == 4
