@@ -81,5 +81,5 @@ def test_a_first_line_that_promises_more_than_there_is(tmp_path, head):
     """The table is made when a line has as many numbers as the first promises."""
     path = tmp_path / "v.txt"
     path.write_bytes(head.encode() + VECTORS)
-    with pytest.raises(ValueError, match=r"v\.txt, line \d: (has 3 numbers; expected a word and 10+|has more than 1|the vector of '5' holds inf)"):
+    with pytest.raises(ValueError, match=r"v\.txt, line \d: (has 3 numbers; expected a word and 10+|has more|the vector)"):
         load_word_vectors(path, Vocabulary(["cat"]), np.random.default_rng(0))
