@@ -82,7 +82,7 @@ def test_every_number_of_a_large_tensor_is_trained(size, dtype):
     assert optimizer.t == 3
     for name in params:
         assert params[name].dtype == optimizer.m[name].dtype == optimizer.v[name].dtype == dtype
-        tolerance = {"rtol": 0, "atol": 1e-13 if dtype == np.float64 else 1e-6}
+        tolerance = dict.fromkeys(("rtol", "atol"), 1e-13 if dtype == np.float64 else 1e-6)
         for ours, theirs in ((params, expected), (optimizer.m, m), (optimizer.v, v)):
             np.testing.assert_allclose(ours[name], theirs[name], **tolerance)
 
