@@ -21,9 +21,9 @@ from tinymae.tasks import classify, demo, train_translator  # noqa: F401    impo
 from tinymae.train.folder import RunFolder
 
 STEPS = 30
-SMALL = ["--embed-dim", "8", "--depth", "1", "--num-heads", "1"]
+SMALL = ["--embed-dim", "8", "--depth", "1", "--heads", "1"]
 OPTIONS = {
-    "mae": [*SMALL, "--decoder-embed-dim", "8", "--decoder-depth", "1", "--decoder-num-heads", "1"],
+    "mae": [*SMALL, "--decoder-embed-dim", "8", "--decoder-depth", "1", "--decoder-heads", "1"],
     "vit": [*SMALL, "--batch", "10"],
     "translate": ["--d-model", "8", "--encoder-layers", "1", "--decoder-layers", "1", "--heads", "1", "--d-ff", "8",
                   "--tokens", "40"],
@@ -210,7 +210,7 @@ def begun_wrongly(kind, folder):
     data, out = write_data(kind, folder), folder / "out"
     assert run(command(kind, data, out, steps=3)) == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    wrong = {"mae": ["--num-heads", "3"], "vit": ["--label-smoothing", "2"], "translate": ["--label-smoothing", "2"]}[kind]
+    wrong = {"mae": ["--heads", "3"], "vit": ["--label-smoothing", "2"], "translate": ["--label-smoothing", "2"]}[kind]
     assert run(command(kind, data, out, "--overwrite", *wrong), output=folder / "log") == 1
     assert run(command(kind, data, out)) == 1                   # a model is there already
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

@@ -27,6 +27,9 @@ from tinymae.tasks.encoders import load_encoder
 from tinymae.train import checkpoint
 from tinymae.train.loop import endless
 from tinymae.train.parallel import Workers
+from tinymae.weights.export import export_mae
+from tinymae.weights.pth import write_pth
+from tinymae.weights.read import read_weights
 
 SIZES = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "pool": "mean", "position_encoding": "fixed"}
 QUICK = ClassifierSettings(SIZES, 1e-2, batch=10, micro_batch=4, shift=1)
@@ -321,6 +324,18 @@ def test_pictures_of_another_size_are_scaled_to_the_encoder(tmp_path, mae_folder
     quick(data, tmp_path, None, from_folder=mae_folder)
     assert Classifier.load(tmp_path).config.img_size == 8
     assert evaluate_classifier(tmp_path, data)["pictures"] == 10
+
+
+def test_from_published_weights_that_do_not_say_their_heads(tmp_path, mae_folder):
+    encoder = load_encoder(mae_folder)
+    write_pth(tmp_path / "mae.pth", read_weights(export_mae(tmp_path / "a.pth", encoder.config, encoder.params)).tensors)
+    with pytest.raises(ValueError, match="the number of heads is not in the file: give heads"):
+        quick(small(channels=MAE.in_chans), tmp_path / "vit", None, from_folder=tmp_path / "mae.pth")
+    settings = ClassifierSettings({"num_heads": MAE.num_heads}, 1e-3, batch=10)
+    run = quick(small(channels=MAE.in_chans), tmp_path / "vit", settings, from_folder=tmp_path / "mae.pth")
+    assert run.step == 6 and Classifier.load(tmp_path / "vit").config.num_heads == MAE.num_heads
+    with pytest.raises(ValueError, match=r"has 2 heads, got heads=4: leave the number out"):
+        load_encoder(mae_folder, heads=4)
 
 
 def test_settings_that_do_not_fit_the_encoder(tmp_path, mae_folder):

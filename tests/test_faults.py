@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 KILLS = int(os.environ.get("TINYMAE_KILLS", "21")) // 3
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which Windows has not")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork") or sys.platform == "darwin", reason="needs fork, which Windows lacks, and macOS makes unsafe"
+)
 
 
 @pytest.mark.parametrize("kind", ["mae", "vit", "translate"])

@@ -56,8 +56,8 @@ def test_a_wrong_one_is_named_explained_and_status_1(monkeypatch, capsys, tmp_pa
 @pytest.fixture(scope="module")
 def mae_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mae")
-    assert main(["train", "mae", "--data", "digits", "--steps", "2", "--embed-dim", "16", "--depth", "1", "--num-heads", "2",
-                 "--decoder-embed-dim", "8", "--decoder-depth", "1", "--decoder-num-heads", "2", "--out", str(folder)]) == 0
+    assert main(["train", "mae", "--data", "digits", "--steps", "2", "--embed-dim", "16", "--depth", "1", "--heads", "2",
+                 "--decoder-embed-dim", "8", "--decoder-depth", "1", "--decoder-heads", "2", "--out", str(folder)]) == 0
     return folder
 
 
@@ -113,7 +113,7 @@ def test_a_published_model_restores_a_photograph(tmp_path, capsys):
 
 def test_vit_commands(tmp_path, capsys, mae_folder):
     folder = str(tmp_path / "vit")
-    small = ["--embed-dim", "16", "--depth", "1", "--num-heads", "2"]
+    small = ["--embed-dim", "16", "--depth", "1", "--heads", "2"]
     assert main(["train", "vit", "--data", "digits", "--steps", "2", *small, "--out", folder]) == 0
     assert "accuracy" in capsys.readouterr().out
     picture = tmp_path / "rollout.png"

@@ -375,10 +375,20 @@ def test_heads_are_not_in_an_official_file(put):
 
 @pytest.mark.parametrize("width, heads", [(768, 12), (1024, 16), (1280, 16)])
 def test_heads_of_published_widths(width, heads, tmp_path):
-    config = MAEConfig(4, 4, 1, width, 1, heads, 16, 1, 16, mlp_ratio=0.01)
+    config = MAEConfig(4, 4, 1, width, 1, heads, 512, 1, 16, mlp_ratio=0.25)
     export_mae(tmp_path / "a.pth", config, mae_init(config, np.random.default_rng(0)))
     write_pth(tmp_path / "b.pth", read_weights(tmp_path / "a.pth").tensors)                 # without our config
     assert load_mae(tmp_path / "b.pth")[0].num_heads == heads
+
+
+def test_the_heads_of_a_decoder_are_guessed_at_its_published_width_only(tmp_path):
+    """16 divides 32 as well, and a decoder of 2 heads would be another function."""
+    config = MAEConfig(4, 4, 1, 768, 1, 12, 32, 1, 2, mlp_ratio=0.25)
+    export_mae(tmp_path / "a.pth", config, mae_init(config, np.random.default_rng(0)))
+    write_pth(tmp_path / "b.pth", read_weights(tmp_path / "a.pth").tensors)
+    with pytest.raises(ValueError, match="the heads of its decoder, of dimension 32, are not in it: give decoder_heads"):
+        load_mae(tmp_path / "b.pth")
+    assert load_mae(tmp_path / "b.pth", decoder_heads=2)[0].decoder_num_heads == 2
 
 
 def changed(put, tmp_path, change):

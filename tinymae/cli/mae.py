@@ -2,11 +2,9 @@
 import argparse
 from pathlib import Path
 
-from tinymae.cli.options import IMAGE_DATA, RESUME, add_folder, add_length, add_run, given
+from tinymae.cli.options import IMAGE_DATA, RESUME, add_folder, add_heads, add_length, add_run, given
 
-_MAE_SIZES = (
-    "patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads",
-)
+_MAE_SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads")
 
 
 def _training_options(parser):
@@ -47,7 +45,7 @@ def add_train(models: argparse._SubParsersAction) -> None:
     add_folder(mae, out="folder for the model, mae.npz")
     sizes = mae.add_argument_group("sizes; the default is a small model that fits the images")
     for name in _MAE_SIZES:
-        sizes.add_argument(f"--{name.replace('_', '-')}", type=int)
+        sizes.add_argument(f"--{name.replace('num_', '').replace('_', '-')}", type=int, dest=name)
     mae.set_defaults(command=_train_mae)
 
 
@@ -74,18 +72,23 @@ def add_reconstruct(commands: argparse._SubParsersAction) -> None:
     which = reconstruct.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", type=Path, help="folder that demo or train mae wrote to")
     which.add_argument("--weights", type=Path, metavar="FILE", help="a published model: .pth or Hugging Face folder")
+    add_heads(reconstruct, decoder=True)
     reconstruct.add_argument("--mask-ratio", type=float, help="fraction of the patches to hide (default: as in training)")
     reconstruct.add_argument("--seed", type=int, default=1, help="which patches are hidden")
     reconstruct.add_argument("--out", type=Path, help="the .png to write (default: figures/PICTURE_restored.png)")
     reconstruct.set_defaults(command=_reconstruct)
 
 
-def _reconstruct(picture, model, weights, mask_ratio, seed, out):
+def _reconstruct(picture, model, weights, mask_ratio, seed, out, heads, decoder_heads):
     from tinymae.tasks.restore import reconstruct, reconstruct_published
 
     out = out or Path("figures", f"{picture.stem}_restored.png")
     if weights:
-        print(reconstruct_published(picture, weights, out, mask_ratio=mask_ratio, seed=seed))
+        print(reconstruct_published(
+            picture, weights, out, mask_ratio=mask_ratio, seed=seed, heads=heads, decoder_heads=decoder_heads
+        ))
+    elif heads or decoder_heads:
+        raise ValueError("--heads and --decoder-heads are for published weights: a model trained here says how many it has")
     else:
         print(reconstruct(picture, model, out, mask_ratio=mask_ratio, seed=seed))
     return 0

@@ -37,6 +37,13 @@ def add_folder(parser: ArgumentParser, out: str) -> None:
     parser.add_argument("--save-every", type=float, default=30, metavar="SECONDS", help="how often to save (default: 30)")
 
 
+def add_heads(parser: ArgumentParser, decoder: bool = False) -> None:
+    """--heads and, for models with a decoder, --decoder-heads: of published weights."""
+    parser.add_argument("--heads", type=int, help="attention heads of published weights that do not say how many they have")
+    if decoder:
+        parser.add_argument("--decoder-heads", type=int, help="the same for their decoder")
+
+
 def given(options: dict) -> dict:
     """The options that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None}

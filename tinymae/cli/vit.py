@@ -2,7 +2,7 @@
 import argparse
 from pathlib import Path
 
-from tinymae.cli.options import LABELLED_DATA, RESUME, add_folder, add_length, add_run, given, with_options
+from tinymae.cli.options import LABELLED_DATA, RESUME, add_folder, add_heads, add_length, add_run, given, with_options
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
@@ -14,7 +14,8 @@ def add_train(models: argparse._SubParsersAction) -> None:
     add_run(parser)
     add_folder(parser, out="folder for the model, vit.npz")
     model = parser.add_argument_group("model and training; the defaults fit the data")
-    for name in ("img-size", "patch-size", "embed-dim", "depth", "num-heads", "batch", "shift"):
+    model.add_argument("--heads", type=int, dest="num_heads", help="also of published weights that do not say it, with --from")
+    for name in ("img-size", "patch-size", "embed-dim", "depth", "batch", "shift"):
         model.add_argument(f"--{name}", type=int, help="pixels by which images are moved" if name == "shift" else None)
     model.add_argument("--pool", choices=("token", "mean"), help="class token, or mean of the patches")
     model.add_argument("--positions", dest="position_encoding", choices=("learned", "fixed"))
@@ -107,15 +108,16 @@ def add_probe(commands: argparse._SubParsersAction) -> None:
     probe = commands.add_parser("probe", help="what an encoder has learned: simple classifiers on its frozen features")
     probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT, or a published one")
     probe.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth is for testing")
+    add_heads(probe)
     probe.add_argument("--per-class", type=int, metavar="N", help="train on N labels a class, drawn ten times (default: all)")
     probe.set_defaults(command=_probe)
 
 
-def _probe(model, data, per_class):
+def _probe(model, data, per_class, heads):
     from tinymae.images.labelled import load_labelled
     from tinymae.tasks.probe import probe
 
-    report = probe(model, load_labelled(data), per_class=per_class)
+    report = probe(model, load_labelled(data), per_class=per_class, heads=heads)
     print(f"accuracy on {report['test']} test images, trained on {report['train']} labels")
     print(f"{'':26}{'encoder features':>20}{'raw pixels':>20}")
     for key, label in (("linear", "logistic regression"), ("knn", "nearest neighbours")):

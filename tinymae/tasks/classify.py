@@ -202,7 +202,7 @@ def train_vit(
         begun = saved.extra.get("options", {}) if saved else {}
         if settings is None:
             settings = ClassifierSettings(**begun["settings"]) if begun else classifier_settings(data, from_folder is not None)
-        encoder = load_encoder(from_folder) if from_folder else None
+        encoder = load_encoder(from_folder, heads=settings.config.get("num_heads")) if from_folder else None
         options = {
             "data": describe_labelled(data), "from": describe_encoder(encoder) if encoder else begun.get("from"), "seed": seed,
             "settings": asdict(settings),
@@ -302,7 +302,7 @@ def vit_from(
         raise ValueError(f"expected settings that fit the trained encoder, {config}, got {changes}: leave its sizes out")
     params = vit_init(changed, rng)
     kept = {name: encoder.params["encoder"][name] for name in params["encoder"] if name in encoder.params["encoder"]}
-    params["encoder"] |= tree.map(np.copy, kept)
+    params["encoder"] |= tree.map(lambda leaf: np.array(leaf, order="C"), kept)         # published ones are transposed views
     if "positions" in params:
         params["positions"] = encoder.params["positions"].copy()
     return changed, params

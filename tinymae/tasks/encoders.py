@@ -32,21 +32,22 @@ class Encoder:
         return np.concatenate([features(part, self.params, self.config) for part in parts])
 
 
-def load_encoder(folder: Path | str) -> Encoder:
+def load_encoder(folder: Path | str, *, heads: int | None = None) -> Encoder:
     """The encoder that a training run left in a folder, or of a published model.
 
     Parameters
     ----------
     folder : a folder with mae.npz or vit.npz, one of these files, or what `weights.published.load_published_encoder` reads
+    heads : of published weights that do not say it; or None
 
     Raises
     ------
     FileNotFoundError, ValueError
-        as `train.checkpoint.load`; if the folder has neither model, or both
+        as `train.checkpoint.load`; if the folder has neither model, or both, or a number of heads other than the one given
     """
     path = Path(folder)
     if path.suffix in (".pth", ".bin", ".safetensors") or (path / "config.json").is_file():
-        config, params = published.load_published_encoder(path)
+        config, params = published.load_published_encoder(path, heads=heads)
         return Encoder("vit", config, params, *inspect.normalisation(path))
     if path.is_dir():
         found = [file for file in (path / "mae.npz", path / "vit.npz") if file.is_file()]
@@ -56,6 +57,8 @@ def load_encoder(folder: Path | str) -> Encoder:
         path = found[0]
     model = "vit" if path.name == "vit.npz" else "mae"
     saved = checkpoint.load(path, model, *((ViTConfig, vit_init) if model == "vit" else (MAEConfig, mae_init)))
+    if heads not in (None, saved.config.num_heads):
+        raise ValueError(f"{path}: has {saved.config.num_heads} heads, got heads={heads}: leave the number out")
     return Encoder(model, saved.config, saved.params)
 
 

@@ -44,7 +44,10 @@ def accuracies(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_lab
     return {name: float(it.fit(train, labels).score(test, test_labels)) for name, it in classifiers.items()}
 
 
-def probe(folder: Path | str, data: Labelled, *, per_class: int | None = None, draws: int = DRAWS, seed: int = 0) -> dict:
+def probe(
+    folder: Path | str, data: Labelled, *, per_class: int | None = None, draws: int = DRAWS, seed: int = 0,
+    heads: int | None = None,
+) -> dict:
     """The accuracy of simple classifiers on an encoder's frozen features, and on the raw pixels.
 
     Parameters
@@ -54,6 +57,7 @@ def probe(folder: Path | str, data: Labelled, *, per_class: int | None = None, d
     per_class : labels of each class to train on; or None for all there are
     draws : how often `per_class` labels are drawn anew
     seed : of the draws
+    heads : as `load_encoder`
 
     Returns
     -------
@@ -66,7 +70,7 @@ def probe(folder: Path | str, data: Labelled, *, per_class: int | None = None, d
     ValueError
         if a class has fewer than `per_class` images to train on; as `load_encoder` and `fit_pictures`
     """
-    encoder = load_encoder(folder)
+    encoder = load_encoder(folder, heads=heads)
     train, test = data.split()
     chosen = [np.arange(len(train.images))]
     if per_class is not None:

@@ -12,7 +12,7 @@ from tinymae.models.mae import MAEConfig
 from tinymae.models.vit import ViTConfig
 
 HEADS = {768: 12, 1024: 16, 1280: 16}       # of the published ViT-B, ViT-L and ViT-H, by their dimension D
-DECODER_HEADS = 16
+DECODER_WIDTH, DECODER_HEADS = 512, 16             # of every published masked autoencoder
 
 
 @dataclass(frozen=True)

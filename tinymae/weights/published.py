@@ -30,7 +30,18 @@ from tinymae.models.mae import MAEConfig, StoredPositions, mae_init
 from tinymae.models.vit import ViTConfig, vit_init
 from tinymae.ops.positional import sincos_2d
 from tinymae.weights.inspect import KINDS, LICENCE, perhaps_metas, read_model, recognise, stated
-from tinymae.weights.layout import DECODER_HEADS, HEADS, HUGGING_FACE, OFFICIAL, RENAMED, Names, mae_rows, to_ours, vit_rows
+from tinymae.weights.layout import (
+    DECODER_HEADS,
+    DECODER_WIDTH,
+    HEADS,
+    HUGGING_FACE,
+    OFFICIAL,
+    RENAMED,
+    Names,
+    mae_rows,
+    to_ours,
+    vit_rows,
+)
 from tinymae.weights.read import Weights
 
 
@@ -74,7 +85,7 @@ def load_mae(
     else:
         saved = stated(file.weights.meta)
         options = saved | {"num_heads": _heads(file, sizes, heads, saved)}
-        if decoder_heads is None and "decoder_num_heads" not in saved and width % DECODER_HEADS:
+        if decoder_heads is None and "decoder_num_heads" not in saved and width != DECODER_WIDTH:
             raise ValueError(f"{path}: the heads of its decoder, of dimension {width}, are not in it: give decoder_heads")
         stored = saved.get("decoder_num_heads", DECODER_HEADS)
     options["decoder_num_heads"] = stored if decoder_heads is None else decoder_heads
