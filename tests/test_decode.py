@@ -160,6 +160,16 @@ def test_of_equal_scores_the_first_is_kept():
     assert list(decoding._largest(np.full(3, -np.inf), 2)) == list(decoding._largest(scores, 0)) == []
 
 
+def test_the_largest_are_those_of_a_sort():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        scores = np.round(rng.normal(size=rng.integers(1, 60)), 1)          # some are equal
+        scores[rng.random(len(scores)) < 0.1] = -np.inf
+        count = int(rng.integers(1, 60))
+        expected = [i for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count] if scores[i] > -np.inf]
+        assert list(decoding._largest(scores, count)) == expected
+
+
 def test_choose_moves_the_past_with_its_sentence():
     params, src = model(), np.repeat(sources(batch=1), 3, axis=0)
     moved, straight = State(src[:1], params, SMALL, length=4, beam=3), State(src, params, SMALL, length=4)
