@@ -163,7 +163,7 @@ def test_of_equal_scores_the_first_is_kept():
 def test_the_largest_are_those_of_a_sort():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        scores = np.round(rng.normal(size=rng.integers(1, 60)), 1)          # some are equal
+        scores = np.round(rng.normal(size=rng.integers(1, 600)), 2)         # some are equal
         scores[rng.random(len(scores)) < 0.1] = -np.inf
         count = int(rng.integers(1, 60))
         expected = [i for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count] if scores[i] > -np.inf]
