@@ -155,7 +155,7 @@ def wait_for(path, read=lambda: time.sleep(0.01)):
 
 
 def closed_pipe(kind, folder):
-    """Whoever reads the output goes away: the run ends, saved."""
+    """The reader of the output closes it: the run ends, saved."""
     data, out = write_data(kind, folder), folder / "out"
     read, write = os.pipe()
     process = start(command(kind, data, out, steps=100_000), output=write, prepare=lambda: os.close(read))

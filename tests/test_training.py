@@ -14,9 +14,10 @@ from tinymae import tree
 from tinymae.models.mae import MAEConfig, mae_backward, mae_decays, mae_forward, mae_init
 from tinymae.tasks.restore import mae_gradient
 from tinymae.train import loop
-from tinymae.train.loop import Run, cosine, stop_signals, train
+from tinymae.train.loop import Run, cosine, train
 from tinymae.train.optim import AdamW, noam, warmup_cosine
 from tinymae.train.parallel import Workers
+from tinymae.train.signals import stop_signals
 
 CONFIG = MAEConfig(
     img_size=12, patch_size=4, in_chans=1, embed_dim=8, depth=1, num_heads=2, decoder_embed_dim=8, decoder_depth=1,
