@@ -13,6 +13,7 @@ import pytest
 from tinymae.weights import pickles, pth
 from tinymae.weights.pth import write_pth
 from tinymae.weights.read import list_weights, read_weights
+from tinymae.weights.records import Unread
 from tinymae.weights.safetensors import write_safetensors
 
 with np.load(Path(__file__).parent / "golden" / "pretrained.npz") as file:
@@ -83,7 +84,7 @@ def test_training_checkpoint(put):
     same(found.tensors, read_weights(put(FILES["visualize.pth"], "other")).tensors)
     args = {"model": "mae_vit_tiny", "lr": None, "distributed": False, "data_path": "pictures", "norm_pix_loss": True,
             "mask_ratio": 0.5}
-    assert found.meta == {"epoch": 7, "args": args}
+    assert found.meta == {"epoch": 7, "args": args, "optimizer": Unread("6 tensors")}
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -247,8 +248,8 @@ def entry(dtype="F32", shape=(2, 3), offsets=(0, 24)):
 
 
 @pytest.mark.parametrize("data, match", [
-    (b"", "it has 0 bytes, a file of weights has more"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "expected .pth or .safetensors, got a file that begins with b'version"),
+    (b"hello", "it has 5 bytes, a file of weights has more"),
+    (b"hello, I am a text\n", "expected .pth or .safetensors, got a file that begins with b'hello"),
     (safe(b"{" + b" " * 8)[:12], "cut short"),
     (struct.pack("<Q", 1 << 62) + b"{}", "claims a header of 4611686018427387904 bytes and has 2"),
     (safe(b"{" + b" " * (3 << 20) + b"}"), "its header has 3145730 bytes, expected at most"),
@@ -408,7 +409,6 @@ def traps(canary):
     text = b"X" + struct.pack("<I", len(code)) + code.encode()
     found["INST"] = b"(" + text + b"ibuiltins\nexec\n."
     found["OBJ"] = b"(cbuiltins\nexec\n" + text + b"o."
-    found["under a tensor"] = tensors_pickle(extra=b"X\x01\x00\x00\x00vcbuiltins\nexec\n" + text + b"\x85R")
     found["as a storage"] = b"\x80\x02(X\x07\x00\x00\x00storagecbuiltins\nexec\n" + text + text + b"K\x01tQ."
     found["Path.touch"] = pickle.dumps(Trap(Path.touch, canary))
     return found
@@ -418,7 +418,7 @@ def test_the_traps_work(tmp_path):
     """Python's own machine falls into them: so the next test shows something."""
     for name, trap in traps(tmp_path / "canary").items():
         loader = pickle.Unpickler(io.BytesIO(trap))
-        if not name.startswith(("under", "as a")):              # these need torch
+        if not name.startswith("as a"):                         # this one needs torch
             loader.load()
             (tmp_path / "canary").unlink()
 
@@ -428,6 +428,71 @@ def test_the_traps_work(tmp_path):
 def test_nothing_is_executed(name, form, refused, tmp_path):
     refused(form(traps(tmp_path / "canary")[name]), "refused, nothing was executed|which no file of weights needs: refused")
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("make", [
+    lambda code: Trap(exec, code), lambda code: Trap(eval, code), lambda code: {"a": {"b": Trap(exec, code)}},
+    lambda code: Trap(exec, code, {"a": Trap(exec, code)}),
+])
+def test_what_stands_beside_the_tensors_is_skipped_and_named(make, put, tmp_path):
+    """Not executed, and not in the way."""
+    canary = tmp_path / "canary"
+    made = pickle.dumps(make(f"open({str(canary)!r}, 'w').close()"), 2)[2:-1]
+    pickled = tensors_pickle(extra=b"X\x01\x00\x00\x00v" + made)
+    storage = pickle.dumps(["0"], 2) + struct.pack("<q", 6) + bytes(24)
+    for data in (zipped(pickled), legacy(pickled, storage)):
+        found = read_weights(put(data))
+        assert list(found.tensors) == ["w"] and not canary.exists()
+        (name, what), = found.meta.items()
+        assert name in ("v", "v.a.b") and what in (Unread("__builtin__.exec"), Unread("__builtin__.eval"))
+
+
+def test_what_torch_and_others_write_beside_the_tensors(put):
+    """torch.save of {"w": ..., "size": torch.Size([16, 8]), "device": torch.device("cuda", 0), "dtype": torch.float32, ...}."""
+    def apply(name, *arguments):
+        return b"c" + name.encode() + b"\n" + pickle.dumps(arguments, 2)[2:-1] + b"R"
+
+    def text(word):
+        return pickle.dumps(word, 2)[2:-1]
+
+    dtype = apply("numpy\ndtype", "f8", False, True) + pickle.dumps((3, "<", None, None, None, -1, -1, 0), 2)[2:-1] + b"b"
+    scalar = b"cnumpy._core.multiarray\nscalar\n" + dtype + apply("_codecs\nencode", "abcdefgh", "latin1") + b"\x86R"
+    entries = {
+        "size": apply("torch\nSize", (16, 8)), "device": apply("torch\ndevice", "cuda", 0), "dtype": b"ctorch\nfloat32\n",
+        "best": scalar, "out": apply("pathlib\nPosixPath", "runs", "7"), "names": apply("__builtin__\nset", ["a", "b"]),
+        "when": apply("datetime\ndatetime", b"x") + text({"zone": 1}) + b"b",
+        "counts": apply("collections\nCounter") + b"(" + text("a") + b"K\x01u",
+        "loss": b"ctorch.nn.modules.loss\nCrossEntropyLoss\n)\x81" + text({"training": True}) + b"b",
+        "format": b"ctorch\nchannels_last\n", "when_4": b"\x8f(" + text("a") + b"\x90", "frozen": b"(" + text("a") + b"\x91",
+        "args": apply("argparse\nNamespace") + b"}(" + text("lr") + b"K\x02" + text("dir")
+        + apply("pathlib\nWindowsPath") + b"ub",
+    }
+    extra = b"".join(text(name) + value for name, value in entries.items())
+    found = read_weights(put(zipped(tensors_pickle(extra=extra))))
+    assert list(found.tensors) == ["w"]
+    assert found.meta == {
+        "device": "cuda:0", "dtype": "torch.float32", "format": "torch.channels_last", "args": {"lr": 2},
+        "best": Unread("numpy._core.multiarray.scalar"), "out": Unread("pathlib.PosixPath"),
+        "when": Unread("datetime.datetime"), "counts": Unread("collections.Counter"),
+        "loss": Unread("torch.nn.modules.loss.CrossEntropyLoss"), "args.dir": Unread("pathlib.WindowsPath"),
+    }
+
+
+@pytest.mark.parametrize("program, name", [
+    (b"ctorch._tensor\n_rebuild_from_type_v2\n", "torch._tensor._rebuild_from_type_v2"),
+    (b"ctorch._utils\n_rebuild_sparse_tensor\n", "torch._utils._rebuild_sparse_tensor"),
+    (b"cmine\nMyTensor\n" + tensors_pickle()[10:-2] + b"\x85R", "mine.MyTensor"),
+    (b"cmine\nMyTensor\n" + STORED + b"\x85\x81", "mine.MyTensor"),
+])
+def test_tensors_of_unknown_classes_are_refused(program, name, refused):
+    """Without them the model would be another."""
+    refused(zipped(tensors_pickle(extra=b"X\x01\x00\x00\x00v" + program)), f"asks for '{name}', which is not part of a tensor")
+
+
+def test_a_whole_model_is_refused_with_advice(refused):
+    model = b"cmodels_mae\nMaskedAutoencoderViT\n)\x81}b"
+    refused(zipped(b"\x80\x02" + model + b"."), r"asks for 'models_mae\.Mask.*Save its state_dict\(\)")
+    refused(zipped(b"\x80\x02}X\x05\x00\x00\x00model" + model + b"s."), "no tensors; its keys are 'model' .*asks for 'mo")
 
 
 @pytest.mark.parametrize("module, name", [

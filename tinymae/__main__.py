@@ -6,6 +6,7 @@ import sys
 import warnings
 
 from tinymae.cli import learn, mae, translate, vit, weights
+from tinymae.files import visible
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = options.pop("command")
     try:
         with warnings.catch_warnings():                         # a warning is one line, without the code that gave it
-            warnings.showwarning = lambda message, *where: print(f"tinymae: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *where: print(visible(f"tinymae: {message}"), file=sys.stderr)
             status = command(**options)
             sys.stdout.flush()
             return status
@@ -53,7 +54,7 @@ def _make_writable(stream):
 def _say(what, error, status):
     """Print what there is to say, if anything, and the notes of the error, and return the status."""
     for note in (what, *getattr(error, "__notes__", [])):
-        _write(f"tinymae: {note}\n" if note else "", sys.stderr)
+        _write(f"tinymae: {visible(str(note))}\n" if note else "", sys.stderr)
     _write("", sys.stdout)
     return status
 

@@ -42,6 +42,25 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def not_data(start: bytes) -> str | None:
+    """What a file is, by its first bytes, if the data that should be there was never downloaded; or None."""
+    if not start:
+        return "the file is empty: download it again"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "a Git LFS pointer, not the data itself: run git lfs pull in its folder"
+    if re.match(rb"<(!doctype|html|head|body|\?xml|!--)", text, re.IGNORECASE):
+        return "a web page, not the data itself: download the file, not the page about it; does it ask you to log in?"
+    if re.match(rb"""\{\s*"(error|message|detail|errors|status|code)"\s*:""", text):
+        return f"a message of a server, not the data itself: {text[:80].decode('utf-8', 'replace')!r}"
+    return None
+
+
+def visible(text: str) -> str:
+    """A text for a terminal: what is neither a letter nor a sign nor a line break is escaped, as in `repr`."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def fingerprint(parts: Iterable[bytes | str]) -> str:
     """16 hexadecimal digits that stand for some data: equal for equal parts in the same order, different for all others."""
     digest = hashlib.blake2b(digest_size=8)

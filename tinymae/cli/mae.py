@@ -2,7 +2,7 @@
 import argparse
 from pathlib import Path
 
-from tinymae.cli.options import IMAGE_DATA, RESUME, add_folder, add_heads, add_length, add_run, given
+from tinymae.cli.options import IMAGE_DATA, RESUME, add_folder, add_heads, add_key, add_length, add_run, given
 
 _MAE_SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads")
 
@@ -73,22 +73,24 @@ def add_reconstruct(commands: argparse._SubParsersAction) -> None:
     which.add_argument("--model", type=Path, help="folder that demo or train mae wrote to")
     which.add_argument("--weights", type=Path, metavar="FILE", help="a published model: .pth or Hugging Face folder")
     add_heads(reconstruct, decoder=True)
+    add_key(reconstruct)
     reconstruct.add_argument("--mask-ratio", type=float, help="fraction of the patches to hide (default: as in training)")
     reconstruct.add_argument("--seed", type=int, default=1, help="which patches are hidden")
     reconstruct.add_argument("--out", type=Path, help="the .png to write (default: figures/PICTURE_restored.png)")
     reconstruct.set_defaults(command=_reconstruct)
 
 
-def _reconstruct(picture, model, weights, mask_ratio, seed, out, heads, decoder_heads):
+def _reconstruct(picture, model, weights, mask_ratio, seed, out, heads, decoder_heads, key):
     from tinymae.tasks.restore import reconstruct, reconstruct_published
 
     out = out or Path("figures", f"{picture.stem}_restored.png")
     if weights:
         print(reconstruct_published(
-            picture, weights, out, mask_ratio=mask_ratio, seed=seed, heads=heads, decoder_heads=decoder_heads
+            picture, weights, out, mask_ratio=mask_ratio, seed=seed, heads=heads, decoder_heads=decoder_heads,
+            key=key,
         ))
-    elif heads or decoder_heads:
-        raise ValueError("--heads and --decoder-heads are for published weights: a model trained here says how many it has")
+    elif heads or decoder_heads or key:
+        raise ValueError("--heads, --decoder-heads and --key are for published weights: a model trained here needs none")
     else:
         print(reconstruct(picture, model, out, mask_ratio=mask_ratio, seed=seed))
     return 0

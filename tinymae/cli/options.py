@@ -44,6 +44,11 @@ def add_heads(parser: ArgumentParser, decoder: bool = False) -> None:
         parser.add_argument("--decoder-heads", type=int, help="the same for their decoder")
 
 
+def add_key(parser: ArgumentParser) -> None:
+    """--key: of published weights."""
+    parser.add_argument("--key", metavar="NAME", help="which model of a file of published weights that has several, as teacher")
+
+
 def given(options: dict) -> dict:
     """The options that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None}

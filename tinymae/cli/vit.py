@@ -2,7 +2,7 @@
 import argparse
 from pathlib import Path
 
-from tinymae.cli.options import LABELLED_DATA, RESUME, add_folder, add_heads, add_length, add_run, given, with_options
+from tinymae.cli.options import LABELLED_DATA, RESUME, add_folder, add_heads, add_key, add_length, add_run, given, with_options
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
@@ -10,6 +10,7 @@ def add_train(models: argparse._SubParsersAction) -> None:
     parser = models.add_parser("vit", help="a Vision Transformer that classifies images")
     parser.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth is the validation set")
     parser.add_argument("--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune this encoder")
+    add_key(parser)
     add_length(parser, minutes="default: 9, digits 1", epochs="go through the training images this many times")
     add_run(parser)
     add_folder(parser, out="folder for the model, vit.npz")
@@ -26,7 +27,7 @@ def add_train(models: argparse._SubParsersAction) -> None:
 
 
 def _train_vit(
-    data, from_folder, epochs, steps, minutes, seed, threads, out, resume, overwrite, save_every, **options
+    data, from_folder, key, epochs, steps, minutes, seed, threads, out, resume, overwrite, save_every, **options
 ):
     from tqdm import tqdm
 
@@ -41,7 +42,7 @@ def _train_vit(
     if given(options) or not resume:
         settings = with_options(classifier_settings(labelled, from_folder is not None), options)
     run = train_vit(
-        labelled, out, settings, steps=steps, minutes=minutes, epochs=epochs, from_folder=from_folder, seed=seed,
+        labelled, out, settings, steps=steps, minutes=minutes, epochs=epochs, from_folder=from_folder, key=key, seed=seed,
         threads=threads, resume=resume, overwrite=overwrite, save_every=save_every, say=tqdm.write,
     )
     if run.interrupted:
@@ -109,15 +110,16 @@ def add_probe(commands: argparse._SubParsersAction) -> None:
     probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT, or a published one")
     probe.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth is for testing")
     add_heads(probe)
+    add_key(probe)
     probe.add_argument("--per-class", type=int, metavar="N", help="train on N labels a class, drawn ten times (default: all)")
     probe.set_defaults(command=_probe)
 
 
-def _probe(model, data, per_class, heads):
+def _probe(model, data, per_class, heads, key):
     from tinymae.images.labelled import load_labelled
     from tinymae.tasks.probe import probe
 
-    report = probe(model, load_labelled(data), per_class=per_class, heads=heads)
+    report = probe(model, load_labelled(data), per_class=per_class, heads=heads, key=key)
     print(f"accuracy on {report['test']} test images, trained on {report['train']} labels")
     print(f"{'':26}{'encoder features':>20}{'raw pixels':>20}")
     for key, label in (("linear", "logistic regression"), ("knn", "nearest neighbours")):

@@ -3,22 +3,28 @@ import argparse
 import math
 from pathlib import Path
 
+from tinymae.cli.options import add_key
+from tinymae.files import visible
+
 
 def add_inspect(commands: argparse._SubParsersAction) -> None:
     """`inspect`."""
     inspect = commands.add_parser("inspect", help="list the tensors of a file of weights: what model is it?")
     inspect.add_argument("file", metavar="FILE", type=Path, help=".pth, .bin, .safetensors, or a Hugging Face folder")
+    add_key(inspect)
     inspect.set_defaults(command=_inspect)
 
 
-def _inspect(file):
-    from tinymae.weights.inspect import inspect
+def _inspect(file, key):
+    from tinymae.weights.inspect import inspect, listed
 
-    found = inspect(file)
+    found = inspect(file, key=key)
     for name, shape, dtype in found.tensors:
-        print(f"{name:64} {tuple(shape)!s:20} {dtype}")
+        print(f"{visible(name):64} {tuple(shape)!s:20} {dtype}")
     print(f"\n{len(found.tensors)} tensors, {sum(math.prod(shape) for _, shape, _ in found.tensors):,} numbers")
     print(f"{found.what}\nit can: {found.can}")
+    if found.unread:
+        print(visible(f"not part of it: {listed(found.unread)}"))
     if found.licence:
         print(found.licence)
     return 0

@@ -157,9 +157,9 @@ def vit_gradient(
 def train_vit(
     data: Labelled, out: Path | str, settings: ClassifierSettings | None = None, *,
     steps: int | None = None, minutes: float | None = None, epochs: int | None = None,
-    from_folder: Path | str | None = None, seed: int = 0, threads: int | None = None, resume: bool = False,
-    overwrite: bool = False, save_every: float = SAVE_EVERY, bar: bool = True, say: Callable[[str], None] | None = None,
-    stop: threading.Event | None = None,
+    from_folder: Path | str | None = None, key: str | None = None, seed: int = 0, threads: int | None = None,
+    resume: bool = False, overwrite: bool = False, save_every: float = SAVE_EVERY, bar: bool = True,
+    say: Callable[[str], None] | None = None, stop: threading.Event | None = None,
 ) -> Run:
     """Train a Vision Transformer on labelled images and write it to a folder, as vit.npz.
 
@@ -171,6 +171,7 @@ def train_vit(
     steps, minutes, epochs : how long in all, one of them. The model is evaluated after each epoch, or else twenty times
     from_folder : folder or file of a model, ours or a published one, whose encoder to start from; None to start from scratch,
         or to continue a run however it was begun
+    key : of from_folder, as `tasks.encoders.load_encoder`
     seed : of parameters, batches and augmentation
     threads : None for one per core
     resume : continue with the model in the folder; the data, the seed and the settings must be the same
@@ -193,6 +194,8 @@ def train_vit(
         as `train.folder.run_folder`
     """
     check_length(steps, minutes, epochs)
+    if key is not None and from_folder is None:
+        raise ValueError(f"got the key {key!r} of published weights and none to start from: expected --from (from_folder)")
     training, validation = data.split()
     with (
         run_folder(out, "vit.npz", resume=resume, overwrite=overwrite) as folder,
@@ -202,7 +205,7 @@ def train_vit(
         begun = saved.extra.get("options", {}) if saved else {}
         if settings is None:
             settings = ClassifierSettings(**begun["settings"]) if begun else classifier_settings(data, from_folder is not None)
-        encoder = load_encoder(from_folder, heads=settings.config.get("num_heads")) if from_folder else None
+        encoder = load_encoder(from_folder, heads=settings.config.get("num_heads"), key=key) if from_folder else None
         options = {
             "data": describe_labelled(data), "from": describe_encoder(encoder) if encoder else begun.get("from"), "seed": seed,
             "settings": asdict(settings),

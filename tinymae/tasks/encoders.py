@@ -32,13 +32,14 @@ class Encoder:
         return np.concatenate([features(part, self.params, self.config) for part in parts])
 
 
-def load_encoder(folder: Path | str, *, heads: int | None = None) -> Encoder:
+def load_encoder(folder: Path | str, *, heads: int | None = None, key: str | None = None) -> Encoder:
     """The encoder that a training run left in a folder, or of a published model.
 
     Parameters
     ----------
     folder : a folder with mae.npz or vit.npz, one of these files, or what `weights.published.load_published_encoder` reads
     heads : of published weights that do not say it; or None
+    key : of the model to read in a file that has several, such as "teacher"; see `weights.read.read_weights`
 
     Raises
     ------
@@ -46,9 +47,13 @@ def load_encoder(folder: Path | str, *, heads: int | None = None) -> Encoder:
         as `train.checkpoint.load`; if the folder has neither model, or both, or a number of heads other than the one given
     """
     path = Path(folder)
-    if path.suffix in (".pth", ".bin", ".safetensors") or (path / "config.json").is_file():
-        config, params = published.load_published_encoder(path, heads=heads)
-        return Encoder("vit", config, params, *inspect.normalisation(path))
+    if (path.is_file() and path.suffix != ".npz") or path.suffix in (".pth", ".bin", ".safetensors") or (
+        (path / "config.json").is_file()
+    ):
+        config, params = published.load_published_encoder(path, heads=heads, key=key)
+        return Encoder("vit", config, params, *inspect.normalisation(path, key=key))
+    if key is not None:
+        raise ValueError(f"{path}: holds one model of ours, got the key {key!r}: leave it out")
     if path.is_dir():
         found = [file for file in (path / "mae.npz", path / "vit.npz") if file.is_file()]
         if len(found) != 1:

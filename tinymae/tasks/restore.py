@@ -311,7 +311,7 @@ def reconstruct(
 
 def reconstruct_published(
     picture: Path | str, weights: Path | str, out: Path | str, *, mask_ratio: float | None = None, seed: int = 1,
-    heads: int | None = None, decoder_heads: int | None = None,
+    heads: int | None = None, decoder_heads: int | None = None, key: str | None = None,
 ) -> Path:
     """Restore a photograph with a published masked autoencoder, as the demo notebook of He et al. 2021 does.
 
@@ -319,7 +319,7 @@ def reconstruct_published(
     ----------
     picture, out, mask_ratio, seed : as `reconstruct`
     weights : an official .pth, or a Hugging Face folder
-    heads, decoder_heads : as `weights.published.load_mae`
+    heads, decoder_heads, key : as `weights.published.load_mae`
 
     Differs: the notebook squeezes the photograph into a square, here its central square is taken; which patches are hidden
     depends on our seed, not PyTorch's. A model of normalised pixels is shown with the contrast of the visible patches: the
@@ -329,8 +329,8 @@ def reconstruct_published(
     from tinymae.weights.inspect import normalisation
     from tinymae.weights.published import load_mae
 
-    config, params = load_mae(weights, heads=heads, decoder_heads=decoder_heads)
-    mean, std = (np.array(value, np.float32) for value in normalisation(weights))
+    config, params = load_mae(weights, heads=heads, decoder_heads=decoder_heads, key=key)
+    mean, std = (np.array(value, np.float32) for value in normalisation(weights, key=key))
     photo = load_picture(picture)
     if config.in_chans != 3:
         raise ValueError(f"{weights}: a model of {config.in_chans} channels cannot restore a photograph: expected 3")

@@ -4,30 +4,52 @@ The names of the tensors tell (`recognise`), so `inspect` reads no numbers. `rea
 beside them, for `published` and `marian`.
 """
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinymae.files import not_data
 from tinymae.images.pixels import MEAN, STD
 from tinymae.weights.layout import HUGGING_FACE, OFFICIAL
-from tinymae.weights.read import Weights, list_weights, read_weights
+from tinymae.weights.names import known_names
+from tinymae.weights.read import INDEX, Weights, list_weights, read_weights
+from tinymae.weights.records import Unread
 
 LICENCE = (
-    "The names are those of the official MAE code. If this file is Meta's, its weights are CC-BY-NC 4.0: free for "
-    "non-commercial use only, with attribution (He et al. 2021, github.com/facebookresearch/mae)."
+    "This is a file of the official MAE code. If it is Meta's, its weights are CC-BY-NC 4.0: free for non-commercial use only, "
+    "with attribution (He et al. 2021, github.com/facebookresearch/mae)."
 )
+META_FILES = re.compile(r"mae_(pretrain|visualize|finetuned)_vit_")     # how the names of Meta's files begin
 
 LONGEST_JSON = 1 << 24      # a vocabulary of 60,000 subwords has about 1.5 million bytes
 
 # {kind: (what the file holds, what you can do with it)}
 KINDS = {
     "mae": ("a masked autoencoder with its decoder, official MAE names", "reconstruct, features, fine-tuning"),
-    "mae-encoder": ("an encoder of a masked autoencoder, official MAE names", "features, fine-tuning; no reconstruction"),
-    "mae-vit": ("a classifier, names of the official MAE fine-tuning code", "classify, features, fine-tuning"),
+    "mae-encoder": ("an encoder, names of timm and of the official MAE code", "features, fine-tuning; no reconstruction"),
+    "mae-vit": ("a classifier, names of timm and of the official MAE code", "classify, features, fine-tuning"),
     "vit-mae": ("a masked autoencoder, Hugging Face ViTMAEForPreTraining", "reconstruct, features, fine-tuning"),
     "vit": ("a classifier, Hugging Face ViTForImageClassification", "classify, features, fine-tuning"),
     "vit-encoder": ("an encoder, Hugging Face ViT names", "features, fine-tuning; no reconstruction, no classes"),
     "marian": ("a translator, Hugging Face MarianMTModel", "translate"),
+}
+# {part of a model that ours do not have: the names of its tensors}
+UNSUPPORTED = {
+    "LayerScale (as in DINOv2 and BEiT)": r"\.(ls1\.gamma|gamma_1|layer_scale1\.lambda1|lambda_1)$",
+    "register tokens (as in DINOv2)": r"\b(register_tokens|reg_token)$",
+    "a gated feed-forward layer (SwiGLU)": r"\.mlp\.(w12|w1|fc1_g|weights_in)\.weight$",
+    "a distillation token (as in DeiT)": r"\b(dist_token|distillation_token)$",
+    "relative positions (as in BEiT)": r"\brelative_position_bias|\brel_pos",
+    "a bias of queries and values alone (as in BEiT)": r"\.q_bias$",
+    "normalised queries and keys": r"\.q_norm\.",
+    "a layer norm in front of the blocks (as in CLIP)": r"\bnorm_pre\.",
+    "pooling by attention": r"\battn_pool\.",
+}
+# models that are none of these, by the end of one name
+OTHERS = {
+    "visual.conv1.weight": "CLIP", "vision_model.embeddings.patch_embedding.weight": "CLIP or SigLIP, Hugging Face",
+    "patch_embed.proj.weight": "a Transformer for images of another architecture", "layer1.0.conv1.weight": "a ResNet",
 }
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -39,16 +61,18 @@ class Inspection:
     kind: str       # a key of KINDS, or "" if the model is not known here
     what: str
     can: str
-    licence: str    # "" if none is known
+    licence: str    # "" if the file does not say whose it is
     tensors: list[tuple[str, tuple, str]]       # (name, shape, dtype), as in the file
+    unread: dict[str, str]      # what else there is: {name or beginning of names: what it is}
 
 
-def read_model(path: Path | str) -> tuple[Weights, dict]:
+def read_model(path: Path | str, *, key: str | None = None) -> tuple[Weights, dict]:
     """The weights in a file or folder, and their config.json.
 
     Parameters
     ----------
-    path : a .pth, .bin or .safetensors file, or a Hugging Face folder
+    path : a .pth, .bin or .safetensors file, the .index.json of several, or a Hugging Face folder
+    key : as `weights.read.read_weights`
 
     Returns
     -------
@@ -63,15 +87,15 @@ def read_model(path: Path | str) -> tuple[Weights, dict]:
         as `weights.read.read_weights`, and if config.json is damaged
     """
     file, config = _find(path)
-    return read_weights(file), config
+    return read_weights(file, key=key), config
 
 
-def inspect(path: Path | str) -> Inspection:
+def inspect(path: Path | str, *, key: str | None = None) -> Inspection:
     """List the tensors of a file or folder, and tell which model it is. Reads no numbers.
 
     Parameters
     ----------
-    path : as `read_model`
+    path, key : as `read_model`
 
     Raises
     ------
@@ -79,34 +103,70 @@ def inspect(path: Path | str) -> Inspection:
         as `read_model`
     """
     file, _ = _find(path)
-    tensors, meta = list_weights(file)
-    kind = recognise([name for name, _, _ in tensors])
-    what, can = KINDS[kind] if kind else ("no model that is known here", f"nothing; known are {', '.join(KINDS)}")
-    return Inspection(kind, what, can, LICENCE if perhaps_metas(kind, meta) else "", tensors)
+    tensors, meta = list_weights(file, key=key)
+    try:
+        given, unread = known_names([name for name, _, _ in tensors])
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    kind = recognise(given)
+    what, can = KINDS[kind] if kind else (other_model(given), f"nothing; known are {', '.join(KINDS)}")
+    if parts := unsupported(given, kind):
+        what, can = f"{what}, with {' and '.join(parts)}: not supported here", "nothing"
+    licence = LICENCE if perhaps_metas(kind, meta, file) else ""
+    return Inspection(kind, what, can, licence, tensors, unread_entries(meta, unread))
 
 
-def recognise(names: Iterable[str]) -> str:
-    """The model that has tensors of these names: a key of KINDS, or "" if none is known."""
+def recognise(names: Collection[str]) -> str:
+    """The model that has tensors of these names, as `known_names` gives them: a key of KINDS, or "" if none is known."""
     names = set(names)
-    if f"{OFFICIAL.patch_embed}.weight" in names:
-        if any(name.startswith(("decoder_", "mask_token")) for name in names):
+    if f"{OFFICIAL.patch_embed}.weight" in names and any(name.startswith(f"{OFFICIAL.blocks}.0.") for name in names):
+        if any(name.startswith(f"{OFFICIAL.decoder_blocks}.") for name in names):
             return "mae"
-        return "mae-vit" if any(name.startswith("head.") for name in names) else "mae-encoder"
+        return "mae-vit" if names & {f"{OFFICIAL.head}.weight", f"{OFFICIAL.head}.1.weight"} else "mae-encoder"
     if f"{HUGGING_FACE.patch_embed}.weight" in names:
-        if any(name.startswith("decoder.") for name in names):
+        if any(name.startswith(f"{HUGGING_FACE.decoder_blocks}.") for name in names):
             return "vit-mae"
-        return "vit" if any(name.startswith("classifier.") for name in names) else "vit-encoder"
+        return "vit" if f"{HUGGING_FACE.head}.weight" in names else "vit-encoder"
     return "marian" if "model.shared.weight" in names else ""
 
 
-def normalisation(path: Path | str) -> tuple[float | tuple, float | tuple]:
+def unsupported(names: Collection[str], kind: str) -> list[str]:
+    """The parts of a model of images, in words, that the models here do not have."""
+    if kind in ("", "marian"):
+        return []
+    layout = OFFICIAL if kind.startswith("mae") else HUGGING_FACE
+    parts = [part for part, pattern in UNSUPPORTED.items() if any(re.search(pattern, name) for name in names)]
+    qkv = f"{layout.blocks}.0.{layout.qkv[0]}"
+    if f"{qkv}.weight" in names and f"{qkv}.bias" not in names and not any(name.endswith(".q_bias") for name in names):
+        parts.append("queries, keys and values without bias")
+    return parts
+
+
+def other_model(names: Collection[str]) -> str:
+    """A model that is not known here, in words."""
+    found = next((what for end, what in OTHERS.items() if any(name.endswith(end) for name in names)), None)
+    return f"{found}: not supported here" if found else "no model that is known here"
+
+
+def unread_entries(meta: dict, unread: dict[str, Unread]) -> dict[str, str]:
+    """{name: what it is} of all that a file holds beside its model, from its meta and from `known_names`."""
+    return {name: value.what for name, value in (meta | unread).items() if isinstance(value, Unread)}
+
+
+def listed(unread: dict[str, str]) -> str:
+    """`unread_entries` in one line."""
+    first = [f"{name!r} ({what[:80]})" for name, what in list(unread.items())[:5]]
+    return ", ".join(first + [f"and {len(unread) - 5} more"] * (len(unread) > 5))
+
+
+def normalisation(path: Path | str, *, key: str | None = None) -> tuple[float | tuple, float | tuple]:
     """Mean and standard deviation of the pixels that a model was trained on, for `images.pixels.to_pixels`.
 
     A file written by this package has one of each for all channels; for all others they are ImageNet's, three of each, which
-    published models use. Raises a ValueError if config.json asks for any others.
+    published models use. Raises a ValueError if config.json asks for any others. `key` is that of `read_model`.
     """
     file, config = _find(path)
-    _, meta = list_weights(file)
+    _, meta = list_weights(file, key=key)
     given = [config.get("image_mean"), config.get("image_std")]
     channels = len(given[0]) if isinstance(given[0], list) else 1
     if "eps" in stated(meta) or given == [[MEAN] * channels, [STD] * channels]:
@@ -120,10 +180,9 @@ def _find(path):
     """(the file with the weights, the config.json beside it)."""
     path = Path(path)
     if path.is_dir():
-        files = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
+        names = ("model.safetensors", "pytorch_model.bin")
+        files = [path / name for name in (*names, *(f"{name}{INDEX}" for name in names))]
         folder, path = path, next((file for file in files if file.is_file()), None)
-        if path is None and list(folder.glob("*.index.json")):
-            raise ValueError(f"{folder}: the weights are in several files, which is not supported: save them in one")
         if path is None:
             raise FileNotFoundError(f"{folder}: expected model.safetensors or pytorch_model.bin in this folder")
     config = path.with_name("config.json")
@@ -137,15 +196,24 @@ def read_json(path: Path) -> dict:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:               # not UTF-8, not JSON, or nested too deeply
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON: {_never_downloaded(path) or error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected an object {{...}}, got {type(found).__name__}")
     return found
 
 
-def perhaps_metas(kind: str, meta: dict) -> bool:
-    """Whether a file is in the official format and was not written by this package."""
-    return kind.startswith("mae") and "eps" not in stated(meta)
+def _never_downloaded(path):
+    with path.open("rb") as file:
+        return not_data(file.read(1 << 10))
+
+
+def perhaps_metas(kind: str, meta: dict, path: Path) -> bool:
+    """Whether a file could be Meta's: by its decoder, its args or its name it is of the official MAE code, and not ours.
+
+    The names of an encoder or a classifier are those of timm, and say nothing.
+    """
+    said = stated(meta)
+    return kind.startswith("mae") and "eps" not in said and bool(kind == "mae" or said or META_FILES.match(Path(path).name))
 
 
 def stated(meta: dict) -> dict:

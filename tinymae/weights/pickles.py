@@ -2,8 +2,9 @@
 
 A pickle is a program for a small stack machine, and Python's own machine calls whatever the program names: a .pth from an
 unknown source can run anything. The machine here has no such instruction. A global becomes a name, never an object. Applying a
-name is possible for four of them, and builds a dict or a record of where a tensor lies; every other name is refused. Nothing is
-imported, called or set on an object.
+name that belongs to tensors builds a dict, a tuple, a text or a record of where a tensor lies. Applying any other gives an
+`Unread`, which keeps the name alone: so a file may hold a path or a NumPy number beside its tensors. What torch makes tensors
+of, and is not known here, is refused: half a model is none. Nothing is imported, called or set on an object.
 
 Its time is bounded, too. One instruction can walk a list that is as long as the file, and ten thousand can walk it again, so an
 instruction counts as many steps as it walks elements. A key of a dict is short, because Python hashes and compares all of it.
@@ -15,13 +16,25 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tinymae.weights.records import BFLOAT16, are_sizes, is_shape, shortened, strides_of
+from tinymae.weights.records import BFLOAT16, Unread, are_sizes, is_shape, shortened, strides_of
 
 STORAGES = {
     "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": BFLOAT16, "DoubleStorage": "float64",
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
+# dtypes and layouts, which become their own names
+TORCH_TEXTS = {f"torch.{name}" for name in (
+    *STORAGES.values(), "uint16", "uint32", "uint64", "complex32", "complex64", "complex128", "float8_e4m3fn", "float8_e5m2",
+    "strided", "contiguous_format", "preserve_format", "channels_last",
+)}
+# what `_apply` applies, and the types of storages
+APPLIED = {
+    "argparse.Namespace", "collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter",
+    "torch.Size", "torch.device", "builtins.set", "builtins.frozenset", "__builtin__.set", "__builtin__.frozenset",
+    *(f"torch.{storage}" for storage in STORAGES),
+}
+OBJECTS = ("torch.nn.modules.", "torch.optim.")         # of torch, and no tensors
 MOST_STEPS = 300_000            # a training checkpoint of ViT-H has about 100,000
 LONGEST_KEY = 1000              # characters: the name of a tensor has about 50
 
@@ -107,25 +120,27 @@ def unpickle(file: BinaryIO, most: int | None = None) -> tuple[object, set[Stora
                     stack.append(False)
                 case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
                     stack.append(argument)
-                case "BINSTRING" | "SHORT_BINSTRING":           # texts of Python 2
+                case "BINSTRING" | "SHORT_BINSTRING" | "BINBYTES" | "SHORT_BINBYTES":           # texts of Python 2, bytes
                     stack.append(argument)
                 case "EMPTY_DICT":
                     stack.append({})
-                case "EMPTY_LIST":
+                case "EMPTY_LIST" | "EMPTY_SET":                # a set of its own could take forever to hash
                     stack.append([])
                 case "EMPTY_TUPLE":
                     stack.append(())
-                case "TUPLE":
+                case "TUPLE" | "FROZENSET":
                     stack.append(tuple(take()))
                 case "TUPLE1" | "TUPLE2" | "TUPLE3":
                     size = int(opcode.name[-1])
                     stack[-size:] = [tuple(stack[-size:])]
                 case "APPEND":
                     value = stack.pop()
-                    expect(list, stack[-1]).append(value)
-                case "APPENDS":
+                    if not isinstance(stack[-1], Unread):
+                        expect(list, stack[-1]).append(value)
+                case "APPENDS" | "ADDITEMS":
                     values = take()
-                    expect(list, stack[-1]).extend(values)
+                    if not isinstance(stack[-1], Unread):
+                        expect(list, stack[-1]).extend(values)
                 case "SETITEM":
                     value, key = stack.pop(), stack.pop()
                     _set(stack[-1], [key, value])
@@ -149,12 +164,13 @@ def unpickle(file: BinaryIO, most: int | None = None) -> tuple[object, set[Stora
                     stack.append(storage)
                 case "REDUCE" | "NEWOBJ":
                     arguments, function = stack.pop(), stack.pop()
-                    name = expect(_Global, function).name
-                    steps += sum(len(part) for part in expect(tuple, arguments) if isinstance(part, (list, tuple)))
-                    stack.append(_apply(name, arguments))
+                    apply = _unread if isinstance(function, Unread) else _apply
+                    name = function.what if apply is _unread else expect(_Global, function).name
+                    steps += sum(1 + len(part) if isinstance(part, (list, tuple)) else 1 for part in expect(tuple, arguments))
+                    stack.append(apply(name, arguments))
                 case "BUILD":                                   # the state of an object: only a Namespace keeps it
                     state = stack.pop()
-                    if isinstance(expect(dict, stack[-1]), _Namespace):
+                    if not isinstance(stack[-1], Unread) and isinstance(expect(dict, stack[-1]), _Namespace):
                         steps += len(expect(dict, state))
                         _set(stack[-1], [part for item in state.items() for part in item])
                 case name:
@@ -175,6 +191,8 @@ def _set(target, values):
 
     They are short: many long integers have one hash, and equal texts are compared to their end.
     """
+    if isinstance(target, Unread):
+        return
     for key, value in zip(values[::2], values[1::2], strict=True):
         if type(key) not in (str, int):
             raise ValueError(f"its pickle is damaged: expected a text or a number as a key, got {shortened(key)}")
@@ -187,18 +205,33 @@ def _set(target, values):
 
 
 def _known(name):
-    known = {f"torch.{storage}" for storage in STORAGES} | {
-        "collections.OrderedDict", "argparse.Namespace", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter",
-    }
-    if name not in known:
-        raise ValueError(f"its pickle asks for {shortened(name)}, which is not part of a tensor: refused, nothing was executed")
-    return _Global(name)
+    """What a global becomes."""
+    if name in APPLIED:
+        return _Global(name)
+    if name in TORCH_TEXTS:
+        return name
+    if name.partition(".")[0] == "torch" and not name.startswith(OBJECTS):
+        raise ValueError(refusal(name))
+    return Unread(name)
+
+
+def refusal(name: str) -> str:
+    """The message that a name in a pickle was met where no other than those of tensors may be."""
+    return f"its pickle asks for {shortened(name)}, which is not part of a tensor: refused, nothing was executed"
+
+
+def _unread(name, arguments):
+    if any(isinstance(part, (Storage, Tensor)) for part in arguments):
+        raise ValueError(refusal(name))
+    return Unread(name)
 
 
 def _storage(found):
     """("storage", type, key, device, count[, (view key, offset, count)]) -> Storage."""
     if len(expect(tuple, found)) not in (5, 6) or found[0] != "storage":
         raise ValueError(f"its pickle is damaged: expected a storage, got {shortened(found)}")
+    if isinstance(found[1], Unread):
+        raise ValueError(refusal(found[1].what))
     name = expect(_Global, found[1]).name.removeprefix("torch.")
     key, count = expect(str, found[2]), found[4]
     if len(key) > LONGEST_KEY:
@@ -225,6 +258,12 @@ def _apply(name, arguments):
                 raise ValueError(f"its pickle is damaged: expected a key and a value, got {shortened(pair)}")
         _set(found, [part for pair in pairs for part in pair])
         return found
+    if name.endswith("set") and len(arguments) < 2:
+        return tuple(expect(list, [*arguments, []][0]))
+    if name == "torch.Size" and len(arguments) == 1:
+        return expect(tuple, arguments[0])
+    if name == "torch.device" and arguments:
+        return ":".join(map(shortened, arguments)).replace("'", "")
     if name == "torch._utils._rebuild_parameter" and arguments:
         return expect(Tensor, arguments[0])
     if name == "torch._utils._rebuild_tensor_v2" and len(arguments) in (6, 7):

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from tinymae.files import whole_file
-from tinymae.weights.pickles import STORAGES, Tensor, expect, unpickle, write_pickle
-from tinymae.weights.records import FileRecord, TensorRecord, check_tensors, item_size, raw_bytes, shortened
+from tinymae.weights.pickles import LONGEST_KEY, STORAGES, Tensor, expect, refusal, unpickle, write_pickle
+from tinymae.weights.records import FileRecord, TensorRecord, Unread, check_tensors, item_size, raw_bytes, shortened
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -33,24 +33,42 @@ FEW_STEPS = 1000                # of the three small pickles before the object, 
 
 def _record_of_pickle(raw, found, starts):
     """The FileRecord of an unpickled object; starts: {key of a storage: (its first byte, checksum)}."""
+    if isinstance(found, Unread):
+        raise ValueError(f"{refusal(found.what)}; was a whole model saved? Save its state_dict()")
     if not isinstance(found, dict):
         raise ValueError(f"expected a table of tensors, got {shortened(found)}: was one tensor saved, or a whole model?")
-    state = next((found[key] for key in ("model", "state_dict") if isinstance(found.get(key), dict)), found)
     meta = _plain(found)
     meta |= {key: _plain(found[key]) for key in ("args", "config") if isinstance(found.get(key), dict)}
-    tensors = {}
-    for name, tensor in state.items():
-        if isinstance(tensor, Tensor):
-            storage = tensor.storage
-            start, crc = starts[storage.key]
-            if str(name) in tensors:
-                raise ValueError(f"two of its tensors are called {str(name)!r}, once as a text and once as a number: damaged")
-            tensors[str(name)] = TensorRecord(
-                start, storage.count, storage.dtype, tensor.offset, tensor.shape, tensor.strides, crc
-            )
-    if not tensors:
-        raise ValueError(f"it contains no tensors; its keys are {', '.join(shortened(key) for key in list(state)[:5])}")
-    return FileRecord(raw, tensors, meta)
+    tables, seen, waiting = {}, set(), [("", found)]
+    for key, table in waiting:                                  # grows: tables inside of tables, each of them once
+        if id(table) in seen:
+            continue
+        seen.add(id(table))
+        tensors = {}
+        for name, value in table.items():
+            if isinstance(value, Tensor):
+                name, (start, crc) = str(name), starts[value.storage.key]
+                if name in tensors:
+                    raise ValueError(f"two of its tensors are called {name!r}, once as a text and once as a number: damaged")
+                tensors[name] = TensorRecord(
+                    start, value.storage.count, value.storage.dtype, value.offset, value.shape, value.strides, crc
+                )
+            elif isinstance(value, (dict, Unread)) and len(inner := f"{key}.{name}" if key else str(name)) <= LONGEST_KEY:
+                if isinstance(value, Unread):
+                    meta[inner] = value
+                else:
+                    waiting.append((inner, value))
+        if tensors:
+            if key in tables:
+                raise ValueError(f"two of its tables have the key {key!r}: damaged")
+            tables[key] = tensors
+    if not tables:
+        keys = [
+            f"{shortened(key)} ({refusal(value.what)})" if isinstance(value, Unread) else shortened(key)
+            for key, value in list(found.items())[:5]
+        ]
+        raise ValueError(f"it contains no tensors; its keys are {', '.join(keys)}")
+    return FileRecord(raw, tables, meta)
 
 
 def _plain(found):

@@ -26,27 +26,40 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinymae import tree
+from tinymae.files import visible
 from tinymae.models.mae import MAEConfig, StoredPositions, mae_init
 from tinymae.models.vit import ViTConfig, vit_init
 from tinymae.ops.positional import sincos_2d
-from tinymae.weights.inspect import KINDS, LICENCE, perhaps_metas, read_model, recognise, stated
+from tinymae.weights.inspect import (
+    KINDS,
+    LICENCE,
+    listed,
+    other_model,
+    perhaps_metas,
+    read_model,
+    recognise,
+    stated,
+    unread_entries,
+    unsupported,
+)
 from tinymae.weights.layout import (
     DECODER_HEADS,
     DECODER_WIDTH,
     HEADS,
     HUGGING_FACE,
     OFFICIAL,
-    RENAMED,
     Names,
     mae_rows,
     to_ours,
     vit_rows,
 )
+from tinymae.weights.names import known_names
 from tinymae.weights.read import Weights
 
 
 def load_mae(
     path: Path | str, *, heads: int | None = None, decoder_heads: int | None = None, dtype: DTypeLike = np.float32,
+    key: str | None = None,
 ) -> tuple[MAEConfig, dict]:
     """A masked autoencoder with its decoder, from an official .pth or a Hugging Face folder.
 
@@ -54,6 +67,7 @@ def load_mae(
     ----------
     heads, decoder_heads : None for the number in the file, or else that of the published models of its size
     dtype : of the parameters, float32 or float64
+    key : of the model to read in a file that has several, such as "teacher"; see `weights.read.read_weights`
 
     Returns
     -------
@@ -70,9 +84,9 @@ def load_mae(
 
     Notes
     -----
-    If the file could be Meta's, the licence of Meta's weights is printed to stderr.
+    What the file holds beside the model is listed on stderr; if it could be Meta's, with the licence of Meta's weights.
     """
-    file = _open(path)
+    file = _open(path, key)
     if file.kind not in ("mae", "vit-mae"):
         raise ValueError(f"{path}: expected a masked autoencoder with its decoder, got {_got(file)}")
     names = file.names
@@ -115,12 +129,14 @@ def _with_positions(file, config, flat, dtype):
     return StoredPositions(**vars(config), tables=tuple(tables)), flat
 
 
-def load_vit(path: Path | str, *, heads: int | None = None, dtype: DTypeLike = np.float32) -> tuple[ViTConfig, dict]:
-    """A classifier, from a .pth of the official fine-tuning code or a Hugging Face folder.
+def load_vit(
+    path: Path | str, *, heads: int | None = None, dtype: DTypeLike = np.float32, key: str | None = None,
+) -> tuple[ViTConfig, dict]:
+    """A classifier, from a .pth of the official fine-tuning or linear probing code, or a Hugging Face folder.
 
     Parameters
     ----------
-    path, heads, dtype : as `load_mae`
+    path, heads, dtype, key : as `load_mae`
 
     Returns
     -------
@@ -132,17 +148,17 @@ def load_vit(path: Path | str, *, heads: int | None = None, dtype: DTypeLike = n
     FileNotFoundError, ValueError
         as `load_mae`
     """
-    return _load_vit(path, heads, dtype, head=True)
+    return _load_vit(path, heads, dtype, key, head=True)
 
 
 def load_published_encoder(
-    path: Path | str, *, heads: int | None = None, dtype: DTypeLike = np.float32,
+    path: Path | str, *, heads: int | None = None, dtype: DTypeLike = np.float32, key: str | None = None,
 ) -> tuple[ViTConfig, dict]:
     """The encoder of any of these models, for features or for fine-tuning.
 
     Parameters
     ----------
-    path, heads, dtype : as `load_mae`
+    path, heads, dtype, key : as `load_mae`
 
     Returns
     -------
@@ -156,11 +172,11 @@ def load_published_encoder(
     FileNotFoundError, ValueError
         as `load_mae`
     """
-    return _load_vit(path, heads, dtype, head=False)
+    return _load_vit(path, heads, dtype, key, head=False)
 
 
-def _load_vit(path, heads, dtype, head):
-    file = _open(path)
+def _load_vit(path, heads, dtype, key, *, head):
+    file = _with_plain_head(_open(path, key))
     classifier = file.kind in ("mae-vit", "vit")
     if not file.kind or file.kind == "marian" or head > classifier:
         wanted = "a classifier" if head else "an image encoder"
@@ -183,7 +199,7 @@ def _load_vit(path, heads, dtype, head):
     config = _config(file, ViTConfig, sizes, options)
     if config.position_encoding == "fixed" and _unlike_fixed(file, names.pos_embed, config):
         raise ValueError(f"{path}: expected fixed positions, but {names.pos_embed!r} is not the table of sines and cosines")
-    unused = (names.mask_token, "decoder") if not classifier else () if head else (f"{names.head}.",)
+    unused = () if head else (names.mask_token, "vit.embeddings.mask_token", "decoder", f"{names.head}.")
     rows = vit_rows(names, config, head=head)
     flat = _take(file, rows, config, {names.pos_embed: config.embed_dim}, dtype, unused)
     like = vit_init(config, None, dtype)
@@ -206,30 +222,57 @@ class _File:
     config: dict
 
 
-def _open(path):
-    weights, config = read_model(path)
-    kind = recognise(weights.tensors)
-    official = kind.startswith("mae")
-    given = {}
-    for name in weights.tensors:
-        known = name
-        if kind.startswith("vit"):
-            for newer, usual in RENAMED:
-                known = known.replace(newer, usual)
-        if known in given:
-            raise ValueError(f"{path}: {name!r} and {given[known]!r} are two names of one tensor, expected one of them")
-        given[known] = name
-    if perhaps_metas(kind, weights.meta):
-        print(f"{path}: {LICENCE}", file=sys.stderr)
+def _open(path, key):
+    weights, config = read_model(path, key=key)
+    try:
+        given, unread = known_names(weights.tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    kind = recognise(given)
+    if parts := unsupported(given, kind):
+        raise ValueError(f"{path}: expected a plain Vision Transformer, got {KINDS[kind][0]}, with {' and '.join(parts)}")
+    if unread := unread_entries(weights.meta, unread):
+        print(visible(f"{path}: not read: {listed(unread)}"), file=sys.stderr)
+    if perhaps_metas(kind, weights.meta, path):
+        print(visible(f"{path}: {LICENCE}"), file=sys.stderr)
     tensors = {known: weights.tensors[name] for known, name in given.items()}
-    return _File(path, kind, OFFICIAL if official else HUGGING_FACE, replace(weights, tensors=tensors), given, config)
+    names = OFFICIAL if kind.startswith("mae") else HUGGING_FACE
+    return _File(path, kind, names, replace(weights, tensors=tensors), given, config)
+
+
+def _with_plain_head(file):
+    """The file, with the head of a linear probe as one linear map.
+
+    The official code trains it behind a BatchNorm without gain and offset: (x - mean) / std, with the mean and the standard
+    deviation that it has stored, so that w = weight / std and b = bias - (mean / std) weight. Its eps is 1e-6.
+    """
+    head, tensors = file.names.head, dict(file.weights.tensors)
+    if f"{head}.1.weight" not in tensors or file.kind != "mae-vit":
+        return file
+    width, classes = _shape(file, file.names.cls_token, 3)[2], _shape(file, f"{head}.1.weight", 2)[0]
+    shapes = {"0.running_mean": (width,), "0.running_var": (width,), "1.weight": (classes, width), "1.bias": (classes,)}
+    for name, shape in shapes.items():
+        found = tensors.pop(f"{head}.{name}", None)
+        least = 0 if name == "0.running_var" else -np.inf
+        if found is None or found.shape != shape or not np.isfinite(found).all() or found.min() < least:
+            raise ValueError(
+                f"{file.path}: expected '{head}.{name}' {shape} in the head of a linear probe, finite and from {least} on: damaged, "
+                "or another head"
+            )
+        shapes[name] = found.astype(np.float64)
+    tensors.pop(f"{head}.0.num_batches_tracked", None)
+    mean, var, weight, bias = shapes.values()
+    tensors[f"{head}.weight"] = weight / np.sqrt(var + 1e-6)
+    tensors[f"{head}.bias"] = bias - tensors[f"{head}.weight"] @ mean
+    given = file.given | {f"{head}.{part}": file.given[f"{head}.1.{part}"] for part in ("weight", "bias")}
+    return replace(file, weights=replace(file.weights, tensors=tensors), given=given)
 
 
 def _got(file):
     """What a file holds, for the message that refuses it."""
     if not file.kind:
         first = ", ".join(repr(name) for name in list(file.given)[:3])
-        return f"tensors of a model that is not known here, such as {first}; known are {', '.join(KINDS)}"
+        return f"{other_model(file.given)}, with tensors such as {first}; known are {', '.join(KINDS)}"
     what, can = KINDS[file.kind]
     hint = {
         "mae-encoder": ": to reconstruct, take the mae_visualize_* file, with its decoder; or load_published_encoder",

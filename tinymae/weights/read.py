@@ -1,13 +1,17 @@
-"""Read a file of weights without PyTorch: .pth (the zip format and the one before it) or .safetensors.
+"""Read a file of weights without PyTorch: .pth (the zip format and the one before it) or .safetensors, in one file or several.
 
 The first bytes tell the format. Its reader (`pth`, `safetensors`) returns a record of each tensor, and this module turns the
 records into arrays. Nothing in a file is ever executed.
+
+A file can hold several tables of tensors: a model and its moving average, a student and a teacher, the state of an optimiser.
+The one that is a model is read, or else the one that is not inside another; if there are several, `key` chooses.
 
 Weights stay in the file: arrays are views of it (memory map), and the system reads their bytes when they are used. The map is
 private: writing into an array changes memory and never the file.
 
 Every size is compared with the file before memory is allocated. The checksums of a zip are compared in one pass, at a few GB/s.
 """
+import json
 import math
 import mmap
 import os
@@ -19,9 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
+from tinymae.files import not_data
+from tinymae.weights.names import ask, left_out, model_prefixes
 from tinymae.weights.pth import read_legacy, read_zip
-from tinymae.weights.records import BFLOAT16, item_size
+from tinymae.weights.records import BFLOAT16, FileRecord, item_size, shortened, unique
 from tinymae.weights.safetensors import read_safetensors
+
+INDEX = ".index.json"           # ends the name of the file that lists several files of one model
+LONGEST_INDEX = 1 << 22         # room for 30,000 tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,73 +39,126 @@ class Weights:
 
     tensors: dict[str, np.ndarray]  # views of the file if dtype and alignment allow; bfloat16 as float32
     dtypes: dict[str, str]          # as they are in the file
-    meta: dict                      # plain numbers and texts: epoch, args (a dict), the metadata of safetensors
-    mapped: mmap.mmap | None = None     # the file, of which the tensors are views
+    meta: dict                      # numbers and texts: epoch, args (a dict), the metadata of safetensors; see `list_weights`
+    mapped: tuple[mmap.mmap, ...] = ()      # the files, of which the tensors are views
 
     def release(self) -> None:
         """Free the memory that views took when they were read; it is read again when it is needed.
 
         What was written into a view is lost. No effect on systems without this call (Windows).
         """
-        if self.mapped is not None and hasattr(self.mapped, "madvise"):
-            self.mapped.madvise(mmap.MADV_DONTNEED)
+        for mapped in self.mapped:
+            if hasattr(mapped, "madvise"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def read_weights(path: Path | str) -> Weights:
-    """Read a .pth or .safetensors file; its first bytes tell which of the two it is.
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One of the files of a model."""
+
+    path: Path
+    record: FileRecord
+
+
+def read_weights(path: Path | str, *, key: str | None = None) -> Weights:
+    """Read a .pth or .safetensors file, whose first bytes tell which of the two it is, or all files that an index lists.
+
+    Parameters
+    ----------
+    path : the file, or the .index.json beside several
+    key : in a file with several models, the name of the one to read, such as "teacher"; after a full stop, that of a table in
+        it, or the beginning of names: "state_dict.teacher"
 
     Returns
     -------
     Weights
-        of a training checkpoint, only what is under "model" (or "state_dict"), or else at the top level: the state of its
-        optimiser is not read. You may write into the arrays: the file does not change. Tensors that share numbers in the file
-        share them here.
+        of a training checkpoint, only the model: the state of its optimiser is not read. You may write into the arrays: the
+        file does not change. Tensors that share numbers in the file share them here.
 
     Raises
     ------
     FileNotFoundError
-        if there is no such file
+        if there is no such file, or an index lists one that is missing
     ValueError
-        if the file is cut short, damaged, of another format, claims more than it has, or names what is not a tensor; the
-        message gives the file and the reason
+        if the file is cut short, damaged, of another format, claims more than it has, or names what is not a tensor; if it has
+        several models and key chooses none; the message gives the file and the reason
     """
-    file = _read_record(path)
-    _compare_checksums(path, file)
-    arrays = {}
-    tensors = {}
-    for name, record in file.tensors.items():
-        key = (record.start, record.count, record.dtype)
-        if key not in arrays:
-            arrays[key] = _numbers(path, file, record)
-        array = arrays[key]
+    parts = _parts(path)
+    chosen, meta = _choose(path, parts, key)
+    _compare_checksums(chosen)
+    arrays, tensors = {}, {}
+    for name, (part, record) in chosen.items():
+        where = (part.path, record.start, record.count, record.dtype)
+        if where not in arrays:
+            arrays[where] = _numbers(part, record)
+        array = arrays[where]
         strides = [step * array.itemsize for step in record.strides]
         # given a buffer, NumPy checks the bounds once more, which as_strided does not
         tensors[name] = (
             np.ndarray(record.shape, array.dtype, array, record.offset * array.itemsize, strides) if 0 not in record.shape
             else np.empty(record.shape, array.dtype)
         )
-    mapped = file.raw.base.obj                                      # the map under the array's memoryview
-    return Weights(tensors, {name: record.dtype for name, record in file.tensors.items()}, file.meta, mapped)
+    mapped = tuple(part.record.raw.base.obj for part in parts)      # the map under the array's memoryview
+    return Weights(tensors, {name: record.dtype for name, (_, record) in chosen.items()}, meta, mapped)
 
 
-def list_weights(path: Path | str) -> tuple[list[tuple[str, tuple, str]], dict]:
-    """([(name, shape, dtype)], meta) of a file, without reading its numbers. Raises as `read_weights`."""
-    file = _read_record(path)
-    return [(name, record.shape, record.dtype) for name, record in file.tensors.items()], file.meta
+def list_weights(path: Path | str, *, key: str | None = None) -> tuple[list[tuple[str, tuple, str]], dict]:
+    """([(name, shape, dtype)], meta) of a file, without reading its numbers.
+
+    meta holds an `Unread` in the place of tensors that are not part of the model, and of objects that are not known here.
+    Parameters and errors are those of `read_weights`.
+    """
+    chosen, meta = _choose(path, _parts(path), key)
+    return [(name, record.shape, record.dtype) for name, (_, record) in chosen.items()], meta
 
 
-def _read_record(path):
+def _parts(path):
+    """The files of a model."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file of weights")
     if not path.is_file():
         raise ValueError(f"{path}: expected a file of weights, .pth or .safetensors, got a folder")
-    if path.stat().st_size < 10:
-        raise ValueError(f"{path}: cut short: it has {path.stat().st_size} bytes, a file of weights has more")
+    if path.name.endswith(INDEX):
+        return _indexed(path)
+    return [_Part(path, _read_record(path))]
+
+
+def _indexed(path):
+    """The files that an index lists: {"weight_map": {name of a tensor: file beside the index}}."""
+    if path.stat().st_size > LONGEST_INDEX:
+        raise ValueError(f"{path}: expected at most {LONGEST_INDEX} bytes of an index, got {path.stat().st_size}")
+    raw = path.read_bytes()
+    try:
+        index = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {not_data(raw) or f'expected an index of weights, JSON: {error}'}") from error
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
+        raise ValueError(f"{path}: expected a weight_map in it, from the name of each tensor to a file")
+    parts = []
+    for file in sorted(set(files.values())):
+        if "/" in file or "\\" in file or ":" in file or file in ("", ".", ".."):
+            raise ValueError(f"{path}: lists {shortened(file)}: expected the name of a file in the same folder")
+        if not path.with_name(file).is_file():
+            raise FileNotFoundError(f"{path}: lists {shortened(file)}, which is not in the folder: download all of its files")
+        parts.append(_Part(path.with_name(file), _read_record(path.with_name(file))))
+        found = {name for table in parts[-1].record.tables.values() for name in table}
+        for name in sorted(found ^ {name for name, place in files.items() if place == file}):
+            has = "a tensor that its index does not list there" if name in found else "not a tensor that its index lists there"
+            raise ValueError(f"{path.with_name(file)}: has {has}, {shortened(name)}: are these parts of one model?")
+    return parts
+
+
+def _read_record(path):
     with path.open("rb") as file:
+        start = file.read(1 << 10)
+        if wrong := not_data(start):
+            raise ValueError(f"{path}: {wrong}")
+        if len(start) < 10:
+            raise ValueError(f"{path}: cut short: it has {len(start)} bytes, a file of weights has more")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)   # copy on write: the file does not change
     raw = np.frombuffer(mapped, np.uint8)
-    start = raw[:16].tobytes()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)     # pickletools warns of odd names, which are refused
@@ -107,35 +169,89 @@ def _read_record(path):
             elif start.startswith(b"\x80"):
                 record = read_legacy(raw)
             else:
-                raise ValueError(f"expected .pth or .safetensors, got a file that begins with {start!r}")
-        if not record.tensors:
+                raise ValueError(f"expected .pth or .safetensors, got a file that begins with {start[:16]!r}")
+        if not record.tables:
             raise ValueError("it contains no tensors")
-        # Views of one storage take no memory until they are copied. A tied matrix has at most four names.
-        claimed = sum(math.prod(tensor.shape) * item_size(tensor.dtype) for tensor in record.tensors.values())
-        if claimed > 8 * raw.size + 4096:
-            raise ValueError(f"its tensors claim {claimed} bytes, and the file has {raw.size}")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     return record
 
 
-def _stored(file, record):
-    return file.raw[record.start : record.start + record.count * item_size(record.dtype)]
+def _choose(path, parts, key):
+    """({name: (part, record)}, meta): the table of the model, or what a key says."""
+    tables, meta = {}, {}
+    for part in parts:
+        for table, tensors in part.record.tables.items():
+            tables.setdefault(table, {}).update({name: (part, record) for name, record in tensors.items()})
+        meta |= part.record.meta
+    try:
+        key = _table(tables) if key is None else key
+        begins = f"{key}." if key else ""
+        chosen, others = {}, []
+        for table, tensors in tables.items():
+            for name, found in tensors.items():
+                whole = f"{table}.{name}" if table else name
+                if not (whole.startswith(begins) if key else not table):
+                    others.append(whole)
+                elif whole.removeprefix(begins) in chosen:
+                    raise ValueError(f"two of its tensors are called {whole!r}: damaged")
+                else:
+                    chosen[whole.removeprefix(begins)] = found
+        if not chosen:
+            raise ValueError(f"it has no tensors under the key {key!r}: expected one of {', '.join(map(repr, _keys(tables)))}")
+        models = model_prefixes(chosen)
+        if len(models) > 1 and "" not in models:
+            raise ValueError(ask(begins + prefix[:-1] for prefix in models))
+        # Views of one storage take no memory until they are copied. A tied matrix has at most four names.
+        claimed = sum(math.prod(record.shape) * item_size(record.dtype) for _, record in chosen.values())
+        size = sum(part.record.raw.size for part in parts)
+        if claimed > 8 * size + 4096:
+            raise ValueError(f"its tensors claim {claimed} bytes, and the file has {size}")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return chosen, meta | left_out(others, begins)
 
 
-def _compare_checksums(path, file):
+def _keys(tables):
+    """The keys of the models in a file, or of all of its tables if there is none."""
+    keys = []
+    for table, tensors in tables.items():
+        found = model_prefixes(tensors)
+        keys += [table] if len(found) == 1 and table else [f"{table}.{prefix[:-1]}".strip(".") for prefix in found]
+    return keys or list(tables)[:10]
+
+
+def _table(tables):
+    """The key of the table to read: the only one with a model; or if none is known, the only one that is in no other."""
+    models = {table: prefixes for table, tensors in tables.items() if (prefixes := model_prefixes(tensors))}
+    if "" in models.get("", {}):
+        return ""                                               # what stands beside a plain model is `Unread`
+    depths = {table: len(table.split(".")) if table else 0 for table in tables}
+    found = list(models) or [table for table in tables if depths[table] == min(depths.values())]
+    if len(found) > 1:
+        raise ValueError(ask(_keys(tables)))
+    return found[0]
+
+
+def _stored(part, record):
+    return part.record.raw[record.start : record.start + record.count * item_size(record.dtype)]
+
+
+def _compare_checksums(chosen):
     """Raise a ValueError if a storage has changed since it was written. A file has many storages: they are read in parallel."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        summed = {record.start: (name, record) for name, record in file.tensors.items() if record.crc}
-        sums = pool.map(lambda found: zlib.crc32(_stored(file, found[1])), summed.values())
-        for (name, record), found in zip(summed.values(), sums, strict=True):
+        summed = {(part.path, record.start): (name, part, record) for name, (part, record) in chosen.items() if record.crc}
+        sums = pool.map(lambda found: zlib.crc32(_stored(*found[1:])), summed.values())
+        for (name, part, record), found in zip(summed.values(), sums, strict=True):
             if found != record.crc:
-                raise ValueError(f"{path}: the numbers of {name!r} do not match their checksum: damaged, fetch the file again")
+                raise ValueError(
+                    f"{part.path}: the numbers of {name!r} do not match their checksum: damaged, fetch the file again"
+                )
 
 
-def _numbers(path, file, record):
+def _numbers(part, record):
     """The storage of a tensor as an ndarray: a view of the file, or a copy if it cannot be one."""
-    data = _stored(file, record)
+    data = _stored(part, record)
     if record.dtype == "bool":
         return data != 0                                        # a bool of NumPy's has to be the byte 0 or 1
     if record.dtype == BFLOAT16:
@@ -145,6 +261,6 @@ def _numbers(path, file, record):
     dtype = np.dtype(record.dtype).newbyteorder("<")
     if record.start % dtype.itemsize == 0:
         return data.view(dtype)
-    with Path(path).open("rb") as stream:                       # not from the map: its pages would take memory, too
+    with part.path.open("rb") as stream:                       # not from the map: its pages would take memory, too
         stream.seek(record.start)
         return np.fromfile(stream, dtype, record.count)

@@ -25,13 +25,20 @@ class TensorRecord:
     crc: int        # of the storage; 0 if there is none
 
 
+@dataclass(frozen=True)
+class Unread:
+    """In the place of something in a file that was not read."""
+
+    what: str       # "300 tensors", or the name of a class that is not known here
+
+
 @dataclass(frozen=True, eq=False)
 class FileRecord:
     """A file, and what it says about its tensors."""
 
-    raw: np.ndarray                     # the file, uint8
-    tensors: dict[str, TensorRecord]
-    meta: dict                          # numbers and texts beside the tensors
+    raw: np.ndarray                                 # the file, uint8
+    tables: dict[str, dict[str, TensorRecord]]      # {key: {name: tensor}}; "" is the top level, "a.b" a table b in a table a
+    meta: dict                                      # numbers and texts beside the tensors, `Unread` for what is neither
 
 
 def item_size(dtype: str) -> int:
@@ -64,6 +71,14 @@ def shortened(value: object) -> str:
     """A value for an error message, at most 80 characters."""
     text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def unique(pairs: list[tuple]) -> dict:
+    """An object in a JSON text, for `json.loads`. Raises a ValueError if a name occurs twice in it."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice in its header")
+    return found
 
 
 def check_tensors(tensors: dict[str, np.ndarray], dtypes: Collection[str]) -> None:

@@ -25,6 +25,7 @@ from tinymae.weights.records import (
     raw_bytes,
     shortened,
     strides_of,
+    unique,
 )
 
 SAFETENSORS = {
@@ -42,7 +43,7 @@ def read_safetensors(raw: np.ndarray) -> FileRecord:
     if length > LONGEST_HEADER:
         raise ValueError(f"its header has {length} bytes, expected at most {LONGEST_HEADER}")
     try:
-        header = json.loads(raw[8 : 8 + length].tobytes().decode("utf-8"), object_pairs_hook=_unique)
+        header = json.loads(raw[8 : 8 + length].tobytes().decode("utf-8"), object_pairs_hook=unique)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"its header is not JSON ({error}): damaged, or not a safetensors file") from error
     if not isinstance(header, dict):
@@ -72,14 +73,7 @@ def read_safetensors(raw: np.ndarray) -> FileRecord:
         position += record.count * item_size(record.dtype)
     if position != raw.size:
         raise ValueError(f"expected {position} bytes, the file has {raw.size}: cut short, or something follows the tensors")
-    return FileRecord(raw, tensors, meta)
-
-
-def _unique(pairs):
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name occurs twice in its header")
-    return found
+    return FileRecord(raw, {"": tensors} if tensors else {}, meta)
 
 
 def write_safetensors(path: Path | str, tensors: dict[str, np.ndarray], meta: dict[str, str] | None = None) -> Path:
