@@ -160,8 +160,8 @@ ROOMS = {
     "tasks": "weights models ops train tree images text plot files",
     "estimator": "tasks models ops train tree images",
     "learn": "gradcheck models blocks ops init masks train tree",
-    "cli": "tasks weights models images text plot learn gradcheck",
-    "__main__": "cli __init__",
+    "cli": "tasks weights models images text plot learn gradcheck files",
+    "__main__": "cli __init__ files",
     "__init__": "",
 }
 

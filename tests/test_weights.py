@@ -463,7 +463,8 @@ def test_what_torch_and_others_write_beside_the_tensors(put):
         "when": apply("datetime\ndatetime", b"x") + text({"zone": 1}) + b"b",
         "counts": apply("collections\nCounter") + b"(" + text("a") + b"K\x01u",
         "loss": b"ctorch.nn.modules.loss\nCrossEntropyLoss\n)\x81" + text({"training": True}) + b"b",
-        "format": b"ctorch\nchannels_last\n", "when_4": b"\x8f(" + text("a") + b"\x90", "frozen": b"(" + text("a") + b"\x91",
+        "activation": b"ctorch._C._nn\ngelu\n", "layout": apply("torch.serialization\n_get_layout", "strided"),
+        "when_4": b"\x8f(" + text("a") + b"\x90", "frozen": b"(" + text("a") + b"\x91",
         "args": apply("argparse\nNamespace") + b"}(" + text("lr") + b"K\x02" + text("dir")
         + apply("pathlib\nWindowsPath") + b"ub",
     }
@@ -471,7 +472,8 @@ def test_what_torch_and_others_write_beside_the_tensors(put):
     found = read_weights(put(zipped(tensors_pickle(extra=extra))))
     assert list(found.tensors) == ["w"]
     assert found.meta == {
-        "device": "cuda:0", "dtype": "torch.float32", "format": "torch.channels_last", "args": {"lr": 2},
+        "device": "cuda:0", "dtype": "torch.float32", "args": {"lr": 2}, "activation": Unread("torch._C._nn.gelu"),
+        "layout": Unread("torch.serialization._get_layout"),
         "best": Unread("numpy._core.multiarray.scalar"), "out": Unread("pathlib.PosixPath"),
         "when": Unread("datetime.datetime"), "counts": Unread("collections.Counter"),
         "loss": Unread("torch.nn.modules.loss.CrossEntropyLoss"), "args.dir": Unread("pathlib.WindowsPath"),

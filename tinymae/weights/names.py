@@ -13,12 +13,12 @@ from collections.abc import Collection, Iterable
 from tinymae.weights.layout import HUGGING_FACE, OFFICIAL, RENAMED
 from tinymae.weights.records import Unread, shortened
 
-ENCODER = "vit."                        # Hugging Face's name of the encoder inside a model; saved alone, it is without this
+INNER = "vit."          # Hugging Face's name of the encoder inside a model; saved alone, it is without this
 HUGGING_FACE_EMBEDDING = f"{HUGGING_FACE.patch_embed}.weight"
 # how the name of a patch embedding ends: what its layout has in place of the prefix
-EMBEDDINGS = {f"{OFFICIAL.patch_embed}.weight": "", HUGGING_FACE_EMBEDDING: "", HUGGING_FACE_EMBEDDING[len(ENCODER) :]: ENCODER}
-PARTS = (ENCODER, "decoder.", f"{HUGGING_FACE.head}.")      # of Hugging Face's models
-POOLER = f"{ENCODER}pooler."            # a layer behind the encoder that no model here has
+EMBEDDINGS = {f"{OFFICIAL.patch_embed}.weight": "", HUGGING_FACE_EMBEDDING: "", HUGGING_FACE_EMBEDDING[len(INNER) :]: INNER}
+LAYOUT_PARTS = (INNER, "decoder.", f"{HUGGING_FACE.head}.")      # of Hugging Face's models
+POOLER = f"{INNER}pooler."      # a layer behind the encoder that no model here has
 
 
 def model_prefixes(names: Iterable[str]) -> dict[str, str]:
@@ -57,7 +57,7 @@ def known_names(names: Collection[str]) -> tuple[dict[str, str], dict[str, Unrea
         if end in HUGGING_FACE_EMBEDDING:
             for newer, usual in RENAMED:
                 known = known.replace(newer, usual)
-            if not known.startswith(PARTS) or known.startswith(POOLER):
+            if not known.startswith(LAYOUT_PARTS) or known.startswith(POOLER):
                 continue
         if known in given:
             raise ValueError(f"{name!r} and {given[known]!r} are two names of one tensor, expected one of them")
@@ -72,7 +72,7 @@ def left_out(names: Iterable[str], prefix: str) -> dict[str, Unread]:
         parts = name.split(".")
         same = next((i for i, (a, b) in enumerate(zip(parts, inside, strict=False)) if a != b), min(len(parts), len(inside)))
         counts[".".join(parts[: same + 1])] += 1
-    return {label: Unread("a tensor" if count == 1 else f"{count} tensors") for label, count in counts.items()}
+    return {label: Unread("1 tensor" if count == 1 else f"{count} tensors") for label, count in counts.items()}
 
 
 def ask(keys: Iterable[str]) -> str:

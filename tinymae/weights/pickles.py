@@ -23,10 +23,8 @@ STORAGES = {
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-# dtypes and layouts, which become their own names
-TORCH_TEXTS = {f"torch.{name}" for name in (
+DTYPES = {f"torch.{name}" for name in (     # which become their own names
     *STORAGES.values(), "uint16", "uint32", "uint64", "complex32", "complex64", "complex128", "float8_e4m3fn", "float8_e5m2",
-    "strided", "contiguous_format", "preserve_format", "channels_last",
 )}
 # what `_apply` applies, and the types of storages
 APPLIED = {
@@ -34,7 +32,7 @@ APPLIED = {
     "torch.Size", "torch.device", "builtins.set", "builtins.frozenset", "__builtin__.set", "__builtin__.frozenset",
     *(f"torch.{storage}" for storage in STORAGES),
 }
-OBJECTS = ("torch.nn.modules.", "torch.optim.")         # of torch, and no tensors
+HARMLESS = ("torch.nn.modules.", "torch.optim.", "torch.serialization.", "torch._C._nn.")        # of torch, and no tensors
 MOST_STEPS = 300_000            # a training checkpoint of ViT-H has about 100,000
 LONGEST_KEY = 1000              # characters: the name of a tensor has about 50
 
@@ -120,7 +118,7 @@ def unpickle(file: BinaryIO, most: int | None = None) -> tuple[object, set[Stora
                     stack.append(False)
                 case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
                     stack.append(argument)
-                case "BINSTRING" | "SHORT_BINSTRING" | "BINBYTES" | "SHORT_BINBYTES":           # texts of Python 2, bytes
+                case "BINSTRING" | "SHORT_BINSTRING" | "BINBYTES" | "SHORT_BINBYTES" | "BYTEARRAY8":
                     stack.append(argument)
                 case "EMPTY_DICT":
                     stack.append({})
@@ -159,7 +157,11 @@ def unpickle(file: BinaryIO, most: int | None = None) -> tuple[object, set[Stora
                     name, module = stack.pop(), stack.pop()
                     stack.append(_known(f"{expect(str, module)}.{expect(str, name)}"))
                 case "BINPERSID":
-                    storage = _storage(stack.pop())
+                    found = stack.pop()
+                    if isinstance(found, tuple) and found[:1] == ("module",) and isinstance(found[1], Unread):
+                        stack.append(found[1])                  # the class of a module, with its source
+                        continue
+                    storage = _storage(found)
                     storages.add(storage)
                     stack.append(storage)
                 case "REDUCE" | "NEWOBJ":
@@ -208,9 +210,9 @@ def _known(name):
     """What a global becomes."""
     if name in APPLIED:
         return _Global(name)
-    if name in TORCH_TEXTS:
+    if name in DTYPES:
         return name
-    if name.partition(".")[0] == "torch" and not name.startswith(OBJECTS):
+    if name.partition(".")[0] == "torch" and not name.startswith(HARMLESS):
         raise ValueError(refusal(name))
     return Unread(name)
 

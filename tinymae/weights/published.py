@@ -176,12 +176,15 @@ def load_published_encoder(
 
 
 def _load_vit(path, heads, dtype, key, *, head):
-    file = _with_plain_head(_open(path, key))
+    file = _open(path, key)
     classifier = file.kind in ("mae-vit", "vit")
     if not file.kind or file.kind == "marian" or head > classifier:
         wanted = "a classifier" if head else "an image encoder"
         raise ValueError(f"{path}: expected {wanted}, got {_got(file)}")
     names = file.names
+    probed = f"{names.head}.1.weight" in file.weights.tensors and file.kind == "mae-vit"
+    if probed and head:
+        file, probed = _with_plain_head(file), False
     sizes = _sizes(file)
     if file.kind.startswith("mae"):
         saved = stated(file.weights.meta)
@@ -190,7 +193,7 @@ def _load_vit(path, heads, dtype, key, *, head):
     else:
         options = _hugging_face_options(file, sizes, heads)
         options["position_encoding"] = file.config.get("position_encoding", "learned")
-    options["num_classes"] = _shape(file, f"{names.head}.weight", 2)[0] if classifier else 1
+    options["num_classes"] = _shape(file, f"{names.head}{'.1' * probed}.weight", 2)[0] if classifier else 1
     if not classifier:
         stored = file.weights.tensors[names.pos_embed][0, 1:].astype(dtype)
         grid = (math.isqrt(len(stored)),) * 2
@@ -241,14 +244,12 @@ def _open(path, key):
 
 
 def _with_plain_head(file):
-    """The file, with the head of a linear probe as one linear map.
+    """The file of a linear probe, with its head as one linear map.
 
     The official code trains it behind a BatchNorm without gain and offset: (x - mean) / std, with the mean and the standard
     deviation that it has stored, so that w = weight / std and b = bias - (mean / std) weight. Its eps is 1e-6.
     """
     head, tensors = file.names.head, dict(file.weights.tensors)
-    if f"{head}.1.weight" not in tensors or file.kind != "mae-vit":
-        return file
     width, classes = _shape(file, file.names.cls_token, 3)[2], _shape(file, f"{head}.1.weight", 2)[0]
     shapes = {"0.running_mean": (width,), "0.running_var": (width,), "1.weight": (classes, width), "1.bias": (classes,)}
     for name, shape in shapes.items():
@@ -256,8 +257,8 @@ def _with_plain_head(file):
         least = 0 if name == "0.running_var" else -np.inf
         if found is None or found.shape != shape or not np.isfinite(found).all() or found.min() < least:
             raise ValueError(
-                f"{file.path}: expected '{head}.{name}' {shape} in the head of a linear probe, finite and from {least} on: damaged, "
-                "or another head"
+                f"{file.path}: expected '{head}.{name}' {shape} in the head of a linear probe, finite, from {least} on: "
+                "damaged, or another head"
             )
         shapes[name] = found.astype(np.float64)
     tensors.pop(f"{head}.0.num_batches_tracked", None)

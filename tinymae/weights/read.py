@@ -136,12 +136,13 @@ def _indexed(path):
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
         raise ValueError(f"{path}: expected a weight_map in it, from the name of each tensor to a file")
-    parts = []
-    for file in sorted(set(files.values())):
+    parts, names = [], sorted(set(files.values()))
+    for file in names:
         if "/" in file or "\\" in file or ":" in file or file in ("", ".", ".."):
             raise ValueError(f"{path}: lists {shortened(file)}: expected the name of a file in the same folder")
         if not path.with_name(file).is_file():
             raise FileNotFoundError(f"{path}: lists {shortened(file)}, which is not in the folder: download all of its files")
+    for file in names:
         parts.append(_Part(path.with_name(file), _read_record(path.with_name(file))))
         found = {name for table in parts[-1].record.tables.values() for name in table}
         for name in sorted(found ^ {name for name, place in files.items() if place == file}):
