@@ -18,7 +18,7 @@ from tinymae.models.transformer import TransformerConfig, transformer_init
 from tinymae.models.vit import ViTConfig, vit_init
 from tinymae.tasks.restore import mae_gradient
 from tinymae.train import checkpoint
-from tinymae.train.loop import Run, cosine, train
+from tinymae.train.loop import Run, cosine, resumed, train
 from tinymae.train.optim import AdamW
 from tinymae.train.parallel import Workers
 
@@ -599,3 +599,63 @@ def test_meta_that_claims_time(path):
     refused_in_little_memory(path, "mae", "expected a pool_size from 1 to 1024")
     rewritten(path, meta=np.array("[" * 100_000))
     refused_in_little_memory(path, "mae", "no tinymae checkpoint")
+
+
+@pytest.mark.parametrize("changed, match", [
+    ({"step": -5}, "expected an integer from 0 on as 'step' in its meta, got '-5': damaged, or edited"),
+    ({"step": 2.5}, "as 'step'"), ({"step": "7"}, "as 'step'"), ({"step": True}, "as 'step'"), ({"step": 1 << 70}, "as 'step'"),
+    ({"t": -1}, "expected an integer from 0 on as 't'"), ({"t": None}, "as 't'"), ({"t": [3]}, "as 't'"),
+    ({"extra": [1]}, r"expected a table as 'extra' in its meta, got '\[1\]'"), ({"extra": None}, "as 'extra'"),
+    ({"config": [1]}, "expected a table as 'config'"), ({"rng": "x"}, "expected a table as 'rng'"),
+    ({"config": {"eps": "x"}}, "does not fit its own config: expected a number as eps, got 'x'"),
+    ({"config": {"eps": float("nan")}}, "expected a number as eps, got 'nan'"),
+    ({"config": {"mlp_ratio": True}}, "expected a number as mlp_ratio, got 'True'"),
+])
+def test_meta_is_checked(path, changed, match):
+    write(path)
+    if "config" in changed and isinstance(changed["config"], dict):
+        changed = {"config": vars(CONFIG) | changed["config"]}
+    meta_rewritten(path, **changed)
+    assert_refused(path, match)
+
+
+@pytest.mark.parametrize("odd", [-1, 1 << 70, "x", [1], {}])
+def test_odd_values_anywhere_in_the_rng(path, odd):
+    """A ValueError that names the file, or a generator; no other error."""
+    write(path)
+    with np.load(path) as file:
+        whole = str(file["meta"])
+    names = [
+        ("state",), ("seeds",), ("state", "state"), ("state", "bit_generator"), ("state", "has_uint32"), ("state", "uinteger"),
+        ("state", "state", "state"), ("state", "state", "inc"),
+        *(("seeds", name) for name in json.loads(whole)["rng"]["seeds"]),
+    ]
+    refused = 0
+    for place in names:
+        meta = json.loads(whole)
+        inner = meta["rng"]
+        for name in place[:-1]:
+            inner = inner[name]
+        inner[place[-1]] = odd
+        rewritten(path, meta=np.array(json.dumps(meta)))
+        try:
+            assert isinstance(load(path).rng, np.random.Generator)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+            refused += 1
+    assert refused >= 4
+
+
+@pytest.mark.parametrize("changed", [
+    {"losses": 1}, {"losses": ["x"]}, {"losses": [[1]]}, {"evaluations": [1]}, {"evaluations": [[1]]}, {"evaluations": {}},
+    {"seconds": "x"}, {"seconds": None}, {"evaluation_due": 1}, {"options": [1]}, {},
+])
+def test_the_history_of_a_run_is_checked(path, changed):
+    history = {"losses": [0.5, float("nan")], "evaluations": [[1, 2.5]], "seconds": 1, "evaluation_due": False, "options": {}}
+    write(path, extra=history | changed)
+    saved = load(path)
+    if not changed:
+        assert resumed(saved, AdamW(saved.params), path, {}).evaluations == [(1, 2.5)]
+    else:
+        with pytest.raises(ValueError, match="the history of its training is not one of numbers: damaged, or edited"):
+            resumed(saved, AdamW(saved.params), path, {})

@@ -321,7 +321,8 @@ def _load(folder):
     """checkpoint.Checkpoint of a folder that `train_vit` wrote, or of its file."""
     path = Path(folder)
     saved = checkpoint.load(path / "vit.npz" if path.is_dir() else path, "vit", ViTConfig, vit_init)
-    if "names" not in saved.extra:
+    names = saved.extra.get("names")
+    if not isinstance(names, list) or [type(name) for name in names] != [str] * saved.config.num_classes:
         raise ValueError(f"{folder}: the file lacks the names of its classes: expected one that train_vit wrote")
     return saved
 

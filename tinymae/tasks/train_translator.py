@@ -337,9 +337,12 @@ def _resumed(folder, options):
         if path > last_evaluations(folder, run.step):
             path.unlink()
     frozen = {}
-    for name, rows in saved.extra["frozen"].items():
-        frozen[name] = np.zeros(len(saved.params[name]), bool)
-        frozen[name][rows] = True
+    try:
+        for name, rows in saved.extra["frozen"].items():
+            frozen[name] = np.zeros(len(saved.params[name]), bool)
+            frozen[name][rows] = True
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: its frozen rows are not rows of its embeddings: damaged, or edited") from error
     return run, Translator(saved.params, saved.config, languages, options["seed"]), frozen
 
 

@@ -155,7 +155,11 @@ class Translator:
     def load(cls, folder: Path | str) -> "Translator":
         """From a folder that `train_translator` or `average` wrote."""
         saved, languages = load_translator(folder)
-        return cls(saved.params, saved.config, languages, saved.extra.get("options", saved.extra)["seed"])
+        options = saved.extra.get("options", saved.extra)
+        seed = options.get("seed") if isinstance(options, dict) else None
+        if type(seed) is not int:
+            raise ValueError(f"{folder}: lacks the seed of its validation pairs: expected a file that train_translator wrote")
+        return cls(saved.params, saved.config, languages, seed)
 
     def exact(self, hypothesis: str, reference: str) -> bool:
         """Whether two translations have the same tokens; spaces do not count."""

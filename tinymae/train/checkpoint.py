@@ -9,6 +9,7 @@ A file is written under a temporary name, flushed to the disk and renamed, so th
 one. Resuming gives exactly the same result as an uninterrupted run.
 """
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -121,10 +122,19 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
     except _DAMAGES as error:
         raise ValueError(f"{path}: damaged, or no .npz file ({error})") from error
     meta = _meta(path, arrays, model)
+    for name, kind in (("config", dict), ("extra", dict), ("rng", dict), ("step", int), ("t", int)):
+        value = meta.get(name, kind())
+        if type(value) is not kind or (kind is int and not 0 <= value < 1 << 63):
+            wanted = "a table" if kind is dict else "an integer from 0 on"
+            raise ValueError(f"{path}: expected {wanted} as {name!r} in its meta, got {str(value)[:80]!r}: damaged, or edited")
     lost = _not_finite(arrays)
     if lost:
         raise ValueError(f"{path}: {lost}: its training diverged, so the model is of no use: train it again, at a lower rate")
     try:
+        for field in fields(config_class):
+            value = meta["config"].get(field.name, field.default)
+            if type(field.default) is float and not (type(value) in (int, float) and math.isfinite(value)):
+                raise ValueError(f"expected a number as {field.name}, got {str(value)[:80]!r}")
         config = config_class(**meta["config"])
         rng = _rng(meta["rng"]) if "rng" in meta else None
         step, extra = meta["step"], meta["extra"]
@@ -136,7 +146,7 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
             moments = {"m": _subtree(arrays, "m", like), "v": _subtree(arrays, "v", like), "t": meta["t"]}
     except KeyError as error:
         raise ValueError(f"{path}: its meta lacks {error}") from error
-    except (ArithmeticError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: does not fit its own config: {error}") from error
     if arrays:
         raise ValueError(f"{path}: holds {len(arrays)} arrays that the model does not have, the first is {min(arrays)!r}")

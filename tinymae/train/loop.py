@@ -104,11 +104,22 @@ def resumed(saved: checkpoint.Checkpoint, optimizer: AdamW, path: Path, options:
         )
     if not set(_HISTORY) <= saved.extra.keys():
         raise ValueError(f"{path}: holds a model, but not the history of its training")
+    losses, evaluations, seconds, due = (saved.extra[name] for name in _HISTORY)
+    if not (
+        _numbers(losses) and isinstance(evaluations, list) and all(_numbers(pair) and len(pair) == 2 for pair in evaluations)
+        and _numbers([seconds]) and type(due) is bool and isinstance(saved.extra["options"], dict)
+    ):
+        raise ValueError(f"{path}: the history of its training is not one of numbers: damaged, or edited")
     check_options(path, saved.extra["options"], options)
     checkpoint.restore_optimizer(optimizer, saved.moments)
     run = Run(saved.params, optimizer, saved.rng, saved.step, **{name: saved.extra[name] for name in _HISTORY})
     run.evaluations = [tuple(pair) for pair in run.evaluations]
     return run
+
+
+def _numbers(found):
+    """Is it a list of numbers?"""
+    return isinstance(found, list) and all(type(number) in (int, float) for number in found)
 
 
 def check_options(path: Path, began: dict, options: dict) -> None:
