@@ -153,7 +153,7 @@ ROOMS = {
     "models": "blocks ops init masks tree",
     "train": "tree files trace packed",
     "gradcheck": "models blocks ops init tree",
-    "images": "packed",
+    "images": "ops packed",
     "text": "files packed",
     "weights": "models ops tree images text files",
     "plot": "ops files",

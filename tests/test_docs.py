@@ -5,8 +5,10 @@ complaints; planted offenders show that it bites.
 import ast
 import importlib
 import re
+import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -237,6 +239,18 @@ def test_a_command_that_does_not_exist_is_seen(command, complaint, capsys):
 def blocks(text):
     """The Python programs of a README."""
     return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+MODELS_PAGE = (DOCS / "api" / "models.rst").read_text("utf-8")
+PROGRAMS = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", MODELS_PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=["mae", "vit", "transformer", "nn.Transformer"])
+def test_a_program_of_the_models_page_runs(program):
+    names = {}
+    with threadpool_limits(1, user_api="blas"):
+        exec(textwrap.dedent(program), names)
+    assert np.isfinite(names["loss"])
 
 
 def test_the_training_run_prints_what_the_readme_says(capsys):

@@ -90,7 +90,7 @@ def test_config(folder):
 def test_large_matrices_are_windows_on_the_file(tmp_path, monkeypatch):
     write_folder(tmp_path)
     weights = read_weights(tmp_path / "model.safetensors")
-    monkeypatch.setattr(inspect, "read_weights", lambda path: weights)
+    monkeypatch.setattr(inspect, "read_weights", lambda path, key: weights)
     _, params = load_marian(tmp_path)
     assert np.shares_memory(params["embed"], weights.tensors["model.shared.weight"])
     fc1 = weights.tensors["model.decoder.layers.1.fc1.weight"]
@@ -272,7 +272,7 @@ def test_tensors_that_do_not_fit(tmp_path, monkeypatch, change, message):
     write_folder(tmp_path)
     tensors = dict(read_weights(tmp_path / "pytorch_model.bin").tensors)
     change(tensors)
-    monkeypatch.setattr(inspect, "read_weights", lambda path: Weights(tensors, {}, {}))
+    monkeypatch.setattr(inspect, "read_weights", lambda path, key: Weights(tensors, {}, {}))
     with pytest.raises(ValueError, match=message):
         load_marian(tmp_path)
 
@@ -284,7 +284,7 @@ def test_one_matrix_under_any_of_its_names(tmp_path, monkeypatch):
     tensors = dict(read_weights(tmp_path / "model.safetensors").tensors)
     tensors["lm_head.weight"] = tensors.pop("model.shared.weight")
     del tensors["final_logits_bias"]
-    monkeypatch.setattr(inspect, "read_weights", lambda path: Weights(tensors, {}, {}))
+    monkeypatch.setattr(inspect, "read_weights", lambda path, key: Weights(tensors, {}, {}))
     other, again = load_marian(tmp_path)
     np.testing.assert_array_equal(again["embed"], params["embed"])
     assert "out" not in again and config.output_bias and not other.output_bias

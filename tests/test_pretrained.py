@@ -10,8 +10,9 @@ from tinymae import tree
 from tinymae.models.mae import MAEConfig, StoredPositions, mae_backward, mae_forward, mae_init, mae_reconstruct
 from tinymae.models.patch_encoder import encoder_features
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
-from tinymae.weights.export import export_mae, export_vit, export_vit_mae
+from tinymae.weights.export import export_mae, export_vit, export_vit_mae, named_tensors
 from tinymae.weights.inspect import IMAGENET_MEAN, IMAGENET_STD, KINDS, LICENCE, inspect, normalisation, recognise
+from tinymae.weights.layout import OFFICIAL, mae_rows
 from tinymae.weights.pth import write_pth
 from tinymae.weights.published import load_mae, load_published_encoder, load_vit
 from tinymae.weights.read import read_weights
@@ -410,7 +411,7 @@ def changed(put, tmp_path, change):
     (lambda t: t.update({"norm.bias": np.full(8, np.nan, np.float32)}), r"'norm\.bias' is not finite"),
     (lambda t: t.update({"patch_embed.proj.weight": np.ones((8, 3, 4, 2), np.float32)}), "square patches"),
     (lambda t: t.update({"patch_embed.proj.weight": np.ones((8, 48), np.float32)}), r"'patch_embed\.proj\.weight' with 4 axes"),
-    (lambda t: t.update({"pos_embed": np.ones((1, 9, 8), np.float32)}), "9 positions in 'pos_embed'"),
+    (lambda t: t.update({"pos_embed": np.ones((1, 9, 8), np.float32)}), "of 8 x 8 pixels, got 9 in 'pos_embed'"),
     (lambda t: t.update({"patch_embed.proj.weight": np.ones((10**6, 1, 1, 1), np.float32)}), r"expected .* of floats, got"),
 ])
 def test_tensors_that_do_not_fit(change, message, put, tmp_path):
@@ -528,3 +529,14 @@ def test_transformers_reads_our_folders(tmp_path):
     theirs, info = transformers.ViTForImageClassification.from_pretrained(tmp_path / "vit", output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     close("logits", theirs.double().eval()(pictures).logits.detach().numpy(), vit_logits(images, params, config), 1e-5)
+
+
+def test_gradients_under_their_names(put):
+    """named_tensors maps gradients as it maps weights: the fused matrix is transposed, the patch embedding a convolution."""
+    config, params = load_mae(put("visualize.pth"), **HEADS, dtype=np.float64)
+    _, cache = mae_forward(GOLDEN["images"], params, config, GOLDEN["noise"])
+    grads = named_tensors(mae_backward(1.0, cache), mae_rows(OFFICIAL, config))
+    shapes = {name: tensor.shape for name, tensor in read_weights(put("visualize.pth")).tensors.items()}
+    assert {name: grad.shape for name, grad in grads.items()} == {k: v for k, v in shapes.items() if "pos_embed" not in k}
+    expected = GOLDEN["visualize.grad.encoder.blocks.1.attn.qkv.w"].T
+    np.testing.assert_allclose(grads["blocks.1.attn.qkv.weight"], expected, rtol=0, atol=1e-12)

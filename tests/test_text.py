@@ -7,6 +7,8 @@ from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tinymae.text.batches import pad_batch, token_batches
 from tinymae.text.tokens import detokenize, nfc, tokenize_characters, tokenize_words
@@ -298,3 +300,13 @@ def test_token_batches_are_by_their_rng():
 def test_token_batches_errors(source, target, message):
     with pytest.raises(ValueError, match=message):
         token_batches(source, target, 8, np.random.default_rng(0))
+
+
+PARTS = ["why", "don't", "3.5", "गाँव", "שָׁלוֹם", "నీరు", "می\u200cروم", "é", "🇫🇷", "👍🏽", ",", "?", "(", ")"]
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=100)
+@given(st.lists(st.sampled_from(PARTS), max_size=8))
+def test_cutting_again_changes_nothing(tokens):
+    """Tokens, a sentence of them, and the tokens of that sentence."""
+    assert tokenize_words(detokenize(tokens)) == tokens

@@ -472,7 +472,8 @@ def test_what_torch_and_others_write_beside_the_tensors(put):
     found = read_weights(put(zipped(tensors_pickle(extra=extra))))
     assert list(found.tensors) == ["w"]
     assert found.meta == {
-        "device": "cuda:0", "dtype": "torch.float32", "args": {"lr": 2}, "activation": Unread("torch._C._nn.gelu"),
+        "device": "cuda:0", "dtype": "torch.float32", "args": {"lr": 2}, "size": (16, 8), "names": ("a", "b"),
+        "activation": Unread("torch._C._nn.gelu"),
         "layout": Unread("torch.serialization._get_layout"),
         "best": Unread("numpy._core.multiarray.scalar"), "out": Unread("pathlib.PosixPath"),
         "when": Unread("datetime.datetime"), "counts": Unread("collections.Counter"),

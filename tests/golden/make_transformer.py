@@ -121,6 +121,8 @@ def make_transformer():
             out[f"{case}.{name}.loss"] = loss
             grads = tree(model, options["tie"], lambda p: p.grad)
             out |= {f"{case}.{name}.grad.{path}": leaf.clone() for path, leaf in grads.items()}
+        if case == "pre":                                       # nn.Transformer's own names
+            out |= {f"{case}.state.{name}": leaf.clone() for name, leaf in model.stacks.state_dict().items()}
         out[f"{case}.losses"] = train(model)
     base = {"width": 512, "heads": 8, "layers": 6, "hidden": 2048}
     out["count.all"] = count("all", vocab=37000, **base)        # with the two last norms, 2048 numbers, that the paper has not

@@ -4,6 +4,7 @@ The inverse of `published`, line by line: what is exported and loaded again is t
 """
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tinymae.images.pixels import MEAN, STD
 from tinymae.models.mae import MAEConfig
 from tinymae.models.vit import ViTConfig
 from tinymae.ops.positional import sincos_2d
-from tinymae.weights.layout import HUGGING_FACE, OFFICIAL, mae_rows, to_theirs, vit_rows
+from tinymae.weights.layout import HUGGING_FACE, OFFICIAL, LeafRow, mae_rows, to_theirs, vit_rows
 from tinymae.weights.pth import write_pth
 from tinymae.weights.safetensors import write_safetensors
 
@@ -34,7 +35,7 @@ def export_mae(path: Path | str, config: MAEConfig, params: dict) -> Path:
         if the path does not end in .pth, or params do not fit the config
     """
     path = _pth(path)
-    tensors = _tensors(params, mae_rows(OFFICIAL, config)) | _mae_pos_embed(OFFICIAL, config, params)
+    tensors = named_tensors(params, mae_rows(OFFICIAL, config)) | _mae_pos_embed(OFFICIAL, config, params)
     return write_pth(path, tensors, {"config": {f.name: getattr(config, f.name) for f in fields(MAEConfig)}})
 
 
@@ -52,7 +53,7 @@ def export_vit_mae(folder: Path | str, config: MAEConfig, params: dict) -> Path:
         if folder is a file, or params do not fit the config
     """
     folder = _folder(folder)
-    tensors = _tensors(params, mae_rows(HUGGING_FACE, config)) | _mae_pos_embed(HUGGING_FACE, config, params)
+    tensors = named_tensors(params, mae_rows(HUGGING_FACE, config)) | _mae_pos_embed(HUGGING_FACE, config, params)
     table = _hugging_face_config(config, "ViTMAEForPreTraining", "vit_mae", params) | {
         "decoder_hidden_size": config.decoder_embed_dim, "decoder_num_hidden_layers": config.decoder_depth,
         "decoder_num_attention_heads": config.decoder_num_heads,
@@ -88,7 +89,7 @@ def export_vit(path: Path | str, config: ViTConfig, params: dict) -> Path:
     path = _pth(path) if official else _folder(path)
     leaves = dict(params)
     pos_embed = leaves.pop("positions", None) if config.position_encoding == "learned" else None
-    tensors = _tensors(leaves, vit_rows(names, config))
+    tensors = named_tensors(leaves, vit_rows(names, config))
     if config.position_encoding == "fixed":
         pos_embed = sincos_2d(config.grid, config.embed_dim).astype(tensors[names.cls_token].dtype)
     if pos_embed is None or pos_embed.shape != (config.num_patches, config.embed_dim):
@@ -118,8 +119,19 @@ def _folder(path):
     return path
 
 
-def _tensors(params, rows):
-    """{their name: tensor} of all leaves."""
+def named_tensors(params: dict, rows: Iterable[LeafRow]) -> dict[str, np.ndarray]:
+    """{their name: tensor} of all leaves of a model, or of its gradients, to compare these with PyTorch's.
+
+    Parameters
+    ----------
+    params : tree of `mae_init` or of `vit_init` (without "positions")
+    rows : of `layout.mae_rows` or `layout.vit_rows`
+
+    Raises
+    ------
+    ValueError
+        if params do not fit the rows
+    """
     flat, tensors = dict(tree.leaves(params)), {}
     for row in rows:
         first, *rest = row.shape
