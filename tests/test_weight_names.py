@@ -231,6 +231,12 @@ def test_keys_of_tables(tmp_path):
         read_weights(save(path, {"a.b": one, "a": {"b": two}}))
 
 
+@pytest.mark.parametrize("name", ["epoch=3.ckpt", "a.pt", "a.pth.tar", "weights"])
+def test_a_file_of_any_name_is_read(name, vit_tensors, tmp_path):
+    path = save(tmp_path / name, {"state_dict": wrapped(vit_tensors, "model.")})
+    assert load_encoder(path, heads=2).config == VIT
+
+
 def test_a_key_of_our_own_models(tmp_path):
     with pytest.raises(ValueError, match="holds one model of ours, got the key 'teacher': leave it out"):
         load_encoder(tmp_path, key="teacher")

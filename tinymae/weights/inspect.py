@@ -17,8 +17,8 @@ from tinymae.weights.read import INDEX, Weights, list_weights, read_weights
 from tinymae.weights.records import Unread
 
 LICENCE = (
-    "This is a file of the official MAE code. If it is Meta's, its weights are CC-BY-NC 4.0: free for non-commercial use only, "
-    "with attribution (He et al. 2021, github.com/facebookresearch/mae)."
+    "This seems to be a file of the official MAE code. If it is Meta's, its weights are CC-BY-NC 4.0: free for non-commercial "
+    "use only, with attribution (He et al. 2021, github.com/facebookresearch/mae)."
 )
 META_FILES = re.compile(r"mae_(pretrain|visualize|finetuned)_vit_")     # how the names of Meta's files begin
 
