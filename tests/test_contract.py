@@ -153,7 +153,7 @@ ROOMS = {
     "models": "blocks ops init masks tree",
     "train": "tree files trace packed",
     "gradcheck": "models blocks ops init tree",
-    "images": "ops packed",
+    "images": "ops packed files",
     "text": "files packed",
     "weights": "models ops tree images text files",
     "plot": "ops files",

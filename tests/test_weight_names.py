@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 
 from tinymae import tree
 from tinymae.__main__ import main
+from tinymae.images.pixels import load_picture
+from tinymae.images.sources import load_images
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.vit import ViTConfig, vit_init, vit_logits
 from tinymae.tasks.encoders import features, load_encoder
+from tinymae.text.pairs import read_lines
 from tinymae.weights.export import export_mae, export_vit, export_vit_mae
 from tinymae.weights.inspect import LICENCE, inspect
 from tinymae.weights.names import known_names, left_out
@@ -367,7 +370,7 @@ def test_bad_indexes(shards):
     ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "a Git LFS pointer, not the data itself: run git"),
     ("<!DOCTYPE html>\n<html>", "a web page, not the data itself"), ("\ufeff\n <HTML lang='en'>", "a web page"),
     ('<?xml version="1.0"?><Error>', "a web page"), ('{"error": "not found"}', "a message of a server, .*not found"),
-    ("", "is empty"),
+    ("", "empty, or cut short: it has 0 bytes"),
 ])
 def test_what_was_never_downloaded(content, match, tmp_path):
     path = tmp_path / "a.pth"
@@ -451,3 +454,13 @@ def test_names_cannot_colour_the_terminal(vit_tensors, tmp_path, capsys):
         main(command)
         out = "".join(capsys.readouterr())
         assert "\x1b" not in out and r"\x1b[31mred\x1b[2J" in out
+
+
+@pytest.mark.parametrize("name, load", [
+    ("a.png", load_picture), ("a.npz", load_images), ("a-idx3-ubyte", load_images),
+    ("a.tsv", lambda path: list(read_lines(path))), ("mae.npz", load_encoder), ("a.safetensors", read_weights),
+])
+def test_data_that_was_never_downloaded(name, load, tmp_path):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "utf-8")
+    with pytest.raises(ValueError, match=rf"{name}.*: .*a Git LFS pointer, not the data itself: run git lfs pull"):
+        load(tmp_path / name)

@@ -248,7 +248,7 @@ def entry(dtype="F32", shape=(2, 3), offsets=(0, 24)):
 
 
 @pytest.mark.parametrize("data, match", [
-    (b"hello", "it has 5 bytes, a file of weights has more"),
+    (b"hello", "it has 5 bytes, weights have more"),
     (b"hello, I am a text\n", "expected .pth or .safetensors, got a file that begins with b'hello"),
     (safe(b"{" + b" " * 8)[:12], "cut short"),
     (struct.pack("<Q", 1 << 62) + b"{}", "claims a header of 4611686018427387904 bytes and has 2"),

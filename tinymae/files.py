@@ -42,10 +42,10 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def not_data(start: bytes) -> str | None:
+def never_downloaded(path: Path | str) -> str | None:
     """What a file is, by its first bytes, if the data that should be there was never downloaded; or None."""
-    if not start:
-        return "the file is empty: download it again"
+    with Path(path).open("rb") as file:
+        start = file.read(1 << 10)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
         return "a Git LFS pointer, not the data itself: run git lfs pull in its folder"

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, features
 
+from tinymae.files import never_downloaded
 from tinymae.ops.patches import image_sides
 
 MEAN = 0.45                     # the average over the three ImageNet channel means is 0.449
@@ -86,7 +87,8 @@ def _decode(path):
     except FileNotFoundError:
         raise
     except Exception as error:              # decoders raise OSError, SyntaxError, struct.error, IndexError, ...
-        raise ValueError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from error
+        reason = (never_downloaded(path) if Path(path).is_file() else None) or f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
 
 
 def _limit(picture):

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tinymae.files import never_downloaded
 from tinymae.images.pixels import load_picture
 from tinymae.packed import MOST_TIMES, check_npz, most_unpacked
 
@@ -217,6 +218,8 @@ def _idx_labels(path):
 
 def _idx_array(path):
     """IDX, the format of MNIST: 0, 0, type, ndim, then ndim sizes of 4 bytes (big-endian), then the values."""
+    if wrong := never_downloaded(path):
+        raise ValueError(f"{path}: {wrong}")
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"     # by content: browsers unpack downloads and leave the name
         raw.seek(0)
@@ -273,6 +276,8 @@ def _npz_labels(path):
 def _npz_array(path, key):
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
+            if wrong := never_downloaded(path):
+                raise ValueError(f"{path}: {wrong}")
             raise ValueError(f"{path}: not an .npz archive, or cut short; np.savez(path, images=images) writes one")
         file.seek(0)
         try:

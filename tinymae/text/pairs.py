@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from tinymae.files import never_downloaded
 from tinymae.packed import MOST_TIMES, most_unpacked
 
 LONGEST_LINE = 1 << 20      # bytes: a word vector of dimension 4096 has about 50,000
@@ -103,6 +104,8 @@ def read_lines(path: Path | str) -> Iterator[str]:
         if the file cannot be read
     """
     number = 0
+    if wrong := never_downloaded(path):
+        raise ValueError(f"{path}: {wrong}")
     with Path(path).open("rb") as raw:
         mark = raw.read(3)
         raw.seek(0)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tinymae import tree
-from tinymae.files import whole_file
+from tinymae.files import never_downloaded, whole_file
 from tinymae.packed import check_npz
 from tinymae.train.optim import AdamW
 
@@ -120,7 +120,7 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}  # reading everything checks every CRC
     except _DAMAGES as error:
-        raise ValueError(f"{path}: damaged, or no .npz file ({error})") from error
+        raise ValueError(f"{path}: damaged, or no .npz file ({never_downloaded(path) or error})") from error
     meta = _meta(path, arrays, model)
     for name, kind in (("config", dict), ("extra", dict), ("rng", dict), ("step", int), ("t", int)):
         value = meta.get(name, kind())

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinymae.files import not_data
+from tinymae.files import never_downloaded
 from tinymae.images.pixels import MEAN, STD
 from tinymae.weights.layout import HUGGING_FACE, OFFICIAL
 from tinymae.weights.names import known_names
@@ -196,15 +196,10 @@ def read_json(path: Path) -> dict:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:               # not UTF-8, not JSON, or nested too deeply
-        raise ValueError(f"{path} is not JSON: {_never_downloaded(path) or error}") from error
+        raise ValueError(f"{path} is not JSON: {never_downloaded(path) or error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected an object {{...}}, got {type(found).__name__}")
     return found
-
-
-def _never_downloaded(path):
-    with path.open("rb") as file:
-        return not_data(file.read(1 << 10))
 
 
 def perhaps_metas(kind: str, meta: dict, path: Path) -> bool:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymae.files import not_data
+from tinymae.files import never_downloaded
 from tinymae.weights.names import ask, left_out, model_prefixes
 from tinymae.weights.pth import read_legacy, read_zip
 from tinymae.weights.records import BFLOAT16, FileRecord, item_size, shortened, unique
@@ -132,7 +132,7 @@ def _indexed(path):
     try:
         index = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {not_data(raw) or f'expected an index of weights, JSON: {error}'}") from error
+        raise ValueError(f"{path}: {never_downloaded(path) or f'expected an index of weights, JSON: {error}'}") from error
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
         raise ValueError(f"{path}: expected a weight_map in it, from the name of each tensor to a file")
@@ -152,12 +152,12 @@ def _indexed(path):
 
 
 def _read_record(path):
+    if wrong := never_downloaded(path):
+        raise ValueError(f"{path}: {wrong}")
     with path.open("rb") as file:
-        start = file.read(1 << 10)
-        if wrong := not_data(start):
-            raise ValueError(f"{path}: {wrong}")
+        start = file.read(16)
         if len(start) < 10:
-            raise ValueError(f"{path}: cut short: it has {len(start)} bytes, a file of weights has more")
+            raise ValueError(f"{path}: empty, or cut short: it has {len(start)} bytes, weights have more: fetch it again")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)   # copy on write: the file does not change
     raw = np.frombuffer(mapped, np.uint8)
     try:
@@ -170,7 +170,7 @@ def _read_record(path):
             elif start.startswith(b"\x80"):
                 record = read_legacy(raw)
             else:
-                raise ValueError(f"expected .pth or .safetensors, got a file that begins with {start[:16]!r}")
+                raise ValueError(f"expected .pth or .safetensors, got a file that begins with {start!r}")
         if not record.tables:
             raise ValueError("it contains no tensors")
     except (ValueError, RecursionError) as error:
