@@ -261,6 +261,8 @@ def test_keys_on_the_command_line(both, tmp_path, capsys):
     assert "--key are for published weights" in capsys.readouterr().err
     assert main(["reconstruct", "x.png", "--weights", str(both), "--key", "teacher"]) == 1
     assert "expected a masked autoencoder with its decoder, got a classifier" in capsys.readouterr().err
+    assert main(["export", "--model", str(both), "--to", "vit", str(tmp_path / "x.pth")]) == 1
+    assert "both.pth: a published model: expected the folder of a model trained here" in capsys.readouterr().err
 
 
 # ---- linear probes ---------------------------------------------------------------------------------------------------

@@ -40,9 +40,11 @@ def add_export(commands: argparse._SubParsersAction) -> None:
 
 
 def _export(model, to, file):
-    from tinymae.tasks.encoders import load_encoder
+    from tinymae.tasks.encoders import is_published, load_encoder
     from tinymae.weights import export
 
+    if is_published(model):                                     # our files say how we scale pixels, which theirs do differently
+        raise ValueError(f"{model}: a published model: expected the folder of a model trained here, which can be exported")
     found = load_encoder(model)
     if (found.model == "vit") != (to == "vit"):
         raise ValueError(f"{model}: holds a {found.model} model, which --to {to} cannot hold: expected --to " + (

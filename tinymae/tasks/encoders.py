@@ -51,9 +51,7 @@ def load_encoder(
         as `train.checkpoint.load`; if the folder has neither model, or both, or a number of heads other than the one given
     """
     path = Path(folder)
-    if (path.is_file() and path.suffix != ".npz") or path.suffix in (".pth", ".bin", ".safetensors") or (
-        (path / "config.json").is_file()
-    ):
+    if is_published(path):
         config, params = published.load_published_encoder(path, heads=heads, img_size=img_size, key=key)
         return Encoder("vit", config, params, *inspect.normalisation(path, key=key))
     if key is not None:
@@ -74,6 +72,12 @@ def load_encoder(
     elif img_size is not None:
         config = resize_mae(config, img_size)
     return Encoder(model, config, params)
+
+
+def is_published(path: Path) -> bool:
+    """Whether a file or folder is to be read as a published model: all files are but .npz, and folders with a config.json."""
+    is_file = path.is_file() or path.suffix in (".pth", ".bin", ".safetensors")
+    return (path / "config.json").is_file() or (is_file and path.suffix != ".npz")
 
 
 def features(images: np.ndarray, params: dict, config: MAEConfig | ViTConfig) -> np.ndarray:

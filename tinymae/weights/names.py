@@ -77,4 +77,5 @@ def left_out(names: Iterable[str], prefix: str) -> dict[str, Unread]:
 
 def ask(keys: Iterable[str]) -> str:
     """The message that a file has several models."""
-    return f"it has tensors under several keys, {', '.join(map(shortened, keys))}: choose one with --key NAME (in Python, key=)"
+    keys = ", ".join(map(shortened, list(keys)[:10]))
+    return f"it has tensors under several keys, {keys}: choose one with --key NAME (in Python, key=)"

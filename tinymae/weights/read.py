@@ -199,7 +199,8 @@ def _choose(path, parts, key):
                 else:
                     chosen[whole.removeprefix(begins)] = found
         if not chosen:
-            raise ValueError(f"it has no tensors under the key {key!r}: expected one of {', '.join(map(repr, _keys(tables)))}")
+            known = ", ".join(map(repr, _keys(tables)[:10]))
+            raise ValueError(f"it has no tensors under the key {key!r}: expected one of {known}")
         models = model_prefixes(chosen)
         if len(models) > 1 and "" not in models:
             raise ValueError(ask(begins + prefix[:-1] for prefix in models))
@@ -219,7 +220,7 @@ def _keys(tables):
     for table, tensors in tables.items():
         found = model_prefixes(tensors)
         keys += [table] if len(found) == 1 and table else [f"{table}.{prefix[:-1]}".strip(".") for prefix in found]
-    return keys or list(tables)[:10]
+    return keys or list(tables)
 
 
 def _table(tables):
