@@ -273,9 +273,9 @@ print(plot.save(figure, figures / "weights_read_wrongly.png"))
 # What is not in the file, and what you may do with it
 # ----------------------------------------------------
 # An official file has no number of heads, no eps (1e-6) and does not say whether it predicts normalised pixels. For the
-# published widths the heads are known; for others the loader asks. A file with a decoder of those names could be Meta's, and
-# then it is CC-BY-NC 4.0: free for non-commercial use only, with attribution. The reader says that each time; nothing here
-# downloads or contains such a file.
+# published sizes the heads are known; for everything else the loader asks. A file with a decoder of those names could be
+# Meta's, and then it is CC-BY-NC 4.0: free for non-commercial use only, with attribution. The reader says that each time;
+# nothing here downloads or contains such a file.
 
 stranger = write_pth(folder / "stranger.pth", {name: it.copy() for name, it in tensors.items()})
 print(inspect.inspect(stranger).licence)
@@ -287,7 +287,7 @@ except ValueError as error:
     asked = str(error).partition("stranger.pth: ")[2]
 print(asked)
 assert "give heads" in asked
-_, named = load_mae(stranger, heads=4, decoder_heads=4)
+_, named = load_mae(stranger, heads=4, decoder_heads=4, norm_pix_loss=False)
 assert loss_of(named) == oracle
 
 # %%

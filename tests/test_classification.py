@@ -332,6 +332,10 @@ def test_from_published_weights_that_do_not_say_their_heads(tmp_path, mae_folder
     with pytest.raises(ValueError, match="the number of heads is not in the file: give heads"):
         quick(small(channels=MAE.in_chans), tmp_path / "vit", None, from_folder=tmp_path / "mae.pth")
     settings = ClassifierSettings({"num_heads": MAE.num_heads}, 1e-3, batch=10)
+    with pytest.raises(ValueError, match=r"pixels of 1 channels, got \(0.485, .* write image_mean and image_std into a prepro"):
+        quick(small(channels=MAE.in_chans), tmp_path / "vit", settings, from_folder=tmp_path / "mae.pth")
+    said = {"do_resize": False, "image_mean": 0.5, "image_std": 0.25}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said), "utf-8")
     run = quick(small(channels=MAE.in_chans), tmp_path / "vit", settings, from_folder=tmp_path / "mae.pth")
     assert run.step == 6 and Classifier.load(tmp_path / "vit").config.num_heads == MAE.num_heads
     with pytest.raises(ValueError, match=r"has 2 heads, got heads=4: leave the number out"):

@@ -89,21 +89,21 @@ def test_a_published_model_restores_a_photograph(tmp_path, capsys):
 
     from tinymae.models.mae import MAEConfig, mae_init
     from tinymae.weights.export import export_mae
-    from tinymae.weights.inspect import IMAGENET_MEAN, normalisation
+    from tinymae.weights.preparation import IMAGENET_MEAN, preparation
     from tinymae.weights.pth import write_pth
     from tinymae.weights.read import read_weights
 
     sizes = {"embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 16}
     config = MAEConfig(16, 4, 3, **sizes)
     ours = export_mae(tmp_path / "ours.pth", config, mae_init(config, np.random.default_rng(0)))
-    assert normalisation(ours)[0] == 0.45
+    assert preparation(ours).mean == 0.45
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(photo)
     picture = tmp_path / "restored.png"
     assert main(["reconstruct", str(photo), "--weights", str(ours), "--out", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG") and "CC-BY-NC" not in capsys.readouterr().err
     theirs = write_pth(tmp_path / "theirs.pth", read_weights(ours).tensors)         # nothing in it says that it is ours
-    assert normalisation(theirs)[0] == IMAGENET_MEAN
+    assert preparation(theirs).mean == IMAGENET_MEAN
     assert main(["reconstruct", str(photo), "--weights", str(theirs), "--out", str(picture)]) == 1
     error = capsys.readouterr().err
     assert "CC-BY-NC" in error and "heads" in error                                 # of a width that nobody published

@@ -228,6 +228,7 @@ def test_an_incomplete_tokenizer(tmp_path, name):
     ({"dropout": "0.1"}, r"expected dropout to be a number in \[0, 1\), got '0\.1'"),
     ({"dropout": 1}, r"expected dropout to be a number in \[0, 1\), got 1"),
     ({"normalize_before": True}, "expected normalize_before to be false"),
+    ({"static_position_embeddings": False}, "expected static_position_embeddings to be true, got False"),
     ({"d_model": 10**12}, r"expected model\.shared\.weight to be floats \(61, 1000000000000\), got float32 \(61, 8\)"),
     ({"vocab_size": 10**12}, r"expected model\.shared\.weight to be floats \(1000000000000, 8\)"),
     ({"decoder_layers": 10**12}, r"model\.decoder\.layers\.999999999999\.fc1\.weight, since decoder_layers is 10{12}"),

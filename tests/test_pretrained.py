@@ -1,7 +1,9 @@
 """Other people's files: what is loaded computes their numbers, what is exported comes back, and a wrong file is named."""
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from tinymae import tree
 from tinymae.models.mae import MAEConfig, StoredPositions, mae_backward, mae_forward, mae_init, mae_reconstruct
 from tinymae.models.patch_encoder import encoder_features
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
+from tinymae.weights import published
 from tinymae.weights.export import export_mae, export_vit, export_vit_mae, named_tensors
-from tinymae.weights.inspect import IMAGENET_MEAN, IMAGENET_STD, KINDS, LICENCE, inspect, normalisation, recognise
+from tinymae.weights.inspect import KINDS, LICENCE, inspect, recognise
 from tinymae.weights.layout import OFFICIAL, mae_rows
 from tinymae.weights.pth import write_pth
 from tinymae.weights.published import load_mae, load_published_encoder, load_vit
@@ -21,7 +24,7 @@ from tinymae.weights.safetensors import write_safetensors
 with np.load(Path(__file__).parent / "golden" / "pretrained.npz") as file:
     GOLDEN = dict(file)
 
-HEADS = {"heads": 2, "decoder_heads": 3}        # of the tiny official files
+HEADS = {"heads": 2, "decoder_heads": 3, "norm_pix_loss": False}        # of the tiny official files
 SIZES = {"img_size": 12, "patch_size": 4, "in_chans": 3, "embed_dim": 8, "depth": 2, "num_heads": 2}
 DECODER = {"decoder_embed_dim": 12, "decoder_depth": 1, "decoder_num_heads": 3}
 DTYPES = {"float64": (np.float64, 1e-12), "float32": (np.float32, 1e-5)}
@@ -105,7 +108,7 @@ def test_half_precision(name, put, precision):
 def test_training_checkpoint(put, precision):
     """The optimiser is left alone, and args say how the model was trained."""
     dtype, tolerance = precision
-    config, params = load_mae(put("training.pth"), **HEADS, dtype=dtype)
+    config, params = load_mae(put("training.pth"), heads=2, decoder_heads=3, dtype=dtype)
     assert config.norm_pix_loss is True and config.mask_ratio == 0.5
     close_mae("training", config, params, dtype, tolerance, gradients=False)
 
@@ -363,33 +366,43 @@ def test_another_model(name, load, message, put):
 
 def test_heads_are_not_in_an_official_file(put):
     path = put("visualize.pth")
-    with pytest.raises(ValueError, match=r"the number of heads is not in the file: give heads .*768, 1024, 1280.* has 8"):
+    with pytest.raises(ValueError, match=r"heads is not in the file: give heads \(--heads\)\. .* dimension 8 and 2 layers"):
         load_mae(path)
-    with pytest.raises(ValueError, match=r"the heads of its decoder, of dimension 12, are not in it: give decoder_heads"):
+    with pytest.raises(ValueError, match=r"of dimension 12 and 1 layers, are not in it: give decoder_heads \(--dec"):
         load_mae(path, heads=2)
+    with pytest.raises(ValueError, match=r"predicts normalised pixels: give norm_pix_loss \(--norm-pix-loss, or --no-norm"):
+        load_mae(path, heads=2, decoder_heads=3)
+    for answer in (False, True):
+        assert load_mae(path, heads=2, decoder_heads=3, norm_pix_loss=answer)[0].norm_pix_loss is answer
     with pytest.raises(ValueError, match="multiple of 4 and of its 3 heads, got 8"):
-        load_mae(path, heads=3, decoder_heads=3)
+        load_mae(path, heads=3, decoder_heads=3, norm_pix_loss=False)
     for heads in ({"heads": 0, "decoder_heads": 3}, {"heads": 2, "decoder_heads": 0}):
         with pytest.raises(ValueError, match="of its 0 heads"):
-            load_mae(path, **heads)
+            load_mae(path, **heads, norm_pix_loss=False)
 
 
-@pytest.mark.parametrize("width, heads", [(768, 12), (1024, 16), (1280, 16)])
-def test_heads_of_published_widths(width, heads, tmp_path):
-    config = MAEConfig(4, 4, 1, width, 1, heads, 512, 1, 16, mlp_ratio=0.25)
-    export_mae(tmp_path / "a.pth", config, mae_init(config, np.random.default_rng(0)))
-    write_pth(tmp_path / "b.pth", read_weights(tmp_path / "a.pth").tensors)                 # without our config
-    assert load_mae(tmp_path / "b.pth")[0].num_heads == heads
+@pytest.mark.parametrize("width, depth, config, heads", [
+    (768, 12, {}, 12), (1024, 24, {}, 16), (1280, 32, {}, 16), (768, 11, {}, None), (384, 12, {}, None), (192, 12, {}, None),
+    (384, 12, {"architecture": "vit_small_patch16_224"}, 6), (192, 12, {"architecture": "deit_tiny_patch16_224"}, 3),
+    (384, 12, {"architecture": "xcit_small_12_p16"}, None), (384, 12, {"architecture": 7}, None),
+])
+def test_heads_of_published_sizes(width, depth, config, heads):
+    """By dimension and layers together, or by timm's name: a ViT-S has 6 heads in one paper and 12 in another."""
+    file = SimpleNamespace(path="x.pth", config=config)
+    sizes = {"embed_dim": width, "depth": depth}
+    if heads is None:
+        with pytest.raises(ValueError, match=f"dimension {width} and {depth} layers"):
+            published._heads(file, sizes, None, {})
+    else:
+        assert published._heads(file, sizes, None, {}) == heads
+    assert published._heads(file, sizes, 5, {}) == 5
 
 
-def test_the_heads_of_a_decoder_are_guessed_at_its_published_width_only(tmp_path):
-    """16 divides 32 as well, and a decoder of 2 heads would be another function."""
-    config = MAEConfig(4, 4, 1, 768, 1, 12, 32, 1, 2, mlp_ratio=0.25)
-    export_mae(tmp_path / "a.pth", config, mae_init(config, np.random.default_rng(0)))
-    write_pth(tmp_path / "b.pth", read_weights(tmp_path / "a.pth").tensors)
-    with pytest.raises(ValueError, match="the heads of its decoder, of dimension 32, are not in it: give decoder_heads"):
-        load_mae(tmp_path / "b.pth")
-    assert load_mae(tmp_path / "b.pth", decoder_heads=2)[0].decoder_num_heads == 2
+def test_plain_pixels_by_the_name_of_a_file(put, tmp_path):
+    """Meta's mae_visualize_ files predict plain pixels; by any other name, the file is asked about."""
+    path = put("visualize.pth").rename(tmp_path / "mae_visualize_vit_tiny.pth")
+    assert load_mae(path, heads=2, decoder_heads=3)[0].norm_pix_loss is False
+    assert load_mae(path, heads=2, decoder_heads=3, norm_pix_loss=True)[0].norm_pix_loss is True
 
 
 def changed(put, tmp_path, change):
@@ -442,6 +455,10 @@ def test_class_tokens_own_positions(put, tmp_path):
     ({"hidden_size": 16}, "expected hidden_size 8 in config.json, got 16"),
     ({"num_hidden_layers": 10**12}, "expected num_hidden_layers 2 in config.json"),
     ({"num_attention_heads": 3}, "multiple of 4 and of its 3 heads, got 8"),
+    ({"model_type": "dinov2"}, "expected model_type vit_mae in config.json, as the names of the tensors say, got 'dinov2'"),
+    ({"num_attention_heads": 3}, "of its 3 heads, got 8"),
+    ({"layer_norm_eps": math.nan}, "small positive eps"),
+    ({"hidden_act": "relu"}, "expected hidden_act 'gelu'"),
     ({"num_attention_heads": "2"}, "expected num_heads as int, got '2'"),
     ({"layer_norm_eps": 0}, "small positive eps"),
     ({"mask_ratio": 1.5}, "mask ratio in \\[0, 1\\), got 1.5"),
@@ -461,11 +478,6 @@ def test_settings_of_a_classifier_that_are_not_known(put):
     path.write_text(json.dumps(config | {"position_encoding": "rotary"}))
     with pytest.raises(ValueError, match="expected position_encoding 'learned' or 'fixed', got 'rotary'"):
         load_vit(path.parent)
-    path.write_text(json.dumps(config | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
-    with pytest.raises(ValueError, match=r"to be ours or ImageNet's, got \[\[0\.5, 0\.5, 0\.5\]"):
-        normalisation(path.parent)
-    path.write_text(json.dumps(config | {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}))
-    assert normalisation(path.parent) == (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def test_folders_that_lack_something(put, tmp_path):

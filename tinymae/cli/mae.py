@@ -82,15 +82,16 @@ def add_reconstruct(commands: argparse._SubParsersAction) -> None:
     reconstruct.set_defaults(command=_reconstruct)
 
 
-def _reconstruct(picture, model, weights, mask_ratio, seed, out, img_size, heads, decoder_heads, key):
+def _reconstruct(picture, model, weights, mask_ratio, seed, out, img_size, **published):
     from tinymae.tasks.restore import reconstruct, reconstruct_published
 
     out = out or Path("figures", f"{picture.stem}_restored.png")
     common = {"mask_ratio": mask_ratio, "img_size": img_size, "seed": seed}
     if weights:
-        print(reconstruct_published(picture, weights, out, **common, heads=heads, decoder_heads=decoder_heads, key=key))
-    elif heads or decoder_heads or key:
-        raise ValueError("--heads, --decoder-heads and --key are for published weights: a model trained here needs none")
+        print(reconstruct_published(picture, weights, out, **common, **published))
+    elif unused := given(published):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise ValueError(f"got {options}, for published weights alone (--weights): a model trained here needs no such option")
     else:
         print(reconstruct(picture, model, out, **common))
     return 0

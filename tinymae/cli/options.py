@@ -1,6 +1,6 @@
 """Options that several commands share."""
 import dataclasses
-from argparse import ArgumentParser
+from argparse import ArgumentParser, BooleanOptionalAction
 from pathlib import Path
 
 # What `--data` may be. Written here, so that `--help` imports neither NumPy nor Pillow; a test compares them with the tables.
@@ -48,10 +48,13 @@ def _img_size(text):
 
 
 def add_heads(parser: ArgumentParser, decoder: bool = False) -> None:
-    """--heads and, for models with a decoder, --decoder-heads: of published weights."""
+    """--heads and, for models with a decoder, --decoder-heads and --norm-pix-loss: of published weights."""
     parser.add_argument("--heads", type=int, help="attention heads of published weights that do not say how many they have")
     if decoder:
         parser.add_argument("--decoder-heads", type=int, help="the same for their decoder")
+        parser.add_argument(
+            "--norm-pix-loss", action=BooleanOptionalAction, help="whether they predict normalised pixels"
+        )
 
 
 def add_key(parser: ArgumentParser) -> None:

@@ -5,6 +5,7 @@ set. It is always the same one, so a model is never tested on its training image
 """
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +89,9 @@ def model_size(shape: tuple[int, ...]) -> tuple[int, int]:
     return side, max(2, side // 8)
 
 
-def fit_pictures(images: np.ndarray, size: int | tuple[int, int], channels: int) -> np.ndarray:
+def fit_pictures(
+    images: np.ndarray, size: int | tuple[int, int], channels: int, resize: Callable = resize_picture
+) -> np.ndarray:
     """Images as a model takes them: the centre, scaled to `size`, with the given number of channels.
 
     Parameters
@@ -96,6 +99,7 @@ def fit_pictures(images: np.ndarray, size: int | tuple[int, int], channels: int)
     images : ndarray uint8 (N, rows, cols, C)
     size : side of a square, or (rows, cols)
     channels : 1 and 3 channels are converted into each other; any other number must be that of the images
+    resize : resize(image, size) scales one of them
 
     Returns
     -------
@@ -111,6 +115,6 @@ def fit_pictures(images: np.ndarray, size: int | tuple[int, int], channels: int)
         raise ValueError(f"expected images of {channels} channels, as the model was trained on, got {have}")
     if (have, channels) == (3, 1):
         images = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])[..., None]
-    if images.shape[1:3] != image_sides(size):
-        images = np.stack([resize_picture(image, size) for image in images])
+    if images.shape[1:3] != image_sides(size) or resize is not resize_picture:
+        images = np.stack([resize(image, size) for image in images])
     return np.repeat(images, 3, axis=3) if (have, channels) == (1, 3) else images

@@ -198,17 +198,20 @@ def _open_profile(profile):
         raise ValueError("it is damaged") from error
 
 
-def resize_picture(picture: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+def resize_picture(
+    picture: np.ndarray, size: int | tuple[int, int], resample: Image.Resampling = Image.Resampling.LANCZOS
+) -> np.ndarray:
     """The centre of an image, scaled to a square or a rectangle; an image of this size comes back as a copy.
 
-    What is cut off, on two sides at most, is what the new shape cannot show without squeezing the image. The filter is Lanczos
-    with its window widened to the shrinking factor: every pixel that is left counts, and fine texture becomes grey, not a false
+    What is cut off, on two sides at most, is what the new shape cannot show without squeezing the image. The window of Lanczos,
+    the default, is widened to the shrinking factor: every pixel that is left counts, and fine texture becomes grey, not a false
     pattern.
 
     Parameters
     ----------
     picture : ndarray uint8 (rows, cols, C), any C from 1 up: each band is scaled by itself
     size : side of the square, or (rows, cols); each at least 1
+    resample : Pillow's filter
 
     Returns
     -------
@@ -234,7 +237,7 @@ def resize_picture(picture: np.ndarray, size: int | tuple[int, int]) -> np.ndarr
     down, across = (max(1, round(side * scale)) for side in new)
     top, left = (rows - down) // 2, (cols - across) // 2
     part = picture[top:top + down, left:left + across]
-    return by_band(part, lambda image: image.resize(new[::-1], Image.Resampling.LANCZOS))
+    return by_band(part, lambda image: image.resize(new[::-1], resample))
 
 
 def by_band(picture: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:

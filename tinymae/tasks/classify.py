@@ -276,8 +276,8 @@ def vit_from(
 ) -> tuple[ViTConfig, dict]:
     """A classifier with a trained encoder and a fresh head: its config and its parameters, a tree of `models.vit.vit_init`.
 
-    It is trained on pixels as `images.pixels.to_pixels` makes them. To an encoder that was trained on different ones
-    (ImageNet's mean and standard deviation are near) the first layer adapts.
+    It takes pixels as `images.pixels.to_pixels` makes them, x = (p - MEAN) / STD. If the encoder was trained on (p - m) / s,
+    its patch embedding is changed so that it computes the same function of x: (p - m) / s = (x STD + MEAN - m) / s.
 
     Parameters
     ----------
@@ -309,6 +309,11 @@ def vit_from(
     params = vit_init(changed, rng)
     kept = {name: encoder.params["encoder"][name] for name in params["encoder"] if name in encoder.params["encoder"]}
     params["encoder"] |= tree.map(lambda leaf: np.array(leaf, order="C"), kept)         # published ones are transposed views
+    mean, std = (np.broadcast_to(value, it.in_chans) for value in (encoder.preparation.mean, encoder.preparation.std))
+    embed = params["encoder"]["patch_embed"]
+    by_channel = embed["w"].reshape(-1, it.in_chans, it.embed_dim).astype(np.float64)           # (p p, C, D)
+    embed["b"] += np.einsum("pcd,c->d", by_channel, (MEAN - mean) / std).astype(embed["b"].dtype)
+    embed["w"] *= np.tile(STD / std, it.patch_size**2)[:, None].astype(embed["w"].dtype)
     if "positions" in params:
         params["positions"] = resized["positions"].copy()
     return changed, params

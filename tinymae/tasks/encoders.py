@@ -1,18 +1,19 @@
 """A trained encoder, ours or a published one, and its features."""
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tinymae.images.labelled import fit_pictures
-from tinymae.images.pixels import MEAN, STD, to_pixels
+from tinymae.images.pixels import to_pixels
 from tinymae.models.fine_tuning import resize_mae, resize_vit
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.patch_encoder import encoder_features
 from tinymae.models.vit import ViTConfig, vit_init, vit_positions
 from tinymae.train import checkpoint
-from tinymae.weights import inspect, published
+from tinymae.weights import published
+from tinymae.weights.preparation import Preparation, preparation
+
+OURS = Preparation()
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,13 +23,12 @@ class Encoder:
     model: str                          # "mae" or "vit"
     config: MAEConfig | ViTConfig
     params: dict                        # of the whole model
-    mean: float | Sequence = MEAN       # of the pixels it was trained on, see `images.pixels.to_pixels`
-    std: float | Sequence = STD         # their standard deviation
+    preparation: Preparation = OURS     # of the images it was trained on
 
     def features(self, pictures: np.ndarray, rows: int = 256) -> np.ndarray:
         """Features (N, 2 D), float32, of uint8 images (N, rows, cols, C) of any size; `rows` at a time."""
-        pictures = fit_pictures(pictures, self.config.img_size, self.config.in_chans)
-        mean, std = (np.asarray(value, np.float32) for value in (self.mean, self.std))
+        pictures = self.preparation.fit(pictures, self.config.img_size, self.config.in_chans)
+        mean, std = (np.asarray(value, np.float32) for value in (self.preparation.mean, self.preparation.std))
         parts = (to_pixels(pictures[start : start + rows], mean=mean, std=std) for start in range(0, len(pictures), rows))
         return np.concatenate([features(part, self.params, self.config) for part in parts])
 
@@ -53,7 +53,9 @@ def load_encoder(
     path = Path(folder)
     if is_published(path):
         config, params = published.load_published_encoder(path, heads=heads, img_size=img_size, key=key)
-        return Encoder("vit", config, params, *inspect.normalisation(path, key=key))
+        prepared = preparation(path, key=key)
+        prepared.check(config.img_size if img_size is None else prepared.size or img_size, config.in_chans)
+        return Encoder("vit", config, params, prepared)
     if key is not None:
         raise ValueError(f"{path}: holds one model of ours, got the key {key!r}: leave it out")
     if path.is_dir():

@@ -329,7 +329,7 @@ def reconstruct(
 def reconstruct_published(
     picture: Path | str, weights: Path | str, out: Path | str, *, mask_ratio: float | None = None,
     img_size: int | tuple[int, int] | None = None, seed: int = 1, heads: int | None = None, decoder_heads: int | None = None,
-    key: str | None = None,
+    norm_pix_loss: bool | None = None, key: str | None = None,
 ) -> Path:
     """Restore a photograph with a published masked autoencoder, as the demo notebook of He et al. 2021 does.
 
@@ -337,18 +337,22 @@ def reconstruct_published(
     ----------
     picture, out, mask_ratio, img_size, seed : as `reconstruct`
     weights : an official .pth, or a Hugging Face folder
-    heads, decoder_heads, key : as `weights.published.load_mae`
+    heads, decoder_heads, norm_pix_loss, key : as `weights.published.load_mae`
 
     Differs: the notebook squeezes the photograph into a square, here its centre is taken; which patches are hidden
     depends on our seed, not PyTorch's. A model of normalised pixels is shown with the contrast of the visible patches: the
     notebook takes that of the hidden ones, which are part of the answer.
     """
     from tinymae import plot
-    from tinymae.weights.inspect import normalisation
+    from tinymae.weights.preparation import preparation
     from tinymae.weights.published import load_mae
 
-    config, params = load_mae(weights, heads=heads, decoder_heads=decoder_heads, img_size=img_size, key=key)
-    mean, std = (np.array(value, np.float32) for value in normalisation(weights, key=key))
+    config, params = load_mae(
+        weights, heads=heads, decoder_heads=decoder_heads, norm_pix_loss=norm_pix_loss, img_size=img_size, key=key
+    )
+    prepared = preparation(weights, key=key)
+    prepared.check(config.img_size if img_size is None else prepared.size or img_size, config.in_chans)
+    mean, std = (np.array(value, np.float32) for value in (prepared.mean, prepared.std))
     photo = load_picture(picture)
     if config.in_chans != 3:
         raise ValueError(f"{weights}: a model of {config.in_chans} channels cannot restore a photograph: expected 3")

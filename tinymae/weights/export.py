@@ -1,4 +1,4 @@
-"""Write our models for the official MAE code (one .pth) and for Hugging Face (a folder with config.json and model.safetensors).
+"""Write our models for the official MAE code (one .pth) and for Hugging Face (a folder: model.safetensors and two .json files).
 
 The inverse of `published`, line by line: what is exported and loaded again is the same model to the last bit.
 """
@@ -9,14 +9,17 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from tinymae import tree
 from tinymae.files import whole_file
 from tinymae.images.pixels import MEAN, STD
 from tinymae.models.mae import MAEConfig
 from tinymae.models.vit import ViTConfig
+from tinymae.ops.patches import image_sides
 from tinymae.ops.positional import sincos_2d
 from tinymae.weights.layout import HUGGING_FACE, OFFICIAL, LeafRow, mae_rows, to_theirs, vit_rows
+from tinymae.weights.preparation import PREPROCESSOR
 from tinymae.weights.pth import write_pth
 from tinymae.weights.safetensors import write_safetensors
 
@@ -44,7 +47,7 @@ def export_vit_mae(folder: Path | str, config: MAEConfig, params: dict) -> Path:
 
     Parameters
     ----------
-    folder : config.json and model.safetensors in it are replaced
+    folder : config.json, preprocessor_config.json and model.safetensors in it are replaced
     params : tree of `mae_init`
 
     Raises
@@ -60,7 +63,7 @@ def export_vit_mae(folder: Path | str, config: MAEConfig, params: dict) -> Path:
         "decoder_intermediate_size": int(config.decoder_embed_dim * config.mlp_ratio),
         "mask_ratio": config.mask_ratio, "norm_pix_loss": config.norm_pix_loss,
     }
-    return _write_folder(folder, tensors, table)
+    return _write_folder(folder, tensors, table, config)
 
 
 def export_vit(path: Path | str, config: ViTConfig, params: dict) -> Path:
@@ -68,7 +71,7 @@ def export_vit(path: Path | str, config: ViTConfig, params: dict) -> Path:
 
     Parameters
     ----------
-    path : ends in .pth, or is a folder whose config.json and model.safetensors are replaced
+    path : ends in .pth, or is a folder whose files of these names are replaced, as in `export_vit_mae`
     params : tree of `vit_init`
 
     Raises
@@ -102,7 +105,7 @@ def export_vit(path: Path | str, config: ViTConfig, params: dict) -> Path:
         "hidden_dropout_prob": config.dropout, "position_encoding": config.position_encoding,
         "id2label": {str(i): label for i, label in enumerate(labels)}, "label2id": {label: i for i, label in enumerate(labels)},
     }
-    return _write_folder(path, tensors, table)
+    return _write_folder(path, tensors, table, config)
 
 
 def _pth(path):
@@ -165,12 +168,18 @@ def _hugging_face_config(config, architecture, model_type, params):
         "hidden_size": config.embed_dim, "num_hidden_layers": config.depth, "num_attention_heads": config.num_heads,
         "intermediate_size": int(config.embed_dim * config.mlp_ratio), "hidden_act": "gelu", "qkv_bias": True,
         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "layer_norm_eps": config.eps,
-        "image_mean": [MEAN] * config.in_chans, "image_std": [STD] * config.in_chans,      # for `normalisation`
     }
 
 
-def _write_folder(folder, tensors, table):
+def _write_folder(folder, tensors, table, config):
+    rows, cols = image_sides(config.img_size)
+    prepared = {                                                # how transformers' processor makes our pixels
+        "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": rows, "width": cols},
+        "resample": int(Image.Resampling.LANCZOS), "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": [MEAN] * config.in_chans, "image_std": [STD] * config.in_chans,
+    }
     write_safetensors(folder / "model.safetensors", tensors)
-    with whole_file(folder / "config.json") as file:
-        file.write((json.dumps(table, indent=2) + "\n").encode("utf-8"))
+    for name, content in (("config.json", table), (PREPROCESSOR, prepared)):
+        with whole_file(folder / name) as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode("utf-8"))
     return folder

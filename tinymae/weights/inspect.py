@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymae.files import never_downloaded
-from tinymae.images.pixels import MEAN, STD
 from tinymae.weights.layout import HUGGING_FACE, OFFICIAL
 from tinymae.weights.names import known_names
 from tinymae.weights.read import INDEX, Weights, list_weights, read_weights
@@ -51,7 +50,6 @@ OTHERS = {
     "visual.conv1.weight": "CLIP", "vision_model.embeddings.patch_embedding.weight": "CLIP or SigLIP, Hugging Face",
     "patch_embed.proj.weight": "a Transformer for images of another architecture", "layer1.0.conv1.weight": "a ResNet",
 }
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def read_model(path: Path | str, *, key: str | None = None) -> tuple[Weights, di
     ValueError
         as `weights.read.read_weights`, and if config.json is damaged
     """
-    file, config = _find(path)
+    file, config = find_weights(path)
     return read_weights(file, key=key), config
 
 
@@ -102,7 +100,7 @@ def inspect(path: Path | str, *, key: str | None = None) -> Inspection:
     FileNotFoundError, ValueError
         as `read_model`
     """
-    file, _ = _find(path)
+    file, _ = find_weights(path)
     tensors, meta = list_weights(file, key=key)
     try:
         given, unread = known_names([name for name, _, _ in tensors])
@@ -159,25 +157,8 @@ def listed(unread: dict[str, str]) -> str:
     return ", ".join(first + [f"and {len(unread) - 5} more"] * (len(unread) > 5))
 
 
-def normalisation(path: Path | str, *, key: str | None = None) -> tuple[float | tuple, float | tuple]:
-    """Mean and standard deviation of the pixels that a model was trained on, for `images.pixels.to_pixels`.
-
-    A file written by this package has one of each for all channels; for all others they are ImageNet's, three of each, which
-    published models use. Raises a ValueError if config.json asks for any others. `key` is that of `read_model`.
-    """
-    file, config = _find(path)
-    _, meta = list_weights(file, key=key)
-    given = [config.get("image_mean"), config.get("image_std")]
-    channels = len(given[0]) if isinstance(given[0], list) else 1
-    if "eps" in stated(meta) or given == [[MEAN] * channels, [STD] * channels]:
-        return MEAN, STD
-    if given not in ([None, None], [list(IMAGENET_MEAN), list(IMAGENET_STD)]):
-        raise ValueError(f"{path}: expected image_mean and image_std in config.json to be ours or ImageNet's, got {given}")
-    return IMAGENET_MEAN, IMAGENET_STD
-
-
-def _find(path):
-    """(the file with the weights, the config.json beside it)."""
+def find_weights(path: Path | str) -> tuple[Path, dict]:
+    """The file with the weights, and the config.json beside it; as `read_model`."""
     path = Path(path)
     if path.is_dir():
         names = ("model.safetensors", "pytorch_model.bin")

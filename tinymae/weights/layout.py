@@ -11,8 +11,11 @@ import numpy as np
 from tinymae.models.mae import MAEConfig
 from tinymae.models.vit import ViTConfig
 
-HEADS = {768: 12, 1024: 16, 1280: 16}       # of the published ViT-B, ViT-L and ViT-H, by their dimension D
-DECODER_WIDTH, DECODER_HEADS = 512, 16             # of every published masked autoencoder
+# heads of the published ViT-B, ViT-L and ViT-H, by dimension D and layers. Smaller ones are not known by their sizes: ViT-S has
+# 6 heads in DeiT and DINO, 12 in MoCo v3
+HEADS = {(768, 12): 12, (1024, 24): 16, (1280, 32): 16}
+DECODER_SIZES, DECODER_HEADS = (512, 8), 16                 # of every published masked autoencoder
+TIMM_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}       # by timm's names, such as vit_small_patch16_224
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,11 @@ def _config(given, output_bias):
         raise ValueError(f"expected scale_embedding to be true or false, got {given['scale_embedding']!r}")
     if type(given.get("dropout", 0.1)) not in (int, float) or not 0 <= given.get("dropout", 0.1) < 1:
         raise ValueError(f"expected dropout to be a number in [0, 1), got {given['dropout']!r}")
+    if given.get("static_position_embeddings", True) is not True:
+        raise ValueError(
+            f"expected static_position_embeddings to be true, got {given['static_position_embeddings']!r}: Marian's published "
+            "models have sines and cosines, learned positions are another model"
+        )
     if given.get("normalize_before"):
         raise ValueError("expected normalize_before to be false: Marian's published models are post-norm")
     return TransformerConfig(

@@ -13,11 +13,13 @@ All of them compute the same function from the same numbers; they differ from ou
          numbers differ, those of the file are kept (`StoredPositions`)
 
 An official file does not contain the number of heads (known for the published sizes), nor whether the model predicts normalised
-pixels (the published `visualize` files: plain ones). Files that `export_mae` and `export_vit` write contain both.
+pixels, unless it was saved with its args (Meta's `mae_visualize_` files predict plain ones). Neither is guessed: the caller is
+asked. Files that `export_mae` and `export_vit` write contain both.
 
 Translators (Marian) are recognised here and loaded by `marian`. Nothing is ever downloaded.
 """
 import math
+import re
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -46,10 +48,11 @@ from tinymae.weights.inspect import (
 )
 from tinymae.weights.layout import (
     DECODER_HEADS,
-    DECODER_WIDTH,
+    DECODER_SIZES,
     HEADS,
     HUGGING_FACE,
     OFFICIAL,
+    TIMM_HEADS,
     Names,
     mae_rows,
     to_ours,
@@ -58,16 +61,19 @@ from tinymae.weights.layout import (
 from tinymae.weights.names import known_names
 from tinymae.weights.read import Weights
 
+PLAIN_FILES = re.compile("mae_visualize_vit_")      # how the names of Meta's files begin that predict plain pixels
 
 def load_mae(
     path: Path | str, *, heads: int | None = None, decoder_heads: int | None = None,
-    img_size: int | tuple[int, int] | None = None, dtype: DTypeLike = np.float32, key: str | None = None,
+    norm_pix_loss: bool | None = None, img_size: int | tuple[int, int] | None = None, dtype: DTypeLike = np.float32,
+    key: str | None = None,
 ) -> tuple[MAEConfig, dict]:
     """A masked autoencoder with its decoder, from an official .pth or a Hugging Face folder.
 
     Parameters
     ----------
     heads, decoder_heads : None for the number in the file, or else that of the published models of its size
+    norm_pix_loss : whether the model predicts normalised pixels; None if the file says it
     img_size : of the images to come, side of a square or (rows, cols), if it is not the model's: positions are interpolated,
         see `models.fine_tuning.resize_mae`. None for the size it was trained on
     dtype : of the parameters, float32 or float64
@@ -83,8 +89,8 @@ def load_mae(
     FileNotFoundError
         if there is no such file
     ValueError
-        if the file is damaged, holds another model or no decoder, or if a tensor is missing, left over, of another shape or not
-        finite; the message names the tensor and says what to do
+        if the file is damaged, holds another model or no decoder, if a tensor is missing, left over, of another shape or not
+        finite, or if heads or norm_pix_loss are not in the file; the message names the tensor and says what to do
 
     Notes
     -----
@@ -103,9 +109,20 @@ def load_mae(
     else:
         saved = stated(file.weights.meta)
         options = saved | {"num_heads": _heads(file, sizes, heads, saved)}
-        if decoder_heads is None and "decoder_num_heads" not in saved and width != DECODER_WIDTH:
-            raise ValueError(f"{path}: the heads of its decoder, of dimension {width}, are not in it: give decoder_heads")
+        published = (width, sizes["decoder_depth"]) == DECODER_SIZES
+        if decoder_heads is None and "decoder_num_heads" not in saved and not published:
+            raise ValueError(
+                f"{path}: the heads of its decoder, of dimension {width} and {sizes['decoder_depth']} layers, are not in it: "
+                "give decoder_heads (--decoder-heads)"
+            )
         stored = saved.get("decoder_num_heads", DECODER_HEADS)
+        if norm_pix_loss is None and "norm_pix_loss" not in saved and not PLAIN_FILES.match(Path(path).name):
+            raise ValueError(
+                f"{path}: does not say whether the model predicts normalised pixels: give norm_pix_loss (--norm-pix-loss, or "
+                "--no-norm-pix-loss)"
+            )
+    if norm_pix_loss is not None:
+        options["norm_pix_loss"] = norm_pix_loss
     options["decoder_num_heads"] = stored if decoder_heads is None else decoder_heads
     config = _config(file, MAEConfig, sizes, options)
     tables = {names.pos_embed: config.embed_dim, names.decoder_pos_embed: config.decoder_embed_dim}
@@ -352,18 +369,26 @@ def _trained_size(file, patch, patches, img_size):
 def _heads(file, sizes, heads, saved):
     if heads is not None:
         return heads
-    known = saved.get("num_heads", HEADS.get(sizes["embed_dim"]))
+    size = re.match(r"(?:vit|deit)_([a-z]+)_patch", str(file.config.get("architecture")))
+    named = TIMM_HEADS.get(size[1]) if size else None
+    known = saved.get("num_heads", named or HEADS.get((sizes["embed_dim"], sizes["depth"])))
     if known is None:
         raise ValueError(
-            f"{file.path}: the number of heads is not in the file: give heads (known for an embed_dim of "
-            f"{', '.join(map(str, HEADS))}; this model has {sizes['embed_dim']})"
+            f"{file.path}: the number of heads is not in the file: give heads (--heads). It is known for ViT-B, ViT-L, ViT-H; "
+            f"this model has dimension {sizes['embed_dim']} and {sizes['depth']} layers"
         )
     return known
 
 
 def _hugging_face_options(file, sizes, heads):
     """Heads and eps from config.json, after checking that it fits the weights and asks for a function that we compute."""
-    config = file.config
+    config, expected_type = file.config, "vit_mae" if file.kind == "vit-mae" else "vit"
+    allowed = {expected_type} if file.kind == "vit" else {"vit", "vit_mae"} if file.kind == "vit-encoder" else {"vit_mae"}
+    if config.get("model_type", expected_type) not in allowed:
+        raise ValueError(
+            f"{file.path}: expected model_type {' or '.join(sorted(allowed))} in config.json, as the names of the tensors say, "
+            f"got {config['model_type']!r}"
+        )
     if "num_attention_heads" not in config:
         raise ValueError(f"{file.path}: expected config.json beside it, with num_attention_heads: the weights lack it")
     expected = {
