@@ -181,6 +181,16 @@ def test_a_plain_model_is_the_model(vit_tensors, tmp_path, capsys):
     assert f"not read: 'ema' ({len(vit_tensors)} tensors)" in capsys.readouterr().err
 
 
+def test_a_plain_model_beside_many(vit_tensors, tmp_path):
+    """Each name is compared with each prefix: a file with very many was made to take time."""
+    path, one = tmp_path / "a.pth", {"patch_embed.proj.weight": np.ones((1, 1, 1, 1), np.float32)}
+    save(path, vit_tensors | {f"m{i}.{name}": array for i in range(9) for name, array in one.items()})
+    assert inspect(path).kind == "mae-vit"
+    save(path, vit_tensors | {f"m{i}.{name}": array for i in range(10) for name, array in one.items()})
+    with pytest.raises(ValueError, match="under several keys, '', 'm0', 'm1'"):
+        inspect(path)
+
+
 def test_tensors_outside_of_the_prefix_are_named(vit_tensors, tmp_path, capsys):
     names = wrapped(vit_tensors, "module.backbone.") | {
         "module.projector.0.weight": np.ones((2, 2), np.float32), "module.projector.0.bias": np.ones(2, np.float32),

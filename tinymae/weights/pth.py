@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tinymae.files import whole_file
-from tinymae.weights.pickles import LONGEST_KEY, STORAGES, Tensor, expect, refusal, unpickle, write_pickle
+from tinymae.weights.pickles import STORAGES, Tensor, expect, refusal, unpickle, write_pickle
 from tinymae.weights.records import FileRecord, TensorRecord, Unread, check_tensors, item_size, raw_bytes, shortened
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -28,6 +28,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # No file of weights needs more. A longer one was made to fill the memory.
 LONGEST_PICKLE = 1 << 24
 LONGEST_DIRECTORY = 1 << 22     # of a zip: room for 40,000 storages
+LONGEST_PATH = 200              # characters, of a table inside of tables; those beyond are not read
 FEW_STEPS = 1000                # of the three small pickles before the object, in the legacy format
 
 
@@ -53,7 +54,7 @@ def _record_of_pickle(raw, found, starts):
                 tensors[name] = TensorRecord(
                     start, value.storage.count, value.storage.dtype, value.offset, value.shape, value.strides, crc
                 )
-            elif isinstance(value, (dict, Unread)) and len(inner := f"{key}.{name}" if key else str(name)) <= LONGEST_KEY:
+            elif isinstance(value, (dict, Unread)) and len(inner := f"{key}.{name}" if key else str(name)) <= LONGEST_PATH:
                 if isinstance(value, Unread):
                     meta[inner] = value
                 else:

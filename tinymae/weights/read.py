@@ -31,6 +31,7 @@ from tinymae.weights.safetensors import read_safetensors
 
 INDEX = ".index.json"           # ends the name of the file that lists several files of one model
 LONGEST_INDEX = 1 << 22         # room for 30,000 tensors
+MOST_MODELS = 10                # beside a plain one; every name is compared with each of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +203,7 @@ def _choose(path, parts, key):
             known = ", ".join(map(repr, _keys(tables)[:10]))
             raise ValueError(f"it has no tensors under the key {key!r}: expected one of {known}")
         models = model_prefixes(chosen)
-        if len(models) > 1 and "" not in models:
+        if len(models) > (MOST_MODELS if "" in models else 1):
             raise ValueError(ask(begins + prefix[:-1] for prefix in models))
         # Views of one storage take no memory until they are copied. A tied matrix has at most four names.
         claimed = sum(math.prod(record.shape) * item_size(record.dtype) for _, record in chosen.values())
@@ -229,7 +230,8 @@ def _table(tables):
     if "" in models.get("", {}):
         return ""                                               # what stands beside a plain model is `Unread`
     depths = {table: len(table.split(".")) if table else 0 for table in tables}
-    found = list(models) or [table for table in tables if depths[table] == min(depths.values())]
+    least = min(depths.values())
+    found = list(models) or [table for table, depth in depths.items() if depth == least]
     if len(found) > 1:
         raise ValueError(ask(_keys(tables)))
     return found[0]
