@@ -94,6 +94,9 @@ MISTAKES = [
     ("numerical_gradient", "x[index] = here - h", "x[index] = here", "one of the two points is x itself"),
     ("embedding", "np.add.at(dtable, ids, dy)", "dtable[ids] += dy", "rows that ids names more than once"),
     ("embedding", "np.add.at(dtable, ids, dy)", "np.add.at(dtable, ids, 1.0)", "backward ignores dy"),
+    ("embedding", "np.add.at(dtable, ids, dy)",
+     "np.add.at(dtable, ids, dy / (ids[..., None, None] == ids).sum((-1, -2))[..., None])",
+     "each row is divided by the number of times that ids names it"),
     ("positional_encoding", "(np.arange(0, width, 2) / width)", "(np.arange(0, width, 2) / 2 / width)", "exponent is i / D"),
     ("positional_encoding", "np.arange(length)[:, None]", "np.arange(1, length + 1)[:, None]", "count from 1"),
     ("positional_encoding", "= np.cos(", "= np.sin(", "all columns are sines"),
@@ -132,7 +135,31 @@ MISTAKES = [
     ("layernorm", "dxhat.mean(axis=-1, keepdims=True)", "dxhat.mean(axis=1, keepdims=True)", "sum along axis 2 of the true"),
     ("layernorm", "return rstd * dx, dgamma, dbeta", "return rstd * dx, dbeta, dgamma", "swapped with the gradient of beta"),
     ("layernorm", "    return rstd * dx, dgamma, dbeta", "", "expected a tuple of 3: x, gamma, beta; is its return missing?"),
+    ("layernorm", "(dxhat * xhat).mean(axis=-1, keepdims=True)", "(dxhat * xhat).sum(-1, keepdims=True) / (len(gamma) - 1)",
+     "the last mean of (5) divides by D - 1"),
+    *(("layernorm", "    dxhat = dy * gamma", f"    x = xhat / rstd\n    {code}\n    dxhat = dy * gamma", words)
+      for code, words in (
+          ("rstd = 1 / np.sqrt(x.var(-1, ddof=1, keepdims=True) + 1e-5)", "it is the result if rstd in (5) has the unbiased"),
+          ("rstd = 1 / np.sqrt(x.var(-1, ddof=1, keepdims=True) + 1e-5); xhat = x * rstd",
+           "x: it is the result if rstd and xhat in (5) have the unbiased variance, 1 / (D - 1): it should be 1 / D"),
+          ("rstd = 1 / (x.std(-1, keepdims=True) + 1e-5)", "if rstd in (5) has eps added to the square root"),
+          ("rstd = 1 / (x.std(-1, keepdims=True) + 1e-5); xhat = x * rstd", "if rstd and xhat in (5) have eps added to the"),
+          ("rstd = 1 / (x.std(-1, ddof=1, keepdims=True) + 1e-5); xhat = x * rstd",
+           "if rstd and xhat in (5) have the unbiased variance, 1 / (D - 1), and eps added to its square root"),
+          ("rstd = 1 / x.std(-1, keepdims=True); xhat = x * rstd", "if rstd and xhat in (5) have no eps"),
+      )),
+    ("layernorm", "    return rstd * dx,", """    x = xhat / rstd
+    std = x.std(-1, keepdims=True)
+    rstd = 1 / (std + 1e-5)
+    dx = dxhat - dxhat.mean(-1, keepdims=True) - x * rstd * (dxhat * x / std).mean(-1, keepdims=True)
+    return rstd * dx,""", "if (5) is the derivative for eps added to the square root"),
     ("gelu", "cdf + x * pdf", "cdf", "x is also inside cdf"),
+    ("gelu", "    return dy * (cdf + x * pdf)", """    t = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    dt = (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+    return dy * (1 + t + x * dt) / 2""", "forward is GELU in its exact form, this is the derivative of its tanh form"),
+    ("gelu", "    return dy * (cdf + x * pdf)", """    s = 1 / (1 + np.exp(-1.702 * x))
+    return dy * (s + 1.702 * x * s * (1 - s))""",
+     "forward is GELU in its exact form, this is the derivative of its logistic form"),
     ("gelu", "dy * (cdf + x * pdf)", "cdf + x * pdf", "backward ignores dy"),
     ("feed_forward", " * (h > 0)", "", "the ReLU is missing in backward"),
     ("feed_forward", " * (h > 0)", " * (da > 0)", "the sign of da decides what passes"),
@@ -145,6 +172,7 @@ MISTAKES = [
     ("shift_right", "targets[:, :-1]", "targets[:, 1:]", "nothing moves"),
     ("linear", "@ rows", "@ rows / len(x)", "3 is the batch size (axis 0 of x); divide by it in one place only"),
     ("linear", "rows.sum(axis=0)", "rows.sum()", "b: the gradient has shape (), expected (10,)"),
+    ("linear", "rows.sum(axis=0)", "dy", "b: the gradient has shape (3, 5, 10), expected (10,): it is right when summed over"),
     ("linear", "return dx, dw, db", "return dx, db, dw", "(10,), expected (14, 10): it is the gradient of b; return one"),
     ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp * (1 - p)", "the diagonal of the softmax Jacobian"),
     ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp", "the term that couples the elements along that axis"),
@@ -152,6 +180,10 @@ MISTAKES = [
     ("cross_entropy", "counts.sum()", "counts.size", "1.25 is the size of targets by the number of targets that are not 0"),
     ("cross_entropy", " / counts.sum()", "", "12 is the number of targets that are not 0 (mean or sum?)"),
     ("cross_entropy", "(p - q)", "(q - p)", "the sign is wrong everywhere"),
+    ("cross_entropy", "(p - q)", "(p - (q == q.max(-1, keepdims=True)))", "the smoothing is missing in (5)"),
+    ("cross_entropy", "(p - q)", "(p - np.where(q == q.max(-1, keepdims=True), 0.9, 0))", "e / V is missing in the q of (5)"),
+    ("cross_entropy", "(p - q)", "(p - q - 0.1 * (q == q.max(-1, keepdims=True)))", "the factor 1 - e is missing"),
+    ("cross_entropy", "(p - q)", "(p - np.where(q == q.max(-1, keepdims=True), 1, 0.1))", "e is not divided by V in the q"),
     ("adamw", "self.t += 1", "self.t = 1", "t stays at 1"),
     ("adamw", "    self.t += 1\n", "", "is t still 0 in the first step?"),
     ("adamw", "self.m[name] / (1 - b1**self.t)", "self.m[name]", "mhat is not used"),
@@ -619,6 +651,8 @@ FORWARD_MISTAKES = [
     ("layernorm", "(xhat * xhat).mean(axis=-1, keepdims=True)", "x.var(axis=-1, ddof=1, keepdims=True)", "1 / (D - 1)"),
     ("layernorm", "1 / np.sqrt((xhat * xhat).mean(axis=-1, keepdims=True) + eps)",
      "1 / (np.sqrt((xhat * xhat).mean(axis=-1, keepdims=True)) + eps)", "it belongs inside, to the variance"),
+    ("layernorm", "1 / np.sqrt((xhat * xhat).mean(axis=-1, keepdims=True) + eps)",
+     "1 / (x.std(axis=-1, ddof=1, keepdims=True) + eps)", "eps is added to its square root, as in the Annotated Transformer"),
     ("layernorm", "return y, (xhat, rstd, gamma)", "return y", "expected a function to return (y, cache), got a ndarray"),
     ("cross_attention", 'linear_forward(memory, **p["v"])', 'linear_forward(x, **p["v"])', "values come from the decoder"),
     ("encoder_layer", 'h, ln1 = layernorm_forward(x, **p["ln1"])', 'h, ln1 = x, layernorm_forward(x, **p["ln1"])[1]',

@@ -1,6 +1,8 @@
 """The checker: right pairs pass, and every planted bug is found and named."""
 import json
+import math
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -592,6 +594,103 @@ def test_repeated_ids(rng):
     assert "ids names more than once" in wrong(rows, "w")["w"]
 
 
+def test_averaged_over_repeated_ids(rng):
+    def backward(dy, cache):
+        ids, w = cache
+        dw = np.zeros_like(w)
+        np.add.at(dw, ids, dy / np.bincount(ids.ravel())[ids][..., None])
+        return dw * np.cos(w)
+
+    w = rng.standard_normal((7, D))
+    for ids in ([[1, 2, 1], [0, 5, 3]], [[1, 1, 1], [0, 0, 4]], [[1, 1, 0], [0, 1, 1]]):
+        rows = gradcheck(lambda w, ids: (np.sin(w)[ids], (ids, w)), backward, w, np.array(ids))
+        assert "each row is divided by the number of times that ids names it" in wrong(rows, "w")["w"]
+
+
+def gelu_forward(x, form):
+    """GELU in one of three forms, with the slope of all three."""
+    cdf = np.vectorize(lambda x: math.erfc(-x / math.sqrt(2)) / 2)(x)
+    root, s = math.sqrt(2 / math.pi), 1 / (1 + np.exp(-1.702 * x))
+    t = np.tanh(root * (x + 0.044715 * x**3))
+    forms = {
+        "exact": (x * cdf, cdf + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)),
+        "tanh": (x * (1 + t) / 2, (1 + t) / 2 + x * (1 - t * t) / 2 * root * (1 + 3 * 0.044715 * x * x)),
+        "logistic": (x * s, s + 1.702 * x * s * (1 - s)),
+    }
+    return forms[form][0], {name: slope for name, (_, slope) in forms.items()}
+
+
+@pytest.mark.parametrize("form", ["exact", "tanh", "logistic"])
+@pytest.mark.parametrize("other", ["exact", "tanh", "logistic"])
+def test_forms_of_gelu(form, other, x):
+    rows = gradcheck(gelu_forward, lambda dy, slopes: dy * slopes[other], x, form=form)
+    if other == form:
+        assert ok(rows)
+    else:
+        text = wrong(rows, "x")["x"]
+        assert f"forward is GELU in its {form} form" in text and f"this is the derivative of its {other} form" in text
+
+
+def test_the_component_along_x(norm, x):
+    def backward(dy, cache, factor):
+        xhat, rstd, gamma = cache
+        dxhat = dy * gamma
+        dx = dxhat - dxhat.mean(axis=-1, keepdims=True) - factor * xhat * (dxhat * xhat).mean(axis=-1, keepdims=True)
+        return (dx * rstd, *layernorm_backward(dy, cache)[1:])
+
+    for factor in (0.0, 6 / 5, -1.0):
+        text = wrong(gradcheck(layernorm_forward, partial(backward, factor=factor), *norm), "x")["x"]
+        assert "right but for a multiple of x - mean(x) in each row" in text and "D - 1" in text
+    # A mistake along y - mean(y) is another one.
+    bug = lambda dy, y: softmax_backward(dy, y) + 0.1 * (y - y.mean(axis=-1, keepdims=True)) * dy.sum()    # noqa: E731
+    assert "multiple of x" not in wrong(gradcheck(softmax_forward, bug, x), "x")["x"]
+
+
+def test_a_variance_of_two_kinds(rng):
+    x = rng.standard_normal((2, 9))
+    variance = lambda x: (x.var(axis=-1), x - x.mean(axis=-1, keepdims=True))              # noqa: E731
+    rows = gradcheck(variance, lambda dy, centred: dy[:, None] * 2 * centred / 8, x)
+    assert "1.125 is n / (n - 1) with n = 9, the last dimension (axis 1 of x): a variance has 1 / n" in wrong(rows, "x")["x"]
+
+    def deviation(x):
+        centred = x - x.mean(axis=-1, keepdims=True)
+        return x.std(axis=-1), centred / (9 * x.std(axis=-1, ddof=1, keepdims=True))
+
+    text = wrong(gradcheck(deviation, lambda dy, slope: dy[:, None] * slope, x), "x")["x"]
+    assert "the square root of n / (n - 1) with n = 9" in text and text.count("n = 9") == 1
+
+
+def test_an_eps_in_one_pass_only(norm):
+    """So near to the right gradient, every transformation that changes little would explain it."""
+    def backward(dy, cache):
+        xhat, rstd, gamma = cache
+        centred = xhat / rstd
+        rstd = 1 / (centred.std(axis=-1, keepdims=True) + 1e-5)
+        return layernorm_backward(dy, (centred * rstd, rstd, gamma))
+
+    found = wrong(gradcheck(layernorm_forward, backward, *norm), "x", "gamma")
+    assert all(text.startswith("right up to ") and "leave out an eps of forward" in text for text in found.values())
+
+
+def test_an_option_that_backward_forgot(norm, x):
+    def backward(dy, cache):
+        xhat, rstd, gamma = cache
+        centred = xhat / rstd
+        rstd = 1 / centred.std(axis=-1, keepdims=True)
+        return layernorm_backward(dy, (centred * rstd, rstd, gamma))
+
+    found = wrong(gradcheck(layernorm_forward, backward, *norm, eps=0.1), "x", "gamma")
+    assert all("right with eps = 0: backward leaves it out" in text for text in found.values())
+
+    def smoothed(x, targets, smoothing):
+        p, _ = softmax_forward(x)
+        onehot = np.eye(D)[targets]
+        return -(((1 - smoothing) * onehot + smoothing / D) * np.log(p)).sum(), p - onehot
+
+    rows = gradcheck(smoothed, lambda dy, slope: dy * slope, x, np.array([[0, 1, 3], [2, 1, 1]]), smoothing=0.1)
+    assert "right with smoothing = 0" in wrong(rows, "x")["x"]
+
+
 def test_only_the_first_item_of_the_batch(qkv):
     def backward(dy, cache):
         dq, dk, dv = attention_backward(dy, cache)
@@ -727,6 +826,13 @@ def test_shapes_and_dtypes_of_gradients(x, rng):
     assert "the numbers are right, reshape it" in wrong(rows, "b")["b"]
     rows = gradcheck(linear_forward, grads(lambda dx, dw, db: (dx, dw, 2 * dw)), x, w, b)
     assert wrong(rows, "b")["b"] == "the gradient has shape (4, 5), expected (5,)"
+    plus = lambda x, b: (x + b, None)                                   # noqa: E731    dx is dy, and db is dy before its sum
+    b = rng.standard_normal(D)
+    assert "it is right when summed over axes (0, 1), along which forward repeated b" in wrong(
+        gradcheck(plus, lambda dy, _: (dy, dy), x, b), "b")["b"]
+    found = wrong(gradcheck(plus, lambda dy, _: (dy.sum(axis=(0, 1)), dy), x, b), "x", "b")
+    assert "it is the gradient of b; return one" in found["x"] and "it is the gradient of x; return one" in found["b"]
+    b = rng.standard_normal(5)
     found = wrong(gradcheck(linear_forward, grads(lambda dx, dw, db: (dx, db, dw)), x, w, b), "w", "b")
     assert "expected (4, 5): it is the gradient of b; return one for each" in found["w"] and "gradient of w" in found["b"]
     rows = gradcheck(linear_forward, grads(lambda dx, dw, db: (dx.astype(np.float32), dw, "db")), x, w, b)
@@ -785,6 +891,13 @@ def test_constants_inside_a_tree(x):
 def test_what_is_refused(x):
     with pytest.raises(TypeError, match=r"x is float32.*hidden by rounding"):
         gradcheck(softmax_forward, softmax_backward, x.astype(np.float32))
+    with pytest.raises(TypeError, match=r"x is complex128, a gradient check needs real numbers: .*; pass x\.real and x\.imag"):
+        gradcheck(softmax_forward, softmax_backward, x + 0j)
+    with pytest.raises(TypeError, match=r"y of complex128, .* return \(y\.real, y\.imag\)"):
+        gradcheck(lambda x: (np.exp(1j * x), x), lambda dy, _: dy, x)
+    swapped = x.astype(x.dtype.newbyteorder())
+    with pytest.raises(TypeError, match=r"needs float64 in the byte order of this machine; pass x\.astype\(np\.float64\)"):
+        gradcheck(softmax_forward, softmax_backward, swapped)
     with pytest.raises(TypeError, match="target is float32"):
         gradcheck(mse_forward, mse_backward, x, target=x.astype(np.float32))
     with pytest.raises(TypeError, match="Generator, expected an int seed"):

@@ -7,11 +7,14 @@ import sys
 import tracemalloc
 import zipfile
 import zlib
+from fractions import Fraction
 
 import numpy as np
 import PIL
 import pytest
 import sklearn.datasets
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from tinymae import packed
@@ -857,21 +860,37 @@ def test_resize_shape_and_flat_colour(size, channels):
     assert_pictures([resize_picture(picture, size)], [np.full((size, size, channels), 77)])
 
 
-@pytest.mark.parametrize("channels", range(1, 17))
-@pytest.mark.parametrize("last", [0, 1, 255])
-def test_resize_scales_each_band_by_itself(channels, last):
-    """Pillow takes the last of two or four bands for opacity, and would multiply the others by it. Sizes are random."""
-    rng = np.random.default_rng([channels, last])
-    rows, cols, size = (int(side) for side in rng.integers(1, 70, 3))
-    picture = rng.integers(0, 256, (rows, cols, channels), dtype=np.uint8)
-    picture[:, : cols // 2, -1] = last
+SIDES = st.integers(1, 70)
+LAYOUTS = {
+    "as it is": lambda picture: picture,
+    "Fortran's order": np.asfortranarray,
+    "every second of each": lambda picture: np.repeat(np.repeat(np.repeat(picture, 2, 0), 2, 1), 2, 2)[::2, ::2, ::2],
+    "backwards": lambda picture: picture[::-1, ::-1, ::-1],
+    "channels first": lambda picture: np.moveaxis(np.ascontiguousarray(np.moveaxis(picture, 2, 0)), 0, 2),
+}
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=150)
+@given(shape=st.tuples(SIDES, SIDES, st.integers(1, 16)), size=SIDES | st.tuples(SIDES, SIDES), seed=st.integers(0, 2**32),
+       last=st.sampled_from([0, 1, 255]), layout=st.sampled_from(list(LAYOUTS)))
+def test_resize_scales_each_band_by_itself(shape, size, seed, last, layout):
+    """Pillow takes the last of two or four bands for opacity, and would multiply the others by it."""
+    picture = numbers(shape, seed)
+    picture[:, : shape[1] // 2, -1] = last
+    picture = LAYOUTS[layout](picture)
+    picture.flags.writeable = False
     resized = resize_picture(picture, size)
-    assert resized.shape == (size, size, channels) and resized.dtype == np.uint8
-    side = min(rows, cols)
-    top, left = (rows - side) // 2, (cols - side) // 2
-    for c in range(channels):
-        band = Image.fromarray(np.ascontiguousarray(picture[top:top + side, left:left + side, c]))
-        np.testing.assert_array_equal(resized[..., c], np.asarray(band.resize((size, size), Image.Resampling.LANCZOS)))
+    new = size if isinstance(size, tuple) else (size, size)
+    assert resized.shape == (*new, shape[2]) and resized.dtype == np.uint8 and resized.flags.writeable
+
+    scale = min(Fraction(shape[0], new[0]), Fraction(shape[1], new[1]))
+    sides = [scale * side for side in new]
+    assume(all(side % 1 != Fraction(1, 2) for side in sides))    # half a pixel may go either way
+    down, across = (max(1, round(side)) for side in sides)
+    top, left = (shape[0] - down) // 2, (shape[1] - across) // 2
+    for c in range(shape[2]):
+        band = Image.fromarray(np.ascontiguousarray(picture[top:top + down, left:left + across, c]))
+        np.testing.assert_array_equal(resized[..., c], np.asarray(band.resize(new[::-1], Image.Resampling.LANCZOS)))
 
 
 @pytest.mark.parametrize("channels", [2, 4, 10])

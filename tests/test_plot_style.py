@@ -2,7 +2,7 @@
 import os
 import subprocess
 import sys
-import warnings
+import textwrap
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -195,78 +195,114 @@ def fake_font(path, characters, family="WenQuanYi Zen Hei"):
 
 @pytest.fixture
 def no_chinese(monkeypatch):
-    """A machine without fonts for Chinese."""
-    others = [font for font in font_manager.fontManager.ttflist if font.name not in style.CJK_FAMILIES]
+    """A machine with no other fonts than Matplotlib's own."""
+    others = [font for font in font_manager.fontManager.ttflist if font.name not in style.FALLBACKS]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", others)
 
 
-def test_chinese_tokens_are_drawn_with_a_font_that_has_them(no_chinese, tmp_path):
+@pytest.fixture
+def some_chinese(no_chinese, tmp_path):
+    """A machine with one more font, which has these five characters."""
     fake_font(tmp_path / "square.ttf", "我有一只猫")
     font_manager.fontManager.addfont(tmp_path / "square.ttf")
-    figure = plot.attention(softmax_rows(4, 3), ["我", "有", "一只", "猫"], ["I", "have", "it"])
+
+
+# Each function that draws strings of the caller, with Chinese in all of them.
+IN_CHINESE = {
+    "attention": lambda: plot.attention(softmax_rows(4, 5, 5), CHINESE, CHINESE, caption="我有一只猫"),
+    "attention_lines": lambda: plot.attention_lines(CHINESE, softmax_rows(2, 5, 5), 4, caption="我有一只猫"),
+    "curves": lambda: plot.curves({"我": [1.0, 2.0]}, "有", "一只", "我有一只猫", levels={"猫": 1.5}),
+    "heatmaps": lambda: plot.heatmaps([Panel("我", np.eye(5), down=CHINESE, across=CHINESE)], "有", "一只", "我有一只猫"),
+    "learning_rates": lambda: plot.learning_rates({"猫": [1e-3, 2e-3]}, caption="我有一只猫"),
+    "masks": lambda: plot.masks(scores(), CAUSAL, CHINESE, CHINESE, caption="我有一只猫"),
+    "output_probabilities": lambda: plot.output_probabilities(np.eye(5), softmax_rows(5, 5), CHINESE, caption="我有一只猫"),
+    "points": lambda: plot.points({"我": (rng().normal(size=(5, 2)), CHINESE)}, "有", "一只", "我有一只猫"),
+    "reconstructions": lambda: plot.reconstructions(*[images() for _ in range(4)], title="猫", mode="我有一只"),
+    "reconstructions, title": lambda: plot.reconstructions(*[images() for _ in range(4)], title="The cat", mode="我有一只"),
+}
+
+
+@pytest.mark.parametrize("draw", IN_CHINESE.values(), ids=IN_CHINESE)
+def test_every_string_falls_back_to_a_font_that_has_its_letters(some_chinese, draw, caplog):
+    figure = draw()
+    figure.draw_without_rendering()                        # a missing glyph is a warning, and warnings are errors
+    assert not caplog.records, "a font without bold, or one that is not there"
+    drawn = [text for text in figure.findobj(matplotlib.text.Text) if set(text.get_text()) & set("".join(CHINESE))]
+    assert drawn and all(text.get_fontfamily() == ["DejaVu Sans", "WenQuanYi Zen Hei"] for text in drawn)
+    assert "#" not in "".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+def test_the_fallbacks_of_this_machine_are_drawn_with_and_none_that_it_has_not(caplog):
+    families = style.fallback_families()
+    assert set(families) <= {font.name for font in font_manager.fontManager.ttflist} & set(style.FALLBACKS)
+    assert families == sorted(families, key=style.FALLBACKS.index) and len(set(style.FALLBACKS)) == len(style.FALLBACKS)
+    figure = plot.attention(softmax_rows(2, 2), ["a", "b"], ["c", "d"])
+    assert figure._supxlabel.get_fontfamily() == ["DejaVu Sans", *families]
+    figure.draw_without_rendering()
+    assert not caplog.records
+
+
+def test_ligatures_and_hearts_are_no_chinese(no_chinese, tmp_path):
+    """DejaVu Sans has them; what it lacks of joiners and selectors is invisible, and a line feed is escaped."""
+    tokens = ["ﬁnd", "❤️", "étudiant", "→", "a\u2067b\u2069", "\n", "a\tb"]
+    figure = plot.attention(softmax_rows(7, 7), tokens, tokens)
     (ax,) = maps(figure)
-    assert tick_labels(ax.yaxis) == ["我", "有", "一只", "猫"]
-    assert ax.yaxis.get_ticklabels()[0].get_fontfamily() == ["DejaVu Sans", "WenQuanYi Zen Hei"]
-    plot.save(figure, tmp_path / "a.png")                  # a missing glyph is a warning, and warnings are errors
-
-
-@pytest.mark.parametrize("fonts", ["none", "one that lacks a character"])
-def test_without_such_a_font_tokens_are_numbered_and_one_warning_says_so(no_chinese, tmp_path, fonts):
-    if fonts != "none":
-        fake_font(tmp_path / "square.ttf", "我有一只")
-        font_manager.fontManager.addfont(tmp_path / "square.ttf")
-    with pytest.warns(UserWarning, match="Noto Sans CJK SC") as caught:
-        figure = plot.attention(softmax_rows(2, 5, 5), list("我有一只猫"), list("我有一只猫"), caption="mine")
-    assert len(caught) == 1
-    assert caught[0].filename == __file__                  # it points at the caller's line
-    for ax in maps(figure)[:1]:
-        assert tick_labels(ax.yaxis) == tick_labels(ax.xaxis) == ["0", "1", "2", "3", "4"]
-    assert "Numbered tokens" in caption(figure)
+    assert [token.replace("\ufe0f", "") for token in tick_labels(ax.yaxis)[:4]] == ["ﬁnd", "❤", "étudiant", "→"]
+    assert tick_labels(ax.xaxis)[5:] == ["\\n", "a\\tb"]
+    assert "counted from 0" not in caption(figure)
     plot.save(figure, tmp_path / "a.png")
 
 
-def test_only_the_axis_with_chinese_is_numbered(no_chinese):
-    with pytest.warns(UserWarning, match="numbered"):
-        figure = plot.attention(softmax_rows(2, 2), ["猫", "狗"], ["a", "b"])
+def test_only_the_tokens_without_a_font_are_numbered_and_one_warning_says_so(some_chinese, tmp_path):
+    tokens = ["我", "狗", "a", "有\U0001f984", "3"]
+    message = r"no font on this machine has U\+72D7, U\+1F984: .*'Noto Sans CJK SC'.*'Noto Emoji'"
+    with pytest.warns(UserWarning, match=message) as caught:
+        figure = plot.attention(softmax_rows(5, 5), tokens, list("abcde"), caption="mine")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__                  # it points at the caller's line
     (ax,) = maps(figure)
-    assert tick_labels(ax.yaxis) == ["0", "1"] and tick_labels(ax.xaxis) == ["a", "b"]
+    assert tick_labels(ax.yaxis) == ["我", "#1", "a", "#3", "3"] and tick_labels(ax.xaxis) == list("abcde")
+    assert caption(figure) == "mine #1 is token 1, counted from 0: no font here has its characters."
+    plot.save(figure, tmp_path / "a.png")
 
 
-def test_other_letters_need_no_such_font(no_chinese):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = plot.attention(softmax_rows(3, 3), ["je", "suis", "étudiant"], ["a", "student", "→"])
-    assert "Numbered" not in caption(figure)
-
-
-IN_CHINESE = {
-    "masks": lambda: plot.masks(scores(), CAUSAL, CHINESE, CHINESE),
+CHINESE_TOKENS = {
+    "attention": lambda: plot.attention(softmax_rows(4, 5, 5), CHINESE, CHINESE),
     "attention_lines": lambda: plot.attention_lines(CHINESE, softmax_rows(2, 5, 5), 4),
-    "output_probabilities": lambda: plot.output_probabilities(np.eye(5), softmax_rows(5, 5), CHINESE),
     "heatmaps": lambda: heatmaps([Panel("a", np.eye(5), down=CHINESE, across=CHINESE)]),
+    "masks": lambda: plot.masks(scores(), CAUSAL, CHINESE, CHINESE),
+    "output_probabilities": lambda: plot.output_probabilities(np.eye(5), softmax_rows(5, 5), CHINESE),
     "points": lambda: plot.points({"words": (rng().normal(size=(5, 2)), CHINESE)}, "first", "second", READ),
 }
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")                              # no machine has the font of this test
-@pytest.mark.parametrize("draw", IN_CHINESE.values(), ids=IN_CHINESE)
-def test_chinese_is_written_in_a_font_that_has_it(monkeypatch, draw):
-    monkeypatch.setattr(style, "_families", lambda text: ["DejaVu Sans", "a font with " + "".join(sorted(set(text)))])
-    texts = [text for text in draw().findobj(matplotlib.text.Text) if text.get_text() in CHINESE]
-    assert {text.get_text() for text in texts} == set(CHINESE)
-    assert {text.get_fontfamily()[1] for text in texts} == {"a font with " + "".join(sorted(CHINESE))}
-
-
-@pytest.mark.parametrize("draw", IN_CHINESE.values(), ids=IN_CHINESE)
+@pytest.mark.parametrize("draw", CHINESE_TOKENS.values(), ids=CHINESE_TOKENS)
 def test_without_a_chinese_font_tokens_are_numbered_and_one_warning_says_so(no_chinese, draw):
-    with pytest.warns(UserWarning, match="install 'Noto Sans CJK SC'") as caught:
+    with pytest.warns(UserWarning, match="tokens with them are numbered; install a font that has them") as caught:
         figure = draw()
     assert len(caught) == 1 and caught[0].filename == __file__
     figure.draw_without_rendering()                                     # warns of a missing letter, which is an error here
     texts = [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
-    assert {"0", "1", "2", "3", "4"} <= set(texts)
+    assert {"#0", "#1", "#2", "#3", "#4"} <= set(texts)
     assert not any(letter in text for text in texts for letter in CHINESE)
-    assert "no font here has these characters, so the tokens are counted from 0" in caption(figure)
+    assert "#0 is token 0, counted from 0: no font here has its characters" in caption(figure)
+
+
+def test_wide_letters_take_the_room_of_two():
+    assert style.longest(["ab", "猫"]) == 2 and style.longest(["ﬁnd", "猫狗"]) == 4 and style.longest(["\uff21b"]) == 3
+    text = "How to read it: " + "我有一只猫，" * 40 + "the end"
+    lines = style.wrapped(text, 102)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(90 < sum(1 + style.is_wide(letter) for letter in line) <= 104 for line in lines[:-1])
+    assert not any(line.startswith("，") for line in lines)
+    assert style.wrapped("a b " * 60, 102) == textwrap.wrap("a b " * 60, 102)
+
+
+def test_a_chinese_caption_stays_on_the_page(some_chinese):
+    figure = plot.attention([[0.5, 0.5]], caption="我有一只猫" * 40)
+    figure.draw_without_rendering()
+    box = figure._supxlabel.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
 
 
 # ---- save ------------------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def gradcheck(
     Raises
     ------
     TypeError
-        if an argument is float32, rng is a Generator, or forward does not return (y, cache)
+        if an argument or y is complex, an argument is float32, rng is a Generator, or forward does not return (y, cache)
     ValueError
         if no positional argument is a float64 array, or if h, tolerance or samples is not positive
 
@@ -157,9 +157,14 @@ def _demand(inputs, positional, h, tolerance, samples):
         if isinstance(leaf, np.random.Generator):
             raise TypeError(f"{path} is a Generator, expected an int seed: forward runs many times and has to draw the "
                             f"same numbers every time; pass rng=0, and forward gets a fresh default_rng(0) in each call")
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fc" and leaf.dtype != np.float64:
-            raise TypeError(f"{path} is {leaf.dtype}, a gradient check needs float64: float32 keeps 7 digits, and the "
-                            f"difference over a step of 1e-5 is hidden by rounding; pass {path}.astype(np.float64)")
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "c":
+            raise TypeError(f"{path} is {leaf.dtype}, a gradient check needs real numbers: a complex number moves in two "
+                            f"directions; pass {path}.real and {path}.imag as two arguments")
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" and leaf.dtype != np.float64:
+            reason = "" if leaf.itemsize >= 8 else (f": {leaf.dtype} keeps {np.finfo(leaf.dtype).precision} digits, and the "
+                                                    f"difference over a step of 1e-5 is hidden by rounding")
+            raise TypeError(f"{path} is {leaf.dtype}, a gradient check needs float64 in the byte order of this machine"
+                            f"{reason}; pass {path}.astype(np.float64)")
     if not differentiable(inputs, positional):
         raise ValueError(f"nothing to differentiate: among {list(inputs)} no positional argument is a float64 array, or "
                          f"a dict or list with one; keyword arguments are constants")
@@ -183,8 +188,8 @@ def _check(pair, h, tolerance, samples):
         if isinstance(gradient, str):
             rows.append(_refusal(path, gradient))
         elif path not in judged:
-            others = {other: numeric for other, (numeric, _) in measured.items()}
-            rows.append(_refusal(path, explain_shape(path, gradient, others.pop(path), others)))
+            others = {other: (gradients[other], numeric) for other, (numeric, _) in measured.items()}
+            rows.append(_refusal(path, explain_shape(path, gradient, others.pop(path)[1], others)))
         else:
             worst, error = judged[path]
             numeric, slack = measured[path]

@@ -20,11 +20,14 @@ def diagnose(case: Case) -> str:
     return next(filter(None, (hypothesis(case) for hypothesis in HYPOTHESES)))
 
 
-def explain_shape(tensor: str, analytic: np.ndarray, numeric: np.ndarray, others: dict[str, np.ndarray]) -> str:
-    """One sentence on a gradient of the wrong shape; others is {tensor: numeric} of the other tensors."""
+def explain_shape(
+    tensor: str, analytic: np.ndarray, numeric: np.ndarray, others: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> str:
+    """One sentence on a gradient of the wrong shape; others is {tensor: (analytic, numeric)} of the other tensors."""
     text = f"the gradient has shape {analytic.shape}, expected {numeric.shape}"
-    for other, gradient in others.items():
-        if same(analytic, gradient):
+    taken = [other for other, (_, gradient) in others.items() if same(analytic, gradient)]
+    for other in taken:
+        if not same(others[other][0], others[other][1]):        # where it belongs, there is something else
             return f"{text}: it is the gradient of {other}; {exchange(tensor, other)}"
     if analytic.size == numeric.size and same(analytic.reshape(numeric.shape), numeric):
         return f"{text}: the numbers are right, reshape it"
@@ -36,5 +39,5 @@ def explain_shape(tensor: str, analytic: np.ndarray, numeric: np.ndarray, others
         for axes in itertools.combinations(range(analytic.ndim), count):
             total = analytic.sum(axis=axes)
             if total.size == numeric.size and same(total.reshape(numeric.shape), numeric):
-                return f"{text}: it is right when summed over axes {axes}, along which forward repeated the argument"
-    return text
+                return f"{text}: it is right when summed over axes {axes}, along which forward repeated {tensor}"
+    return f"{text}: it is the gradient of {taken[0]}; {exchange(tensor, taken[0])}" if taken else text

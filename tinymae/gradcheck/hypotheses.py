@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from tinymae.gradcheck.evidence import MATCH, Case, arrays, exchange, same, wrong_elements, zero_sums
+from tinymae.ops.activation import gelu_forward
 
 BRANCHES = 8            # subtrees of the arguments that are switched off one by one: each takes a forward and a backward
 
@@ -26,6 +27,16 @@ def vanished(case: Case) -> str:
     if true <= 1e-6 * given:
         return "the true gradient is 0 here: y does not depend on it, or its effects cancel"
     return ""
+
+
+def nearly(case: Case) -> str:
+    """This one precedes all that compare up to MATCH: so near to the right gradient, they would fit by themselves."""
+    if not same(case.analytic, case.numeric):
+        return ""
+    known = np.isfinite(case.numeric)
+    off = np.linalg.norm(case.analytic[known] - case.numeric[known]) / np.linalg.norm(case.numeric[known])
+    return (f"right up to {off:.0e} of its norm: does backward leave out an eps of forward, or add it elsewhere (to a square "
+            f"root, not to what is inside)? does a line cast to float32, or a constant have too few digits?")
 
 
 def blind_to_dy(case: Case) -> str:
@@ -86,14 +97,18 @@ def _known_numbers(case):
             rates += [(1 / leaf, path), (1 / (1 - leaf), f"1 / (1 - {path})")]
     roots += [(math.sqrt(size), f"the square root of {name}") for size, name in last + batch + sizes]
     two = [(2.0, "the 2 of a square, or one path counted twice or forgotten")]
-    fractions = []
+    unbiased, fractions = [], []
+    for n, name in {n: name for n, name in reversed(last + batch + sizes) if n > 2}.items():
+        ratio, passes = f"n / (n - 1) with n = {n}, {name}", "has 1 / n in one pass, 1 / (n - 1) in the other"
+        unbiased += [(n / (n - 1), f"{ratio}: a variance {passes}"),
+                     (math.sqrt(n / (n - 1)), f"the square root of {ratio}: a standard deviation {passes}")]
     for path, value, counts in _markings(case):
         if counts.any():
             counted = f"the number of {path} that are not {value}"
             fractions += [(counts.size / counts.sum(), f"the size of {path} by {counted} (over which is the mean?)"),
                           (counts.sum(), f"{counted} (mean or sum?)")]
     named = {}
-    for number, name in batch + last + sizes + two + rates + roots + fractions:
+    for number, name in batch + last + sizes + two + rates + roots + fractions + unbiased:
         if number > 1:
             named.setdefault(name, number)
     return [(number, name) for name, number in named.items()]
@@ -166,6 +181,42 @@ def softmax_diagonal(case: Case) -> str:
     return ""
 
 
+def logistic_gelu_forward(x: np.ndarray) -> tuple[np.ndarray, tuple]:
+    """(y, (slope,)) of the approximation x / (1 + exp(-1.702 x)) (Hendrycks & Gimpel 2016)."""
+    s = 0.5 * (1 + np.tanh(0.851 * x))
+    return x * s, (s + 1.702 * x * s * (1 - s),)
+
+
+def other_gelu(case: Case) -> str:
+    x = case.inputs[case.tensor]
+    if all(y.shape != x.shape for y in case.y):
+        return ""
+    with np.errstate(all="ignore"):
+        forms = {"exact form": gelu_forward(x), "tanh form": gelu_forward(x, "tanh"),
+                 "logistic form, x / (1 + exp(-1.702 x))": logistic_gelu_forward(x)}
+    for y, dy in zip(case.y, case.dy, strict=True):
+        used = [name for name, (value, _) in forms.items() if same(y, value)]
+        derived = [name for name, (_, (slope,)) in forms.items() if y.shape == x.shape and same(case.analytic, dy * slope)]
+        if used and derived:
+            return f"forward is GELU in its {used[0]}, this is the derivative of its {derived[0]}: take one form for both"
+    return ""
+
+
+def along_x(case: Case) -> str:
+    """The last term of the backward of a layer norm removes the component along xhat."""
+    x, analytic, numeric = case.inputs[case.tensor], case.analytic, case.numeric
+    if not x.ndim or x.shape[-1] < 3 or not np.isfinite(numeric).all() or {x.ndim - 1} - zero_sums(numeric):
+        return ""
+    xhat = x - x.mean(axis=-1, keepdims=True)
+    xhat = xhat / np.maximum(np.linalg.norm(xhat, axis=-1, keepdims=True), np.finfo(float).tiny)
+    ours, true = (np.vecdot(gradient, xhat)[..., None] for gradient in (analytic, numeric))
+    if np.linalg.norm(true) > 1e-3 * np.linalg.norm(ours) or not same(analytic - ours * xhat, numeric - true * xhat):
+        return ""
+    return ("right but for a multiple of x - mean(x) in each row, to which the true gradient is orthogonal, as that of a layer "
+            "normalisation: the term xhat * mean(dxhat * xhat) is missing, has a wrong factor, or its mean divides by D - 1 "
+            "instead of D")
+
+
 def repeated_ids(case: Case) -> str:
     if not case.numeric.ndim:
         return ""
@@ -174,6 +225,9 @@ def repeated_ids(case: Case) -> str:
     for path, ids in arrays(case, "iu").items():
         if ids.size and ids.min() >= 0 and ids.max() < rows:
             counts = np.bincount(ids.ravel().astype(int), minlength=rows)
+            if same(case.analytic * np.maximum(counts, 1).reshape(-1, *[1] * (case.numeric.ndim - 1)), case.numeric):
+                return (f"each row is divided by the number of times that {path} names it: the gradients of all uses are "
+                        f"added, not averaged")
             lost = not case.analytic[bad].any()                 # rows without any gradient are another mistake
             if bad.any() and not bad[counts < 2].any() and (counts == 1).any() and not lost:
                 return (f"wrong only in rows that {path} names more than once: their gradients add up (np.add.at), "
@@ -250,6 +304,14 @@ def dropout(case: Case) -> str:
         return ("right without dropout, wrong with it: backward has to use the mask and scale that forward drew, and in each "
                 "product the factor that forward used, before dropout or after it")
     return ""
+
+
+def option(case: Case) -> str:
+    """A number such as label_smoothing or eps, which 0 switches off."""
+    numbers = [path for path, leaf in case.inputs.items() if isinstance(leaf, float) and leaf]
+    with np.errstate(all="ignore"):                             # forward may divide by it
+        off = [path for path in numbers if case.passes({path: 0.0})]
+    return f"right with {off[0]} = 0: backward leaves it out, or is wrong in what it brings in" if off else ""
 
 
 def batch(case: Case) -> str:
@@ -339,5 +401,8 @@ def unknown(case: Case) -> str:
     return text
 
 
-HYPOTHESES = (not_finite, vanished, blind_to_dy, constant_factor, permuted, swapped, passed_by, residual, summand, reordered,
-              softmax_diagonal, marked, repeated_ids, gain_of_one, dropout, masked, batch, wrong_axis, one_path, unknown)
+HYPOTHESES = (
+    not_finite, vanished, nearly, blind_to_dy, constant_factor, permuted, swapped, passed_by, residual, summand, reordered,
+    softmax_diagonal, other_gelu, along_x, marked, repeated_ids, gain_of_one, dropout, option, masked, batch, wrong_axis,
+    one_path, unknown,
+)

@@ -176,6 +176,10 @@ def float_parts(y: object) -> list[np.ndarray]:
 
 def _random_like(y, rng):
     """A random dy: normal for arrays; for a number, one of either sign that is clearly neither 0, 1 nor 2."""
+    for part in _parts(y):
+        if isinstance(part, (complex, np.complexfloating, np.ndarray)) and np.asarray(part).dtype.kind == "c":
+            raise TypeError(f"forward returned a y of {np.asarray(part).dtype}, a gradient check needs real numbers: return "
+                            f"(y.real, y.imag)")
     if not any(_is_float(part) for part in _parts(y)):
         raise TypeError(f"forward returned a y of type {type(y).__name__}, expected a float, a floating array, or a tuple "
                         f"with one of them")

@@ -117,18 +117,37 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def centred(x):
         return x - x.mean(axis=-1, keepdims=True)
 
-    def slip(equation):
+    def slip(equation, *, ddof=0, inside=1e-5, outside=0.0):
         def dx(dy, x, gamma, beta):
-            rstd = 1 / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
-            return equation(dy * gamma, centred(x) * rstd, rstd)
+            root = np.sqrt(x.var(axis=-1, ddof=ddof, keepdims=True) + inside)
+            rstd = 1 / (root + outside)
+            return equation(dy * gamma, centred(x) * rstd, rstd, (D - ddof) * rstd * root)
         return dx
 
+    def projected(dxhat, xhat, count=D):
+        return centred(dxhat) - xhat * (dxhat * xhat).sum(-1, keepdims=True) / count
+
+    unbiased, added = {"ddof": 1}, {"inside": 0.0, "outside": 1e-5}
+    statistics = {
+        "the unbiased variance, 1 / (D - 1)": unbiased,
+        "eps added to the square root": added,
+        "the unbiased variance, 1 / (D - 1), and eps added to its square root": unbiased | added,
+        "no eps": {"inside": 0.0},
+    }
+    places = {
+        "rstd and xhat in (5) have": lambda dxhat, xhat, rstd, count: rstd * projected(dxhat, xhat),
+        "rstd in (5) has": lambda dxhat, xhat, rstd, count: rstd * projected(dxhat, normalise(xhat / rstd, 1, 0)),
+        "(5) is the derivative for": lambda dxhat, xhat, rstd, count: rstd * projected(dxhat, xhat, count),
+    }
     gamma, beta = gaussian(D), gaussian(D, seed=1)
     yield from check_pair(
         names, "layernorm", layernorm.layernorm_forward, gaussian(B, TQ, D), gamma, beta, variants={
             "the variance is the unbiased one, 1 / (D - 1): layer normalisation has 1 / D": partial(normalise, ddof=1),
             "eps is added to the square root: it belongs inside, to the variance":
                 partial(normalise, deviation=lambda var: np.sqrt(var) + 1e-5),
+            "the variance is the unbiased one, 1 / (D - 1), and eps is added to its square root, as in the Annotated "
+            "Transformer: layer normalisation has 1 / D, and eps inside":
+                partial(normalise, ddof=1, deviation=lambda var: np.sqrt(var) + 1e-5),
             "eps is missing": partial(normalise, deviation=np.sqrt),
             "x is divided by the variance: it should be its square root": partial(normalise, deviation=lambda var: var + 1e-5),
             "mean and variance are taken along axis -2: each position is normalised over its own features, axis -1":
@@ -136,11 +155,18 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
             "mean and variance are taken over the whole array: each position has its own": partial(normalise, axis=None),
             "gamma and beta are not used": lambda x, gamma, beta: normalise(x, 1, 0),
         }, slips={
-            "the last term of (5) is missing, xhat * mean(dxhat * xhat)": slip(lambda dxhat, xhat, rstd: rstd * centred(dxhat)),
-            "the factor rstd of (5) is missing": slip(
-                lambda dxhat, xhat, rstd: centred(dxhat) - xhat * (dxhat * xhat).mean(-1, keepdims=True)
+            "the last term of (5) is missing, xhat * mean(dxhat * xhat)": slip(
+                lambda dxhat, xhat, rstd, count: rstd * centred(dxhat)
             ),
-            "(5) stops after rstd * dxhat: mean and variance depend on x, too": slip(lambda dxhat, xhat, rstd: rstd * dxhat),
+            "the factor rstd of (5) is missing": slip(lambda dxhat, xhat, rstd, count: projected(dxhat, xhat)),
+            "(5) stops after rstd * dxhat: mean and variance depend on x, too": slip(
+                lambda dxhat, xhat, rstd, count: rstd * dxhat
+            ),
+            "the last mean of (5) divides by D - 1: it is a mean over D features": slip(
+                lambda dxhat, xhat, rstd, count: rstd * projected(dxhat, xhat, D - 1)
+            ),
+            **{f"{place} {words}: it should be 1 / D, and eps inside the square root": slip(equation, **wrong)
+               for words, wrong in statistics.items() for place, equation in places.items()},
         },
     )
     yield from check_pair(

@@ -11,7 +11,7 @@ from tinymae.gradcheck.invariants import assert_mask_hides
 from tinymae.learn.judge import UNKNOWN, check_pair, close, frozen, function, gaussian, judge, judge_all
 from tinymae.masks import shift_right
 from tinymae.models import mae
-from tinymae.ops import losses, patches
+from tinymae.ops import losses, patches, softmax
 from tinymae.train.optim import AdamW, noam
 
 
@@ -39,6 +39,13 @@ def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def loss(logits, targets, ignore_index=None, label_smoothing=0.1):
         return losses.cross_entropy_forward(logits, targets, ignore_index=ignore_index, label_smoothing=label_smoothing)[0]
 
+    def slip(target, spread):
+        def dlogits(dloss, logits, targets, **_):
+            q = target * np.eye(11)[targets] + spread / 11
+            counts = targets != 0
+            return dloss * (softmax.softmax_forward(logits)[0] - q) * counts[..., None] / counts.sum()
+        return dlogits
+
     targets = np.random.default_rng(0).integers(1, 11, (3, 5)) * (np.arange(5) < np.array([5, 3, 4])[:, None])
     yield from check_pair(
         names, "cross_entropy", losses.cross_entropy_forward, gaussian(3, 5, 11),
@@ -49,6 +56,11 @@ def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 logits, targets
             ),
             "the labels are not smoothed": lambda logits, targets, **_: loss(logits, targets, 0, 0.0),
+        }, slips={
+            "the smoothing is missing in (5): q is 1 at the target, and 0 elsewhere": slip(1.0, 0.0),
+            "e / V is missing in the q of (5)": slip(0.9, 0.0),
+            "the factor 1 - e is missing in the q of (5)": slip(1.0, 0.1),
+            "e is not divided by V in the q of (5)": slip(0.9, 0.1 * 11),
         },
     )
 

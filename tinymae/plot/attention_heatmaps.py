@@ -15,6 +15,7 @@ from tinymae.plot.style import (
     COLOURS,
     WIDTH,
     beyond,
+    bold,
     check_grid,
     check_index,
     check_pictures,
@@ -25,8 +26,8 @@ from tinymae.plot.style import (
     drawable,
     every_nth,
     heatmap,
-    is_cjk,
     keep_upright,
+    longest,
     page,
     show_image,
     styled,
@@ -71,8 +72,8 @@ def attention(
     heads, count_q, count_k = weights.shape
     queries, keys = check_token_names("queries", queries, count_q), check_token_names("keys", keys, count_k)
     extend, note = beyond(np.minimum(weights, 1), 0, vmax)
-    (queries, keys), fonts, missing = drawable(queries, keys)
-    across = max([1.0, *(sum(1.7 if is_cjk(c) else 1 for c in token) for token in keys or ())]) * 0.085     # inches
+    (queries, keys), missing = drawable(queries, keys)
+    across = 0.085 * (longest(keys) if keys else 1)                     # inches
     most = 4 if keys is None else max(1, min(4, int(5.8 / (0.16 * count_k))))      # 0.16 inches: a line of 9 points
     full = [n for n in range(1, most + 1) if heads % n == 0 and 2 * n >= most]     # columns that leave no panel empty
     columns = min(max(full, default=most), heads)
@@ -95,12 +96,12 @@ def attention(
             ax.set_title(f"head {head}")
         if head + columns >= heads:                                    # nothing below this map: it carries the labels
             at = every_nth(count_k, most=max(3, 16 // columns)) if keys is None else np.arange(count_k)
-            ax.set_xticks(at + 0.5, at if keys is None else keys, rotation=90 if upright else 0, **fonts)
+            ax.set_xticks(at + 0.5, at if keys is None else keys, rotation=90 if upright else 0)
             keep_upright(ax)
             ax.set_xlabel("key (attended to)")
         if head % columns == 0:
             at = every_nth(count_q, most=max(3, int(4 * height))) if queries is None else np.arange(count_q)
-            ax.set_yticks(at + 0.5, at if queries is None else queries, rotation=0, **fonts)
+            ax.set_yticks(at + 0.5, at if queries is None else queries, rotation=0)
             ax.set_ylabel("query (attends)")
     colour_bar(figure, mesh, axes, np.linspace(0, vmax, 5), "attention weight", extend)
     return figure
@@ -168,7 +169,7 @@ def attention_over_picture(
         (from_class, from_patch),
         strict=True,
     ):
-        part.suptitle(name, fontsize=10.5)
+        part.suptitle(name, fontsize=10.5, **bold(name))
         axes = part.subplots(lines, columns, squeeze=False).ravel()
         for ax in axes:
             ax.set_axis_off()
@@ -291,8 +292,7 @@ def attention_lines(
     left = check_token_names("tokens", tokens, count_q)
     right = check_token_names("tokens" if same else "keys", tokens if same else keys, count_k)
     query = check_index("query", query, 0, count_q - 1, ": tokens.index('it') finds one")
-    (left, right), fonts, missing = drawable(left, right)
-    left, right = left or list(map(str, range(count_q))), right or list(map(str, range(count_k)))
+    (left, right), missing = drawable(left, right)
     row = weights[:, query]                                             # (H, Tk)
     read = (
         f'How to read it: "{left[query]}" in the yellow box attends to the tokens on the right. A line is the attention of '
@@ -307,12 +307,12 @@ def attention_lines(
     ax.set_axis_off()
     ax.set(xlim=(-0.9, 1.9), ylim=(rows - 0.4, -0.6))
     for y, token in enumerate(left):
-        # Not in bold: many Chinese fonts have no bold, and Matplotlib warns each time.
+        # Not in bold: many Chinese fonts have no bold, and Matplotlib logs that each time.
         look = {"color": "black", "bbox": {"facecolor": "#ffe08a", "edgecolor": "none", "pad": 2}}
         ax.text(-0.03, y, token, ha="right", va="center", fontsize=10.5,
-                **(look if y == query else {"color": "#777777"}), **fonts)
+                **(look if y == query else {"color": "#777777"}))
     for y, token in enumerate(right):
-        ax.text(1.03, y, token, ha="left", va="center", fontsize=10.5, color="black", **fonts)
+        ax.text(1.03, y, token, ha="left", va="center", fontsize=10.5, color="black")
     spread = (np.arange(heads) - (heads - 1) / 2) * 0.7 / max(heads, 4)                # heads end side by side
     for head, key in sorted(np.ndindex(row.shape), key=lambda at: -row[at]):           # thin lines over wide ones
         if row[head, key] > 0:

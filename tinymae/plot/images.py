@@ -1,11 +1,9 @@
 """Images: what a masked autoencoder reconstructs, and how it shuffles the patches and puts them back."""
-import textwrap
-
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from tinymae.plot.style import COLOURS, WIDTH, check_grid, check_index, check_pictures, page, show_image, styled
+from tinymae.plot.style import COLOURS, WIDTH, bold, check_grid, check_index, check_pictures, page, show_image, styled, wrapped
 
 
 @styled()
@@ -53,7 +51,7 @@ def reconstructions(
     gap = 0.07
     wide = (WIDTH - 5 * gap) / 4
     high = wide * height / width
-    banner = textwrap.wrap(mode, 80)
+    banner = wrapped(mode, 80)
     strip = 0.2 * len(banner) + 0.14 if banner else 0.0
     top = (0.32 if title else gap) + (strip + gap if banner else 0) + 0.22
     figure = page(top + count * (high + gap), caption, default=(
@@ -64,13 +62,13 @@ def reconstructions(
     figure.set_layout_engine("none")
     total = figure.get_figheight()
     if title:
-        figure.suptitle(title, y=1 - 0.08 / total, va="top")
+        figure.suptitle(title, y=1 - 0.08 / total, va="top", **bold(title))
     if banner:
         y = 1 - (top - 0.22 - gap) / total
         ax = figure.add_axes((gap / WIDTH, y, 1 - 2 * gap / WIDTH, strip / total), facecolor="#ffc20a")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="black", linewidth=1.5)
-        ax.text(0.5, 0.5, "\n".join(banner), ha="center", va="center", fontsize=10.5, weight="bold")
+        ax.text(0.5, 0.5, "\n".join(banner), ha="center", va="center", fontsize=10.5, **bold("".join(banner)))
     for column, (head, array) in enumerate(zip(heads, arrays, strict=True)):
         x = gap + column * (wide + gap)
         for row, image in enumerate(array):

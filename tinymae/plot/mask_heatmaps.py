@@ -67,7 +67,7 @@ def masks(
     rows, cols = scores.shape
     queries = check_token_names("queries", queries, rows, "scores", MASKED)
     keys = check_token_names("keys", keys, cols, "scores", MASKED)
-    (queries, keys), fonts, missing = drawable(queries, keys)
+    (queries, keys), missing = drawable(queries, keys)
     weights, _ = softmax_forward(scores, mask)
     extend, note = beyond(scores, -SCORES, SCORES, "Scores")
     if not mask.any(axis=1).all():
@@ -90,7 +90,7 @@ def masks(
         write_numbers(axes[2], weights, 2, weights < 0.6)
     for ax, title in zip(axes, ("scores", "mask", "weights after softmax"), strict=True):
         ax.set(title=title, xlabel="key (attended to)")
-        name_cells(ax, keys, queries, scores.shape, fonts, LETTERS)
+        name_cells(ax, keys, queries, scores.shape, LETTERS)
     axes[0].set_ylabel("query (attends)")
     for ax in axes[1:]:
         ax.set_yticks([])

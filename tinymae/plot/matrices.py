@@ -72,7 +72,7 @@ def heatmaps(panels: Sequence[Panel], xlabel: str, ylabel: str, caption: str, *,
         for panel, array in zip(panels, arrays, strict=True)
         for axis, name in enumerate(("down", "across"))
     ]
-    tokens, fonts, missing = drawable(*tokens)
+    tokens, missing = drawable(*tokens)
     tallest = max(min(1, array.shape[0] / array.shape[1]) if _square(array) else 1 for array in arrays)
     figure = page(lines * (1.7 + (7.5 / columns - 0.8) * tallest), caption, *outside, missing)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
@@ -83,7 +83,7 @@ def heatmaps(panels: Sequence[Panel], xlabel: str, ylabel: str, caption: str, *,
         mesh = heatmap(ax, array, low, panel.top, colours)
         ax.set_title(panel.title)
         down, across = tokens[2 * i : 2 * i + 2]
-        name_cells(ax, across, down, array.shape, fonts, 54 / columns)
+        name_cells(ax, across, down, array.shape, 54 / columns)
         ax.set(xlabel=xlabel, ylabel=ylabel, aspect="equal" if _square(array) else "auto")
         if max(array.shape) * columns <= WRITTEN:
             dark = np.abs(array) > 0.6 * panel.top if panel.signed else array < 0.55 * panel.top
@@ -132,7 +132,7 @@ def output_probabilities(
                 f"{name} must hold probabilities, but row {at} sums to {array[at].sum():.4g}: softmax over the whole "
                 "vocabulary, of which all tokens must be shown"
             )
-    (tokens,), fonts, missing = drawable(check_token_names("tokens", tokens, target.shape[1], "probabilities"))
+    (tokens,), missing = drawable(check_token_names("tokens", tokens, target.shape[1], "probabilities"))
     length, vocabulary = target.shape
     beside = vocabulary <= BESIDE                                       # if not, one above the other: room for the tokens
     letters = 1.4 * LETTERS if beside else 2.8 * LETTERS
@@ -147,7 +147,7 @@ def output_probabilities(
         mesh = heatmap(ax, array, 0, 1, AMOUNT)
         if vocabulary <= 8 and length <= 16:
             write_numbers(ax, array, 2, array < 0.6)
-        name_cells(ax, tokens, None, array.shape, fonts, letters)
+        name_cells(ax, tokens, None, array.shape, letters)
         ax.set_title(title)
     for ax in axes if beside else axes[1:]:
         ax.set_xlabel("token")

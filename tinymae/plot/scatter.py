@@ -37,7 +37,7 @@ def points(groups: dict[str, tuple[ArrayLike, Sequence]], xlabel: str, ylabel: s
             raise ValueError(f"groups[{group!r}]: expected two numbers for each of the {len(named)} names, got {where.shape}")
     if sum(map(len, names)) > NAMED:
         raise ValueError(f"expected at most {NAMED} points, whose names can still be read, got {sum(map(len, names))}")
-    names, fonts, missing = drawable(*names)
+    names, missing = drawable(*names)
     figure = page(5.2 + 0.2 * math.ceil(len(groups) / 4), caption, missing)
     ax = figure.subplots()
     ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -52,7 +52,7 @@ def points(groups: dict[str, tuple[ArrayLike, Sequence]], xlabel: str, ylabel: s
     dots = iter(dots)
     for colour, where, named in zip(COLOURS, coordinates, names, strict=False):
         for place, name in zip(where, named or range(len(where)), strict=True):
-            taken.append(_write_beside(ax, place, next(dots), str(name), taken, color=colour, **fonts))
+            taken.append(_write_beside(ax, place, next(dots), str(name), taken, color=colour))
     return figure
 
 

@@ -12,6 +12,7 @@ arrays.
 import contextlib
 import math
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,10 +35,25 @@ SIGNED = "RdBu_r"                               # signed values: blue below, whi
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#555555")   # heads, curves
 LABELLED = 40                                   # more tokens than this on an axis cannot be read
 LETTERS = 24                                    # as many fit side by side below one of three maps
-CJK_FAMILIES = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN",
-    "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "PingFang HK", "Hiragino Sans GB",
-    "Heiti TC", "STHeiti", "Songti SC", "Microsoft YaHei", "SimHei", "SimSun", "Arial Unicode MS",
+SANS = "DejaVu Sans"                            # comes with Matplotlib: Latin letters look the same in every figure
+# The usual fonts of Linux, macOS and Windows for what SANS lacks. Fonts of bitmaps in colour, as most for emoji are, are none:
+# Matplotlib draws outlines.
+FALLBACKS = (
+    # Chinese, Japanese, Korean
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Heiti TC", "STHeiti", "Songti SC",
+    "Microsoft YaHei", "SimHei", "SimSun", "Noto Sans JP", "IPAexGothic", "Hiragino Sans", "Yu Gothic", "Meiryo", "MS Gothic",
+    "Noto Sans KR", "NanumGothic", "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans TC", "Microsoft JhengHei",
+    # scripts of India, South East Asia, Ethiopia, Tibet; Arabic and Hebrew
+    "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Gujarati", "Noto Sans Gurmukhi", "Noto Sans Kannada",
+    "Noto Sans Malayalam", "Noto Sans Oriya", "Noto Sans Sinhala", "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Thai",
+    "Noto Sans Lao", "Noto Sans Khmer", "Noto Sans Myanmar", "Noto Sans Ethiopic", "Noto Serif Tibetan", "Noto Sans Arabic",
+    "Noto Sans Hebrew", "Lohit Devanagari", "Nirmala UI", "Leelawadee UI", "Myanmar Text", "Ebrima", "Microsoft Himalaya",
+    "Tahoma", "Kohinoor Devanagari", "Devanagari Sangam MN", "Bangla Sangam MN", "Tamil Sangam MN", "Thonburi",
+    "Khmer Sangam MN", "Myanmar Sangam MN", "Kefa", "Kailasa", "Geeza Pro", "Arial Hebrew",
+    # symbols and emoji, and what has a little of everything
+    "Noto Sans Symbols", "Noto Sans Symbols 2", "Noto Sans Symbols2", "Noto Emoji", "Segoe UI Symbol", "Segoe UI Emoji",
+    "Apple Symbols", "Symbola", "Noto Sans", "FreeSans", "FreeSerif", "Arial Unicode MS", "Unifont",
 )
 
 
@@ -45,14 +61,17 @@ CJK_FAMILIES = (
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Draw with Matplotlib's defaults and our style on top, whatever the reader has set; then restore the settings."""
-    with matplotlib.style.context(["default", STYLE]):
+    """Draw with Matplotlib's defaults and our style on top, whatever the reader has set; then restore the settings.
+
+    The fonts are a list, in which Matplotlib looks for each letter that the first one lacks, in every string of a figure.
+    """
+    with matplotlib.style.context(["default", STYLE, {"font.family": [SANS, *fallback_families()]}]):
         yield
 
 
 def page(height: float, caption: str | None, *notes: str, default: str = "") -> Figure:
     """An empty figure with room for `height` inches and, below it, its caption (the default if None) and the notes."""
-    lines = textwrap.wrap("".join([default if caption is None else caption, *notes]), 102)
+    lines = wrapped("".join([default if caption is None else caption, *notes]), 102)
     figure = Figure(figsize=(WIDTH, height + 0.17 * len(lines) + 0.1))
     figure.supxlabel("\n".join(lines), x=0.012, ha="left", color="#333333", linespacing=1.25)
     return figure
@@ -180,67 +199,101 @@ def check_token_names(
     return tokens
 
 
-# ---- tokens ------------------------------------------------------------------------------------------------------------
+# ---- letters -----------------------------------------------------------------------------------------------------------
 
-def is_cjk(text: str) -> bool:
-    """Whether a text contains Chinese, Japanese or Korean characters."""
-    return any("\u2e80" <= letter <= "\uffef" or letter >= "\U00020000" for letter in text)
+def fallback_families() -> list[str]:
+    """The FALLBACKS that are installed, in their order: Matplotlib logs each family that is not, or not in the usual weight."""
+    installed = {entry.name for entry in font_manager.fontManager.ttflist
+                 if font_manager.weight_dict.get(entry.weight, entry.weight) == 400}
+    return [family for family in FALLBACKS if family in installed]
 
 
-def drawable(*sides: list[str] | None) -> tuple[Sequence[list[str] | None], dict, str]:
-    """The lists of tokens (or None) that this machine has the fonts for.
+def without_font(text: str, families: Sequence[str] | None = None) -> set[str]:
+    """The characters of a text that none of the font families has; by default, no font of the figures."""
+    missing = set(text)
+    for family in [SANS, *fallback_families()] if families is None else families:
+        if missing:
+            font = font_manager.get_font(font_manager.findfont(family, fallback_to_default=False))
+            missing = {letter for letter in missing if not font.get_char_index(ord(letter))}
+    return missing
+
+
+def bold(text: str) -> dict:
+    """Options for bold letters. Many Chinese fonts have no bold, and Matplotlib logs that, also if it needs none of them."""
+    return {"weight": "normal"} if without_font(text.replace("\n", ""), [SANS]) else {"weight": "bold", "fontfamily": SANS}
+
+
+def drawable(*sides: list[str] | None) -> tuple[list[list[str] | None], str]:
+    """Lists of tokens (or None) as this machine can draw them.
+
+    Line feeds and other control characters are escaped. Joiners and variation selectors that no font has are left out.
 
     Returns
     -------
-    sides : the lists; None for a list with Chinese, Japanese or Korean that no installed font has: its tokens are numbered
-    fonts : options for what writes them
+    sides : the lists; a token with a character that no installed font has is its number, as in #3
     note : for the caption, "" if everything can be drawn; if not, there is a warning too
     """
-    written = "".join(token for tokens in sides for token in tokens or ())
-    if not is_cjk(written):
-        return sides, {}, ""
-    if families := _families(written):
-        return sides, {"fontfamily": families}, ""
+    missing = without_font("".join(token for tokens in sides for token in tokens or ()))
+    kinds = {letter: unicodedata.category(letter) for letter in missing}
+    spelled = {letter: repr(letter)[1:-1] for letter, kind in kinds.items() if kind == "Cc"}
+    spelled |= {letter: "" for letter, kind in kinds.items()
+                if kind == "Cf" or unicodedata.name(letter, "").startswith("VARIATION SELECTOR")}
+    missing -= spelled.keys()
+    shown, numbered = [], []
+    for tokens in sides:
+        numbered += [i for i, token in enumerate(tokens or ()) if missing & set(token)]
+        shown.append(tokens and [f"#{i}" if missing & set(token) else token.translate(str.maketrans(spelled))
+                                 for i, token in enumerate(tokens)])
+    if not numbered:
+        return shown, ""
+    codes = [f"U+{ord(letter):04X}" for letter in sorted(missing)]
     warnings.warn(
-        "no font on this machine has the Chinese, Japanese or Korean characters of the tokens, so they are "
-        "numbered; install 'Noto Sans CJK SC' (Debian, Ubuntu: fonts-noto-cjk), delete Matplotlib's font cache",
+        f"no font on this machine has {', '.join(codes[:3])}{' and others' * (len(codes) > 3)}: tokens with them are "
+        "numbered; install a font that has them, such as 'Noto Sans CJK SC' for Chinese, Japanese and Korean (Debian, "
+        "Ubuntu: fonts-noto-cjk) or 'Noto Emoji' for emoji, and delete Matplotlib's font cache",
         stacklevel=4,                                                  # past the figure and its @styled, to the caller
     )
-    sides = [None if tokens and is_cjk("".join(tokens)) else tokens for tokens in sides]
-    return sides, {}, " Numbered tokens: no font here has these characters, so the tokens are counted from 0."
+    return shown, f" #{numbered[0]} is token {numbered[0]}, counted from 0: no font here has its characters."
 
 
-def _families(text):
-    """Font families that can draw the Chinese, Japanese or Korean text, or None if this machine has none."""
-    wanted = {ord(letter) for letter in text if is_cjk(letter)}
-    installed = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist if entry.name in CJK_FAMILIES}
-    for family in CJK_FAMILIES:
-        if family in installed and wanted <= font_manager.get_font(installed[family]).get_charmap().keys():
-            return ["DejaVu Sans", family]                             # Latin letters look the same in every figure
-    return None
+def is_wide(letter: str) -> bool:
+    """Whether a letter takes the room of two, as Chinese, Japanese and Korean ones and emoji do."""
+    return unicodedata.east_asian_width(letter) in "WF"
 
 
 def longest(tokens: list[str]) -> int:
-    """Letters of the longest token; a Chinese one counts twice."""
-    return max(sum(1 + (letter > "\u2e80") for letter in token) for token in tokens)
+    """Letters of the longest token; a wide one counts twice."""
+    return max(sum(1 + is_wide(letter) for letter in token) for token in tokens)
+
+
+def wrapped(text: str, letters: int) -> list[str]:
+    """Lines of at most this many letters; a wide one counts twice, and a line may end after it, but for punctuation."""
+    fill = "\0"                                                         # the second half of a wide letter
+    lines = []
+    for line in textwrap.wrap("".join(letter + fill * is_wide(letter) for letter in text), letters):
+        line = line.replace(fill, "")
+        while lines and line and is_wide(line[0]) and unicodedata.category(line[0]) in ("Po", "Pe"):
+            lines[-1], line = lines[-1] + line[0], line[1:]             # it hangs in the margin
+        lines += [line] * bool(line)
+    return lines
 
 
 def name_cells(
-    ax: Axes, across: list[str] | None, down: list[str] | None, count: tuple[int, int], fonts: dict, letters: float
+    ax: Axes, across: list[str] | None, down: list[str] | None, count: tuple[int, int], letters: float
 ) -> None:
     """Ticks of a heatmap: tokens, or numbers if there are none; upright if more than `letters` would stand below it."""
     for axis, tokens, n in ((ax.xaxis, across, count[1]), (ax.yaxis, down, count[0])):
         step = 1 if tokens else math.ceil(n / 10)
-        axis.set_ticks(np.arange(0, n, step) + 0.5, tokens or np.arange(0, n, step), **fonts)
+        axis.set_ticks(np.arange(0, n, step) + 0.5, tokens or np.arange(0, n, step))
     upright = across and longest(across) > letters / count[1]
     ax.tick_params("x", rotation=90 if upright else 0)
     keep_upright(ax)
 
 
 def keep_upright(ax: Axes) -> None:
-    """Single Chinese characters below an axis stand upright, also if longer tokens beside them are turned."""
+    """Single wide letters, such as Chinese ones, stand upright below an axis, also if longer tokens beside them are turned."""
     for label in ax.get_xticklabels():
-        if len(label.get_text()) == 1 and is_cjk(label.get_text()):
+        if len(label.get_text()) == 1 and is_wide(label.get_text()):
             label.set_rotation(0)
 
 
