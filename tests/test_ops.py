@@ -5,10 +5,12 @@ import math
 import re
 import traceback
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tinymae import arguments
 from tinymae.ops import (
     activation,
     attention,
@@ -903,7 +905,7 @@ def yes(*shape):
 
 
 def shares(*targets, **options):
-    return lambda: soft_cross_entropy_forward(z(2, 3), np.array(targets), **options)
+    return lambda: soft_cross_entropy_forward(z(2, 3), np.array(targets, float), **options)
 
 
 def entropy(logits=(2, 5), targets=(0, 1), **options):
@@ -914,7 +916,7 @@ def entropy(logits=(2, 5), targets=(0, 1), **options):
 ERRORS = {
     "gelu, unknown form": (lambda: gelu_forward(z(1), "erf"), ValueError, "expected approximate 'none' or 'tanh', got 'erf'"),
     "dropout of everything": (
-        lambda: dropout_forward(z(1), 1.0), ValueError, r"a probability in \[0, 1\), got 1\.0: it is the fraction to drop"
+        lambda: dropout_forward(z(1), 1.0), ValueError, r"number in \[0, 1\), got 1\.0: it is the fraction to drop"
     ),
     "dropout, negative": (lambda: dropout_forward(z(1), -0.1), ValueError, r"got -0\.1: .*to drop"),
     "dropout in percent": (lambda: dropout_forward(z(1), 10, np.random.default_rng(0)), ValueError, "got 10: .*to drop"),
@@ -927,7 +929,7 @@ ERRORS = {
         lambda: linear_forward(z(2, 4), z(4, 5), z(1)), ValueError, r"b \(5,\) for w \(4, 5\), got \(1,\): one bias for each"
     ),
     "embedding, floats": (
-        lambda: embedding_forward(z(2), z(5, 3)), TypeError, "integer ids, got float64: are ids and table in the right order"
+        lambda: embedding_forward(z(2), z(5, 3)), TypeError, "array of integers, got float64 .*: are ids and table in"
     ),
     "embedding, arguments swapped": (lambda: embedding_forward(z(5, 3), np.array([1])), TypeError, "in the right order"),
     "embedding, negative": (
@@ -947,8 +949,8 @@ ERRORS = {
     "attention, other width": (
         attend(q=(B, H, TQ, DV)), ValueError, r"got \(2, 3, 4, 7\).*queries and keys have the same size"
     ),
-    "mask of numbers": (attend(mask=z(TQ, TK)), TypeError, "boolean mask, True = may attend, got float64: write mask != 0"),
-    "mask of integers": (attend(mask=np.ones(TK, int)), TypeError, "got int64: write mask != 0"),
+    "mask of numbers": (attend(mask=z(TQ, TK)), TypeError, "boolean array, True = may attend, got float64 .*: write mask"),
+    "mask of integers": (attend(mask=np.ones(TK, int)), TypeError, r"got int64 of shape \(5,\): write mask != 0"),
     "mask on the query axis": (
         attend(mask=yes(B, 1, TQ, 1)), ValueError,
         r"\(B, H, Tq, Tk\) = \(2, 3, 4, 5\) with a last axis of Tk = 5, got \(2, 1, 4, 1\): is the mask on the query axis\? "
@@ -967,7 +969,7 @@ ERRORS = {
         lambda: memory_efficient_attention_forward(*(z(1, 1, 2, 2),) * 3, mask=z(2)), TypeError, "write mask != 0"
     ),
     "attention in no tiles": (
-        lambda: memory_efficient_attention_forward(*(z(1, 1, 2, 2),) * 3, tile=0), ValueError, "at least 1 key, got 0"
+        lambda: memory_efficient_attention_forward(*(z(1, 1, 2, 2),) * 3, tile=0), ValueError, "tile to be .*at least 1, got 0"
     ),
     "masked_mse, class token": (
         lambda: masked_mse_forward(z(2, 5, 3), z(2, 4, 3), z(2, 4)), ValueError,
@@ -981,13 +983,13 @@ ERRORS = {
         lambda: normalise_patches(z(2, 4, 1)), ValueError, r"at least 2 values in a patch, got \(2, 4, 1\)"
     ),
     "cross_entropy, one-hot": (
-        entropy(targets=np.eye(2)), TypeError, "integer targets, got float64: class numbers, not one-hot rows"
+        entropy(targets=np.eye(2)), TypeError, "targets to be .* integers, got float64 .*: class numbers, not one-hot rows"
     ),
     "cross_entropy, shapes": (
         entropy(targets=[1, 2, 3]), ValueError, r"expected targets \(2,\) for logits \(2, 5\), got \(3,\)"
     ),
     "cross_entropy, smoothing": (
-        entropy(label_smoothing=1.0), ValueError, r"label_smoothing in \[0, 1\), got 1\.0"
+        entropy(label_smoothing=1.0), ValueError, r"label_smoothing to be a number in \[0, 1\), got 1\.0"
     ),
     "cross_entropy, not in the vocabulary": (
         entropy(targets=[0, 5]), IndexError, r"targets in \[0, 5\), got \[0, 5\]: is the padding not the ignore_index"
@@ -1010,6 +1012,9 @@ ERRORS = {
     "unpatchify, class token": (
         lambda: unpatchify(z(1, 7, 4), 2, (3, 2)), ValueError, r"got \(1, 7, 4\): is the class token still there"
     ),
+    "unpatchify, a list": (
+        lambda: unpatchify([[[0.0] * 4] * 6], 2, (3, 2)), TypeError, "patches to be an array, got list: np.array makes one"
+    ),
     "unpatchify, other values": (lambda: unpatchify(z(1, 6, 5), 2, (3, 2)), ValueError, r"a multiple of 4.*got \(1, 6, 5\)"),
     "gather, ids of one picture": (
         lambda: gather_forward(z(2, 4, 3), np.array([0, 1])), ValueError, r"got \(2, 4, 3\) and \(2,\): one row for each image"
@@ -1021,7 +1026,7 @@ ERRORS = {
         lambda: gather_forward(z(2, 4, 3), np.array([[0], [4]])), IndexError, r"ids in \[0, 4\), got \[0, 4\]"
     ),
     "gather, negative": (lambda: gather_forward(z(2, 4, 3), np.array([[0], [-1]])), IndexError, r"got \[-1, 0\]"),
-    "gather, floats": (lambda: gather_forward(z(2, 4, 3), z(2, 1)), TypeError, "integer ids, got float64"),
+    "gather, floats": (lambda: gather_forward(z(2, 4, 3), z(2, 1)), TypeError, "ids to be an array of integers, got float64"),
     "unshuffle, more kept than patches": (
         lambda: unshuffle_forward(z(2, 5, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError,
         r"\(B, N\) with N >= K = 5, got \(2, 4\)",
@@ -1033,8 +1038,8 @@ ERRORS = {
     "unshuffle, no permutation": (
         lambda: unshuffle_forward(z(2, 1, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError, "once each: is it ids_keep"
     ),
-    "patchify, no size": (lambda: patchify_forward(z(1, 4, 4, 3), 0), ValueError, "patch_size of at least 1, got 0"),
-    "softmax, a mask to add": (lambda: softmax_forward(z(3), np.array([0, 0, -np.inf])), TypeError, "got float64: write mask"),
+    "patchify, no size": (lambda: patchify_forward(z(1, 4, 4, 3), 0), ValueError, "patch_size to be .*at least 1, got 0"),
+    "softmax, a mask to add": (lambda: softmax_forward(z(3), np.array([0, 0, -np.inf])), TypeError, "float64 .*: write mask"),
     "softmax, a mask larger than the scores": (
         lambda: softmax_forward(z(4, 3), yes(2, 4, 3)), ValueError, r"to scores \(4, 3\), got \(2, 4, 3\)"
     ),
@@ -1043,17 +1048,55 @@ ERRORS = {
         lambda: layernorm_forward(z(2, 3, 3), z(3, 1), z(3)), ValueError, r"for x \(2, 3, 3\), got \(3, 1\) and \(3,\)"
     ),
     "positions, no batch": (lambda: positional_forward(z(5, 4), z(5, 4)), ValueError, r"got \(5, 4\) and \(5, 4\)"),
-    "no halves": (lambda: sinusoidal_halves(0, 8), ValueError, "at least 1, got 0 and 8"),
-    "halves without a dimension": (lambda: sinusoidal_halves(3, 0), ValueError, "at least 1, got 3 and 0"),
-    "article A, no positions": (lambda: get_positional_encoding(0, 8), ValueError, "at least 1, got 0 and 8"),
+    "no halves": (lambda: sinusoidal_halves(0, 8), ValueError, "length to be a whole number of at least 1, got 0"),
+    "halves without a dimension": (lambda: sinusoidal_halves(3, 0), ValueError, "dim to be .*at least 1, got 0"),
+    "article A, no positions": (lambda: get_positional_encoding(0, 8), ValueError, "max_seq_len to be .*at least 1, got 0"),
     "halves of an odd dimension": (lambda: sinusoidal_halves(3, 7), ValueError, "even dimension, got 7: use sinusoidal_inter"),
     "sincos_2d, width": (lambda: sincos_2d((2, 2), 6), ValueError, "multiple of 4 .*, got 6"),
-    "sincos_2d, no patches": (lambda: sincos_2d((0, 2), 8), ValueError, "at least 1, got 0 and 8"),
-    "no positions": (lambda: sinusoidal_interleaved(0, 8), ValueError, "at least 1, got 0 and 8"),
-    "no width": (lambda: get_positional_encoding(8, 0), ValueError, "at least 1, got 8 and 0"),
+    "sincos_2d, no patches": (lambda: sincos_2d((0, 2), 8), ValueError, r"grid\[0\] to be .*at least 1, got 0"),
+    "no positions": (lambda: sinusoidal_interleaved(0, 8), ValueError, "length to be .*at least 1, got 0"),
+    "no width": (lambda: get_positional_encoding(8, 0), ValueError, "embed_dim to be .*at least 1, got 0"),
     "positions, too short": (
         lambda: positional_forward(z(1, 5, 4), z(3, 4)), ValueError,
         r"\(at least 5, 4\) for x \(1, 5, 4\), got \(3, 4\): a learned table ends at the longest",
+    ),
+    "linear, w of one axis": (lambda: linear_forward(z(2, 3), z(3)), ValueError, r"w \(in, out\), each at least 1, got \(3,\)"),
+    "linear, no inputs": (lambda: linear_forward(z(2, 0), z(0, 3)), ValueError, r"each at least 1, got \(0, 3\)"),
+    "linear, dy transposed": (
+        lambda: linear_backward(z(3, 2), linear_forward(z(2, 4), z(4, 3))[1]), ValueError,
+        r"linear: expected dy of shape \(2, 3\), as the forward returned it, got \(3, 2\): is it transposed",
+    ),
+    "linear, dy to broadcast": (
+        lambda: linear_backward(z(1, 3), linear_forward(z(2, 4), z(4, 3))[1]), ValueError, r"got \(1, 3\): nothing is broadcast"
+    ),
+    "linear, dy of float32": (
+        lambda: linear_backward(z(2, 3).astype(np.float32), linear_forward(z(2, 4), z(4, 3))[1]), TypeError,
+        "expected dy of float64, as the forward returned it, got float32",
+    ),
+    "linear, two dtypes": (
+        lambda: linear_forward(z(2, 4), z(4, 3).astype(np.float32)), TypeError, "got x of float64 and w of float32: w.astype"
+    ),
+    "relu, a list": (lambda: relu_forward([1.0, 2.0]), TypeError, r"relu: expected x to be .* got \[1.0, 2.0\] \(list"),
+    "layernorm, no features": (
+        lambda: layernorm_forward(z(2, 0), z(0), z(0)), ValueError, r"D of at least 1, got \(2, 0\)"
+    ),
+    "softmax of one number": (lambda: softmax_forward(z()), ValueError, "got one number: add an axis"),
+    "embedding, no dimension": (
+        lambda: embedding_forward(np.array([0]), z(5, 0)), ValueError, r"table \(V, D\) with D of at least 1, got \(5, 0\)"
+    ),
+    "masked_mse, a mask of text": (
+        lambda: masked_mse_forward(z(1, 2, 3), z(1, 2, 3), np.array([["1", "0"]])), TypeError, "mask to be an array of 0 and 1"
+    ),
+    "cross_entropy, no classes": (entropy((2, 0)), ValueError, r"V of at least 1, got \(2, 0\)"),
+    "soft_cross_entropy, no classes": (
+        lambda: soft_cross_entropy_forward(z(2, 0), z(2, 0)), ValueError, r"V of at least 1, got \(2, 0\)"
+    ),
+    "unshuffle, no batch": (
+        lambda: unshuffle_forward(z(1, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError, r"got \(1, 3\) and \(2, 4\)"
+    ),
+    "settings, a switch": (
+        lambda: arguments.check_settings(SimpleNamespace(bias=1), switches=["bias"]), ValueError,
+        "expected bias to be True or False, got 1",
     ),
     "positions, other width": (
         lambda: positional_forward(z(1, 2, 4), z(3, 8)), ValueError, r"\(at least 2, 4\) .*got \(3, 8\)"
@@ -1070,8 +1113,8 @@ def test_errors_say_what_is_wrong(name):
 
 
 MODULES = [
-    activation, attention, dropout, embedding, layernorm, linear, losses, memory_efficient_attention, patches, positional,
-    softmax,
+    arguments, activation, attention, dropout, embedding, layernorm, linear, losses, memory_efficient_attention, patches,
+    positional, softmax,
 ]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tinymae import tree
+from tinymae.arguments import check_settings
 from tinymae.models.mae import MAEConfig, mae_backward, mae_decays, mae_forward, mae_init
 from tinymae.tasks.restore import mae_gradient
 from tinymae.train import loop
@@ -387,10 +388,10 @@ def test_how_often_to_save(save_every):
 ])
 def test_check_settings(kind, good, bad):
     for value in (*good, None):
-        loop.check_settings(SimpleNamespace(batch=value, lr=-1), **{kind: ["batch"]})
+        check_settings(SimpleNamespace(batch=value, lr=-1), **{kind: ["batch"]})
     for value in bad:
         with pytest.raises(ValueError, match=f"expected batch to be a .*, got {value}$"):
-            loop.check_settings(SimpleNamespace(batch=value), **{kind: ["batch"]})
+            check_settings(SimpleNamespace(batch=value), **{kind: ["batch"]})
 
 
 def test_each_step_has_the_next_batch():

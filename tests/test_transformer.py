@@ -585,7 +585,7 @@ def test_right_configs():
     (SRC[0], TARGETS, ValueError, r"expected src \(B, Tk\) and targets \(B, Tq\), got \(5,\) and \(3, 6\)"),
     (SRC[:2], TARGETS, ValueError, r"got \(2, 5\) and \(3, 6\)"),
     (SRC, TARGETS * 0, ValueError, r"expected targets to hold tokens, got padding \(0\) only"),
-    (SRC * 1.0, TARGETS, TypeError, "expected integer ids"),
+    (SRC * 1.0, TARGETS, TypeError, "expected ids to be an array of integers, got float64"),
     (SRC + 8, TARGETS, IndexError, r"expected ids in \[0, 9\), got \[8, 16\]: was the text encoded with another vocabulary"),
     (SRC, TARGETS + 4, IndexError, r"\[0, 11\)"),
     (np.ones((3, 13), int), TARGETS, ValueError, "a learned table ends at the longest"),

@@ -180,7 +180,7 @@ def vit_forward(
     logits, head = linear_forward(pooled, **params["head"])                                 # (B, classes)
     soft = labels.ndim == 2
     loss, entropy = (soft_cross_entropy_forward if soft else cross_entropy_forward)(
-        logits, labels, label_smoothing=label_smoothing
+        logits, labels.astype(logits.dtype, copy=False) if soft else labels, label_smoothing=label_smoothing
     )
     return loss, {
         "encoder": encoder, "pool": pool, "head": head, "entropy": entropy, "soft": soft, "logits": logits, "config": config,
