@@ -154,7 +154,7 @@ ROOMS = {
     "models": "blocks ops init masks tree arguments",
     "train": "tree files trace packed arguments",
     "gradcheck": "models blocks ops init tree",
-    "images": "packed",
+    "images": "ops packed",
     "text": "files packed",
     "weights": "models ops tree images text files",
     "plot": "ops files",

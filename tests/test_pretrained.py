@@ -409,7 +409,7 @@ def changed(put, tmp_path, change):
     (lambda t: t.update({"norm.bias": np.full(8, np.nan, np.float32)}), r"'norm\.bias' is not finite"),
     (lambda t: t.update({"patch_embed.proj.weight": np.ones((8, 3, 4, 2), np.float32)}), "square patches"),
     (lambda t: t.update({"patch_embed.proj.weight": np.ones((8, 48), np.float32)}), r"'patch_embed\.proj\.weight' with 4 axes"),
-    (lambda t: t.update({"pos_embed": np.ones((1, 9, 8), np.float32)}), "9 positions in 'pos_embed'"),
+    (lambda t: t.update({"pos_embed": np.ones((1, 9, 8), np.float32)}), "of 8 x 8 pixels, got 9 in 'pos_embed'"),
     (lambda t: t.update({"patch_embed.proj.weight": np.ones((10**6, 1, 1, 1), np.float32)}), r"expected .* of floats, got"),
 ])
 def test_tensors_that_do_not_fit(change, message, put, tmp_path):

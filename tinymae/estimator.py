@@ -25,6 +25,7 @@ from tinymae import tree
 from tinymae.images.fills import removed_pixels
 from tinymae.models.mae import MAEConfig, mae_init, mae_reconstruct
 from tinymae.models.vit import ViTConfig, vit_init, vit_logits
+from tinymae.ops.patches import image_sides
 from tinymae.ops.softmax import softmax_forward
 from tinymae.tasks.classify import ClassifierSettings, image_batches, vit_gradient, vit_optimizer
 from tinymae.tasks.encoders import features
@@ -192,7 +193,7 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         parts = micro_batches(len(X), ROWS)
         shown = [mae_reconstruct(self.layout_.pictures(X[part]), params, config, noise[part]) for part in parts]
         mask = np.concatenate([it.mask for it in shown])
-        hidden = removed_pixels(mask, config.img_size, config.img_size, config.patch_size)[..., None]
+        hidden = removed_pixels(mask, *image_sides(config.img_size), config.patch_size)[..., None]
         hidden = np.repeat(hidden, config.in_chans, axis=3)
         return np.concatenate([it.pasted for it in shown]), self.layout_.cut(hidden)
 

@@ -2,7 +2,7 @@
 import argparse
 from pathlib import Path
 
-from tinymae.cli.options import IMAGE_DATA, RESUME, add_folder, add_heads, add_length, add_run, given
+from tinymae.cli.options import IMAGE_DATA, RESUME, add_folder, add_heads, add_img_size, add_length, add_run, given
 
 _MAE_SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads")
 
@@ -44,6 +44,7 @@ def add_train(models: argparse._SubParsersAction) -> None:
     _training_options(mae)
     add_folder(mae, out="folder for the model, mae.npz")
     sizes = mae.add_argument_group("sizes; the default is a small model that fits the images")
+    add_img_size(sizes, "of images, or of crops of photographs; 64 for 64 x 64")
     for name in _MAE_SIZES:
         sizes.add_argument(f"--{name.replace('num_', '').replace('_', '-')}", type=int, dest=name)
     mae.set_defaults(command=_train_mae)
@@ -73,22 +74,22 @@ def add_reconstruct(commands: argparse._SubParsersAction) -> None:
     which.add_argument("--model", type=Path, help="folder that demo or train mae wrote to")
     which.add_argument("--weights", type=Path, metavar="FILE", help="a published model: .pth or Hugging Face folder")
     add_heads(reconstruct, decoder=True)
+    add_img_size(reconstruct, "at which the model sees the photograph, with interpolated positions (default: as in training)")
     reconstruct.add_argument("--mask-ratio", type=float, help="fraction of the patches to hide (default: as in training)")
     reconstruct.add_argument("--seed", type=int, default=1, help="which patches are hidden")
     reconstruct.add_argument("--out", type=Path, help="the .png to write (default: figures/PICTURE_restored.png)")
     reconstruct.set_defaults(command=_reconstruct)
 
 
-def _reconstruct(picture, model, weights, mask_ratio, seed, out, heads, decoder_heads):
+def _reconstruct(picture, model, weights, mask_ratio, seed, out, img_size, heads, decoder_heads):
     from tinymae.tasks.restore import reconstruct, reconstruct_published
 
     out = out or Path("figures", f"{picture.stem}_restored.png")
+    common = {"mask_ratio": mask_ratio, "img_size": img_size, "seed": seed}
     if weights:
-        print(reconstruct_published(
-            picture, weights, out, mask_ratio=mask_ratio, seed=seed, heads=heads, decoder_heads=decoder_heads
-        ))
+        print(reconstruct_published(picture, weights, out, **common, heads=heads, decoder_heads=decoder_heads))
     elif heads or decoder_heads:
         raise ValueError("--heads and --decoder-heads are for published weights: a model trained here says how many it has")
     else:
-        print(reconstruct(picture, model, out, mask_ratio=mask_ratio, seed=seed))
+        print(reconstruct(picture, model, out, **common))
     return 0

@@ -37,6 +37,16 @@ def add_folder(parser: ArgumentParser, out: str) -> None:
     parser.add_argument("--save-every", type=float, default=30, metavar="SECONDS", help="how often to save (default: 30)")
 
 
+def add_img_size(parser: ArgumentParser, what: str) -> None:
+    """--img-size, with its help text."""
+    parser.add_argument("--img-size", type=_img_size, metavar="ROWS[xCOLS]", help=what)
+
+
+def _img_size(text):
+    sides = tuple(int(side) for side in text.split("x"))        # argparse reports a ValueError
+    return sides[0] if len(sides) == 1 else sides
+
+
 def add_heads(parser: ArgumentParser, decoder: bool = False) -> None:
     """--heads and, for models with a decoder, --decoder-heads: of published weights."""
     parser.add_argument("--heads", type=int, help="attention heads of published weights that do not say how many they have")

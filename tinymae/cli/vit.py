@@ -2,7 +2,17 @@
 import argparse
 from pathlib import Path
 
-from tinymae.cli.options import LABELLED_DATA, RESUME, add_folder, add_heads, add_length, add_run, given, with_options
+from tinymae.cli.options import (
+    LABELLED_DATA,
+    RESUME,
+    add_folder,
+    add_heads,
+    add_img_size,
+    add_length,
+    add_run,
+    given,
+    with_options,
+)
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
@@ -15,7 +25,8 @@ def add_train(models: argparse._SubParsersAction) -> None:
     add_folder(parser, out="folder for the model, vit.npz")
     model = parser.add_argument_group("model and training; the defaults fit the data")
     model.add_argument("--heads", type=int, dest="num_heads", help="also of published weights that do not say it, with --from")
-    for name in ("img-size", "patch-size", "embed-dim", "depth", "batch", "shift"):
+    add_img_size(model, "to which images are scaled; with --from, positions are interpolated")
+    for name in ("patch-size", "embed-dim", "depth", "batch", "shift"):
         model.add_argument(f"--{name}", type=int, help="pixels by which images are moved" if name == "shift" else None)
     model.add_argument("--pool", choices=("token", "mean"), help="class token, or mean of the patches")
     model.add_argument("--positions", dest="position_encoding", choices=("learned", "fixed"))
@@ -109,15 +120,16 @@ def add_probe(commands: argparse._SubParsersAction) -> None:
     probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT, or a published one")
     probe.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth is for testing")
     add_heads(probe)
+    add_img_size(probe, "to which images are scaled, with interpolated positions (default: as the model was trained)")
     probe.add_argument("--per-class", type=int, metavar="N", help="train on N labels a class, drawn ten times (default: all)")
     probe.set_defaults(command=_probe)
 
 
-def _probe(model, data, per_class, heads):
+def _probe(model, data, per_class, heads, img_size):
     from tinymae.images.labelled import load_labelled
     from tinymae.tasks.probe import probe
 
-    report = probe(model, load_labelled(data), per_class=per_class, heads=heads)
+    report = probe(model, load_labelled(data), per_class=per_class, heads=heads, img_size=img_size)
     print(f"accuracy on {report['test']} test images, trained on {report['train']} labels")
     print(f"{'':26}{'encoder features':>20}{'raw pixels':>20}")
     for key, label in (("linear", "logistic regression"), ("knn", "nearest neighbours")):

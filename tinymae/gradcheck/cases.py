@@ -203,12 +203,12 @@ def _self_attention_backward(dy, cache):
 
 def _model_checks(rng):
     config = mae.MAEConfig(
-        img_size=12, patch_size=4, in_chans=2, embed_dim=D, depth=2, num_heads=3, decoder_embed_dim=8, decoder_depth=1,
+        img_size=(8, 12), patch_size=4, in_chans=2, embed_dim=D, depth=2, num_heads=3, decoder_embed_dim=8, decoder_depth=1,
         decoder_num_heads=2, mlp_ratio=1.5, mask_ratio=0.5,
     )
     normalised = replace(config, norm_pix_loss=True, mask_ratio=0.75)
     params = perturbed(mae.mae_init(config, rng, np.float64), rng)
-    images, noise = rng.normal(size=(B, 12, 12, 2)), rng.random((B, 9))
+    images, noise = rng.normal(size=(B, 8, 12, 2)), rng.random((B, 6))
     ids_keep, ids_restore, _ = mae.random_masking(noise, 0.5)
     positions, decoder_positions = config.position_tables(np.float64)
     latent = rng.normal(size=(B, 1 + ids_keep.shape[1], D))
@@ -270,7 +270,8 @@ def _transformer_checks(rng):
 
 def _vit_checks(rng):
     base = vit.ViTConfig(
-        img_size=12, patch_size=4, in_chans=2, num_classes=V, embed_dim=D, depth=2, num_heads=3, mlp_ratio=1.5, dropout=0.2,
+        img_size=(8, 12), patch_size=4, in_chans=2, num_classes=V, embed_dim=D, depth=2, num_heads=3, mlp_ratio=1.5,
+        dropout=0.2,
     )
     numbers, shares = rng.integers(0, V, B), rng.dirichlet(np.ones(V), B)
     cases = {
@@ -278,7 +279,7 @@ def _vit_checks(rng):
         "mean, fixed positions, shares": (replace(base, pool="mean", position_encoding="fixed", head_dim=5), shares, 0.1),
         "one head, no output projection": (replace(base, num_heads=1, head_dim=D), numbers, 0.0),
     }
-    images = rng.normal(size=(B, 12, 12, 2))
+    images = rng.normal(size=(B, 8, 12, 2))
     return [
         Check(
             f"vit, {name}", vit.vit_forward,

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tinymae.images.pixels import resize_picture
 from tinymae.images.sources import KNOWN_LABELLED, find_source
+from tinymae.ops.patches import image_sides
 
 LARGEST_SIDE = 64               # pixels, of an image to classify: larger ones are scaled down
 
@@ -87,17 +88,18 @@ def model_size(shape: tuple[int, ...]) -> tuple[int, int]:
     return side, max(2, side // 8)
 
 
-def fit_pictures(images: np.ndarray, size: int, channels: int) -> np.ndarray:
-    """Images as a model takes them: the central square, scaled to `size`, with the given number of channels.
+def fit_pictures(images: np.ndarray, size: int | tuple[int, int], channels: int) -> np.ndarray:
+    """Images as a model takes them: the centre, scaled to `size`, with the given number of channels.
 
     Parameters
     ----------
     images : ndarray uint8 (N, rows, cols, C)
-    size, channels : 1 and 3 channels are converted into each other; any other number must be that of the images
+    size : side of a square, or (rows, cols)
+    channels : 1 and 3 channels are converted into each other; any other number must be that of the images
 
     Returns
     -------
-    ndarray uint8 (N, size, size, channels), the images themselves if they fit as they are
+    ndarray uint8 (N, rows, cols, channels), the images themselves if they fit as they are
 
     Raises
     ------
@@ -109,6 +111,6 @@ def fit_pictures(images: np.ndarray, size: int, channels: int) -> np.ndarray:
         raise ValueError(f"expected images of {channels} channels, as the model was trained on, got {have}")
     if (have, channels) == (3, 1):
         images = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])[..., None]
-    if images.shape[1:3] != (size, size):
+    if images.shape[1:3] != image_sides(size):
         images = np.stack([resize_picture(image, size) for image in images])
     return np.repeat(images, 3, axis=3) if (have, channels) == (1, 3) else images

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, features
 
+from tinymae.ops.patches import image_sides
+
 MEAN = 0.45                     # the average over the three ImageNet channel means is 0.449
 MOST_MEGAPIXELS = 64            # of an image in memory: about 10 bytes for each pixel, until it is resized
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262                         # numbers of TIFF tags
@@ -194,20 +196,21 @@ def _open_profile(profile):
         raise ValueError("it is damaged") from error
 
 
-def resize_picture(picture: np.ndarray, size: int) -> np.ndarray:
-    """The central square of an image, scaled to size x size; an image of this size comes back as a copy.
+def resize_picture(picture: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """The centre of an image, scaled to a square or a rectangle; an image of this size comes back as a copy.
 
-    The filter is Lanczos with its window widened to the shrinking factor: every pixel of the square counts, and fine texture
-    becomes grey, not a false pattern.
+    What is cut off, on two sides at most, is what the new shape cannot show without squeezing the image. The filter is Lanczos
+    with its window widened to the shrinking factor: every pixel that is left counts, and fine texture becomes grey, not a false
+    pattern.
 
     Parameters
     ----------
     picture : ndarray uint8 (rows, cols, C), any C from 1 up: each band is scaled by itself
-    size : at least 1
+    size : side of the square, or (rows, cols); each at least 1
 
     Returns
     -------
-    resized : ndarray uint8 (size, size, C)
+    resized : ndarray uint8 (rows, cols, C) of this size
 
     Raises
     ------
@@ -216,20 +219,20 @@ def resize_picture(picture: np.ndarray, size: int) -> np.ndarray:
     ValueError
         if its shape or the size does not fit
 
-    Differs: the MAE code evaluates with bicubic scaling to a larger image, then a central crop; here the whole square is used.
+    Differs: the MAE code evaluates with bicubic scaling to a larger image, then a central crop; here the centre is used whole.
     """
     _check_bytes(picture)
-    if size < 1:
-        raise ValueError(f"size is {size}; expected at least 1")
+    new = image_sides(size)
     if picture.ndim != 3 or not picture.size:
         raise ValueError(f"image has shape {picture.shape}; expected (rows, cols, C), each at least 1")
-    if picture.shape[:2] == (size, size):
+    if picture.shape[:2] == new:
         return picture.copy()
     rows, cols, _ = picture.shape
-    side = min(rows, cols)
-    top, left = (rows - side) // 2, (cols - side) // 2
-    square = picture[top:top + side, left:left + side]
-    return by_band(square, lambda image: image.resize((size, size), Image.Resampling.LANCZOS))
+    scale = min(rows / new[0], cols / new[1])
+    down, across = (max(1, round(side * scale)) for side in new)
+    top, left = (rows - down) // 2, (cols - across) // 2
+    part = picture[top:top + down, left:left + across]
+    return by_band(part, lambda image: image.resize(new[::-1], Image.Resampling.LANCZOS))
 
 
 def by_band(picture: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Fine-tuning a Vision Transformer: which weights decay, how fast each layer learns, and positions for another image size."""
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from tinymae import tree
+from tinymae.models.mae import MAEConfig, StoredPositions
 from tinymae.models.vit import ViTConfig, vit_positions
 
 
@@ -105,13 +106,13 @@ def _cubic(old, new, a=-0.75):
     return matrix
 
 
-def resize_vit(params: dict, config: ViTConfig, img_size: int) -> tuple[dict, ViTConfig]:
+def resize_vit(params: dict, config: ViTConfig, img_size: int | tuple[int, int]) -> tuple[dict, ViTConfig]:
     """The same model for images of another size: more or fewer patches, interpolated positions.
 
     Parameters
     ----------
-    params : tree of `vit_init`
-    img_size : a multiple of patch_size
+    params : tree of `vit_init`; "head" may be missing
+    img_size : side of a square or (rows, cols), multiples of patch_size
 
     Returns
     -------
@@ -119,11 +120,33 @@ def resize_vit(params: dict, config: ViTConfig, img_size: int) -> tuple[dict, Vi
     config : with "learned" positions, since no formula gives interpolated ones (the code of He et al. 2021 also trains them
         further)
     """
-    if img_size == config.img_size:
-        return params, config
     changed = replace(config, img_size=img_size, position_encoding="learned")
-    positions = vit_positions(params, config, params["head"]["w"].dtype)
+    if changed.grid == config.grid:
+        return params, config
+    positions = vit_positions(params, config, params["encoder"]["cls_token"].dtype)
     positions = interpolate_positions(positions, config.grid, changed.grid)
     return {"encoder": params["encoder"], "positions": positions} | {
         name: branch for name, branch in params.items() if name not in ("encoder", "positions")
     }, changed
+
+
+def resize_mae(config: MAEConfig, img_size: int | tuple[int, int]) -> MAEConfig:
+    """The config of the same masked autoencoder for images of another size; its params stay as they are.
+
+    The fixed positions of encoder and decoder are interpolated, not computed for the larger grid: every patch then has a
+    position within the range that the model was trained on.
+
+    Parameters
+    ----------
+    img_size : side of a square or (rows, cols), multiples of patch_size
+
+    Notes
+    -----
+    Differs: transformers' ViTMAE interpolates the decoder's positions along the flattened grid, as if the patches were one row;
+    here they are interpolated on the grid, like the encoder's.
+    """
+    changed = MAEConfig(**{field.name: getattr(config, field.name) for field in fields(MAEConfig)} | {"img_size": img_size})
+    if changed.grid == config.grid:
+        return config
+    tables = (interpolate_positions(table, config.grid, changed.grid) for table in config.position_tables(np.float64))
+    return StoredPositions(**vars(changed), tables=tuple(tables))

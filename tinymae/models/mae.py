@@ -9,6 +9,7 @@ In a mask 1 = removed, 0 = visible, as in the paper's code.
 Differs: fixed positions are computed when they are needed and are not parameters; images are (B, rows, cols, C). A batch with
 nothing removed has loss 0, where the paper's code divides by zero.
 """
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from tinymae.models.patch_encoder import (
 )
 from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.losses import masked_mse_backward, masked_mse_forward, normalise_patches
-from tinymae.ops.patches import patchify_forward, unpatchify, unshuffle_backward, unshuffle_forward
+from tinymae.ops.patches import image_sides, patch_grid, patchify_forward, unpatchify, unshuffle_backward, unshuffle_forward
 from tinymae.ops.positional import positional_backward, positional_forward, sincos_2d
 
 
@@ -39,7 +40,7 @@ class MAEConfig:
         if the sizes do not fit each other, or mask_ratio is outside [0, 1)
     """
 
-    img_size: int = 224             # side of the square image; a multiple of patch_size
+    img_size: int | tuple[int, int] = 224       # side of a square image, or (rows, cols); multiples of patch_size
     patch_size: int = 16
     in_chans: int = 3               # any number of channels
     embed_dim: int = 768            # D of the encoder: a multiple of 4 (positions) and of num_heads
@@ -54,6 +55,8 @@ class MAEConfig:
     eps: float = 1e-6               # of every layer norm, as in the paper's code (PyTorch's default is 1e-5)
 
     def __post_init__(self) -> None:
+        rows, cols = image_sides(self.img_size)
+        object.__setattr__(self, "img_size", rows if rows == cols else (rows, cols))    # (224, 224) is 224; a list is a tuple
         for name, width, heads in (
             ("embed_dim", self.embed_dim, self.num_heads),
             ("decoder_embed_dim", self.decoder_embed_dim, self.decoder_num_heads),
@@ -66,7 +69,7 @@ class MAEConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Patches down and across."""
-        return (self.img_size // self.patch_size,) * 2
+        return patch_grid(self.img_size, self.patch_size)
 
     @property
     def num_patches(self) -> int:
@@ -92,6 +95,9 @@ def check_mask_ratio(mask_ratio: float) -> None:
 def mae_init(config: MAEConfig, rng: np.random.Generator | None, dtype: type = np.float32) -> dict:
     """Fresh parameters: xavier for every matrix, normal with 0.02 for the two tokens, as in the paper's code.
 
+    Every bias is 0 except that of the patch embedding, which the paper's code leaves at the default of nn.Conv2d: uniform in
+    +-1 / sqrt(P).
+
     With rng=None all weights are zero: the shapes, without the draws.
 
     Returns
@@ -115,6 +121,9 @@ def mae_init(config: MAEConfig, rng: np.random.Generator | None, dtype: type = n
         "norm": init.layernorm(width, dtype),
         "pred": init.linear(width, config.values, rng, dtype=dtype),
     }
+    if rng is not None:
+        bound = 1 / math.sqrt(config.values)
+        encoder["patch_embed"]["b"] = rng.uniform(-bound, bound, config.embed_dim).astype(dtype)
     return {"encoder": encoder, "decoder": decoder}
 
 
@@ -168,7 +177,7 @@ def mae_forward(
 
     Parameters
     ----------
-    images : ndarray of shape (B, img_size, img_size, C), float32 or float64; data, so they get no gradient
+    images : ndarray of shape (B, rows, cols, C), float32 or float64; data, so they get no gradient
     params : tree of `mae_init`, of the same dtype
     noise : ndarray of shape (B, N), as rng.random((B, N)): chooses the hidden patches, see `random_masking`
 
@@ -176,7 +185,8 @@ def mae_forward(
     -------
     loss : scalar, mean squared error on the hidden patches
     cache : dict; cache["pred"] (B, N, P) is the prediction (of normalised pixels with norm_pix_loss),
-        cache["mask"] (B, N) has 1 where a patch was removed
+        cache["mask"] (B, N) has 1 where a patch was removed, cache["latent"] (B, 1 + K, D) is the encoder's output, and
+        cache["ids_restore"] (B, N) says where each patch is in the shuffle, see `random_masking`
 
     Raises
     ------
@@ -197,7 +207,10 @@ def mae_forward(
     )
     target = normalise_patches(patches)[0] if config.norm_pix_loss else patches
     loss, loss_cache = masked_mse_forward(pred, target, mask)
-    return loss, {"encoder": encoder, "decoder": decoder, "loss": loss_cache, "pred": pred, "mask": mask}
+    return loss, {
+        "encoder": encoder, "decoder": decoder, "loss": loss_cache,
+        "latent": latent, "pred": pred, "mask": mask, "ids_restore": ids_restore,
+    }
 
 
 def mae_backward(dloss: float, cache: dict) -> dict:
@@ -254,7 +267,7 @@ def mae_decoder_backward(dpred: np.ndarray, cache: dict) -> tuple[np.ndarray, di
 
 
 class Reconstruction(NamedTuple):
-    """The result of `mae_reconstruct`; images are (B, img_size, img_size, C), in the units of the input."""
+    """The result of `mae_reconstruct`; images are (B, rows, cols, C), in the units of the input."""
 
     masked: np.ndarray              # hidden patches are 0, which is mid grey
     reconstruction: np.ndarray      # the prediction, for every patch

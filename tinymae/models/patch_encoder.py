@@ -13,7 +13,7 @@ from tinymae.blocks import encoder_backward, encoder_forward, encoder_layer_forw
 from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.layernorm import layernorm_forward
 from tinymae.ops.linear import linear_backward, linear_forward
-from tinymae.ops.patches import gather_backward, gather_forward, patchify_forward
+from tinymae.ops.patches import gather_backward, gather_forward, image_sides, patchify_forward
 from tinymae.ops.positional import positional_backward, positional_forward
 
 
@@ -126,9 +126,9 @@ def _tokens(patches, p, positions, ids_keep=None):
     return x, {"embed": embed, "positional": positional, "gather": gather}
 
 
-def check_sizes(img_size: int, patch_size: int, layers: int, **sizes: int) -> None:
+def check_sizes(img_size: int | tuple[int, int], patch_size: int, layers: int, **sizes: int) -> None:
     """Raise a ValueError unless patches fill an image, layers is not negative, and each of `sizes` is at least 1."""
-    if img_size < 1 or patch_size < 1 or img_size % patch_size:
+    if patch_size < 1 or any(side % patch_size for side in image_sides(img_size)):
         raise ValueError(f"expected img_size to be a multiple of patch_size {patch_size}, got {img_size}")
     if layers < 0:
         raise ValueError(f"expected 0 or more layers, got {layers}")
@@ -137,17 +137,18 @@ def check_sizes(img_size: int, patch_size: int, layers: int, **sizes: int) -> No
             raise ValueError(f"expected {name} of at least 1, got {size}")
 
 
-def check_images(images: np.ndarray, img_size: int, in_chans: int) -> None:
-    """Raise a TypeError or ValueError that says why these images are not finite (B, img_size, img_size, in_chans)."""
+def check_images(images: np.ndarray, img_size: int | tuple[int, int], in_chans: int) -> None:
+    """Raise a TypeError or ValueError that says why these images are not finite (B, rows, cols, in_chans) of this img_size."""
+    rows, cols = image_sides(img_size)
     if images.dtype not in (np.float32, np.float64):
         raise TypeError(f"expected float32 or float64 pixels, got {images.dtype}: images.pixels.to_pixels converts uint8")
     if images.ndim != 4:
-        expected = f"(B, {img_size}, {img_size}, {in_chans})"
+        expected = f"(B, {rows}, {cols}, {in_chans})"
         raise ValueError(f"expected images {expected}, got {images.shape}: is the batch axis missing?")
     if images.shape[3] != in_chans:
         hint = "are the channels first, as in PyTorch?" if images.shape[1] == in_chans else "grey and colour do not mix"
         raise ValueError(f"expected {in_chans} channels on the last axis, got images {images.shape}: {hint}")
-    if images.shape[1:3] != (img_size, img_size):
-        raise ValueError(f"expected images of {img_size} x {img_size} pixels, got {images.shape}: crop or resize them first")
+    if images.shape[1:3] != (rows, cols):
+        raise ValueError(f"expected images of {rows} x {cols} pixels, got {images.shape}: crop or resize them first")
     if not np.isfinite(images).all():
         raise ValueError("expected finite pixels, got NaN or infinity: look for a division by zero before this call")

@@ -32,7 +32,7 @@ from tinymae.ops.losses import (
     soft_cross_entropy_backward,
     soft_cross_entropy_forward,
 )
-from tinymae.ops.patches import patchify_forward
+from tinymae.ops.patches import image_sides, patch_grid, patchify_forward
 from tinymae.ops.positional import sincos_2d
 
 
@@ -46,7 +46,7 @@ class ViTConfig:
         if the sizes do not fit each other, or a setting has a value that is not allowed
     """
 
-    img_size: int = 224             # side of the square image; a multiple of patch_size
+    img_size: int | tuple[int, int] = 224       # side of a square image, or (rows, cols); multiples of patch_size
     patch_size: int = 16
     in_chans: int = 3
     num_classes: int = 1000
@@ -61,6 +61,8 @@ class ViTConfig:
     eps: float = 1e-6               # of every layer norm
 
     def __post_init__(self) -> None:
+        rows, cols = image_sides(self.img_size)
+        object.__setattr__(self, "img_size", rows if rows == cols else (rows, cols))    # (224, 224) is 224; a list is a tuple
         check_sizes(self.img_size, self.patch_size, self.depth, in_chans=self.in_chans, num_classes=self.num_classes)
         if self.pool not in ("token", "mean"):
             raise ValueError(f"expected pool 'token' or 'mean', got {self.pool!r}")
@@ -80,7 +82,7 @@ class ViTConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Patches down and across."""
-        return (self.img_size // self.patch_size,) * 2
+        return patch_grid(self.img_size, self.patch_size)
 
     @property
     def num_patches(self) -> int:
@@ -153,7 +155,7 @@ def vit_forward(
 
     Parameters
     ----------
-    images : ndarray of shape (B, img_size, img_size, C), float32 or float64; data, so they get no gradient
+    images : ndarray of shape (B, rows, cols, C), float32 or float64; data, so they get no gradient
     labels : integer ndarray of shape (B,), class numbers; or float ndarray of shape (B, classes), probabilities (`mixup`)
     params : tree of `vit_init`, dtype of images
     label_smoothing : in [0, 1)
@@ -203,7 +205,7 @@ def vit_backward(dloss: float, cache: dict) -> dict:
 
 
 def vit_logits(images: np.ndarray, params: dict, config: ViTConfig) -> np.ndarray:
-    """Logits (B, classes) of images (B, img_size, img_size, C): those of `vit_forward` without dropout. Keeps no cache."""
+    """Logits (B, classes) of images (B, rows, cols, C): those of `vit_forward` without dropout. Keeps no cache."""
     check_images(images, config.img_size, config.in_chans)
     positions = vit_positions(params, config, images.dtype)
     latent = encoder_features(

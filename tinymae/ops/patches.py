@@ -69,6 +69,25 @@ def patchify_backward(dpatches: np.ndarray, cache: tuple) -> np.ndarray:
     return unpatchify(dpatches, patch_size, (rows // patch_size, cols // patch_size))
 
 
+def image_sides(img_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(rows, cols) of an image in pixels: `img_size` is the side of a square, or both sides of a rectangle.
+
+    Raises
+    ------
+    ValueError
+        if it is neither
+    """
+    sides = tuple(img_size) if isinstance(img_size, tuple | list) else (img_size, img_size)
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1 for side in sides):
+        raise ValueError(f"expected img_size as one whole number from 1 up, or two, (rows, cols), got {img_size!r}")
+    return sides
+
+
+def patch_grid(img_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """Patches down and across an image."""
+    return tuple(side // patch_size for side in image_sides(img_size))
+
+
 def unpatchify(patches: np.ndarray, patch_size: int, grid: tuple[int, int]) -> np.ndarray:
     """Put patches (B, N, P) back together: a fresh (B, rows, cols, C). The inverse of `patchify_forward`.
 

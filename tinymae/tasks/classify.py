@@ -20,7 +20,7 @@ from tinymae.files import fingerprint
 from tinymae.images.augment import crop_and_flip, mixup
 from tinymae.images.labelled import Labelled, fit_pictures, model_size
 from tinymae.images.pixels import MEAN, STD, to_pixels
-from tinymae.models.fine_tuning import layer_rates, vit_decays
+from tinymae.models.fine_tuning import layer_rates, resize_vit, vit_decays
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
 from tinymae.tasks.encoders import Encoder, load_encoder
 from tinymae.train import checkpoint
@@ -129,7 +129,7 @@ def vit_gradient(
     Parameters
     ----------
     config : the model
-    pixels : pixels(indices) -> fresh float32 images (B, img_size, img_size, C). Runs in the worker threads
+    pixels : pixels(indices) -> fresh float32 images (B, rows, cols, C). Runs in the worker threads
     labels : integer ndarray (N,)
     settings : augmentation, label smoothing, micro-batch
     workers : the threads
@@ -281,8 +281,9 @@ def vit_from(
     encoder : of a masked autoencoder, or of a ViT
     num_classes : of the head
     rng : for the head
-    changes : fields of ViTConfig that do not change the encoder ("pool", "dropout"), or None. By default the encoder of a
-        masked autoencoder is pooled by mean, as He et al. fine-tune it, and that of a ViT as it was
+    changes : fields of ViTConfig that do not change the encoder ("pool", "dropout"), and "img_size", for which positions are
+        interpolated; or None. By default the encoder of a masked autoencoder is pooled by mean, as He et al. fine-tune it, and
+        that of a ViT as it was
 
     Raises
     ------
@@ -297,14 +298,16 @@ def vit_from(
         )
     else:
         config = replace(it, num_classes=num_classes)
-    changed = replace(config, **(changes or {}))
+    changes = changes or {}
+    resized, config = resize_vit(encoder.params, config, changes.get("img_size", config.img_size))
+    changed = replace(config, **changes)
     if replace(changed, pool=config.pool, dropout=config.dropout) != config:
         raise ValueError(f"expected settings that fit the trained encoder, {config}, got {changes}: leave its sizes out")
     params = vit_init(changed, rng)
     kept = {name: encoder.params["encoder"][name] for name in params["encoder"] if name in encoder.params["encoder"]}
     params["encoder"] |= tree.map(lambda leaf: np.array(leaf, order="C"), kept)         # published ones are transposed views
     if "positions" in params:
-        params["positions"] = encoder.params["positions"].copy()
+        params["positions"] = resized["positions"].copy()
     return changed, params
 
 

@@ -12,7 +12,7 @@ from tinymae.images.pixels import to_picture
 from tinymae.models.attention_maps import mae_attention
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.ops.patches import patchify_forward
-from tinymae.tasks.restore import TILED, TILES, Task, prepare, restore, restore_photo, table, train_mae
+from tinymae.tasks.restore import Task, prepare, restore, restore_photo, table, tiled, train_mae
 from tinymae.train import checkpoint
 from tinymae.train.folder import remove_if_empty
 from tinymae.train.loop import Run, check_length
@@ -119,8 +119,8 @@ def draw(task: Task, run: Run, results: dict, out: Path) -> Iterator[tuple[str, 
     if task.photo is not None:
         pictures, original, mode = restore_photo(task.photo, params, config, config.mask_ratio)
         figure = plot.reconstructions(
-            *pictures, original, mode=mode, caption=TILED.format(tiles=TILES, crop=config.img_size, ratio=config.mask_ratio),
-            title="A photograph it was not trained on",
+            *pictures, original, mode=mode, title="A photograph it was not trained on",
+            caption=tiled(config, config.mask_ratio) + " The error table is measured on different crops.",
         )
         yield "the whole photograph", plot.save(figure, out / "photo.png")
     evaluations = dict(run.evaluations)

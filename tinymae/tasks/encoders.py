@@ -7,6 +7,7 @@ import numpy as np
 
 from tinymae.images.labelled import fit_pictures
 from tinymae.images.pixels import MEAN, STD, to_pixels
+from tinymae.models.fine_tuning import resize_mae, resize_vit
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.patch_encoder import encoder_features
 from tinymae.models.vit import ViTConfig, vit_init, vit_positions
@@ -32,13 +33,16 @@ class Encoder:
         return np.concatenate([features(part, self.params, self.config) for part in parts])
 
 
-def load_encoder(folder: Path | str, *, heads: int | None = None) -> Encoder:
+def load_encoder(
+    folder: Path | str, *, heads: int | None = None, img_size: int | tuple[int, int] | None = None
+) -> Encoder:
     """The encoder that a training run left in a folder, or of a published model.
 
     Parameters
     ----------
     folder : a folder with mae.npz or vit.npz, one of these files, or what `weights.published.load_published_encoder` reads
     heads : of published weights that do not say it; or None
+    img_size : of the images to come, if it is not the model's: its positions are interpolated; or None
 
     Raises
     ------
@@ -47,7 +51,7 @@ def load_encoder(folder: Path | str, *, heads: int | None = None) -> Encoder:
     """
     path = Path(folder)
     if path.suffix in (".pth", ".bin", ".safetensors") or (path / "config.json").is_file():
-        config, params = published.load_published_encoder(path, heads=heads)
+        config, params = published.load_published_encoder(path, heads=heads, img_size=img_size)
         return Encoder("vit", config, params, *inspect.normalisation(path))
     if path.is_dir():
         found = [file for file in (path / "mae.npz", path / "vit.npz") if file.is_file()]
@@ -59,7 +63,12 @@ def load_encoder(folder: Path | str, *, heads: int | None = None) -> Encoder:
     saved = checkpoint.load(path, model, *((ViTConfig, vit_init) if model == "vit" else (MAEConfig, mae_init)))
     if heads not in (None, saved.config.num_heads):
         raise ValueError(f"{path}: has {saved.config.num_heads} heads, got heads={heads}: leave the number out")
-    return Encoder(model, saved.config, saved.params)
+    config, params = saved.config, saved.params
+    if img_size is not None and model == "vit":
+        params, config = resize_vit(params, config, img_size)
+    elif img_size is not None:
+        config = resize_mae(config, img_size)
+    return Encoder(model, config, params)
 
 
 def features(images: np.ndarray, params: dict, config: MAEConfig | ViTConfig) -> np.ndarray:
@@ -67,7 +76,7 @@ def features(images: np.ndarray, params: dict, config: MAEConfig | ViTConfig) ->
 
     Parameters
     ----------
-    images : ndarray of shape (B, img_size, img_size, C), float32 or float64, in the units of `images.pixels.to_pixels`
+    images : ndarray of shape (B, rows, cols, C), float32 or float64, in the units of `images.pixels.to_pixels`
     params : tree of `models.mae.mae_init` or `models.vit.vit_init`, dtype of images
     config : of the model
 

@@ -46,7 +46,7 @@ def accuracies(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_lab
 
 def probe(
     folder: Path | str, data: Labelled, *, per_class: int | None = None, draws: int = DRAWS, seed: int = 0,
-    heads: int | None = None,
+    heads: int | None = None, img_size: int | tuple[int, int] | None = None,
 ) -> dict:
     """The accuracy of simple classifiers on an encoder's frozen features, and on the raw pixels.
 
@@ -70,7 +70,7 @@ def probe(
     ValueError
         if a class has fewer than `per_class` images to train on; as `load_encoder` and `fit_pictures`
     """
-    encoder = load_encoder(folder, heads=heads)
+    encoder = load_encoder(folder, heads=heads, img_size=img_size)
     train, test = data.split()
     chosen = [np.arange(len(train.images))]
     if per_class is not None:

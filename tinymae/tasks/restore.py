@@ -13,16 +13,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tinymae.files import fingerprint
 from tinymae.images.crops import picture_bank, random_crops, random_pictures, unseen_crops
 from tinymae.images.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
 from tinymae.images.labelled import model_size
-from tinymae.images.pixels import MEAN, STD, by_band, load_picture, resize_picture, to_picture, to_pixels
+from tinymae.images.pixels import MEAN, STD, load_picture, resize_picture, to_picture, to_pixels
 from tinymae.images.sources import load_images, unseen_photo
+from tinymae.models.fine_tuning import resize_mae
 from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_backward, mae_decays, mae_forward, mae_init, mae_reconstruct
-from tinymae.ops.patches import unpatchify
+from tinymae.ops.patches import image_sides
 from tinymae.train import checkpoint
 from tinymae.train.folder import run_folder
 from tinymae.train.loop import SAVE_EVERY, Run, check_length, cosine, resumed, save_run, train
@@ -40,8 +41,8 @@ class Task:
     """What to train on, and what to evaluate on."""
 
     config: MAEConfig
-    sample: Callable            # sample(rng, count) -> float32 pixels (count, img_size, img_size, C)
-    validation: np.ndarray      # float32 pixels (B, img_size, img_size, C), never trained on
+    sample: Callable            # sample(rng, count) -> float32 pixels (count, rows, cols, C)
+    validation: np.ndarray      # float32 pixels (B, rows, cols, C), never trained on
     photo: np.ndarray | None    # the photograph they are crops of, uint8; None if they are whole images
     data: str                   # how many images, and their fingerprint: a run is resumed with the same ones only
 
@@ -78,14 +79,22 @@ def prepare(data: str, mask_ratio: float = 0.75, norm_pix_loss: bool = False, si
     if len({picture.shape for picture in (*pictures, *kept)}) == 1 and max(pictures[0].shape[:2]) <= 64:
         size, patch = model_size(pictures[0].shape)
         config = MAEConfig(**{"img_size": size, "patch_size": patch, **common})
-        pictures, kept = (np.stack([resize_picture(picture, size) for picture in part]) for part in (pictures, kept[:256]))
+        pictures, kept = (
+            np.stack([resize_picture(picture, config.img_size) for picture in part]) for part in (pictures, kept[:256])
+        )
         check_hides(config)
         return Task(config, lambda rng, count: random_pictures(pictures, rng, count), to_pixels(kept), None, described)
     config = MAEConfig(**{"img_size": CROP, "patch_size": CROP_PATCH, **common})
     check_hides(config)
-    bank = picture_bank(pictures, CROP)
-    validation = np.concatenate([unseen_crops(picture, CROP, max(1, 64 // len(kept))) for picture in kept[:64]])
-    return Task(config, lambda rng, count: random_crops(bank, CROP, rng, count), to_pixels(validation), kept[0], described)
+    rows, cols = image_sides(config.img_size)
+    side = max(rows, cols)                                      # a rectangle is cut out of a square crop
+    bank = picture_bank(pictures, side)
+    validation = np.concatenate([unseen_crops(picture, side, max(1, 64 // len(kept))) for picture in kept[:64]])
+
+    def sample(rng, count):
+        return random_crops(bank, side, rng, count)[:, :rows, :cols]
+
+    return Task(config, sample, to_pixels(validation[:, :rows, :cols]), kept[0], described)
 
 
 def describe_pictures(pictures: Sequence[np.ndarray]) -> str:
@@ -182,7 +191,7 @@ def mae_gradient(config: MAEConfig, sample: Callable, batch: int, micro_batch: i
     Parameters
     ----------
     config : the model
-    sample : sample(rng, count) -> images (count, img_size, img_size, C). Runs in the worker threads
+    sample : sample(rng, count) -> images (count, rows, cols, C). Runs in the worker threads
     batch, micro_batch : images in a step, and in a part of it
     workers : the threads
     """
@@ -221,7 +230,7 @@ def table(task: Task, params: dict) -> dict[str, float]:
     """
     images, config = task.validation, task.config
     shown = mae_reconstruct(images, params, config, validation_noise(task))
-    removed = removed_pixels(shown.mask, config.img_size, config.img_size, config.patch_size)
+    removed = removed_pixels(shown.mask, *image_sides(config.img_size), config.patch_size)
     restored = {
         "mae": shown.pasted,
         "mean": mean_fill(images, removed),
@@ -231,17 +240,20 @@ def table(task: Task, params: dict) -> dict[str, float]:
     return {name: float(np.mean((filled - images)[removed] ** 2, dtype=np.float64)) for name, filled in restored.items()}
 
 
-TILED = (
-    "The photograph is cut into tiles of {crop} x {crop} pixels, {tiles} along its shorter side; the model restores each tile "
-    "by itself, from what is left when {ratio:.0%} of its patches are hidden. The error table is measured on different crops."
-)
+def tiled(config: MAEConfig, mask_ratio: float) -> str:
+    """The caption of a photograph that `restore_photo` restored."""
+    rows, cols = image_sides(config.img_size)
+    return (
+        f"The photograph is cut into tiles of {rows} x {cols} pixels, {TILES} along its shorter side; the model restores each "
+        f"tile by itself, from what is left when {mask_ratio:.0%} of its patches are hidden."
+    )
 
 
 def restore(
     images: np.ndarray, params: dict, config: MAEConfig, mask_ratio: float, *,
     seed: int = 1, mean: float | np.ndarray = MEAN, std: float | np.ndarray = STD,
 ) -> tuple[list[np.ndarray], np.ndarray, str]:
-    """Hide patches of pixels (B, img_size, img_size, C), restore them, and return uint8 images to draw.
+    """Hide patches of pixels (B, rows, cols, C), restore them, and return uint8 images to draw.
 
     Returns
     -------
@@ -261,19 +273,22 @@ def restore_photo(
 
     A photograph more than four times as long as wide is cut down to its middle.
     """
-    size = config.img_size
-    rows, cols, channels = photo.shape
-    shorter = min(rows, cols)
-    down, across = (min(4 * TILES, max(TILES, round(TILES * side / shorter))) for side in (rows, cols))
-    small = by_band(photo, lambda image: ImageOps.fit(image, (across * size, down * size), Image.Resampling.LANCZOS))[None]
-    tiles = small.reshape(down, size, across, size, channels).swapaxes(1, 2).reshape(-1, size, size, channels)
-    pictures, _, mode = restore(to_pixels(tiles), params, config, mask_ratio, seed=seed)
-    whole = [unpatchify(picture.reshape(1, down * across, -1), size, (down, across)) for picture in pictures]
-    return whole, small, mode
+    rows, cols = image_sides(config.img_size)
+    *sides, channels = photo.shape
+    tiles = [side / tile for side, tile in zip(sides, (rows, cols), strict=True)]       # so many, if a tile were drawn in full
+    down, across = (min(4 * TILES, max(TILES, round(TILES * number / min(tiles)))) for number in tiles)
+    small = resize_picture(photo, (down * rows, across * cols))
+    cut = small.reshape(down, rows, across, cols, channels).swapaxes(1, 2).reshape(-1, rows, cols, channels)
+    pictures, _, mode = restore(to_pixels(cut), params, config, mask_ratio, seed=seed)
+    whole = [
+        picture.reshape(down, across, rows, cols, channels).swapaxes(1, 2).reshape(1, *small.shape) for picture in pictures
+    ]
+    return whole, small[None], mode
 
 
 def reconstruct(
-    picture: Path | str, model: Path | str, out: Path | str, *, mask_ratio: float | None = None, seed: int = 1
+    picture: Path | str, model: Path | str, out: Path | str, *, mask_ratio: float | None = None,
+    img_size: int | tuple[int, int] | None = None, seed: int = 1,
 ) -> Path:
     """Restore your own photograph with a model that `demo` or `train_mae` wrote. Returns the path of the figure.
 
@@ -283,13 +298,15 @@ def reconstruct(
     model : the folder that holds mae.npz, or the file itself
     out : the .png to write
     mask_ratio : None for the one the model was trained with
+    img_size : of the image, or of the tiles of a model that was trained on crops; None for the one it was trained with. For any
+        other, positions are interpolated
     seed : which patches are hidden
     """
     from tinymae import plot
 
     path = Path(model)
     saved = checkpoint.load(path / "mae.npz" if path.is_dir() else path, "mae", MAEConfig, mae_init)
-    config = saved.config
+    config = saved.config if img_size is None else resize_mae(saved.config, img_size)
     ratio = config.mask_ratio if mask_ratio is None else mask_ratio
     photo = load_picture(picture)
     if config.in_chans == 1:
@@ -300,7 +317,7 @@ def reconstruct(
         raise ValueError(f"{path}: does not say whether it was trained on crops: expected a file that train_mae wrote")
     if saved.extra["crops"]:
         pictures, original, mode = restore_photo(photo, saved.params, config, ratio, seed=seed)
-        caption = TILED.format(tiles=TILES, crop=config.img_size, ratio=ratio).rpartition(". ")[0] + "."
+        caption = tiled(config, ratio)
     else:
         pixels = to_pixels(resize_picture(photo, config.img_size))[None]
         pictures, original, mode = restore(pixels, saved.params, config, ratio, seed=seed)
@@ -310,18 +327,18 @@ def reconstruct(
 
 
 def reconstruct_published(
-    picture: Path | str, weights: Path | str, out: Path | str, *, mask_ratio: float | None = None, seed: int = 1,
-    heads: int | None = None, decoder_heads: int | None = None,
+    picture: Path | str, weights: Path | str, out: Path | str, *, mask_ratio: float | None = None,
+    img_size: int | tuple[int, int] | None = None, seed: int = 1, heads: int | None = None, decoder_heads: int | None = None,
 ) -> Path:
     """Restore a photograph with a published masked autoencoder, as the demo notebook of He et al. 2021 does.
 
     Parameters
     ----------
-    picture, out, mask_ratio, seed : as `reconstruct`
+    picture, out, mask_ratio, img_size, seed : as `reconstruct`
     weights : an official .pth, or a Hugging Face folder
     heads, decoder_heads : as `weights.published.load_mae`
 
-    Differs: the notebook squeezes the photograph into a square, here its central square is taken; which patches are hidden
+    Differs: the notebook squeezes the photograph into a square, here its centre is taken; which patches are hidden
     depends on our seed, not PyTorch's. A model of normalised pixels is shown with the contrast of the visible patches: the
     notebook takes that of the hidden ones, which are part of the answer.
     """
@@ -329,7 +346,7 @@ def reconstruct_published(
     from tinymae.weights.inspect import normalisation
     from tinymae.weights.published import load_mae
 
-    config, params = load_mae(weights, heads=heads, decoder_heads=decoder_heads)
+    config, params = load_mae(weights, heads=heads, decoder_heads=decoder_heads, img_size=img_size)
     mean, std = (np.array(value, np.float32) for value in normalisation(weights))
     photo = load_picture(picture)
     if config.in_chans != 3:

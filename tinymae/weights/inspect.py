@@ -152,5 +152,5 @@ def stated(meta: dict) -> dict:
     """The settings in an official file: all of them if this package wrote it, few in a training checkpoint, or none."""
     config, args = (found if isinstance(found := meta.get(key), dict) else {} for key in ("config", "args"))
     mae = ("mask_ratio", "norm_pix_loss")
-    keys = (*mae, "num_heads", "decoder_num_heads", "mlp_ratio", "eps", "dropout", "position_encoding")
+    keys = (*mae, "img_size", "num_heads", "decoder_num_heads", "mlp_ratio", "eps", "dropout", "position_encoding")
     return {key: args[key] for key in mae if key in args} | {key: config[key] for key in keys if key in config}

@@ -54,8 +54,12 @@ def _record_of_pickle(raw, found, starts):
 
 
 def _plain(found):
-    """The entries of a dict that are numbers or texts."""
-    return {str(k): v for k, v in found.items() if isinstance(v, (str, int, float, type(None)))}
+    """The entries of a dict that are numbers or texts, or pairs of them, as the sides of a rectangle."""
+    plain = (str, int, float, type(None))
+    return {
+        str(k): v for k, v in found.items()
+        if isinstance(v, plain) or (isinstance(v, tuple) and len(v) == 2 and all(isinstance(part, plain) for part in v))
+    }
 
 
 def read_zip(raw: np.ndarray, path: Path) -> FileRecord:

@@ -26,8 +26,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinymae import tree
+from tinymae.models.fine_tuning import resize_mae, resize_vit
 from tinymae.models.mae import MAEConfig, StoredPositions, mae_init
 from tinymae.models.vit import ViTConfig, vit_init
+from tinymae.ops.patches import image_sides, patch_grid
 from tinymae.ops.positional import sincos_2d
 from tinymae.weights.inspect import KINDS, LICENCE, perhaps_metas, read_model, recognise, stated
 from tinymae.weights.layout import (
@@ -46,13 +48,16 @@ from tinymae.weights.read import Weights
 
 
 def load_mae(
-    path: Path | str, *, heads: int | None = None, decoder_heads: int | None = None, dtype: DTypeLike = np.float32,
+    path: Path | str, *, heads: int | None = None, decoder_heads: int | None = None,
+    img_size: int | tuple[int, int] | None = None, dtype: DTypeLike = np.float32,
 ) -> tuple[MAEConfig, dict]:
     """A masked autoencoder with its decoder, from an official .pth or a Hugging Face folder.
 
     Parameters
     ----------
     heads, decoder_heads : None for the number in the file, or else that of the published models of its size
+    img_size : of the images to come, side of a square or (rows, cols), if it is not the model's: positions are interpolated,
+        see `models.fine_tuning.resize_mae`. None for the size it was trained on
     dtype : of the parameters, float32 or float64
 
     Returns
@@ -77,7 +82,7 @@ def load_mae(
         raise ValueError(f"{path}: expected a masked autoencoder with its decoder, got {_got(file)}")
     names = file.names
     width, _ = _shape(file, f"{names.embed}.weight", 2)
-    sizes = _sizes(file) | {"decoder_embed_dim": width, "decoder_depth": _depth(file, names.decoder_blocks)}
+    sizes = _sizes(file, img_size) | {"decoder_embed_dim": width, "decoder_depth": _depth(file, names.decoder_blocks)}
     if file.kind == "vit-mae":
         options = _hugging_face_options(file, sizes, heads)
         stored = file.config.get("decoder_num_attention_heads", DECODER_HEADS)
@@ -93,6 +98,7 @@ def load_mae(
     tables = {names.pos_embed: config.embed_dim, names.decoder_pos_embed: config.decoder_embed_dim}
     flat = _take(file, mae_rows(names, config), config, tables, dtype)
     config, flat = _with_positions(file, config, flat, dtype)
+    config = config if img_size is None else resize_mae(config, img_size)
     return config, tree.unflatten(flat, mae_init(config, None, dtype))
 
 
@@ -115,12 +121,14 @@ def _with_positions(file, config, flat, dtype):
     return StoredPositions(**vars(config), tables=tuple(tables)), flat
 
 
-def load_vit(path: Path | str, *, heads: int | None = None, dtype: DTypeLike = np.float32) -> tuple[ViTConfig, dict]:
+def load_vit(
+    path: Path | str, *, heads: int | None = None, img_size: int | tuple[int, int] | None = None, dtype: DTypeLike = np.float32,
+) -> tuple[ViTConfig, dict]:
     """A classifier, from a .pth of the official fine-tuning code or a Hugging Face folder.
 
     Parameters
     ----------
-    path, heads, dtype : as `load_mae`
+    path, heads, img_size, dtype : as `load_mae`; `models.fine_tuning.resize_vit` interpolates
 
     Returns
     -------
@@ -132,17 +140,17 @@ def load_vit(path: Path | str, *, heads: int | None = None, dtype: DTypeLike = n
     FileNotFoundError, ValueError
         as `load_mae`
     """
-    return _load_vit(path, heads, dtype, head=True)
+    return _load_vit(path, heads, img_size, dtype, head=True)
 
 
 def load_published_encoder(
-    path: Path | str, *, heads: int | None = None, dtype: DTypeLike = np.float32,
+    path: Path | str, *, heads: int | None = None, img_size: int | tuple[int, int] | None = None, dtype: DTypeLike = np.float32,
 ) -> tuple[ViTConfig, dict]:
     """The encoder of any of these models, for features or for fine-tuning.
 
     Parameters
     ----------
-    path, heads, dtype : as `load_mae`
+    path, heads, img_size, dtype : as `load_mae`; `models.fine_tuning.resize_vit` interpolates
 
     Returns
     -------
@@ -156,17 +164,17 @@ def load_published_encoder(
     FileNotFoundError, ValueError
         as `load_mae`
     """
-    return _load_vit(path, heads, dtype, head=False)
+    return _load_vit(path, heads, img_size, dtype, head=False)
 
 
-def _load_vit(path, heads, dtype, head):
+def _load_vit(path, heads, img_size, dtype, head):
     file = _open(path)
     classifier = file.kind in ("mae-vit", "vit")
     if not file.kind or file.kind == "marian" or head > classifier:
         wanted = "a classifier" if head else "an image encoder"
         raise ValueError(f"{path}: expected {wanted}, got {_got(file)}")
     names = file.names
-    sizes = _sizes(file)
+    sizes = _sizes(file, img_size)
     if file.kind.startswith("mae"):
         saved = stated(file.weights.meta)
         options = saved | {"num_heads": _heads(file, sizes, heads, saved)}
@@ -177,7 +185,7 @@ def _load_vit(path, heads, dtype, head):
     options["num_classes"] = _shape(file, f"{names.head}.weight", 2)[0] if classifier else 1
     if not classifier:
         stored = file.weights.tensors[names.pos_embed][0, 1:].astype(dtype)
-        grid = (math.isqrt(len(stored)),) * 2
+        grid = patch_grid(sizes["img_size"], sizes["patch_size"])
         fixed = stored.shape[1] % 4 == 0 and np.array_equal(stored, sincos_2d(grid, stored.shape[1]).astype(dtype))
         options["position_encoding"] = "fixed" if fixed else "learned"
     config = _config(file, ViTConfig, sizes, options)
@@ -191,7 +199,10 @@ def _load_vit(path, heads, dtype, head):
         del like["head"]
     if config.position_encoding == "learned":
         flat["positions"] = file.weights.tensors[names.pos_embed][0, 1:].astype(dtype, copy=False)
-    return config, tree.unflatten(flat, like)
+    params = tree.unflatten(flat, like)
+    if img_size is not None:
+        params, config = resize_vit(params, config, img_size)
+    return config, params
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,25 +270,40 @@ def _depth(file, blocks):
     return len(layers)
 
 
-def _sizes(file):
-    """The sizes of an encoder, from the shapes, as the fields that MAEConfig and ViTConfig share."""
+def _sizes(file, img_size):
+    """The sizes of an encoder, from the shapes, as the fields that MAEConfig and ViTConfig share; img_size as in `load_mae`."""
     names = file.names
     width, channels, patch, across = _shape(file, f"{names.patch_embed}.weight", 4)
     tokens = _shape(file, names.pos_embed, 3)[1]
-    side = math.isqrt(tokens - 1)
-    if across != patch or side < 1 or side * side != tokens - 1:
-        raise ValueError(
-            f"{file.path}: expected square patches on a square grid and a class token, got patches of {patch} x {across} and "
-            f"{tokens} positions in {names.pos_embed!r}"
-        )
+    if across != patch:
+        raise ValueError(f"{file.path}: expected square patches, got patches of {patch} x {across}")
+    trained = _trained_size(file, patch, tokens - 1, img_size)
     hidden, _ = _shape(file, f"{names.blocks}.0.{names.fc1}.weight", 2)
     ratio = hidden / width
     if int(width * ratio) != hidden:                            # it was rounded down: take the next float
         ratio = math.nextafter(ratio, math.inf)
     return {
-        "img_size": side * patch, "patch_size": patch, "in_chans": channels, "embed_dim": width,
+        "img_size": trained, "patch_size": patch, "in_chans": channels, "embed_dim": width,
         "depth": _depth(file, names.blocks), "mlp_ratio": ratio,
     }
+
+
+def _trained_size(file, patch, patches, img_size):
+    """The img_size for which a file has positions: the one that it names, a square, or else the one that is asked for."""
+    named = file.config.get("image_size", stated(file.weights.meta).get("img_size"))
+    square = math.isqrt(patches) * patch
+    if named is None:
+        named = square if math.isqrt(patches) ** 2 == patches or img_size is None else img_size
+    try:
+        rows, cols = image_sides(named)
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from error
+    if rows % patch or cols % patch or rows * cols != patches * patch**2 or not patches:
+        raise ValueError(
+            f"{file.path}: expected the positions of a class token and of the patches, {patch} x {patch}, of {rows} x {cols} "
+            f"pixels, got {1 + patches} in {file.names.pos_embed!r}: if it was trained on rectangles, say which (img_size)"
+        )
+    return rows, cols
 
 
 def _heads(file, sizes, heads, saved):
@@ -298,7 +324,7 @@ def _hugging_face_options(file, sizes, heads):
     if "num_attention_heads" not in config:
         raise ValueError(f"{file.path}: expected config.json beside it, with num_attention_heads: the weights lack it")
     expected = {
-        "image_size": sizes["img_size"], "patch_size": sizes["patch_size"], "num_channels": sizes["in_chans"],
+        "patch_size": sizes["patch_size"], "num_channels": sizes["in_chans"],
         "hidden_size": sizes["embed_dim"], "num_hidden_layers": sizes["depth"],
         "intermediate_size": int(sizes["embed_dim"] * sizes["mlp_ratio"]), "hidden_act": "gelu", "qkv_bias": True,
     }
