@@ -558,11 +558,11 @@ def test_attention_can_be_looked_at():
     ({"heads": 7, "d_k": 64}, "multiple of 7 heads"),
     ({"heads": 7, "d_v": 64}, "multiple of 7 heads"),
     ({"decoder_layers": 0}, "expected at least one decoder layer, got 0: no other part attends to the source"),
-    ({"encoder_layers": -1}, "expected 0 or more encoder layers, got -1"),
-    ({"heads": 0}, "heads of at least 1, got 0"),
-    *(({name: 0}, f"{name} of at least 1, got 0") for name in ("src_vocab", "tgt_vocab", "d_model", "d_ff", "max_len")),
-    ({"dropout": 1.0}, r"dropout in \[0, 1\), got 1\.0: it is the fraction to drop"),
-    ({"dropout": -0.1}, r"dropout in \[0, 1\), got -0\.1"),
+    ({"encoder_layers": -1}, "expected encoder_layers to be a whole number of at least 0, got -1"),
+    ({"heads": 0}, "heads to be a whole number of at least 1, got 0"),
+    *(({name: 0}, f"{name} to be .* at least 1, got 0") for name in ("src_vocab", "tgt_vocab", "d_model", "d_ff", "max_len")),
+    ({"dropout": 1.0}, r"dropout to be a number in \[0, 1\), got 1\.0: it is the fraction to drop"),
+    ({"dropout": -0.1}, r"dropout to be a number in \[0, 1\), got -0\.1"),
 ])
 def test_wrong_configs(options, message):
     with pytest.raises(ValueError, match=message):

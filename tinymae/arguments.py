@@ -18,7 +18,7 @@ ARRAYS = (np.ndarray, np.memmap)                              # np.matrix and ma
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))           # in the byte order of this machine
 
 
-def check_arrays(op: str, **arrays: np.ndarray) -> None:
+def check_arrays(op: str, /, **arrays: np.ndarray) -> None:
     """Raise a TypeError that names the argument, unless all are float32 arrays, or all float64 arrays.
 
     Parameters
@@ -42,7 +42,7 @@ def check_arrays(op: str, **arrays: np.ndarray) -> None:
             )
 
 
-def check_gradient(op: str, shape: tuple, dtype: np.dtype | None, **gradient: np.ndarray) -> None:
+def check_gradient(op: str, shape: tuple, dtype: np.dtype | None, /, **gradient: np.ndarray) -> None:
     """Raise a TypeError or ValueError unless a gradient has the dtype and the shape of what the forward returned.
 
     Parameters
@@ -66,7 +66,7 @@ def check_gradient(op: str, shape: tuple, dtype: np.dtype | None, **gradient: np
         )
 
 
-def check_integers(op: str, *, hint: str = "", **arrays: np.ndarray) -> None:
+def check_integers(op: str, /, *, hint: str = "", **arrays: np.ndarray) -> None:
     """Raise a TypeError that names the argument, unless all are arrays of integers. `hint` is the likely cause."""
     for name, array in arrays.items():
         if type(array) not in ARRAYS or array.dtype.kind not in "iu":
@@ -81,7 +81,7 @@ def check_mask(op: str, mask: np.ndarray) -> None:
         )
 
 
-def check_scalars(op: str, kind: str, *, hint: str = "", **numbers: float) -> None:
+def check_scalars(op: str, kind: str, /, *, hint: str = "", **numbers: float) -> None:
     """Raise a ValueError that names the number, unless each is of this kind.
 
     Parameters
