@@ -1012,6 +1012,7 @@ ERRORS = {
     "unpatchify, class token": (
         lambda: unpatchify(z(1, 7, 4), 2, (3, 2)), ValueError, r"got \(1, 7, 4\): is the class token still there"
     ),
+    "image_sides, three": (lambda: patches.image_sides((4, 4, 3)), ValueError, r"\(rows, cols\), got \(4, 4, 3\)"),
     "unpatchify, a list": (
         lambda: unpatchify([[[0.0] * 4] * 6], 2, (3, 2)), TypeError, "patches to be an array, got list: np.array makes one"
     ),
@@ -1053,6 +1054,7 @@ ERRORS = {
     "article A, no positions": (lambda: get_positional_encoding(0, 8), ValueError, "max_seq_len to be .*at least 1, got 0"),
     "halves of an odd dimension": (lambda: sinusoidal_halves(3, 7), ValueError, "even dimension, got 7: use sinusoidal_inter"),
     "sincos_2d, width": (lambda: sincos_2d((2, 2), 6), ValueError, "multiple of 4 .*, got 6"),
+    "sincos_2d, one side": (lambda: sincos_2d(4, 8), ValueError, r"grid to be \(rows, cols\), .* got 4"),
     "sincos_2d, no patches": (lambda: sincos_2d((0, 2), 8), ValueError, r"grid\[0\] to be .*at least 1, got 0"),
     "no positions": (lambda: sinusoidal_interleaved(0, 8), ValueError, "length to be .*at least 1, got 0"),
     "no width": (lambda: get_positional_encoding(8, 0), ValueError, "embed_dim to be .*at least 1, got 0"),
@@ -1080,7 +1082,7 @@ ERRORS = {
     "layernorm, no features": (
         lambda: layernorm_forward(z(2, 0), z(0), z(0)), ValueError, r"D of at least 1, got \(2, 0\)"
     ),
-    "softmax of one number": (lambda: softmax_forward(z()), ValueError, "got one number: add an axis"),
+    "softmax of one number": (lambda: softmax_forward(z()), TypeError, r"scores to be .* got float64 of shape \(\)"),
     "embedding, no dimension": (
         lambda: embedding_forward(np.array([0]), z(5, 0)), ValueError, r"table \(V, D\) with D of at least 1, got \(5, 0\)"
     ),

@@ -19,7 +19,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))           # in the byte or
 
 
 def check_arrays(op: str, /, **arrays: np.ndarray) -> None:
-    """Raise a TypeError that names the argument, unless all are float32 arrays, or all float64 arrays.
+    """Raise a TypeError that names the argument, unless all are float32 arrays, or all float64 arrays, with at least one axis.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def check_arrays(op: str, /, **arrays: np.ndarray) -> None:
     """
     first = None
     for name, array in arrays.items():
-        if type(array) not in ARRAYS or array.dtype not in FLOATS:
+        if type(array) not in ARRAYS or array.dtype not in FLOATS or not array.ndim:
             raise TypeError(
                 f"{op}: expected {name} to be a float32 or float64 array, got {_described(array)}: "
                 f"np.array({name}, np.float32) makes one of real numbers"
@@ -98,6 +98,13 @@ def check_scalars(op: str, kind: str, /, *, hint: str = "", **numbers: float) ->
             raise ValueError(
                 f"{op}{op and ': '}expected {name} to be {words}, got {_described(number)}{hint and ': '}{hint}"
             )
+
+
+def check_grid(op: str, kind: str, grid: tuple[int, int]) -> None:
+    """Raise a ValueError unless a grid is (rows, cols), both of this kind: "count" or "size"."""
+    if not isinstance(grid, (tuple, list)) or len(grid) != 2:
+        raise ValueError(f"{op}: expected grid to be (rows, cols), patches down and across, got {_described(grid)}")
+    check_scalars(op, kind, **{"grid[0]": grid[0], "grid[1]": grid[1]})
 
 
 SCALARS = {                               # name: its words, whether it is whole, and its range, which NaN is never in

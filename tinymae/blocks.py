@@ -85,8 +85,9 @@ def multi_head_attention_forward(
     """
     _check_tokens("attention", xq=xq, xkv=xkv)
     check_scalars("attention", "count", heads=heads)
-    fused = isinstance(p, dict) and "qkv" in p
-    _check_tree("attention", p, *(("qkv",) if fused else ("q", "k", "v")))
+    _check_tree("attention", {"p": p}, "p")
+    fused = "qkv" in p
+    _check_tree("attention", p, *(("qkv",) if fused else ("q", "k", "v")), *(("out",) if "out" in p else ()))
     projections = _split_fused(p) if fused else p
     q, q_cache = linear_forward(xq, **projections["q"])         # (1)  (B, Tq, H d_k)
     k, k_cache = linear_forward(xkv, **projections["k"])        #      (B, Tk, H d_k)
@@ -100,9 +101,12 @@ def multi_head_attention_forward(
 
 def multi_head_attention_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, np.ndarray, dict]:
     """Gradients (dxq, dxkv, dp) of `multi_head_attention_forward`, from dy (B, Tq, D)."""
-    heads = cache["attention"].q.shape[1]
+    attention = cache["attention"]
+    batch, heads, length, _ = attention.q.shape
+    if cache["out"] is None:
+        check_gradient("attention", (batch, length, heads * attention.v.shape[3]), attention.v.dtype, dy=dy)
     dz, *dout = linear_backward(dy, cache["out"]) if cache["out"] is not None else (dy,)                     # (4)
-    dq, dk, dv = scaled_dot_product_attention_backward(_split_heads(dz, heads), cache["attention"])           # (5)
+    dq, dk, dv = scaled_dot_product_attention_backward(_split_heads(dz, heads), attention)                    # (5)
     dxq, *dq = linear_backward(_merge_heads(dq), cache["q"])    # (6)
     dxkv, *dk = linear_backward(_merge_heads(dk), cache["k"])
     dxv, *dv = linear_backward(_merge_heads(dv), cache["v"])
@@ -127,7 +131,13 @@ def attention_weights(cache: dict) -> np.ndarray:
 
 def _split_fused(p):
     """The thirds of the columns, as views: {"w": (D, 3 H d), "b"} -> {"q": {"w": (D, H d), "b"}, "k": ..., "v": ...}."""
-    columns = p["qkv"]["w"].shape[1]
+    check_arrays("attention", **p["qkv"])
+    shapes = [array.shape for array in p["qkv"].values()]
+    columns = shapes[0][-1]
+    if any(shape[-1] != columns for shape in shapes):
+        raise ValueError(f"attention: expected w (D, 3 H d) and b (3 H d,) in 'qkv', got {' and '.join(map(str, shapes))}")
+    if "out" in p:
+        check_arrays("attention", **p["out"])
     if columns % 3 or ("out" in p and columns != 3 * p["out"]["w"].shape[0]):
         after = f", with an output projection of {p['out']['w'].shape[0]} rows" if "out" in p else ""
         raise ValueError(
@@ -143,8 +153,6 @@ def _split_heads(x, heads):
 
         (1)  split[b, h, t, i] = x[b, t, h d + i]         head h owns the columns h d ... (h + 1) d of every token
     """
-    if x.ndim != 3:
-        raise ValueError(f"attention: expected dy (B, T, H d), got {x.shape}")
     batch, length, width = x.shape
     if width % heads:
         raise ValueError(f"attention: expected a projection whose columns are a multiple of {heads} heads, got {width}")
@@ -202,6 +210,7 @@ def feed_forward_forward(
         if the activation is unknown, also in the backward
     """
     activation_forward, _ = activation_pair(activation)
+    _check_tokens("feed_forward", x=x)
     _check_tree("feed_forward", p, "fc1", "fc2")
     h, fc1 = linear_forward(x, **p["fc1"])                      # (1)  (B, T, F)
     a, act = activation_forward(h)                              # (2)
@@ -328,6 +337,7 @@ def encoder_layer_forward(
     y : ndarray of shape (B, T, D)
     cache : dict; attention_weights(cache["attn"]["sublayer"]) is (B, H, T, T)
     """
+    _check_tokens("encoder_layer", x=x)
     _check_tree("encoder_layer", p, "ln1", "attn", "ln2", "ffn")
     drop = {"dropout": dropout, "rng": rng}
     norm = {"norm_first": norm_first, "eps": eps}
@@ -372,6 +382,7 @@ def decoder_layer_forward(
     y : ndarray of shape (B, Tq, D)
     cache : dict; attention_weights(cache["self_attn"]["sublayer"]) is (B, H, Tq, Tq), of cache["cross_attn"] (B, H, Tq, Tk)
     """
+    _check_tokens("decoder_layer", x=x, memory=memory)
     _check_tree("decoder_layer", p, "ln1", "self_attn", "ln2", "cross_attn", "ln3", "ffn")
     drop = {"dropout": dropout, "rng": rng}
     norm = {"norm_first": norm_first, "eps": eps}
@@ -414,6 +425,7 @@ def encoder_forward(
     y : ndarray of shape (B, T, D)
     cache : {"blocks": list of L caches, "norm", "layers": L}; the backward empties the list
     """
+    _check_tokens("encoder", x=x)
     _check_tree("encoder", p, "blocks")
     blocks = []
     for layer_p in p["blocks"]:
@@ -458,6 +470,7 @@ def decoder_forward(
     y : ndarray of shape (B, Tq, D)
     cache : {"blocks": list of L caches, "norm", "layers": L}; the backward empties the list
     """
+    _check_tokens("decoder", x=x, memory=memory)
     _check_tree("decoder", p, "blocks")
     blocks = []
     for layer_p in p["blocks"]:

@@ -48,7 +48,7 @@ def layernorm_forward(
     """
     check_arrays("layernorm", x=x, gamma=gamma, beta=beta)
     check_scalars("layernorm", "not_negative", eps=eps)
-    if x.shape[-1:] in ((), (0,)):
+    if not x.shape[-1]:
         raise ValueError(f"layernorm: expected x (..., D) with D of at least 1, got {x.shape}")
     if gamma.shape != x.shape[-1:] or beta.shape != x.shape[-1:]:
         raise ValueError(

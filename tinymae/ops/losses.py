@@ -22,7 +22,7 @@ Differs: if nothing counts (no removed patch, only ignored targets), the loss an
 """
 import numpy as np
 
-from tinymae.arguments import check_arrays, check_integers, check_scalars
+from tinymae.arguments import ARRAYS, check_arrays, check_integers, check_scalars
 
 
 def masked_mse_forward(pred: np.ndarray, target: np.ndarray, mask: np.ndarray) -> tuple[np.floating, tuple]:
@@ -47,7 +47,7 @@ def masked_mse_forward(pred: np.ndarray, target: np.ndarray, mask: np.ndarray) -
         if the shapes do not fit, or mask holds other values than 0 and 1
     """
     check_arrays("masked_mse", pred=pred, target=target)
-    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
+    if type(mask) not in ARRAYS or mask.dtype.kind not in "biuf":
         raise TypeError(f"masked_mse: expected mask to be an array of 0 and 1, got {type(mask).__name__}: {str(mask)[:40]!r}")
     if pred.ndim != 3 or not pred.shape[2] or pred.shape != target.shape or mask.shape != pred.shape[:2]:
         raise ValueError(
@@ -93,7 +93,7 @@ def normalise_patches(patches: np.ndarray, *, eps: float = 1e-6) -> tuple[np.nda
     """
     check_arrays("normalise_patches", patches=patches)
     check_scalars("normalise_patches", "not_negative", eps=eps)
-    if patches.ndim == 0 or patches.shape[-1] < 2:
+    if patches.shape[-1] < 2:
         raise ValueError(f"normalise_patches: expected at least 2 values in a patch, got {patches.shape}")
     mean = patches.mean(axis=-1, keepdims=True)
     std = np.sqrt(patches.var(axis=-1, ddof=1, keepdims=True) + eps)
@@ -128,7 +128,7 @@ def cross_entropy_forward(
     check_integers("cross_entropy", hint="class numbers, not one-hot rows", targets=targets)
     check_scalars("cross_entropy", "fraction", label_smoothing=label_smoothing)
     check_scalars("cross_entropy", "whole", ignore_index=ignore_index or 0)
-    if logits.shape[-1:] in ((), (0,)):
+    if not logits.shape[-1]:
         raise ValueError(f"cross_entropy: expected logits (..., V) with V of at least 1, got {logits.shape}")
     if targets.shape != logits.shape[:-1]:
         raise ValueError(f"cross_entropy: expected targets {logits.shape[:-1]} for logits {logits.shape}, got {targets.shape}")
@@ -188,7 +188,7 @@ def soft_cross_entropy_forward(
     """
     check_arrays("soft_cross_entropy", logits=logits, targets=targets)
     check_scalars("soft_cross_entropy", "fraction", label_smoothing=label_smoothing)
-    if logits.shape[-1:] in ((), (0,)):
+    if not logits.shape[-1]:
         raise ValueError(f"soft_cross_entropy: expected logits (..., V) with V of at least 1, got {logits.shape}")
     if targets.shape != logits.shape:
         raise ValueError(f"soft_cross_entropy: expected targets {logits.shape} like the logits, got {targets.shape}")

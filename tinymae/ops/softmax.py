@@ -35,11 +35,9 @@ def softmax_forward(scores: np.ndarray, mask: np.ndarray | None = None) -> tuple
     TypeError
         if scores is not a float32 or float64 array, or the mask is not a boolean one
     ValueError
-        if scores has no axis, or the mask does not broadcast to the shape of scores
+        if the mask does not broadcast to the shape of scores
     """
     check_arrays("softmax", scores=scores)
-    if scores.ndim == 0:
-        raise ValueError("softmax: expected scores (..., T), got one number: add an axis")
     if mask is not None:
         check_mask("softmax", mask)
         if mask.ndim > scores.ndim or any(m not in (1, n) for m, n in zip(mask.shape[::-1], scores.shape[::-1], strict=False)):

@@ -166,7 +166,7 @@ class AdamW:
 
 def _check_params(optimiser, params):
     for path, leaf in tree.leaves(params):
-        check_arrays(optimiser, **{path: leaf})
+        check_arrays(optimiser, **{path: np.atleast_1d(leaf) if isinstance(leaf, np.ndarray) else leaf})
         if not leaf.flags.c_contiguous or not leaf.flags.writeable:
             raise ValueError(f"{optimiser}: expected contiguous, writeable arrays, {path} is not: pass leaf.copy()")
 
