@@ -1136,3 +1136,83 @@ def test_every_error_of_every_op_is_tested():
         and not any(file == module.__file__ and node.lineno <= line <= node.end_lineno for file, line in raised)
     ]
     assert untested == []
+
+
+# ---- at the edges of the numbers ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("form", ["none", "tanh"])
+def test_gelu_of_any_finite_number(form, dtype):
+    """x^2 and x^3 overflow from 1e13 on in float32; gelu is x or 0 there, and its slope 1 or 0."""
+    huge = np.array([40, 1e4, 1e14, 3e19, 1e38, *([1e200] if dtype == np.float64 else [])], dtype)
+    y, cache = gelu_forward(np.concatenate([huge, -huge]), form)
+    np.testing.assert_array_equal(y, np.concatenate([huge, np.zeros_like(huge)]))
+    dx = gelu_backward(np.ones_like(y), cache)
+    np.testing.assert_array_equal(dx, np.repeat(np.array([1, 0], dtype), len(huge)), strict=True)
+
+
+@pytest.mark.parametrize("value", [-12345.678, 0.1, 7e4, 1e-30, -3e12])
+@pytest.mark.parametrize("width", [5, 12, 192])
+def test_layernorm_of_equal_features(value, width):
+    """Their mean is the value itself, up to rounding; what rounding leaves must not become the output."""
+    gamma, beta = np.ones(width, np.float32), np.zeros(width, np.float32)
+    y, (_, rstd, _) = layernorm_forward(np.full((3, width), value, np.float32), gamma, beta)
+    assert np.abs(y).max() < 2e-5
+    np.testing.assert_allclose(rstd, math.sqrt(1e5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0, 30, 1000, -12345.678, 1e5])
+def test_layernorm_far_from_zero(offset):
+    """Against float64; without the second mean it is off by 2e-3 at -12345.678, and by 2e-2 at 1e5."""
+    x = (np.random.default_rng(0).normal(size=(40, 192)) + offset).astype(np.float32)
+    gamma, beta = np.ones(192, np.float32), np.zeros(192, np.float32)
+    exact = x - x.mean(axis=-1, keepdims=True, dtype=np.float64)
+    exact /= np.sqrt((exact * exact).mean(axis=-1, keepdims=True) + 1e-5)
+    for rows in (x, x[:1], x[0]):
+        y = layernorm_forward(rows, gamma, beta)[0]
+        assert np.abs(y - exact[: len(rows)].reshape(-1, 192)[: y.size // 192].reshape(y.shape)).max() < 2e-6
+    near = (x - np.float32(offset))[1:]                         # a row far from 0 changes nothing in its neighbours
+    together = layernorm_forward(np.concatenate([x[:1], near]), gamma, beta)[0][1:]
+    np.testing.assert_array_equal(together, layernorm_forward(np.concatenate([near[:1], near]), gamma, beta)[0][1:])
+
+
+def test_soft_cross_entropy_of_impossible_classes():
+    """0 log 0 is 0: a logit of -infinity where the target is 0 is a class that can be left out."""
+    logits = np.array([[1.0, -np.inf, 2.0, 0.5], [0.0, 1.0, -1.0, -np.inf]])
+    targets = np.array([[0.25, 0, 0.75, 0], [0.5, 0.5, 0, 0]])
+    loss, cache = soft_cross_entropy_forward(logits, targets)
+    rest = [soft_cross_entropy_forward(logits[:1, [0, 2, 3]], targets[:1, [0, 2, 3]])[0],
+            soft_cross_entropy_forward(logits[1:, :3], targets[1:, :3])[0]]
+    assert loss == pytest.approx(np.mean(rest), rel=1e-14)
+    dlogits = soft_cross_entropy_backward(1.0, cache)
+    assert np.isfinite(dlogits).all() and dlogits[0, 1] == dlogits[1, 3] == 0
+
+
+def test_cross_entropy_ignores_all_of_a_row():
+    logits = np.array([[0.0, 1.0, 2.0], [-np.inf, 0.0, 1.0]])   # the ignored row has -infinity where a target would be
+    loss, cache = cross_entropy_forward(logits, np.array([2, -100]), ignore_index=-100)
+    assert loss == cross_entropy_forward(logits[:1], np.array([2]))[0]
+    assert (cross_entropy_backward(1.0, cache)[1] == 0).all()
+
+
+def test_losses_of_nothing():
+    loss, cache = soft_cross_entropy_forward(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32))
+    assert loss == 0 and loss.dtype == np.float32 and soft_cross_entropy_backward(1.0, cache).shape == (0, 3)
+    loss, cache = cross_entropy_forward(np.zeros((0, 3)), np.zeros(0, int))
+    assert loss == 0 and cross_entropy_backward(1.0, cache).shape == (0, 3)
+
+
+def test_a_setting_of_numpy_keeps_float32():
+    """np.float64(0.1) is no Python float to NumPy: it would have made float64 of the gradient."""
+    logits = np.ones((2, 3), np.float32)
+    _, cache = cross_entropy_forward(logits, np.array([0, 1]), label_smoothing=np.float64(0.1))
+    assert cross_entropy_backward(np.float64(1.0), cache).dtype == np.float32
+    _, cache = soft_cross_entropy_forward(logits, np.eye(3, dtype=np.float32)[:2], label_smoothing=np.float64(0.1))
+    assert soft_cross_entropy_backward(np.float64(1.0), cache).dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [0.5, -1, 2, np.nan])
+def test_a_mask_of_halves(value):
+    mask = np.array([[1.0, value]])
+    with pytest.raises(ValueError, match="masked_mse: expected a mask of 0"):
+        masked_mse_forward(z(1, 2, 3), z(1, 2, 3), mask)

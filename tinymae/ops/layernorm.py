@@ -62,7 +62,8 @@ def layernorm_forward(
     var = np.vecdot(xhat, xhat)[..., None] / width
     far = (mean * mean > 100 * (var + eps))[..., 0]             # from 0: there, rounding leaves a part of the mean in xhat
     if far.any():
-        xhat[far] -= (xhat[far] @ average)[..., None]
+        moved = x[far] - x[far][..., :1]                        # exact: they are near their first feature
+        xhat[far] = moved - (moved @ average)[..., None]
         var[far] = np.vecdot(xhat[far], xhat[far])[..., None] / width
     rstd = 1.0 / np.sqrt(var + eps)
     xhat *= rstd                                                # (1)
