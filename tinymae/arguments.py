@@ -100,7 +100,7 @@ def check_scalars(op: str, kind: str, /, *, hint: str = "", **numbers: float) ->
             )
 
 
-def check_grid(op: str, kind: str, grid: tuple[int, int]) -> None:
+def check_patch_grid(op: str, kind: str, grid: tuple[int, int]) -> None:
     """Raise a ValueError unless a grid is (rows, cols), both of this kind: "count" or "size"."""
     if not isinstance(grid, (tuple, list)) or len(grid) != 2:
         raise ValueError(f"{op}: expected grid to be (rows, cols), patches down and across, got {_described(grid)}")
@@ -126,19 +126,20 @@ def check_settings(
 
     Parameters
     ----------
-    settings : with numbers as fields; None is right for each
+    settings : a dataclass; None is right for a field whose default it is
     positive, not_negative : names of finite numbers above 0, and of at least 0
     fractions : names of numbers in [0, 1)
     counts, sizes : names of whole numbers of at least 1, and of at least 0
     switches : names of what is True or False
     """
     kinds = {"positive": positive, "not_negative": not_negative, "fraction": fractions, "count": counts, "size": sizes}
+    fields = vars(settings).items()
+    left_open = [name for name, value in fields if value is None and getattr(type(settings), name, ...) is None]
     for kind, names in kinds.items():
-        given = {name: getattr(settings, name) for name in names}
-        check_scalars("", kind, **{name: value for name, value in given.items() if value is not None})
+        check_scalars("", kind, **{name: getattr(settings, name) for name in names if name not in left_open})
     for name in switches:
         value = getattr(settings, name)
-        if value is not None and not isinstance(value, bool):
+        if name not in left_open and not isinstance(value, bool):
             raise ValueError(f"expected {name} to be True or False, got {_described(value)}")
 
 

@@ -210,7 +210,7 @@ def feed_forward_forward(
         if the activation is unknown, also in the backward
     """
     activation_forward, _ = activation_pair(activation)
-    _check_tokens("feed_forward", x=x)
+    check_arrays("feed_forward", x=x)
     _check_tree("feed_forward", p, "fc1", "fc2")
     h, fc1 = linear_forward(x, **p["fc1"])                      # (1)  (B, T, F)
     a, act = activation_forward(h)                              # (2)

@@ -17,7 +17,7 @@ are ordered (row, column, channel), as in the target of the paper's code.
 """
 import numpy as np
 
-from tinymae.arguments import check_arrays, check_gradient, check_grid, check_integers, check_scalars
+from tinymae.arguments import check_arrays, check_gradient, check_integers, check_patch_grid, check_scalars
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 
 
@@ -100,7 +100,7 @@ def unpatchify(patches: np.ndarray, patch_size: int, grid: tuple[int, int]) -> n
     if not isinstance(patches, np.ndarray):
         raise TypeError(f"unpatchify: expected patches to be an array, got {type(patches).__name__}: np.array makes one")
     check_scalars("unpatchify", "count", patch_size=patch_size)
-    check_grid("unpatchify", "size", grid)
+    check_patch_grid("unpatchify", "size", grid)
     if patches.ndim != 3 or patches.shape[1] != grid[0] * grid[1] or patches.shape[2] % (patch_size * patch_size):
         raise ValueError(
             f"unpatchify: expected patches (B, {grid[0] * grid[1]}, a multiple of {patch_size * patch_size}) for grid "

@@ -16,7 +16,7 @@ fixed angle, so PE(pos + k) is a rotation of PE(pos), the same for all pos. The 
 """
 import numpy as np
 
-from tinymae.arguments import check_arrays, check_gradient, check_grid, check_scalars
+from tinymae.arguments import check_arrays, check_gradient, check_patch_grid, check_scalars
 
 
 def sinusoidal_interleaved(length: int, dim: int) -> np.ndarray:
@@ -119,7 +119,7 @@ def sincos_2d(grid: tuple[int, int], dim: int) -> np.ndarray:
     In the paper's code the class token's position is a row of zeros on top of this table: adding it changes nothing, so it is
     omitted here. The column comes first, as in the paper's code and its checkpoints (one would expect the row).
     """
-    check_grid("sincos_2d", "count", grid)
+    check_patch_grid("sincos_2d", "count", grid)
     check_scalars("sincos_2d", "count", dim=dim)
     rows, cols = grid
     if dim % 4:

@@ -61,8 +61,8 @@ class ClassifierSettings:
 
     def __post_init__(self):
         check_settings(
-            self, positive=("lr", "layer_decay", "max_norm"), not_negative=("weight_decay", "mixup", "shift"),
-            fractions=("label_smoothing",), counts=("batch", "micro_batch"),
+            self, positive=("lr", "layer_decay", "max_norm"), not_negative=("weight_decay", "mixup"),
+            fractions=("label_smoothing",), counts=("batch", "micro_batch"), sizes=("shift",), switches=("flip",),
         )
 
 
