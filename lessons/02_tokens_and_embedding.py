@@ -134,8 +134,8 @@ assert all(row.ok for row in rows)
 
 
 def last_one_wins(dy, cache):
-    ids, rows = cache
-    dtable = np.zeros((rows, dy.shape[-1]))
+    ids, shape = cache
+    dtable = np.zeros(shape)
     dtable[ids] += dy
     return dtable
 

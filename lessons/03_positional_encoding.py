@@ -228,7 +228,7 @@ np.testing.assert_allclose(added, joined, atol=1e-12)
 
 
 def backward(dy, cache):
-    (rows,) = cache
+    _, rows = cache
     dtable = np.zeros((rows, dy.shape[2]))
     for sentence in dy:
         dtable[: len(sentence)] += sentence                     # (5)

@@ -172,7 +172,7 @@ assert rows[0].worst[-1] == 1 and "kink" in rows[0].diagnosis and smooth[0].ok
 
 def slope_of_relu(dy, cache):
     a = cache["fc2"][0]                                         # what went into the second map
-    return feed_forward_backward(dy, cache | {"act": (a > 0,)})
+    return feed_forward_backward(dy, cache | {"act": ((a > 0).astype(a.dtype),)})
 
 
 for activation in ("relu", "gelu"):

@@ -219,10 +219,10 @@ table = sinusoidal_interleaved(LONGEST, D).astype(np.float32)
 
 def model_forward(p, src, inputs, targets, decoder=right):
     x, src_embedding = embedding_forward(src, p["src"])
-    x, _ = positional_forward(x, table)
+    x, _ = positional_forward(x, table.astype(x.dtype))
     memory, encoder = encoder_layer_forward(x, p["encoder"], H, padding_mask(src), norm_first=False, activation="relu")
     x, tgt_embedding = embedding_forward(inputs, p["tgt"])
-    x, _ = positional_forward(x, table)
+    x, _ = positional_forward(x, table.astype(x.dtype))
     x, cache = decoder[0](x, memory, padding_mask(src), p["decoder"])
     logits, out = linear_forward(x, **p["out"])                 # (B, Tq, V)
     loss, entropy = cross_entropy_forward(logits, targets, ignore_index=PAD)

@@ -288,7 +288,7 @@ def gradient_of_last(forward, backward, x, p, **options):
     return np.linalg.norm(dx[0, ::-1], axis=-1)
 
 
-x100 = np.random.default_rng(3).normal(size=(1, 100, WIDTH))
+x100 = np.random.default_rng(3).normal(size=(1, 100, WIDTH)).astype(np.float32)
 fresh = parameters(np.random.default_rng(4), WIDTH, depth=5)
 reach = {
     "RNN": gradient_of_last(*pairs["RNN"], x100, fresh["RNN"]),

@@ -89,3 +89,29 @@ def test_a_cache_serves_one_backward(backward):
     again()
     with pytest.raises(ValueError, match=r"expected a fresh cache, got one with 0 of its \d layers"):
         again()
+
+
+def without(tree, key):
+    return {name: branch for name, branch in tree.items() if name != key}
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), [
+    (lambda: blocks.feed_forward_forward(X, {"fc1": {}}), ValueError, "feed_forward: .* a dict 'fc2', got the keys 'fc1'"),
+    (lambda: blocks.feed_forward_forward(X, {"fc1": X, "fc2": X}), ValueError, "a dict 'fc1', got something else"),
+    (lambda: blocks.feed_forward_forward(X, {"fc1": {"w": X[0]}, "fc2": {}}), ValueError, r"linear: expected x \(\.\.\."),
+    (lambda: blocks.encoder_layer_forward(X, without(float64("encoder_layer", D, H, F), "ln2"), H), ValueError,
+     "encoder_layer: .* a dict 'ln2', got the keys 'ln1', 'attn', 'ffn': see `init`"),
+    (lambda: blocks.decoder_layer_forward(X, MEMORY, {}, H), ValueError, "decoder_layer: .* a dict 'ln1'"),
+    (lambda: blocks.encoder_forward(X, None, H), ValueError, "encoder: .* a list 'blocks'"),
+    (lambda: blocks.decoder_forward(X, MEMORY, {"blocks": {}}, H), ValueError, "decoder: .* a list 'blocks'"),
+    (lambda: blocks.multi_head_attention_forward(X, X, {"q": {}, "v": {}}, H), ValueError, "attention: .* a dict 'k'"),
+    (lambda: blocks.multi_head_attention_forward(X[0], X, float64("multi_head_attention", D, H), H), ValueError,
+     r"attention: expected xq \(B, T, D\), got .*: is the batch axis missing"),
+    (lambda: blocks.multi_head_attention_forward(X, X, float64("multi_head_attention", D, H), 0), ValueError,
+     "heads to be a whole number of at least 1, got 0"),
+    (lambda: blocks.add_norm_forward(X, init.layernorm(D, np.float64), lambda h: (h[:, :1], None), norm_first=True), ValueError,
+     "add_norm: expected a sublayer that keeps the shape"),
+])
+def test_parameters_that_are_missing(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()

@@ -446,7 +446,7 @@ def test_searches_refuse(search):
         search(sources()[0], model(), SMALL)
     with pytest.raises(ValueError, match=r"not empty, got \(0, 6\)"):
         search(sources()[:0], model(), SMALL)
-    with pytest.raises(TypeError, match="integer ids"):
+    with pytest.raises(TypeError, match="ids to be an array of integers"):
         search(sources() * 1.0, model(), SMALL)
     for token in (-1, 9):
         search(sources(), model(), SMALL, never=(0, 8))         # the first and the last id

@@ -686,8 +686,8 @@ def test_data_that_is_none(tmp_path, capsys, command, name):
 
 
 @pytest.mark.parametrize(("options", "reason"), [
-    (["--mask-ratio", "1.0"], "mask ratio in [0, 1), got 1.0"),
-    (["--mask-ratio", "nan"], "mask ratio in [0, 1), got nan"),
+    (["--mask-ratio", "1.0"], "mask_ratio to be a number in [0, 1), got 1.0"),
+    (["--mask-ratio", "nan"], "mask_ratio to be a number in [0, 1), got nan"),
     (["--steps", "0"], "one of steps, minutes and epochs, positive"),
     (["--steps", "-3"], "one of steps, minutes and epochs, positive"),
     (["--minutes", "0"], "one of steps, minutes and epochs, positive"),

@@ -103,7 +103,7 @@ def test_a_table_with_one_value_stays_finite():
 @pytest.mark.parametrize(("options", "message"), [
     ({"mask_ratio": 0.0}, "hides some of the 16 patches and shows some, got 0.0, which shows 16"),
     ({"mask_ratio": 0.99}, "which shows 0"),
-    ({"mask_ratio": 1.0}, r"mask ratio in \[0, 1\)"),
+    ({"mask_ratio": 1.0}, r"mask_ratio to be a number in \[0, 1\)"),
     ({"channels": 0}, "channels and patch_size of at least 1, got 0"),
     ({"patch_size": 0}, "got 1 and 0"),
     ({"embed_dim": 9}, "embed_dim to be a multiple of 4"),

@@ -7,7 +7,7 @@ import pytest
 from tinymae import blocks, tree
 from tinymae.models.mae import MAEConfig, mae_backward, mae_count, mae_decays, mae_forward, mae_init
 from tinymae.ops import activation, attention, embedding, layernorm, linear, losses, positional, softmax
-from tinymae.train.optim import AdamW, clip_grad_norm, noam, warmup_cosine
+from tinymae.train.optim import SGD, AdamW, clip_grad_norm, noam, warmup_cosine
 
 GOLDEN = Path(__file__).parent / "golden"
 DTYPES = {"float64": (np.float64, 1e-12), "float32": (np.float32, 1e-5)}
@@ -287,6 +287,19 @@ def test_adamw():
         optimizer.step(params, {"a": o["grad.a"][t], "b": o["grad.b"][t]}, float(lr))
         for name in "ab":
             np.testing.assert_allclose(params[name], o[f"param.{name}"][t], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["plain", "momentum", "nesterov"])
+def test_sgd(name):
+    o = {key.removeprefix(f"sgd.{name}."): value for key, value in OPTIM.items() if key.startswith(f"sgd.{name}.")}
+    params = {"a": o["start.a"].copy(), "b": o["start.b"].copy()}
+    options = {key: o[key].item() for key in ("momentum", "weight_decay", "nesterov") if key in o}
+    optimizer = SGD(params, **options, decays={"a": True, "b": False})
+    for t, lr in enumerate(o["lr"]):
+        optimizer.step(params, {"a": o["grad.a"][t], "b": o["grad.b"][t]}, float(lr))
+        for key in "ab":
+            np.testing.assert_allclose(params[key], o[f"param.{key}"][t], rtol=1e-13, atol=1e-15)
+    assert optimizer.t == 10
 
 
 @pytest.mark.parametrize("name", ["above", "below"])

@@ -87,9 +87,9 @@ def test_random_masking_is_random_for_each_picture():
 
 @pytest.mark.parametrize("ratio", [1.0, 1.5, -0.1, float("nan"), float("inf")])
 def test_mask_ratio_outside_its_range(ratio):
-    with pytest.raises(ValueError, match=rf"mask ratio in \[0, 1\), got {ratio}"):
+    with pytest.raises(ValueError, match=rf"mask_ratio to be a number in \[0, 1\), got {ratio}"):
         random_masking(np.zeros((1, 4)), ratio)
-    with pytest.raises(ValueError, match=rf"mask ratio in \[0, 1\), got {ratio}"):
+    with pytest.raises(ValueError, match=rf"mask_ratio to be a number in \[0, 1\), got {ratio}"):
         MAEConfig(**(SIZES | {"mask_ratio": ratio}))
 
 
@@ -338,18 +338,18 @@ def test_noise_that_does_not_fit(shape):
     ({"img_size": 13}, "img_size to be a multiple of patch_size 4, got 13"),
     ({"img_size": 0}, "img_size .* got 0"),
     ({"img_size": -4}, "img_size .* got -4"),
-    ({"patch_size": 0}, "patch_size 0"),
+    ({"patch_size": 0}, "patch_size to be a whole number of at least 1, got 0"),
     ({"patch_size": 24}, "patch_size 24, got 12"),
     ({"embed_dim": 6}, "embed_dim to be a multiple of 4 and of its 2 heads, got 6"),
     ({"embed_dim": 0}, "embed_dim .* got 0"),
     ({"decoder_embed_dim": -4}, "decoder_embed_dim .* got -4"),
     ({"num_heads": 3}, "embed_dim .* its 3 heads, got 8"),
-    ({"num_heads": 0}, "embed_dim .* its 0 heads"),
+    ({"num_heads": 0}, "num_heads to be a whole number of at least 1, got 0"),
     ({"decoder_embed_dim": 10, "decoder_num_heads": 5}, "decoder_embed_dim to be a multiple of 4 .* got 10"),
     ({"decoder_num_heads": 5}, "decoder_embed_dim .* its 5 heads, got 12"),
-    ({"in_chans": 0}, "in_chans of at least 1, got 0"),
-    ({"depth": -1}, "0 or more layers, got -1"),
-    ({"decoder_depth": -1}, "0 or more layers, got -1"),
+    ({"in_chans": 0}, "in_chans to be a whole number of at least 1, got 0"),
+    ({"depth": -1}, "depth to be a whole number of at least 0, got -1"),
+    ({"decoder_depth": -1}, "depth to be a whole number of at least 0, got -1"),
 ])
 def test_sizes_that_do_not_fit(changed, message):
     with pytest.raises(ValueError, match=message):

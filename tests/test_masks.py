@@ -63,7 +63,27 @@ def test_shift_right_of_one_word():
 
 
 @pytest.mark.parametrize("function", [padding_mask, causal_padding_mask, lambda ids: shift_right(ids, 1)])
-@pytest.mark.parametrize("ids", [IDS[0], IDS.astype(float), IDS[None], IDS != 0], ids=["1-D", "float", "3-D", "bool"])
-def test_wrong_ids(function, ids):
-    with pytest.raises(ValueError, match=r"expected integer ids \(B, T\), got (int64|float64|bool) \("):
+@pytest.mark.parametrize(("ids", "kind", "message"), [
+    (IDS[0], ValueError, r"(ids|targets) \(B, T\), got \(4,\): is the batch axis missing"),
+    (IDS[None], ValueError, r"got \(1, 3, 4\)"),
+    (IDS.astype(float), TypeError, r"(ids|targets) to be an array of integers, got float64 of shape \(3, 4\)"),
+    (IDS != 0, TypeError, "got bool"), (IDS.tolist(), TypeError, r"got \[\[4, 7"),
+], ids=["1-D", "3-D", "float", "bool", "list"])
+def test_wrong_ids(function, ids, kind, message):
+    with pytest.raises(kind, match=message):
         function(ids)
+
+
+@pytest.mark.parametrize("length", [-3, 2.0, True, None, "3"])
+def test_a_causal_mask_of_no_length(length):
+    with pytest.raises(ValueError, match=f"causal_mask: expected length to be a whole number of at least 0, got '?{length}"):
+        causal_mask(length)
+    assert causal_mask(0).shape == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize("call", [
+    lambda: padding_mask(IDS, pad=0.5), lambda: shift_right(IDS, bos=1.5), lambda: shift_right(IDS.astype(np.uint8), bos=300)
+])
+def test_special_ids_are_whole_numbers(call):
+    with pytest.raises(ValueError, match=r"expected (pad|bos) to be"):
+        call()

@@ -1,4 +1,6 @@
 """Once for all models: what is computed has the dtype of the parameters, and fresh parameters start as they should."""
+import math
+import re
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
@@ -198,3 +200,20 @@ def test_defaults_are_those_of_the_papers():
     )
     assert ViTConfig() == ViTConfig(224, 16, 3, 1000, 768, 12, 12, None, 4.0, "token", "learned", 0.0, 1e-6)
     assert MAEConfig() == MAEConfig(224, 16, 3, 768, 12, 12, 512, 8, 16, 4.0, 0.75, False, 1e-6)
+
+
+SETTINGS = [
+    (MAEConfig, "depth", -1), (MAEConfig, "decoder_depth", True), (MAEConfig, "num_heads", 4.0), (MAEConfig, "embed_dim", "8"),
+    (MAEConfig, "mlp_ratio", math.nan), (MAEConfig, "mlp_ratio", 0), (MAEConfig, "norm_pix_loss", 1), (MAEConfig, "eps", -1e-6),
+    (MAEConfig, "mask_ratio", "0.5"), (MAEConfig, "patch_size", 0), (MAEConfig, "in_chans", None),
+    (ViTConfig, "num_classes", 0), (ViTConfig, "dropout", math.nan), (ViTConfig, "head_dim", 2.0), (ViTConfig, "eps", math.inf),
+    (TransformerConfig, "encoder_layers", -1), (TransformerConfig, "d_model", 0), (TransformerConfig, "heads", 2.0),
+    (TransformerConfig, "d_k", True), (TransformerConfig, "bias", "yes"), (TransformerConfig, "dropout", 1),
+    (TransformerConfig, "eps", math.nan), (TransformerConfig, "pad", -1), (TransformerConfig, "norm_first", 0),
+]
+
+
+@pytest.mark.parametrize(("config", "name", "value"), SETTINGS)
+def test_settings_out_of_range(config, name, value):
+    with pytest.raises(ValueError, match=f"^expected {name} to be .*, got {re.escape(repr(value))}"):
+        config(**{name: value})

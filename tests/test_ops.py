@@ -5,10 +5,12 @@ import math
 import re
 import traceback
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tinymae import arguments
 from tinymae.ops import (
     activation,
     attention,
@@ -903,7 +905,7 @@ def yes(*shape):
 
 
 def shares(*targets, **options):
-    return lambda: soft_cross_entropy_forward(z(2, 3), np.array(targets), **options)
+    return lambda: soft_cross_entropy_forward(z(2, 3), np.array(targets, float), **options)
 
 
 def entropy(logits=(2, 5), targets=(0, 1), **options):
@@ -914,7 +916,7 @@ def entropy(logits=(2, 5), targets=(0, 1), **options):
 ERRORS = {
     "gelu, unknown form": (lambda: gelu_forward(z(1), "erf"), ValueError, "expected approximate 'none' or 'tanh', got 'erf'"),
     "dropout of everything": (
-        lambda: dropout_forward(z(1), 1.0), ValueError, r"a probability in \[0, 1\), got 1\.0: it is the fraction to drop"
+        lambda: dropout_forward(z(1), 1.0), ValueError, r"number in \[0, 1\), got 1\.0: it is the fraction to drop"
     ),
     "dropout, negative": (lambda: dropout_forward(z(1), -0.1), ValueError, r"got -0\.1: .*to drop"),
     "dropout in percent": (lambda: dropout_forward(z(1), 10, np.random.default_rng(0)), ValueError, "got 10: .*to drop"),
@@ -927,7 +929,7 @@ ERRORS = {
         lambda: linear_forward(z(2, 4), z(4, 5), z(1)), ValueError, r"b \(5,\) for w \(4, 5\), got \(1,\): one bias for each"
     ),
     "embedding, floats": (
-        lambda: embedding_forward(z(2), z(5, 3)), TypeError, "integer ids, got float64: are ids and table in the right order"
+        lambda: embedding_forward(z(2), z(5, 3)), TypeError, "array of integers, got float64 .*: are ids and table in"
     ),
     "embedding, arguments swapped": (lambda: embedding_forward(z(5, 3), np.array([1])), TypeError, "in the right order"),
     "embedding, negative": (
@@ -947,8 +949,8 @@ ERRORS = {
     "attention, other width": (
         attend(q=(B, H, TQ, DV)), ValueError, r"got \(2, 3, 4, 7\).*queries and keys have the same size"
     ),
-    "mask of numbers": (attend(mask=z(TQ, TK)), TypeError, "boolean mask, True = may attend, got float64: write mask != 0"),
-    "mask of integers": (attend(mask=np.ones(TK, int)), TypeError, "got int64: write mask != 0"),
+    "mask of numbers": (attend(mask=z(TQ, TK)), TypeError, "boolean array, True = may attend, got float64 .*: write mask"),
+    "mask of integers": (attend(mask=np.ones(TK, int)), TypeError, r"got int64 of shape \(5,\): write mask != 0"),
     "mask on the query axis": (
         attend(mask=yes(B, 1, TQ, 1)), ValueError,
         r"\(B, H, Tq, Tk\) = \(2, 3, 4, 5\) with a last axis of Tk = 5, got \(2, 1, 4, 1\): is the mask on the query axis\? "
@@ -967,7 +969,7 @@ ERRORS = {
         lambda: memory_efficient_attention_forward(*(z(1, 1, 2, 2),) * 3, mask=z(2)), TypeError, "write mask != 0"
     ),
     "attention in no tiles": (
-        lambda: memory_efficient_attention_forward(*(z(1, 1, 2, 2),) * 3, tile=0), ValueError, "at least 1 key, got 0"
+        lambda: memory_efficient_attention_forward(*(z(1, 1, 2, 2),) * 3, tile=0), ValueError, "tile to be .*at least 1, got 0"
     ),
     "masked_mse, class token": (
         lambda: masked_mse_forward(z(2, 5, 3), z(2, 4, 3), z(2, 4)), ValueError,
@@ -981,13 +983,13 @@ ERRORS = {
         lambda: normalise_patches(z(2, 4, 1)), ValueError, r"at least 2 values in a patch, got \(2, 4, 1\)"
     ),
     "cross_entropy, one-hot": (
-        entropy(targets=np.eye(2)), TypeError, "integer targets, got float64: class numbers, not one-hot rows"
+        entropy(targets=np.eye(2)), TypeError, "targets to be .* integers, got float64 .*: class numbers, not one-hot rows"
     ),
     "cross_entropy, shapes": (
         entropy(targets=[1, 2, 3]), ValueError, r"expected targets \(2,\) for logits \(2, 5\), got \(3,\)"
     ),
     "cross_entropy, smoothing": (
-        entropy(label_smoothing=1.0), ValueError, r"label_smoothing in \[0, 1\), got 1\.0"
+        entropy(label_smoothing=1.0), ValueError, r"label_smoothing to be a number in \[0, 1\), got 1\.0"
     ),
     "cross_entropy, not in the vocabulary": (
         entropy(targets=[0, 5]), IndexError, r"targets in \[0, 5\), got \[0, 5\]: is the padding not the ignore_index"
@@ -1010,6 +1012,10 @@ ERRORS = {
     "unpatchify, class token": (
         lambda: unpatchify(z(1, 7, 4), 2, (3, 2)), ValueError, r"got \(1, 7, 4\): is the class token still there"
     ),
+    "image_sides, three": (lambda: patches.image_sides((4, 4, 3)), ValueError, r"\(rows, cols\), got \(4, 4, 3\)"),
+    "unpatchify, a list": (
+        lambda: unpatchify([[[0.0] * 4] * 6], 2, (3, 2)), TypeError, "patches to be an array, got list: np.array makes one"
+    ),
     "unpatchify, other values": (lambda: unpatchify(z(1, 6, 5), 2, (3, 2)), ValueError, r"a multiple of 4.*got \(1, 6, 5\)"),
     "gather, ids of one picture": (
         lambda: gather_forward(z(2, 4, 3), np.array([0, 1])), ValueError, r"got \(2, 4, 3\) and \(2,\): one row for each image"
@@ -1021,7 +1027,7 @@ ERRORS = {
         lambda: gather_forward(z(2, 4, 3), np.array([[0], [4]])), IndexError, r"ids in \[0, 4\), got \[0, 4\]"
     ),
     "gather, negative": (lambda: gather_forward(z(2, 4, 3), np.array([[0], [-1]])), IndexError, r"got \[-1, 0\]"),
-    "gather, floats": (lambda: gather_forward(z(2, 4, 3), z(2, 1)), TypeError, "integer ids, got float64"),
+    "gather, floats": (lambda: gather_forward(z(2, 4, 3), z(2, 1)), TypeError, "ids to be an array of integers, got float64"),
     "unshuffle, more kept than patches": (
         lambda: unshuffle_forward(z(2, 5, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError,
         r"\(B, N\) with N >= K = 5, got \(2, 4\)",
@@ -1033,8 +1039,8 @@ ERRORS = {
     "unshuffle, no permutation": (
         lambda: unshuffle_forward(z(2, 1, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError, "once each: is it ids_keep"
     ),
-    "patchify, no size": (lambda: patchify_forward(z(1, 4, 4, 3), 0), ValueError, "patch_size of at least 1, got 0"),
-    "softmax, a mask to add": (lambda: softmax_forward(z(3), np.array([0, 0, -np.inf])), TypeError, "got float64: write mask"),
+    "patchify, no size": (lambda: patchify_forward(z(1, 4, 4, 3), 0), ValueError, "patch_size to be .*at least 1, got 0"),
+    "softmax, a mask to add": (lambda: softmax_forward(z(3), np.array([0, 0, -np.inf])), TypeError, "float64 .*: write mask"),
     "softmax, a mask larger than the scores": (
         lambda: softmax_forward(z(4, 3), yes(2, 4, 3)), ValueError, r"to scores \(4, 3\), got \(2, 4, 3\)"
     ),
@@ -1043,17 +1049,56 @@ ERRORS = {
         lambda: layernorm_forward(z(2, 3, 3), z(3, 1), z(3)), ValueError, r"for x \(2, 3, 3\), got \(3, 1\) and \(3,\)"
     ),
     "positions, no batch": (lambda: positional_forward(z(5, 4), z(5, 4)), ValueError, r"got \(5, 4\) and \(5, 4\)"),
-    "no halves": (lambda: sinusoidal_halves(0, 8), ValueError, "at least 1, got 0 and 8"),
-    "halves without a dimension": (lambda: sinusoidal_halves(3, 0), ValueError, "at least 1, got 3 and 0"),
-    "article A, no positions": (lambda: get_positional_encoding(0, 8), ValueError, "at least 1, got 0 and 8"),
+    "no halves": (lambda: sinusoidal_halves(0, 8), ValueError, "length to be a whole number of at least 1, got 0"),
+    "halves without a dimension": (lambda: sinusoidal_halves(3, 0), ValueError, "dim to be .*at least 1, got 0"),
+    "article A, no positions": (lambda: get_positional_encoding(0, 8), ValueError, "max_seq_len to be .*at least 1, got 0"),
     "halves of an odd dimension": (lambda: sinusoidal_halves(3, 7), ValueError, "even dimension, got 7: use sinusoidal_inter"),
     "sincos_2d, width": (lambda: sincos_2d((2, 2), 6), ValueError, "multiple of 4 .*, got 6"),
-    "sincos_2d, no patches": (lambda: sincos_2d((0, 2), 8), ValueError, "at least 1, got 0 and 8"),
-    "no positions": (lambda: sinusoidal_interleaved(0, 8), ValueError, "at least 1, got 0 and 8"),
-    "no width": (lambda: get_positional_encoding(8, 0), ValueError, "at least 1, got 8 and 0"),
+    "sincos_2d, one side": (lambda: sincos_2d(4, 8), ValueError, r"grid to be \(rows, cols\), .* got 4"),
+    "sincos_2d, no patches": (lambda: sincos_2d((0, 2), 8), ValueError, r"grid\[0\] to be .*at least 1, got 0"),
+    "no positions": (lambda: sinusoidal_interleaved(0, 8), ValueError, "length to be .*at least 1, got 0"),
+    "no width": (lambda: get_positional_encoding(8, 0), ValueError, "embed_dim to be .*at least 1, got 0"),
     "positions, too short": (
         lambda: positional_forward(z(1, 5, 4), z(3, 4)), ValueError,
         r"\(at least 5, 4\) for x \(1, 5, 4\), got \(3, 4\): a learned table ends at the longest",
+    ),
+    "linear, w of one axis": (lambda: linear_forward(z(2, 3), z(3)), ValueError, r"w \(in, out\), each at least 1, got \(3,\)"),
+    "linear, no inputs": (lambda: linear_forward(z(2, 0), z(0, 3)), ValueError, r"each at least 1, got \(0, 3\)"),
+    "linear, dy transposed": (
+        lambda: linear_backward(z(3, 2), linear_forward(z(2, 4), z(4, 3))[1]), ValueError,
+        r"linear: expected dy of shape \(2, 3\), as the forward returned it, got \(3, 2\): is it transposed",
+    ),
+    "linear, dy to broadcast": (
+        lambda: linear_backward(z(1, 3), linear_forward(z(2, 4), z(4, 3))[1]), ValueError, r"got \(1, 3\): nothing is broadcast"
+    ),
+    "linear, dy of float32": (
+        lambda: linear_backward(z(2, 3).astype(np.float32), linear_forward(z(2, 4), z(4, 3))[1]), TypeError,
+        "expected dy of float64, as the forward returned it, got float32",
+    ),
+    "linear, two dtypes": (
+        lambda: linear_forward(z(2, 4), z(4, 3).astype(np.float32)), TypeError, "got x of float64 and w of float32: w.astype"
+    ),
+    "relu, a list": (lambda: relu_forward([1.0, 2.0]), TypeError, r"relu: expected x to be .* got \[1.0, 2.0\] \(list"),
+    "layernorm, no features": (
+        lambda: layernorm_forward(z(2, 0), z(0), z(0)), ValueError, r"D of at least 1, got \(2, 0\)"
+    ),
+    "softmax of one number": (lambda: softmax_forward(z()), TypeError, r"scores to be .* got float64 of shape \(\)"),
+    "embedding, no dimension": (
+        lambda: embedding_forward(np.array([0]), z(5, 0)), ValueError, r"table \(V, D\) with D of at least 1, got \(5, 0\)"
+    ),
+    "masked_mse, a mask of text": (
+        lambda: masked_mse_forward(z(1, 2, 3), z(1, 2, 3), np.array([["1", "0"]])), TypeError, "mask to be an array of 0 and 1"
+    ),
+    "cross_entropy, no classes": (entropy((2, 0)), ValueError, r"V of at least 1, got \(2, 0\)"),
+    "soft_cross_entropy, no classes": (
+        lambda: soft_cross_entropy_forward(z(2, 0), z(2, 0)), ValueError, r"V of at least 1, got \(2, 0\)"
+    ),
+    "unshuffle, no batch": (
+        lambda: unshuffle_forward(z(1, 3), z(1, 1, 3), np.zeros((2, 4), int)), ValueError, r"got \(1, 3\) and \(2, 4\)"
+    ),
+    "settings, a switch": (
+        lambda: arguments.check_settings(SimpleNamespace(bias=1), switches=["bias"]), ValueError,
+        "expected bias to be True or False, got 1",
     ),
     "positions, other width": (
         lambda: positional_forward(z(1, 2, 4), z(3, 8)), ValueError, r"\(at least 2, 4\) .*got \(3, 8\)"
@@ -1070,8 +1115,8 @@ def test_errors_say_what_is_wrong(name):
 
 
 MODULES = [
-    activation, attention, dropout, embedding, layernorm, linear, losses, memory_efficient_attention, patches, positional,
-    softmax,
+    arguments, activation, attention, dropout, embedding, layernorm, linear, losses, memory_efficient_attention, patches,
+    positional, softmax,
 ]
 
 
@@ -1091,3 +1136,83 @@ def test_every_error_of_every_op_is_tested():
         and not any(file == module.__file__ and node.lineno <= line <= node.end_lineno for file, line in raised)
     ]
     assert untested == []
+
+
+# ---- at the edges of the numbers ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("form", ["none", "tanh"])
+def test_gelu_of_any_finite_number(form, dtype):
+    """x^2 and x^3 overflow from 1e13 on in float32; gelu is x or 0 there, and its slope 1 or 0."""
+    huge = np.array([40, 1e4, 1e14, 3e19, 1e38, *([1e200] if dtype == np.float64 else [])], dtype)
+    y, cache = gelu_forward(np.concatenate([huge, -huge]), form)
+    np.testing.assert_array_equal(y, np.concatenate([huge, np.zeros_like(huge)]))
+    dx = gelu_backward(np.ones_like(y), cache)
+    np.testing.assert_array_equal(dx, np.repeat(np.array([1, 0], dtype), len(huge)), strict=True)
+
+
+@pytest.mark.parametrize("value", [-12345.678, 0.1, 7e4, 1e-30, -3e12])
+@pytest.mark.parametrize("width", [5, 12, 192])
+def test_layernorm_of_equal_features(value, width):
+    """Their mean is the value itself, up to rounding; what rounding leaves must not become the output."""
+    gamma, beta = np.ones(width, np.float32), np.zeros(width, np.float32)
+    y, (_, rstd, _) = layernorm_forward(np.full((3, width), value, np.float32), gamma, beta)
+    assert np.abs(y).max() < 2e-5
+    np.testing.assert_allclose(rstd, math.sqrt(1e5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0, 30, 1000, -12345.678, 1e5])
+def test_layernorm_far_from_zero(offset):
+    """Against float64; without the second mean it is off by 2e-3 at -12345.678, and by 2e-2 at 1e5."""
+    x = (np.random.default_rng(0).normal(size=(40, 192)) + offset).astype(np.float32)
+    gamma, beta = np.ones(192, np.float32), np.zeros(192, np.float32)
+    exact = x - x.mean(axis=-1, keepdims=True, dtype=np.float64)
+    exact /= np.sqrt((exact * exact).mean(axis=-1, keepdims=True) + 1e-5)
+    for rows in (x, x[:1], x[0]):
+        y = layernorm_forward(rows, gamma, beta)[0]
+        assert np.abs(y - exact[: len(rows)].reshape(-1, 192)[: y.size // 192].reshape(y.shape)).max() < 2e-6
+    near = (x - np.float32(offset))[1:]                         # a row far from 0 changes nothing in its neighbours
+    together = layernorm_forward(np.concatenate([x[:1], near]), gamma, beta)[0][1:]
+    np.testing.assert_array_equal(together, layernorm_forward(np.concatenate([near[:1], near]), gamma, beta)[0][1:])
+
+
+def test_soft_cross_entropy_of_impossible_classes():
+    """0 log 0 is 0: a logit of -infinity where the target is 0 is a class that can be left out."""
+    logits = np.array([[1.0, -np.inf, 2.0, 0.5], [0.0, 1.0, -1.0, -np.inf]])
+    targets = np.array([[0.25, 0, 0.75, 0], [0.5, 0.5, 0, 0]])
+    loss, cache = soft_cross_entropy_forward(logits, targets)
+    rest = [soft_cross_entropy_forward(logits[:1, [0, 2, 3]], targets[:1, [0, 2, 3]])[0],
+            soft_cross_entropy_forward(logits[1:, :3], targets[1:, :3])[0]]
+    assert loss == pytest.approx(np.mean(rest), rel=1e-14)
+    dlogits = soft_cross_entropy_backward(1.0, cache)
+    assert np.isfinite(dlogits).all() and dlogits[0, 1] == dlogits[1, 3] == 0
+
+
+def test_cross_entropy_ignores_all_of_a_row():
+    logits = np.array([[0.0, 1.0, 2.0], [-np.inf, 0.0, 1.0]])   # the ignored row has -infinity where a target would be
+    loss, cache = cross_entropy_forward(logits, np.array([2, -100]), ignore_index=-100)
+    assert loss == cross_entropy_forward(logits[:1], np.array([2]))[0]
+    assert (cross_entropy_backward(1.0, cache)[1] == 0).all()
+
+
+def test_losses_of_nothing():
+    loss, cache = soft_cross_entropy_forward(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32))
+    assert loss == 0 and loss.dtype == np.float32 and soft_cross_entropy_backward(1.0, cache).shape == (0, 3)
+    loss, cache = cross_entropy_forward(np.zeros((0, 3)), np.zeros(0, int))
+    assert loss == 0 and cross_entropy_backward(1.0, cache).shape == (0, 3)
+
+
+def test_a_setting_of_numpy_keeps_float32():
+    """np.float64(0.1) is no Python float to NumPy: it would have made float64 of the gradient."""
+    logits = np.ones((2, 3), np.float32)
+    _, cache = cross_entropy_forward(logits, np.array([0, 1]), label_smoothing=np.float64(0.1))
+    assert cross_entropy_backward(np.float64(1.0), cache).dtype == np.float32
+    _, cache = soft_cross_entropy_forward(logits, np.eye(3, dtype=np.float32)[:2], label_smoothing=np.float64(0.1))
+    assert soft_cross_entropy_backward(np.float64(1.0), cache).dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [0.5, -1, 2, np.nan])
+def test_a_mask_of_halves(value):
+    mask = np.array([[1.0, value]])
+    with pytest.raises(ValueError, match="masked_mse: expected a mask of 0"):
+        masked_mse_forward(z(1, 2, 3), z(1, 2, 3), mask)

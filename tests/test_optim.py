@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tinymae.train.optim import BLOCK, AdamW, clip_grad_norm, noam, warmup_cosine
+from tinymae.train.optim import BLOCK, SGD, AdamW, clip_grad_norm, noam, warmup_cosine
 
 
 def tree_of(rng):
@@ -154,3 +154,40 @@ def test_a_norm_that_is_only_measured():
     assert clip_grad_norm(grads, math.inf) == 5 and grads["a"][0] == 3 and grads["b"][0] == 4
     assert clip_grad_norm(grads, 2.5) == 5
     np.testing.assert_allclose([*grads["a"], *grads["b"][0][0]], [1.5, 0, 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda p: AdamW(p, betas=(0.9, 1.0)), r"AdamW: expected betas\[1\] to be a number in \[0, 1\), got 1\.0"),
+    (lambda p: AdamW(p, eps=-1e-8), "AdamW: expected eps to be a number of at least 0, got -1e-08"),
+    (lambda p: AdamW(p, weight_decay=math.nan), "AdamW: expected weight_decay to be .* got nan"),
+    (lambda p: AdamW(p).step(p, p, math.nan), "AdamW: expected lr to be .* got nan"),
+    (lambda p: AdamW(p).step(p, p, -0.1), "AdamW: expected lr to be .* got -0.1"),
+    (lambda p: SGD(p, momentum=1), "SGD: expected momentum to be .* got 1"),
+    (lambda p: SGD(p, weight_decay="0"), "SGD: expected weight_decay to be .* got '0'"),
+    (lambda p: SGD(p).step(p, p, math.inf), "SGD: expected lr to be .* got inf"),
+    (lambda p: SGD(p).step(p, {"w": np.ones((1, 2))}, 0.1), r"SGD: expected a gradient of shape \(2,\), got \(1, 2\)"),
+    (lambda p: SGD({"w": np.ones((2, 3)).T}), "SGD: expected contiguous, writeable arrays, w is not"),
+    (lambda p: warmup_cosine(1, 10, -1, 0.1), "expected warmup to be"), (lambda p: noam(1, 8, 0), "expected warmup to be"),
+    (lambda p: warmup_cosine(11, 10, 1, 0.1), r"step in \[0, 10\], got 11: past its end the cosine rises again"),
+])
+def test_numbers_out_of_range(call, message):
+    params = {"w": np.ones(2)}
+    with pytest.raises(ValueError, match=message):
+        call(params)
+    np.testing.assert_array_equal(params["w"], 1)
+
+
+@pytest.mark.parametrize("optimiser", [AdamW, SGD])
+def test_parameters_of_another_dtype(optimiser):
+    with pytest.raises(TypeError, match=r"expected low\.w to be a float32 or float64 array, got int64 of shape \(2,\)"):
+        optimiser({"low": {"w": np.array([1, 2])}})
+
+
+def test_plain_sgd_is_gradient_descent():
+    for dtype in (np.float32, np.float64):
+        params = {"w": np.array([1, -2], dtype)}
+        optimizer = SGD(params)
+        optimizer.step(params, {"w": np.array([4, 2], dtype)}, 0.25)
+        optimizer.step(params, {"w": np.array([2, 0], dtype)}, 0.5)
+        np.testing.assert_array_equal(params["w"], np.array([-1, -2.5], dtype), strict=True)
+    assert (optimizer.t, optimizer.m["w"].tolist()) == (2, [2, 0])

@@ -4,13 +4,14 @@ import math
 import re
 import signal
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tinymae import tree
+from tinymae.arguments import check_settings
 from tinymae.models.mae import MAEConfig, mae_backward, mae_decays, mae_forward, mae_init
 from tinymae.tasks.restore import mae_gradient
 from tinymae.train import loop
@@ -386,11 +387,16 @@ def test_how_often_to_save(save_every):
     ("fractions", [0, 0.99], [-0.1, 1, 2, math.nan]), ("counts", [1, 7], [0, -5, 1.5, math.nan]),
 ])
 def test_check_settings(kind, good, bad):
-    for value in (*good, None):
-        loop.check_settings(SimpleNamespace(batch=value, lr=-1), **{kind: ["batch"]})
+    @dataclass
+    class Optional:
+        batch: int | None = None
+
+    check_settings(Optional(), **{kind: ["batch"]})
+    for value in good:
+        check_settings(SimpleNamespace(batch=value, lr=-1), **{kind: ["batch"]})
     for value in bad:
         with pytest.raises(ValueError, match=f"expected batch to be a .*, got {value}$"):
-            loop.check_settings(SimpleNamespace(batch=value), **{kind: ["batch"]})
+            check_settings(SimpleNamespace(batch=value), **{kind: ["batch"]})
 
 
 def test_each_step_has_the_next_batch():

@@ -558,11 +558,11 @@ def test_attention_can_be_looked_at():
     ({"heads": 7, "d_k": 64}, "multiple of 7 heads"),
     ({"heads": 7, "d_v": 64}, "multiple of 7 heads"),
     ({"decoder_layers": 0}, "expected at least one decoder layer, got 0: no other part attends to the source"),
-    ({"encoder_layers": -1}, "expected 0 or more encoder layers, got -1"),
-    ({"heads": 0}, "heads of at least 1, got 0"),
-    *(({name: 0}, f"{name} of at least 1, got 0") for name in ("src_vocab", "tgt_vocab", "d_model", "d_ff", "max_len")),
-    ({"dropout": 1.0}, r"dropout in \[0, 1\), got 1\.0: it is the fraction to drop"),
-    ({"dropout": -0.1}, r"dropout in \[0, 1\), got -0\.1"),
+    ({"encoder_layers": -1}, "expected encoder_layers to be a whole number of at least 0, got -1"),
+    ({"heads": 0}, "heads to be a whole number of at least 1, got 0"),
+    *(({name: 0}, f"{name} to be .* at least 1, got 0") for name in ("src_vocab", "tgt_vocab", "d_model", "d_ff", "max_len")),
+    ({"dropout": 1.0}, r"dropout to be a number in \[0, 1\), got 1\.0: it is the fraction to drop"),
+    ({"dropout": -0.1}, r"dropout to be a number in \[0, 1\), got -0\.1"),
 ])
 def test_wrong_configs(options, message):
     with pytest.raises(ValueError, match=message):
@@ -585,7 +585,7 @@ def test_right_configs():
     (SRC[0], TARGETS, ValueError, r"expected src \(B, Tk\) and targets \(B, Tq\), got \(5,\) and \(3, 6\)"),
     (SRC[:2], TARGETS, ValueError, r"got \(2, 5\) and \(3, 6\)"),
     (SRC, TARGETS * 0, ValueError, r"expected targets to hold tokens, got padding \(0\) only"),
-    (SRC * 1.0, TARGETS, TypeError, "expected integer ids"),
+    (SRC * 1.0, TARGETS, TypeError, "expected ids to be an array of integers, got float64"),
     (SRC + 8, TARGETS, IndexError, r"expected ids in \[0, 9\), got \[8, 16\]: was the text encoded with another vocabulary"),
     (SRC, TARGETS + 4, IndexError, r"\[0, 11\)"),
     (np.ones((3, 13), int), TARGETS, ValueError, "a learned table ends at the longest"),

@@ -440,13 +440,13 @@ def test_rollout_refuses(layers, says):
     ({"pool": "max"}, "pool 'token' or 'mean', got 'max'"),
     ({"position_encoding": "sincos"}, "position_encoding 'learned' or 'fixed', got 'sincos'"),
     ({"num_heads": 3}, "multiple of 3 heads, got 8: or give head_dim"),
-    ({"num_heads": 0}, "0 heads"),
-    ({"head_dim": 0}, "head_dim of at least 1, got 0"),
+    ({"num_heads": 0}, "num_heads to be a whole number of at least 1, got 0"),
+    ({"head_dim": 0}, "head_dim to be a whole number of at least 1, got 0"),
     ({"embed_dim": 6, "position_encoding": "fixed"}, "multiple of 4 for fixed positions, got 6"),
-    ({"num_classes": 0}, "num_classes of at least 1, got 0"),
-    ({"in_chans": 0}, "in_chans of at least 1, got 0"),
-    ({"depth": -1}, "0 or more layers, got -1"),
-    ({"dropout": 1.0}, r"dropout in \[0, 1\), got 1\.0"),
+    ({"num_classes": 0}, "num_classes to be a whole number of at least 1, got 0"),
+    ({"in_chans": 0}, "in_chans to be a whole number of at least 1, got 0"),
+    ({"depth": -1}, "depth to be a whole number of at least 0, got -1"),
+    ({"dropout": 1.0}, r"dropout to be a number in \[0, 1\), got 1\.0"),
 ])
 def test_config_refuses(changed, says):
     with pytest.raises(ValueError, match=says):

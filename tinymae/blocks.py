@@ -19,6 +19,7 @@ from functools import partial
 
 import numpy as np
 
+from tinymae.arguments import check_arrays, check_gradient, check_scalars
 from tinymae.ops.activation import (
     gelu_backward,
     gelu_forward,
@@ -77,10 +78,16 @@ def multi_head_attention_forward(
 
     Raises
     ------
+    TypeError, ValueError
+        if xq or xkv does not fit, heads is no whole number, or p has no such branches
     ValueError
         if the columns of a projection are not a multiple of the heads, or those of a fused one are not three equal parts
     """
+    _check_tokens("attention", xq=xq, xkv=xkv)
+    check_scalars("attention", "count", heads=heads)
+    _check_tree("attention", {"p": p}, "p")
     fused = "qkv" in p
+    _check_tree("attention", p, *(("qkv",) if fused else ("q", "k", "v")), *(("out",) if "out" in p else ()))
     projections = _split_fused(p) if fused else p
     q, q_cache = linear_forward(xq, **projections["q"])         # (1)  (B, Tq, H d_k)
     k, k_cache = linear_forward(xkv, **projections["k"])        #      (B, Tk, H d_k)
@@ -94,9 +101,12 @@ def multi_head_attention_forward(
 
 def multi_head_attention_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, np.ndarray, dict]:
     """Gradients (dxq, dxkv, dp) of `multi_head_attention_forward`, from dy (B, Tq, D)."""
-    heads = cache["attention"].q.shape[1]
+    attention = cache["attention"]
+    batch, heads, length, _ = attention.q.shape
+    if cache["out"] is None:
+        check_gradient("attention", (batch, length, heads * attention.v.shape[3]), attention.v.dtype, dy=dy)
     dz, *dout = linear_backward(dy, cache["out"]) if cache["out"] is not None else (dy,)                     # (4)
-    dq, dk, dv = scaled_dot_product_attention_backward(_split_heads(dz, heads), cache["attention"])           # (5)
+    dq, dk, dv = scaled_dot_product_attention_backward(_split_heads(dz, heads), attention)                    # (5)
     dxq, *dq = linear_backward(_merge_heads(dq), cache["q"])    # (6)
     dxkv, *dk = linear_backward(_merge_heads(dk), cache["k"])
     dxv, *dv = linear_backward(_merge_heads(dv), cache["v"])
@@ -121,7 +131,13 @@ def attention_weights(cache: dict) -> np.ndarray:
 
 def _split_fused(p):
     """The thirds of the columns, as views: {"w": (D, 3 H d), "b"} -> {"q": {"w": (D, H d), "b"}, "k": ..., "v": ...}."""
-    columns = p["qkv"]["w"].shape[1]
+    check_arrays("attention", **p["qkv"])
+    shapes = [array.shape for array in p["qkv"].values()]
+    columns = shapes[0][-1]
+    if any(shape[-1] != columns for shape in shapes):
+        raise ValueError(f"attention: expected w (D, 3 H d) and b (3 H d,) in 'qkv', got {' and '.join(map(str, shapes))}")
+    if "out" in p:
+        check_arrays("attention", **p["out"])
     if columns % 3 or ("out" in p and columns != 3 * p["out"]["w"].shape[0]):
         after = f", with an output projection of {p['out']['w'].shape[0]} rows" if "out" in p else ""
         raise ValueError(
@@ -194,6 +210,8 @@ def feed_forward_forward(
         if the activation is unknown, also in the backward
     """
     activation_forward, _ = activation_pair(activation)
+    check_arrays("feed_forward", x=x)
+    _check_tree("feed_forward", p, "fc1", "fc2")
     h, fc1 = linear_forward(x, **p["fc1"])                      # (1)  (B, T, F)
     a, act = activation_forward(h)                              # (2)
     a, drop = dropout_forward(a, dropout, rng)
@@ -249,8 +267,12 @@ def add_norm_forward(
     y : ndarray of shape (B, T, D)
     cache : cache["sublayer"] is the sublayer's own
     """
+    check_arrays("add_norm", x=x)
+    _check_tree("add_norm", {"norm": norm}, "norm")
     h, ln = layernorm_forward(x, **norm, eps=eps) if norm_first else (x, None)
     y, sublayer_cache = sublayer(h)
+    if y.shape != x.shape:
+        raise ValueError(f"add_norm: expected a sublayer that keeps the shape {x.shape}, got {y.shape}: x is added to it")
     y, drop = dropout_forward(y, dropout, rng)
     y = x + y                                                   # residual
     if not norm_first:
@@ -263,6 +285,8 @@ def add_norm_backward(dy: np.ndarray, cache: dict, sublayer_backward: Callable) 
 
     sublayer_backward maps (dy, cache) to (dh, *rest): with cross-attention, rest is (dmemory, dp), else (dp,).
     """
+    xhat = cache["ln"][0]
+    check_gradient("add_norm", xhat.shape, xhat.dtype, dy=dy)
     if not cache["norm_first"]:
         dy, dnorm = _norm_backward(dy, cache["ln"])
     dh, *rest = sublayer_backward(dropout_backward(dy, cache["drop"]), cache["sublayer"])
@@ -313,6 +337,8 @@ def encoder_layer_forward(
     y : ndarray of shape (B, T, D)
     cache : dict; attention_weights(cache["attn"]["sublayer"]) is (B, H, T, T)
     """
+    _check_tokens("encoder_layer", x=x)
+    _check_tree("encoder_layer", p, "ln1", "attn", "ln2", "ffn")
     drop = {"dropout": dropout, "rng": rng}
     norm = {"norm_first": norm_first, "eps": eps}
     x, attn = add_norm_forward(                                                             # (1) (2)
@@ -356,6 +382,8 @@ def decoder_layer_forward(
     y : ndarray of shape (B, Tq, D)
     cache : dict; attention_weights(cache["self_attn"]["sublayer"]) is (B, H, Tq, Tq), of cache["cross_attn"] (B, H, Tq, Tk)
     """
+    _check_tokens("decoder_layer", x=x, memory=memory)
+    _check_tree("decoder_layer", p, "ln1", "self_attn", "ln2", "cross_attn", "ln3", "ffn")
     drop = {"dropout": dropout, "rng": rng}
     norm = {"norm_first": norm_first, "eps": eps}
     x, self_attn = add_norm_forward(
@@ -397,6 +425,8 @@ def encoder_forward(
     y : ndarray of shape (B, T, D)
     cache : {"blocks": list of L caches, "norm", "layers": L}; the backward empties the list
     """
+    _check_tokens("encoder", x=x)
+    _check_tree("encoder", p, "blocks")
     blocks = []
     for layer_p in p["blocks"]:
         x, block = encoder_layer_forward(x, layer_p, heads, mask, eps=eps, **layer)
@@ -440,6 +470,8 @@ def decoder_forward(
     y : ndarray of shape (B, Tq, D)
     cache : {"blocks": list of L caches, "norm", "layers": L}; the backward empties the list
     """
+    _check_tokens("decoder", x=x, memory=memory)
+    _check_tree("decoder", p, "blocks")
     blocks = []
     for layer_p in p["blocks"]:
         x, block = decoder_layer_forward(x, memory, layer_p, heads, mask, memory_mask, eps=eps, **layer)
@@ -455,6 +487,23 @@ def decoder_backward(dy: np.ndarray, cache: dict) -> tuple[np.ndarray, np.ndarra
         dmemory = dmemory + dlayer_memory                       # every layer attended to the same memory
         dp["blocks"].insert(0, dblock)
     return dx, dmemory, dp
+
+
+def _check_tokens(block, **tokens):
+    """Raise a TypeError or ValueError that names the argument, unless tokens are (B, T, D)."""
+    check_arrays(block, **tokens)
+    for name, x in tokens.items():
+        if x.ndim != 3:
+            raise ValueError(f"{block}: expected {name} (B, T, D), got {x.shape}: is the batch axis missing?")
+
+
+def _check_tree(block, p, *branches):
+    """Raise a ValueError that names the first branch that p lacks: a list of layers for "blocks", a dict for all others."""
+    for name in branches:
+        kind = list if name == "blocks" else dict
+        if not isinstance(p, dict) or not isinstance(p.get(name), kind):
+            got = f"the keys {', '.join(map(repr, p))}" if isinstance(p, dict) and name not in p else "something else"
+            raise ValueError(f"{block}: expected parameters with a {kind.__name__} {name!r}, got {got}: see `init`")
 
 
 def _last_norm(x, p, blocks, eps):

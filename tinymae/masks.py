@@ -13,6 +13,8 @@ Differs: nn.Transformer's masks say True = may NOT attend; article A's masked_fi
 """
 import numpy as np
 
+from tinymae.arguments import check_integers, check_scalars
+
 
 def padding_mask(ids: np.ndarray, pad: int = 0) -> np.ndarray:
     """True for tokens, False for padding.
@@ -26,12 +28,13 @@ def padding_mask(ids: np.ndarray, pad: int = 0) -> np.ndarray:
     -------
     mask : boolean ndarray of shape (B, 1, 1, T)
     """
-    _check(ids)
+    _check("padding_mask", "pad", pad, ids=ids)
     return (ids != pad)[:, None, None, :]
 
 
 def causal_mask(length: int) -> np.ndarray:
     """The lower triangle, boolean ndarray of shape (1, 1, T, T): no token attends to a later one."""
+    check_scalars("causal_mask", "size", length=length)
     return np.tri(length, dtype=bool)[None, None]
 
 
@@ -56,10 +59,15 @@ def shift_right(targets: np.ndarray, bos: int) -> np.ndarray:
     inputs : integer ndarray of shape (B, T): <bos>, then all targets but the last. After a short sentence the inputs are
         <eos> and padding; the predictions there do not count, since the targets are padding.
     """
-    _check(targets)
+    _check("shift_right", "bos", bos, targets=targets)
+    if not np.iinfo(targets.dtype).min <= bos <= np.iinfo(targets.dtype).max:
+        raise ValueError(f"shift_right: expected bos to be a number of {targets.dtype}, as the targets are, got {bos}")
     return np.concatenate([np.full_like(targets[:, :1], bos), targets[:, :-1]], axis=1)
 
 
-def _check(ids):
-    if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"expected integer ids (B, T), got {ids.dtype} {ids.shape}: is the batch axis missing?")
+def _check(mask, special, number, **ids):
+    check_integers(mask, **ids)
+    check_scalars(mask, "whole", **{special: number})
+    ((name, array),) = ids.items()
+    if array.ndim != 2:
+        raise ValueError(f"{mask}: expected {name} (B, T), got {array.shape}: is the batch axis missing?")

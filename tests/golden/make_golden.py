@@ -335,6 +335,21 @@ def make_optim():
             optimizer.step()
             scheduler.step()
         out |= {f"schedule.{case}.{name}": v for name, v in options.items()} | {f"schedule.{case}.rates": rates}
+    for case, options in (("plain", {}), ("momentum", {"momentum": 0.9, "weight_decay": 0.1}),
+                          ("nesterov", {"momentum": 0.8, "weight_decay": 0.05, "nesterov": True})):
+        a, b = nn.Parameter(normal(3, 4)), nn.Parameter(normal(5))      # a decays, b does not
+        grad_a, grad_b, rates = normal(10, 3, 4), normal(10, 5), on_grid(0.01 + 0.05 * torch.rand(10), 16)
+        out |= {f"sgd.{case}.{name}": value for name, value in options.items()}
+        out |= {f"sgd.{case}.lr": rates, f"sgd.{case}.start.a": a.detach().clone(), f"sgd.{case}.start.b": b.detach().clone(),
+                f"sgd.{case}.grad.a": grad_a, f"sgd.{case}.grad.b": grad_b}
+        optimizer = torch.optim.SGD([{"params": [a]}, {"params": [b], "weight_decay": 0.0}], lr=1.0, **options)
+        path = []
+        for t, lr in enumerate(rates.tolist()):
+            a.grad, b.grad = grad_a[t].clone(), grad_b[t].clone()
+            optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = lr
+            optimizer.step()
+            path.append((a.detach().clone(), b.detach().clone()))
+        out[f"sgd.{case}.param.a"], out[f"sgd.{case}.param.b"] = (torch.stack(values) for values in zip(*path, strict=True))
     save("optim.npz", out)
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymae import init, tree
+from tinymae.arguments import check_scalars, check_settings
 from tinymae.blocks import encoder_backward, encoder_forward
 from tinymae.models.patch_encoder import (
     check_images,
@@ -57,13 +58,17 @@ class MAEConfig:
     def __post_init__(self) -> None:
         rows, cols = image_sides(self.img_size)
         object.__setattr__(self, "img_size", rows if rows == cols else (rows, cols))    # (224, 224) is 224; a list is a tuple
+        check_settings(
+            self, counts=("patch_size", "in_chans", "embed_dim", "num_heads", "decoder_embed_dim", "decoder_num_heads"),
+            sizes=("depth", "decoder_depth"), positive=("mlp_ratio",), not_negative=("eps",), switches=("norm_pix_loss",),
+        )
         for name, width, heads in (
             ("embed_dim", self.embed_dim, self.num_heads),
             ("decoder_embed_dim", self.decoder_embed_dim, self.decoder_num_heads),
         ):
-            if width < 1 or heads < 1 or width % 4 or width % heads:
+            if width % 4 or width % heads:
                 raise ValueError(f"expected {name} to be a multiple of 4 and of its {heads} heads, got {width}")
-        check_sizes(self.img_size, self.patch_size, min(self.depth, self.decoder_depth), in_chans=self.in_chans)
+        check_sizes(self.img_size, self.patch_size)
         check_mask_ratio(self.mask_ratio)
 
     @property
@@ -88,8 +93,7 @@ class MAEConfig:
 
 def check_mask_ratio(mask_ratio: float) -> None:
     """Raise a ValueError unless mask_ratio is in [0, 1)."""
-    if not 0 <= mask_ratio < 1:
-        raise ValueError(f"expected a mask ratio in [0, 1), got {mask_ratio}: 0.75 hides three quarters of the patches")
+    check_scalars("", "fraction", hint="0.75 hides three quarters of the patches", mask_ratio=mask_ratio)
 
 
 def mae_init(config: MAEConfig, rng: np.random.Generator | None, dtype: type = np.float32) -> dict:

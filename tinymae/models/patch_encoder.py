@@ -126,15 +126,10 @@ def _tokens(patches, p, positions, ids_keep=None):
     return x, {"embed": embed, "positional": positional, "gather": gather}
 
 
-def check_sizes(img_size: int | tuple[int, int], patch_size: int, layers: int, **sizes: int) -> None:
-    """Raise a ValueError unless patches fill an image, layers is not negative, and each of `sizes` is at least 1."""
-    if patch_size < 1 or any(side % patch_size for side in image_sides(img_size)):
+def check_sizes(img_size: int | tuple[int, int], patch_size: int) -> None:
+    """Raise a ValueError unless patches fill an image."""
+    if any(side % patch_size for side in image_sides(img_size)):
         raise ValueError(f"expected img_size to be a multiple of patch_size {patch_size}, got {img_size}")
-    if layers < 0:
-        raise ValueError(f"expected 0 or more layers, got {layers}")
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"expected {name} of at least 1, got {size}")
 
 
 def check_images(images: np.ndarray, img_size: int | tuple[int, int], in_chans: int) -> None:

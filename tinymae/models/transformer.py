@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinymae import init
+from tinymae.arguments import check_scalars, check_settings
 from tinymae.blocks import activation_pair, decoder_backward, decoder_forward, encoder_backward, encoder_forward
 from tinymae.masks import causal_mask, padding_mask, shift_right
 from tinymae.ops.dropout import dropout_backward, dropout_forward
@@ -73,17 +74,16 @@ class TransformerConfig:
     eos: int = 2
 
     def __post_init__(self) -> None:
+        check_settings(
+            self, counts=("src_vocab", "tgt_vocab", "d_model", "heads", "d_ff", "d_k", "d_v", "max_len"), not_negative=("eps",),
+            sizes=("encoder_layers", "decoder_layers", "pad", "bos", "eos"),
+            switches=("norm_first", "final_norm", "bias", "output_bias", "scale_embedding"),
+        )
+        check_scalars("", "fraction", hint="it is the fraction to drop, not to keep", dropout=self.dropout)
         if self.decoder_layers < 1:
             raise ValueError(
                 f"expected at least one decoder layer, got {self.decoder_layers}: no other part attends to the source"
             )
-        if self.encoder_layers < 0:
-            raise ValueError(f"expected 0 or more encoder layers, got {self.encoder_layers}")
-        for name in ("src_vocab", "tgt_vocab", "d_model", "heads", "d_ff", "max_len"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"expected dropout in [0, 1), got {self.dropout}: it is the fraction to drop, not to keep")
         if self.tie not in ("all", "output", "none"):
             raise ValueError(f"expected tie 'all', 'output' or 'none', got {self.tie!r}")
         if self.tie == "all" and self.src_vocab != self.tgt_vocab:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinymae import init
+from tinymae.arguments import check_scalars, check_settings
 from tinymae.models.patch_encoder import (
     check_images,
     check_sizes,
@@ -63,21 +64,22 @@ class ViTConfig:
     def __post_init__(self) -> None:
         rows, cols = image_sides(self.img_size)
         object.__setattr__(self, "img_size", rows if rows == cols else (rows, cols))    # (224, 224) is 224; a list is a tuple
-        check_sizes(self.img_size, self.patch_size, self.depth, in_chans=self.in_chans, num_classes=self.num_classes)
+        check_settings(
+            self, counts=("patch_size", "in_chans", "num_classes", "embed_dim", "num_heads", "head_dim"), sizes=("depth",),
+            positive=("mlp_ratio",), not_negative=("eps",),
+        )
+        check_scalars("", "fraction", hint="it is the fraction to drop, not to keep", dropout=self.dropout)
+        check_sizes(self.img_size, self.patch_size)
         if self.pool not in ("token", "mean"):
             raise ValueError(f"expected pool 'token' or 'mean', got {self.pool!r}")
         if self.position_encoding not in ("learned", "fixed"):
             raise ValueError(f"expected position_encoding 'learned' or 'fixed', got {self.position_encoding!r}")
-        if self.num_heads < 1 or self.embed_dim < 1 or (self.head_dim is None and self.embed_dim % self.num_heads):
+        if self.head_dim is None and self.embed_dim % self.num_heads:
             raise ValueError(
                 f"expected embed_dim to be a multiple of {self.num_heads} heads, got {self.embed_dim}: or give head_dim"
             )
-        if self.head_dim is not None and self.head_dim < 1:
-            raise ValueError(f"expected head_dim of at least 1, got {self.head_dim}")
         if self.position_encoding == "fixed" and self.embed_dim % 4:
             raise ValueError(f"expected embed_dim to be a multiple of 4 for fixed positions, got {self.embed_dim}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"expected dropout in [0, 1), got {self.dropout}: it is the fraction to drop, not to keep")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -182,7 +184,7 @@ def vit_forward(
     logits, head = linear_forward(pooled, **params["head"])                                 # (B, classes)
     soft = labels.ndim == 2
     loss, entropy = (soft_cross_entropy_forward if soft else cross_entropy_forward)(
-        logits, labels, label_smoothing=label_smoothing
+        logits, labels.astype(logits.dtype, copy=False) if soft else labels, label_smoothing=label_smoothing
     )
     return loss, {
         "encoder": encoder, "pool": pool, "head": head, "entropy": entropy, "soft": soft, "logits": logits, "config": config,

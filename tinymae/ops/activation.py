@@ -22,9 +22,12 @@ import math
 
 import numpy as np
 
+from tinymae.arguments import check_arrays, check_gradient
+
 
 def relu_forward(x: np.ndarray) -> tuple[np.ndarray, tuple]:
     """max(0, x), entry by entry.  x of any shape, float32 or float64 -> y like x; cache : (x > 0,)."""
+    check_arrays("relu", x=x)
     slope = x > 0
     return np.maximum(x, 0), (slope,)                           # (1)
 
@@ -32,6 +35,7 @@ def relu_forward(x: np.ndarray) -> tuple[np.ndarray, tuple]:
 def relu_backward(dy: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dx of `relu_forward`, shaped like dy."""
     (slope,) = cache
+    check_gradient("relu", slope.shape, None, dy=dy)
     return dy * slope
 
 
@@ -50,9 +54,12 @@ def gelu_forward(x: np.ndarray, approximate: str = "none") -> tuple[np.ndarray, 
 
     Raises
     ------
+    TypeError
+        if x is not a float32 or float64 array
     ValueError
         if `approximate` is neither
     """
+    check_arrays("gelu", x=x)
     if approximate == "none":
         cdf, pdf = _normal(x)
         pdf *= x
@@ -61,16 +68,17 @@ def gelu_forward(x: np.ndarray, approximate: str = "none") -> tuple[np.ndarray, 
         return cdf, (pdf,)
     if approximate == "tanh":
         root = math.sqrt(2 / math.pi)
-        squared = x * x
+        bounded = np.clip(x, -30, 30)                           # beyond, t is -1 or 1 exactly, and x^3 would overflow
+        squared = bounded * bounded
         t = squared * (0.044715 * root)
         t += root
-        t *= x
+        t *= bounded
         np.tanh(t, out=t)
         slope = 1 - t * t                                       # (5)
         squared *= 1.5 * 0.044715 * root
         squared += 0.5 * root
         slope *= squared
-        slope *= x
+        slope *= bounded
         t += 1
         t *= 0.5
         slope += t
@@ -82,11 +90,13 @@ def gelu_forward(x: np.ndarray, approximate: str = "none") -> tuple[np.ndarray, 
 def gelu_backward(dy: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dx of `gelu_forward`, shaped like dy."""
     (slope,) = cache
+    check_gradient("gelu", slope.shape, slope.dtype, dy=dy)
     return dy * slope
 
 
 def swish_forward(x: np.ndarray) -> tuple[np.ndarray, tuple]:
     """x times the logistic function of x.  x of any shape, float32 or float64 -> y like x; cache : (slope,), like x."""
+    check_arrays("swish", x=x)
     s = np.tanh(0.5 * x)
     s += 1
     s *= 0.5                                                    # the tanh form: nothing overflows, and tanh is fast
@@ -100,18 +110,20 @@ def swish_forward(x: np.ndarray) -> tuple[np.ndarray, tuple]:
 def swish_backward(dy: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dx of `swish_forward`, shaped like dy."""
     (slope,) = cache
+    check_gradient("swish", slope.shape, slope.dtype, dy=dy)
     return dy * slope
 
 
 def _normal(x):
     """Distribution function and density of the standard normal at x, two fresh arrays like x."""
-    pdf = x * x
+    t = np.abs(x)
+    np.minimum(t, 40, out=t)                                    # beyond, the density is 0, and x^2 would overflow
+    pdf = t * t
     pdf *= -0.5
     np.exp(pdf, out=pdf)                                        # exp(-x^2 / 2)
     if x.dtype == np.float64:
         erfc = np.fromiter(map(math.erfc, (x * -math.sqrt(0.5)).ravel().tolist()), np.float64, x.size)
         return 0.5 * erfc.reshape(x.shape), pdf * (1 / math.sqrt(2 * math.pi))
-    t = np.abs(x)
     t *= 0.3275911 / math.sqrt(2)
     t += 1
     np.reciprocal(t, out=t)

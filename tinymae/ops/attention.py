@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinymae.arguments import check_arrays, check_gradient, check_mask
 from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.softmax import softmax_backward, softmax_forward
 
@@ -70,9 +71,9 @@ def scaled_dot_product_attention_forward(
     Raises
     ------
     TypeError
-        if the mask is not boolean
+        if q, k, v are not float32 or float64 arrays of one dtype, or the mask is not a boolean one
     ValueError
-        if the shapes of q, k, v or the mask do not fit
+        if the shapes of q, k, v or the mask do not fit, or dropout is outside [0, 1)
     """
     check_shapes(q, k, v, mask)
     scores = q @ k.swapaxes(-1, -2)                             # (B, H, Tq, Tk)
@@ -88,6 +89,7 @@ def scaled_dot_product_attention_backward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients (dq, dk, dv) of `scaled_dot_product_attention_forward`, from dy (B, H, Tq, d_v)."""
     q, k, v, weights, dropped, keep = cache
+    check_gradient("attention", (*q.shape[:3], v.shape[3]), q.dtype, dy=dy)
     dv = dropped.swapaxes(-1, -2) @ dy                          # (5)  y = dropped v
     ddropped = dy @ v.swapaxes(-1, -2)                          # (6)
     dweights = dropout_backward(ddropped, keep)                 # (7)
@@ -100,17 +102,17 @@ def scaled_dot_product_attention_backward(
 
 def check_shapes(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None) -> None:
     """Raise a ValueError or TypeError that names what does not fit among q, k, v (B, H, T, d) and the mask."""
+    check_arrays("attention", q=q, k=k, v=v)
     if not q.ndim == k.ndim == v.ndim == 4:
         raise ValueError(f"attention: expected q, k, v (B, H, T, d), got {q.shape}, {k.shape}, {v.shape}")
-    if q.shape[:2] != k.shape[:2] or k.shape[:3] != v.shape[:3] or q.shape[3] != k.shape[3]:
+    if q.shape[:2] != k.shape[:2] or k.shape[:3] != v.shape[:3] or q.shape[3] != k.shape[3] or not q.shape[3]:
         raise ValueError(
             f"attention: expected q (B, H, Tq, d_k), k (B, H, Tk, d_k), v (B, H, Tk, d_v), got {q.shape}, {k.shape}, "
             f"{v.shape}: keys and values come from the same tokens, queries and keys have the same size"
         )
     if mask is None:
         return
-    if mask.dtype != bool:
-        raise TypeError(f"attention: expected a boolean mask, True = may attend, got {mask.dtype}: write mask != 0")
+    check_mask("attention", mask)
     full = q.shape[:3] + k.shape[2:3]
     fits = mask.ndim <= 4 and all(m in (1, n) for m, n in zip(mask.shape[::-1], full[::-1], strict=False))
     if not fits or mask.ndim == 0 or mask.shape[-1] != full[-1]:

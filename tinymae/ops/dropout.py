@@ -10,6 +10,8 @@ The factor 1 / (1 - dropout) keeps the mean of y equal to that of x, so nothing 
 """
 import numpy as np
 
+from tinymae.arguments import check_arrays, check_gradient, check_scalars
+
 
 def dropout_forward(x: np.ndarray, dropout: float, rng: np.random.Generator | None = None) -> tuple[np.ndarray, tuple | None]:
     """Set each entry of x to zero with probability `dropout`.
@@ -27,11 +29,13 @@ def dropout_forward(x: np.ndarray, dropout: float, rng: np.random.Generator | No
 
     Raises
     ------
+    TypeError
+        if x is not a float32 or float64 array
     ValueError
-        if dropout is outside [0, 1)
+        if dropout is outside [0, 1): it is the fraction to drop, not to keep
     """
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}: it is the fraction to drop, not to keep")
+    check_arrays("dropout", x=x)
+    check_scalars("dropout", "fraction", hint="it is the fraction to drop, not to keep", dropout=dropout)
     if rng is None or dropout == 0:
         return x, None
     keep = (rng.random(x.shape, dtype=x.dtype) >= dropout).astype(x.dtype)
@@ -42,6 +46,8 @@ def dropout_forward(x: np.ndarray, dropout: float, rng: np.random.Generator | No
 def dropout_backward(dy: np.ndarray, cache: tuple | None) -> np.ndarray:
     """Gradient dx of `dropout_forward`, of the shape of dy; dy itself if dropout was off."""
     if cache is None:
+        check_arrays("dropout", dy=dy)
         return dy
     (keep,) = cache
+    check_gradient("dropout", keep.shape, keep.dtype, dy=dy)
     return dy * keep                                            # (2)

@@ -17,6 +17,8 @@ is handled by masks.
 """
 import numpy as np
 
+from tinymae.arguments import check_arrays, check_gradient, check_integers
+
 
 def embedding_forward(ids: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, tuple]:
     """Look up rows of a table.
@@ -29,30 +31,35 @@ def embedding_forward(ids: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, t
     Returns
     -------
     y : ndarray of shape (..., D), dtype of table
-    cache : (ids, V)
+    cache : (ids, shape of table)
 
     Raises
     ------
     TypeError
-        if ids are not integers
+        if ids is not an array of integers, or table not a float32 or float64 one
+    ValueError
+        if table is not (V, D)
     IndexError
         if an id is negative or not below V
     """
-    if not np.issubdtype(ids.dtype, np.integer):
-        raise TypeError(f"embedding: expected integer ids, got {ids.dtype}: are ids and table in the right order?")
+    check_integers("embedding", hint="are ids and table in the right order?", ids=ids)
+    check_arrays("embedding", table=table)
+    if table.ndim != 2 or not table.shape[1]:
+        raise ValueError(f"embedding: expected table (V, D) with D of at least 1, got {table.shape}")
     if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
         raise IndexError(
             f"embedding: expected ids in [0, {len(table)}), got [{ids.min()}, {ids.max()}]: "
             "was the text encoded with another vocabulary?"
         )
-    return table[ids], (ids, len(table))                        # (1)
+    return table[ids], (ids, table.shape)                       # (1)
 
 
 def embedding_backward(dy: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dtable (V, D) of `embedding_forward`, from dy (..., D). The ids have none."""
-    ids, rows = cache
-    ids, dy = ids.reshape(-1), dy.reshape(-1, dy.shape[-1])
-    dtable = np.zeros((rows, dy.shape[-1]), dy.dtype)
+    ids, shape = cache
+    check_gradient("embedding", (*ids.shape, shape[1]), None, dy=dy)
+    ids, dy = ids.reshape(-1), dy.reshape(-1, shape[1])
+    dtable = np.zeros(shape, dy.dtype)
     order = np.argsort(ids, kind="stable")                      # positions, sorted by token
     tokens, first, count = np.unique(ids[order], return_index=True, return_counts=True)
     for n in np.unique(count):

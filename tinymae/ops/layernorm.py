@@ -20,6 +20,8 @@ The article calls gamma alpha.
 """
 import numpy as np
 
+from tinymae.arguments import check_arrays, check_gradient, check_scalars
+
 
 def layernorm_forward(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, *, eps: float = 1e-5
@@ -39,17 +41,31 @@ def layernorm_forward(
 
     Raises
     ------
+    TypeError
+        if they are not float32 or float64 arrays of one dtype
     ValueError
-        if gamma or beta is not (D,)
+        if gamma or beta is not (D,), D is 0, or eps is negative
     """
+    check_arrays("layernorm", x=x, gamma=gamma, beta=beta)
+    check_scalars("layernorm", "not_negative", eps=eps)
+    if not x.shape[-1]:
+        raise ValueError(f"layernorm: expected x (..., D) with D of at least 1, got {x.shape}")
     if gamma.shape != x.shape[-1:] or beta.shape != x.shape[-1:]:
         raise ValueError(
             f"layernorm: expected gamma and beta of shape {x.shape[-1:]} for x {x.shape}, got {gamma.shape} and {beta.shape}: "
             "only the last axis is normalised"
         )
-    mean = np.full(x.shape[-1], 1 / x.shape[-1], x.dtype)       # x @ mean is x.mean(axis=-1), several times faster
-    xhat = x - (x @ mean)[..., None]                            # (..., D)  a fresh array: in place from here
-    rstd = 1.0 / np.sqrt(np.vecdot(xhat, xhat)[..., None] / x.shape[-1] + eps)
+    width = x.shape[-1]
+    average = np.full(width, 1 / width, x.dtype)                # x @ average is x.mean(axis=-1), several times faster
+    mean = (x @ average)[..., None]
+    xhat = x - mean                                             # (..., D)  a fresh array: in place from here
+    var = np.vecdot(xhat, xhat)[..., None] / width
+    far = (mean * mean > 100 * (var + eps))[..., 0]             # from 0: there, rounding leaves a part of the mean in xhat
+    if far.any():
+        moved = x[far] - x[far][..., :1]                        # exact: they are near their first feature
+        xhat[far] = moved - (moved @ average)[..., None]
+        var[far] = np.vecdot(xhat[far], xhat[far])[..., None] / width
+    rstd = 1.0 / np.sqrt(var + eps)
     xhat *= rstd                                                # (1)
     y = xhat * gamma                                            # (2)
     y += beta
@@ -59,6 +75,7 @@ def layernorm_forward(
 def layernorm_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients (dx, dgamma, dbeta) of `layernorm_forward`: dy (..., D) -> dx (..., D), dgamma (D,), dbeta (D,)."""
     xhat, rstd, gamma = cache
+    check_gradient("layernorm", xhat.shape, xhat.dtype, dy=dy)
     width = dy.shape[-1]
     ones, mean = np.ones(dy.size // width, dy.dtype), np.full(width, 1 / width, dy.dtype)
     dbeta = ones @ dy.reshape(-1, width)                        # (3)

@@ -17,6 +17,8 @@ Differs: w is (in, out), so that the line reads as in the articles; PyTorch stor
 """
 import numpy as np
 
+from tinymae.arguments import check_arrays, check_gradient
+
 
 def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> tuple[np.ndarray, tuple]:
     """Map the last axis of x.
@@ -34,10 +36,15 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) ->
 
     Raises
     ------
+    TypeError
+        if they are not float32 or float64 arrays of one dtype
     ValueError
-        if the last axis of x is not the first of w, or b is not (O,)
+        if w is not (I, O), the last axis of x is not the first of w, or b is not (O,)
     """
-    if x.shape[-1] != w.shape[0]:
+    check_arrays("linear", x=x, w=w, b=w if b is None else b)
+    if w.ndim != 2 or 0 in w.shape:
+        raise ValueError(f"linear: expected w (in, out), each at least 1, got {w.shape}")
+    if x.shape[-1:] != w.shape[:1]:
         raise ValueError(
             f"linear: expected x (..., {w.shape[0]}) for w {w.shape}, got {x.shape}: "
             "is w stored as (out, in), the PyTorch way? Here it is (in, out)"
@@ -56,6 +63,7 @@ def linear_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarra
     Shapes: dy (..., O) -> dx (..., I), dw (I, O), db (O,).
     """
     x, w, b = cache
+    check_gradient("linear", (*x.shape[:-1], w.shape[1]), x.dtype, dy=dy)
     dy = dy.reshape(-1, w.shape[1])                             # y = x w + b
     dx = (dy @ w.T).reshape(x.shape)                            # (2)
     dw = x.reshape(-1, w.shape[0]).T @ dy                       # (3)

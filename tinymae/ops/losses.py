@@ -22,6 +22,8 @@ Differs: if nothing counts (no removed patch, only ignored targets), the loss an
 """
 import numpy as np
 
+from tinymae.arguments import ARRAYS, check_arrays, check_integers, check_scalars
+
 
 def masked_mse_forward(pred: np.ndarray, target: np.ndarray, mask: np.ndarray) -> tuple[np.floating, tuple]:
     """Mean squared error over the removed patches only.
@@ -39,10 +41,15 @@ def masked_mse_forward(pred: np.ndarray, target: np.ndarray, mask: np.ndarray) -
 
     Raises
     ------
+    TypeError
+        if pred and target are not float32 or float64 arrays of one dtype, or mask is not an array of numbers
     ValueError
         if the shapes do not fit, or mask holds other values than 0 and 1
     """
-    if pred.shape != target.shape or mask.shape != pred.shape[:2]:
+    check_arrays("masked_mse", pred=pred, target=target)
+    if type(mask) not in ARRAYS or mask.dtype.kind not in "biuf":
+        raise TypeError(f"masked_mse: expected mask to be an array of 0 and 1, got {type(mask).__name__}: {str(mask)[:40]!r}")
+    if pred.ndim != 3 or not pred.shape[2] or pred.shape != target.shape or mask.shape != pred.shape[:2]:
         raise ValueError(
             f"masked_mse: expected pred and target (B, N, P), mask (B, N), got {pred.shape}, {target.shape}, "
             f"{mask.shape}: is the class token still in pred?"
@@ -62,6 +69,7 @@ def masked_mse_forward(pred: np.ndarray, target: np.ndarray, mask: np.ndarray) -
 def masked_mse_backward(dloss: float, cache: tuple) -> np.ndarray:
     """Gradient dpred (B, N, P) of `masked_mse_forward`, from the scalar dloss. Zero on visible patches."""
     error, mask, count = cache
+    check_scalars("masked_mse", "real", dloss=dloss)
     return error * (mask * (2 * float(dloss) / (error.shape[-1] * float(count))))[..., None]     # (2)
 
 
@@ -83,6 +91,8 @@ def normalise_patches(patches: np.ndarray, *, eps: float = 1e-6) -> tuple[np.nda
     The variance is the unbiased one, 1 / (P - 1), as in the paper's code; that of layer normalisation is biased. `mean` and
     `std` are those of the true image: a reconstruction that is drawn with them contains part of the answer.
     """
+    check_arrays("normalise_patches", patches=patches)
+    check_scalars("normalise_patches", "not_negative", eps=eps)
     if patches.shape[-1] < 2:
         raise ValueError(f"normalise_patches: expected at least 2 values in a patch, got {patches.shape}")
     mean = patches.mean(axis=-1, keepdims=True)
@@ -109,16 +119,20 @@ def cross_entropy_forward(
 
     Raises
     ------
-    TypeError, ValueError, IndexError
-        if targets are not integers, the shapes or the smoothing do not fit, or a target is not in the vocabulary
+    TypeError
+        if logits is not a float32 or float64 array, or targets not one of integers: class numbers, not one-hot rows
+    ValueError, IndexError
+        if the shapes or the smoothing do not fit, or a target is not in the vocabulary
     """
-    if not np.issubdtype(targets.dtype, np.integer):
-        raise TypeError(f"cross_entropy: expected integer targets, got {targets.dtype}: class numbers, not one-hot rows")
+    check_arrays("cross_entropy", logits=logits)
+    check_integers("cross_entropy", hint="class numbers, not one-hot rows", targets=targets)
+    check_scalars("cross_entropy", "fraction", label_smoothing=label_smoothing)
+    check_scalars("cross_entropy", "whole", ignore_index=ignore_index or 0)
+    if not logits.shape[-1]:
+        raise ValueError(f"cross_entropy: expected logits (..., V) with V of at least 1, got {logits.shape}")
     if targets.shape != logits.shape[:-1]:
         raise ValueError(f"cross_entropy: expected targets {logits.shape[:-1]} for logits {logits.shape}, got {targets.shape}")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"cross_entropy: expected label_smoothing in [0, 1), got {label_smoothing}")
-    vocabulary = logits.shape[-1]
+    vocabulary, label_smoothing = logits.shape[-1], float(label_smoothing)
     counts = np.ones(targets.shape, bool) if ignore_index is None else targets != ignore_index
     targets = np.where(counts, targets, 0)
     if targets.size and not 0 <= targets.min() <= targets.max() < vocabulary:
@@ -134,13 +148,14 @@ def cross_entropy_forward(
     np.exp(p, out=p)
     total = p.sum(axis=-1, keepdims=True)
     p /= total
-    loss = ((np.log(total[..., 0]) - expected) * counts).sum() / count              # (4)
+    loss = (np.log(total[..., 0]) - expected).sum(where=counts) / count             # (4)
     return logits.dtype.type(loss), (p, targets, counts, count, label_smoothing)
 
 
 def cross_entropy_backward(dloss: float, cache: tuple) -> np.ndarray:
     """Gradient dlogits (..., V) of `cross_entropy_forward`, from the scalar dloss. Zero for ignored targets."""
     p, targets, counts, count, label_smoothing = cache
+    check_scalars("cross_entropy", "real", dloss=dloss)
     dlogits = p - label_smoothing / p.shape[-1] if label_smoothing else p.copy()
     hit = np.take_along_axis(dlogits, targets[..., None], axis=-1) - (1 - label_smoothing)
     np.put_along_axis(dlogits, targets[..., None], hit, axis=-1)                    # (5)  softmax(z) - q
@@ -166,32 +181,37 @@ def soft_cross_entropy_forward(
 
     Raises
     ------
+    TypeError
+        if logits and targets are not float32 or float64 arrays of one dtype
     ValueError
         if the shapes or the smoothing do not fit, or a row of targets does not hold probabilities
     """
+    check_arrays("soft_cross_entropy", logits=logits, targets=targets)
+    check_scalars("soft_cross_entropy", "fraction", label_smoothing=label_smoothing)
+    if not logits.shape[-1]:
+        raise ValueError(f"soft_cross_entropy: expected logits (..., V) with V of at least 1, got {logits.shape}")
     if targets.shape != logits.shape:
         raise ValueError(f"soft_cross_entropy: expected targets {logits.shape} like the logits, got {targets.shape}")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"soft_cross_entropy: expected label_smoothing in [0, 1), got {label_smoothing}")
     sums = targets.sum(axis=-1)
     if not (np.abs(sums - 1) < 1e-5).all() or (targets < 0).any():
         raise ValueError(
             "soft_cross_entropy: expected rows of probabilities, each at least 0 with the sum 1, got sums from "
             f"{sums.min():.4g} to {sums.max():.4g} and entries from {targets.min():.4g}"
         )
-    q = ((1 - label_smoothing) * targets + label_smoothing / targets.shape[-1]).astype(logits.dtype, copy=False)    # (6)
+    q = (1 - float(label_smoothing)) * targets + float(label_smoothing) / targets.shape[-1]                         # (6)
     p = logits - logits.max(axis=-1, keepdims=True)
-    expected = np.vecdot(q, p)
+    expected = np.vecdot(q, np.where(q == 0, 0, p))             # a class of probability 0 adds nothing, not 0 * -infinity
     np.exp(p, out=p)
     total = p.sum(axis=-1, keepdims=True)
     p /= total
-    loss = (np.log(total[..., 0]) - expected).mean()            # (4)
+    loss = (np.log(total[..., 0]) - expected).sum() / max(expected.size, 1)         # (4)
     return logits.dtype.type(loss), (p, q)
 
 
 def soft_cross_entropy_backward(dloss: float, cache: tuple) -> np.ndarray:
     """Gradient dlogits (..., V) of `soft_cross_entropy_forward`, from the scalar dloss."""
     p, q = cache
+    check_scalars("soft_cross_entropy", "real", dloss=dloss)
     dlogits = p - q                                             # (5)
-    dlogits *= float(dloss) * p.shape[-1] / p.size
+    dlogits *= float(dloss) / max(p.size // p.shape[-1], 1)
     return dlogits

@@ -37,6 +37,7 @@ import math
 
 import numpy as np
 
+from tinymae.arguments import check_gradient, check_scalars
 from tinymae.ops.attention import check_shapes
 
 
@@ -62,13 +63,12 @@ def memory_efficient_attention_forward(
     Raises
     ------
     TypeError
-        if the mask is not boolean
+        if q, k, v are not float32 or float64 arrays of one dtype, or the mask is not a boolean one
     ValueError
         if the shapes of q, k, v or the mask do not fit, or tile is not positive
     """
     check_shapes(q, k, v, mask)
-    if tile < 1:
-        raise ValueError(f"attention: expected a tile of at least 1 key, got {tile}")
+    check_scalars("attention", "count", tile=tile)
     slices = [slice(start, start + tile) for start in range(0, k.shape[2], tile)]
     tiles = [(keys, None if mask is None else mask[..., keys]) for keys in slices]
     # the maximum starts at a finite number, so that a row of -inf becomes exp(-inf) = 0 and not exp(-inf + inf) = NaN
@@ -95,6 +95,7 @@ def memory_efficient_attention_forward(
 def memory_efficient_attention_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients (dq, dk, dv) of `memory_efficient_attention_forward`, from dy (B, H, Tq, d_v)."""
     q, k, v, y, logsumexp, tiles = cache
+    check_gradient("attention", y.shape, y.dtype, dy=dy)
     delta = np.vecdot(dy, y)[..., None]                         # (9)  (B, H, Tq, 1)
     dq, dk, dv = (np.zeros(x.shape, x.dtype) for x in (q, k, v))
     for keys, allowed in tiles:

@@ -17,6 +17,7 @@ are ordered (row, column, channel), as in the target of the paper's code.
 """
 import numpy as np
 
+from tinymae.arguments import check_arrays, check_gradient, check_integers, check_patch_grid, check_scalars
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 
 
@@ -38,13 +39,15 @@ def patchify_forward(images: np.ndarray, patch_size: int) -> tuple[np.ndarray, t
 
     Raises
     ------
+    TypeError
+        if images is not a float32 or float64 array
     ValueError
         if images are not 4-D, patch_size is not positive, or a side is not a multiple of it
     """
+    check_arrays("patchify", images=images)
+    check_scalars("patchify", "count", patch_size=patch_size)
     if images.ndim != 4:
         raise ValueError(f"patchify: expected images (B, rows, cols, C), got {images.shape}: is the batch axis missing?")
-    if patch_size < 1:
-        raise ValueError(f"patchify: expected a patch_size of at least 1, got {patch_size}")
     batch, rows, cols, channels = images.shape
     if rows % patch_size or cols % patch_size:
         raise ValueError(
@@ -53,13 +56,16 @@ def patchify_forward(images: np.ndarray, patch_size: int) -> tuple[np.ndarray, t
         )
     x = images.reshape(batch, rows // patch_size, patch_size, cols // patch_size, patch_size, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5)                           # (B, grid rows, grid cols, p, p, C)
-    patches = x.reshape(batch, -1, patch_size * patch_size * channels).copy()
+    patches = x.reshape(batch, rows * cols // patch_size**2, patch_size**2 * channels).copy()
     return patches, (patch_size, images.shape)
 
 
 def patchify_backward(dpatches: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dimages (B, rows, cols, C) of `patchify_forward`, from dpatches (B, N, P)."""
-    patch_size, (_, rows, cols, _) = cache
+    patch_size, (batch, rows, cols, channels) = cache
+    check_gradient(
+        "patchify", (batch, rows * cols // patch_size**2, patch_size**2 * channels), None, dpatches=dpatches
+    )
     return unpatchify(dpatches, patch_size, (rows // patch_size, cols // patch_size))
 
 
@@ -91,15 +97,19 @@ def unpatchify(patches: np.ndarray, patch_size: int, grid: tuple[int, int]) -> n
     patch_size : number of rows and columns of a patch
     grid : patches down and across; their product is N
     """
-    batch, number, values = patches.shape
-    if number != grid[0] * grid[1] or values % (patch_size * patch_size):
+    if not isinstance(patches, np.ndarray):
+        raise TypeError(f"unpatchify: expected patches to be an array, got {type(patches).__name__}: np.array makes one")
+    check_scalars("unpatchify", "count", patch_size=patch_size)
+    check_patch_grid("unpatchify", "size", grid)
+    if patches.ndim != 3 or patches.shape[1] != grid[0] * grid[1] or patches.shape[2] % (patch_size * patch_size):
         raise ValueError(
             f"unpatchify: expected patches (B, {grid[0] * grid[1]}, a multiple of {patch_size * patch_size}) for grid "
             f"{grid}, got {patches.shape}: is the class token still there?"
         )
-    x = patches.reshape(batch, *grid, patch_size, patch_size, -1)
+    batch, _, values = patches.shape
+    x = patches.reshape(batch, *grid, patch_size, patch_size, values // patch_size**2)
     x = x.transpose(0, 1, 3, 2, 4, 5)                           # (B, grid rows, p, grid cols, p, C)
-    return x.reshape(batch, grid[0] * patch_size, grid[1] * patch_size, -1).copy()
+    return x.reshape(batch, grid[0] * patch_size, grid[1] * patch_size, values // patch_size**2).copy()
 
 
 def gather_forward(x: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, tuple]:
@@ -122,6 +132,8 @@ def gather_forward(x: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, tuple]:
     TypeError, IndexError
         as `embedding_forward`
     """
+    check_arrays("gather", x=x)
+    check_integers("gather", ids=ids)
     if x.ndim != 3 or ids.ndim != 2 or len(ids) != len(x):
         raise ValueError(f"gather: expected x (B, N, D) and ids (B, K), got {x.shape} and {ids.shape}: one row for each image")
     batch, number, width = x.shape
@@ -129,8 +141,8 @@ def gather_forward(x: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, tuple]:
         raise IndexError(
             f"gather: expected ids in [0, {number}), got [{ids.min()}, {ids.max()}]: is the class token counted as a patch?"
         )
-    rows = ids + number * np.arange(batch)[:, None]             # row of x seen as (B N, D)
-    y, lookup = embedding_forward(rows, x.reshape(-1, width))   # (1)  (B, K, D)
+    rows = ids.astype(np.intp, copy=False) + number * np.arange(batch)[:, None]     # row of x seen as (B N, D)
+    y, lookup = embedding_forward(rows, x.reshape(batch * number, width))           # (1)  (B, K, D)
     return y, (x.shape, lookup)
 
 
@@ -156,9 +168,15 @@ def unshuffle_forward(x: np.ndarray, mask_token: np.ndarray, ids_restore: np.nda
 
     Raises
     ------
+    TypeError
+        if x and mask_token are not float32 or float64 arrays of one dtype, or ids_restore is not an array of integers
     ValueError
         if there are fewer positions than kept tokens, mask_token is not (1, 1, E), or ids_restore is no permutation
     """
+    check_arrays("unshuffle", x=x, mask_token=mask_token)
+    check_integers("unshuffle", ids_restore=ids_restore)
+    if x.ndim != 3 or ids_restore.ndim != 2 or len(x) != len(ids_restore):
+        raise ValueError(f"unshuffle: expected x (B, K, E) and ids_restore (B, N), got {x.shape} and {ids_restore.shape}")
     batch, kept, width = x.shape
     if mask_token.shape != (1, 1, width):
         raise ValueError(f"unshuffle: expected a mask_token (1, 1, {width}) for x {x.shape}, got {mask_token.shape}")

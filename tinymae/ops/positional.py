@@ -16,6 +16,8 @@ fixed angle, so PE(pos + k) is a rotation of PE(pos), the same for all pos. The 
 """
 import numpy as np
 
+from tinymae.arguments import check_arrays, check_gradient, check_patch_grid, check_scalars
+
 
 def sinusoidal_interleaved(length: int, dim: int) -> np.ndarray:
     """Sine on even, cosine on odd columns, equations (1) and (2).
@@ -29,7 +31,7 @@ def sinusoidal_interleaved(length: int, dim: int) -> np.ndarray:
     -------
     table : float64 ndarray of shape (T, D), values in [-1, 1]
     """
-    _check_table(length, dim)
+    check_scalars("positional", "count", length=length, dim=dim)
     angles = _angles(np.arange(length), (dim + 1) // 2, dim)
     table = np.empty((length, dim))
     table[:, 0::2] = np.sin(angles)                             # (1)
@@ -59,7 +61,7 @@ def sinusoidal_halves(length: int, dim: int) -> np.ndarray:
     Differs: Tensor2Tensor spreads the frequencies so that the last is exactly 1 / 10000 (it divides by D/2 - 1); here, as
     in the paper, the exponent is 2i / D.
     """
-    _check_table(length, dim)
+    check_scalars("positional", "count", length=length, dim=dim)
     if dim % 2:
         raise ValueError(f"sinusoidal_halves: expected an even dimension, got {dim}: use sinusoidal_interleaved")
     angles = _angles(np.arange(length), dim // 2, dim)
@@ -84,7 +86,7 @@ def get_positional_encoding(max_seq_len: int = 100, embed_dim: int = 16, *, norm
     2 (j // 2) / D, so a sine and its cosine share a frequency there, but not here; the slow half of the columns hardly changes.
     Quirk 2: row 0 stays zero. The paper's row 0 is (0, 1, 0, 1, ...), since cos(0) = 1.
     """
-    _check_table(max_seq_len, embed_dim)
+    check_scalars("positional", "count", max_seq_len=max_seq_len, embed_dim=embed_dim)
     columns = np.arange(embed_dim)
     table = np.arange(max_seq_len)[:, None] / 10000.0 ** (2 * columns / embed_dim)              # quirk 1
     table[:, 0::2] = np.sin(table[:, 0::2])
@@ -117,8 +119,9 @@ def sincos_2d(grid: tuple[int, int], dim: int) -> np.ndarray:
     In the paper's code the class token's position is a row of zeros on top of this table: adding it changes nothing, so it is
     omitted here. The column comes first, as in the paper's code and its checkpoints (one would expect the row).
     """
+    check_patch_grid("sincos_2d", "count", grid)
+    check_scalars("sincos_2d", "count", dim=dim)
     rows, cols = grid
-    _check_table(rows * cols, dim)
     if dim % 4:
         raise ValueError(f"sincos_2d: expected a dimension that is a multiple of 4 (sin and cos, of row and column), got {dim}")
     by_row, by_col = (sinusoidal_halves(side, dim // 2) for side in grid)
@@ -139,13 +142,16 @@ def positional_forward(x: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, tu
     Returns
     -------
     y : ndarray of shape (B, T, D), x + table[:T]
-    cache : (rows of the table,)
+    cache : (shape of x, rows of the table)
 
     Raises
     ------
+    TypeError
+        if they are not float32 or float64 arrays of one dtype
     ValueError
         if the table is too short or has another dimension
     """
+    check_arrays("positional", x=x, table=table)
     if x.ndim != 3 or table.ndim != 2:
         raise ValueError(f"positional: expected x (B, T, D) and a table (T, D), got {x.shape} and {table.shape}")
     length = x.shape[1]
@@ -154,21 +160,17 @@ def positional_forward(x: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, tu
             f"positional: expected a table (at least {length}, {x.shape[2]}) for x {x.shape}, got {table.shape}: a learned "
             "table ends at the longest training sequence, a sinusoidal one can be made longer"
         )
-    return x + table[:length], (len(table),)
+    return x + table[:length], (x.shape, len(table))
 
 
 def positional_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.ndarray]:
     """Gradients (dx, dtable) of `positional_forward`: dy (B, T, D) -> dx (B, T, D), dtable (rows, D)."""
-    (rows,) = cache
-    dtable = np.zeros((rows, dy.shape[2]), dy.dtype)
+    shape, rows = cache
+    check_gradient("positional", shape, None, dy=dy)
+    dtable = np.zeros((rows, shape[2]), dy.dtype)
     dtable[: dy.shape[1]] = dy.sum(axis=0)                      # every sequence adds the same table
     return dy.copy(), dtable
 
 
 def _angles(positions, frequencies, dim):
     return positions[:, None] / 10000.0 ** (2 * np.arange(frequencies) / dim)
-
-
-def _check_table(length, dim):
-    if length < 1 or dim < 1:
-        raise ValueError(f"positional: expected a length and a dimension of at least 1, got {length} and {dim}")

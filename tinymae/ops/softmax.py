@@ -14,6 +14,8 @@ Differs: a row that may attend to nothing gives zeros and a zero gradient; PyTor
 """
 import numpy as np
 
+from tinymae.arguments import check_arrays, check_gradient, check_mask
+
 
 def softmax_forward(scores: np.ndarray, mask: np.ndarray | None = None) -> tuple[np.ndarray, tuple]:
     """Turn the last axis of scores into probabilities.
@@ -31,13 +33,13 @@ def softmax_forward(scores: np.ndarray, mask: np.ndarray | None = None) -> tuple
     Raises
     ------
     TypeError
-        if the mask is not boolean
+        if scores is not a float32 or float64 array, or the mask is not a boolean one
     ValueError
         if the mask does not broadcast to the shape of scores
     """
+    check_arrays("softmax", scores=scores)
     if mask is not None:
-        if mask.dtype != bool:
-            raise TypeError(f"softmax: expected a boolean mask, True = may attend, got {mask.dtype}: write mask != 0")
+        check_mask("softmax", mask)
         if mask.ndim > scores.ndim or any(m not in (1, n) for m, n in zip(mask.shape[::-1], scores.shape[::-1], strict=False)):
             raise ValueError(f"softmax: expected a mask broadcastable to scores {scores.shape}, got {mask.shape}")
         scores = np.where(mask, scores, -np.inf)
@@ -54,6 +56,7 @@ def softmax_forward(scores: np.ndarray, mask: np.ndarray | None = None) -> tuple
 def softmax_backward(dp: np.ndarray, cache: tuple) -> np.ndarray:
     """Gradient dscores (..., T) of `softmax_forward`, from dp (..., T). Zero wherever the mask forbids: p is 0 there."""
     (p,) = cache
+    check_gradient("softmax", p.shape, p.dtype, dp=dp)
     dscores = dp - np.vecdot(dp, p)[..., None]
     dscores *= p                                                # (4)
     return dscores

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tinymae import tree
+from tinymae.arguments import check_settings
 from tinymae.files import fingerprint
 from tinymae.images.augment import crop_and_flip, mixup
 from tinymae.images.labelled import Labelled, fit_pictures, model_size
@@ -29,7 +30,6 @@ from tinymae.train.loop import (
     TWENTIETHS,
     Run,
     check_length,
-    check_settings,
     cosine,
     endless,
     epoch_ends,
@@ -61,8 +61,8 @@ class ClassifierSettings:
 
     def __post_init__(self):
         check_settings(
-            self, positive=("lr", "layer_decay", "max_norm"), not_negative=("weight_decay", "mixup", "shift"),
-            fractions=("label_smoothing",), counts=("batch", "micro_batch"),
+            self, positive=("lr", "layer_decay", "max_norm"), not_negative=("weight_decay", "mixup"),
+            fractions=("label_smoothing",), counts=("batch", "micro_batch"), sizes=("shift",), switches=("flip",),
         )
 
 

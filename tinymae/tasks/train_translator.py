@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinymae.arguments import check_settings
 from tinymae.files import fingerprint, whole_file
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
 from tinymae.tasks.translate import KEPT, Encoded, Score, Translator, encode_pairs, last_evaluations, load_translator, score
@@ -29,7 +30,6 @@ from tinymae.train.loop import (
     TWENTIETHS,
     Run,
     check_length,
-    check_settings,
     cosine,
     endless,
     epoch_ends,

@@ -153,32 +153,6 @@ def check_length(steps: int | None = None, minutes: float | None = None, epochs:
         )
 
 
-def check_settings(
-    settings: object, *, positive: Sequence[str] = (), not_negative: Sequence[str] = (), fractions: Sequence[str] = (),
-    counts: Sequence[str] = (),
-) -> None:
-    """Raise a ValueError that names the first field out of its range.
-
-    Parameters
-    ----------
-    settings : with numbers as fields; None is right for each
-    positive, not_negative : names of finite numbers above 0, and of at least 0
-    fractions : names of numbers in [0, 1)
-    counts : names of whole numbers of at least 1
-    """
-    kinds = (
-        (positive, "a positive number", lambda value: 0 < value < math.inf),
-        (not_negative, "a number of at least 0", lambda value: 0 <= value < math.inf),
-        (fractions, "a number in [0, 1)", lambda value: 0 <= value < 1),
-        (counts, "a whole number of at least 1", lambda value: isinstance(value, int) and value >= 1),
-    )
-    for names, words, holds in kinds:
-        for name in names:
-            value = getattr(settings, name)
-            if value is not None and not holds(value):
-                raise ValueError(f"expected {name} to be {words}, got {value}")
-
-
 def endless(epoch_batches: Callable[[int], list]) -> Iterator:
     """The batches of epoch 0, then of epoch 1, and so on: epoch_batches(epoch) is a list of batches."""
     for epoch in itertools.count():

@@ -1,6 +1,12 @@
-"""AdamW, gradient clipping, and learning-rate schedules: parameters and gradients in, changed parameters out. NumPy alone.
+"""SGD, AdamW, gradient clipping, learning-rate schedules: parameters and gradients in, changed parameters out. NumPy alone.
+
+An optimiser writes into the arrays of the parameter tree that it is given: nothing is copied, and the tree is the trained one
+afterwards. No file changes. `tree.map(lambda leaf: leaf.copy(), params)` keeps the start, and makes contiguous arrays of a
+published model's, which are views and otherwise refused. `tasks.classify` copies the encoder that it fine-tunes.
 
 Loshchilov & Hutter 2019 (AdamW); Vaswani et al. 2017, section 5.3 (Noam); He et al. 2021, appendix A (warm-up + cosine).
+
+AdamW:
 
     (1)  m = b1 m + (1 - b1) g                          running mean of the gradient
     (2)  v = b2 v + (1 - b2) g^2                        running mean of its square
@@ -9,18 +15,78 @@ Loshchilov & Hutter 2019 (AdamW); Vaswani et al. 2017, section 5.3 (Noam); He et
 The hats correct for the start at zero. t counts steps, once for the whole tree: an optimiser that counts once for each tensor
 runs through its schedule and its corrections many times too fast. Adam hides a wrong constant factor in g, since (3) divides it
 out again: a falling loss does not show that a gradient is right.
+
+SGD, which is gradient descent if the momentum is 0 (Sutskever et al. 2013):
+
+    (4)  g = g + wd p
+    (5)  m = momentum m + g                             the gradients so far, the older the weaker
+    (6)  p = p - lr m                                   with Nesterov's momentum: p - lr (g + momentum m)
 """
 import math
 
 import numpy as np
 
 from tinymae import tree
+from tinymae.arguments import check_arrays, check_scalars
 
 BLOCK = 16384  # numbers updated at a time: the five arrays of a block stay in the processor's cache
 
 
+class SGD:
+    """Stochastic gradient descent with momentum, a first optimiser; equals torch.optim.SGD (with dampening 0).
+
+    It is used as `AdamW` is, but `checkpoint.save` keeps the moments of AdamW only.
+
+    Parameters
+    ----------
+    params : tree of contiguous arrays, to be trained; `step` writes into them
+    momentum : in [0, 1); 0.9 is usual
+    weight_decay : wd. It is added to the gradient, so momentum acts on it, too: AdamW's does not go through m
+    nesterov : look one step ahead
+    decays : tree of bool like params, True where wd acts; None for everywhere
+
+    Attributes
+    ----------
+    m : tree like params
+    t : steps done
+
+    Raises
+    ------
+    TypeError, ValueError
+        if an array is not float32 or float64, not contiguous or is read-only, or a number is out of its range
+    """
+
+    def __init__(
+        self, params: dict, *,
+        momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False, decays: dict | None = None,
+    ):
+        _check_params("SGD", params)
+        check_scalars("SGD", "fraction", momentum=momentum)
+        check_scalars("SGD", "not_negative", weight_decay=weight_decay)
+        self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
+        self.decays = decays if decays is not None else tree.map(lambda leaf: True, params)
+        self.m = tree.map(np.zeros_like, params)
+        self.t = 0
+
+    def step(self, params: dict, grads: dict, lr: float) -> None:
+        """Move params, in place, against grads: arguments as `AdamW.step`."""
+        check_scalars("SGD", "not_negative", lr=lr)
+        self.t += 1
+        tree.map(lambda *leaves: self._update(*leaves, lr), params, grads, self.m, self.decays)
+
+    def _update(self, p, g, m, decay, lr):
+        _check_shape("SGD", p, g)
+        if decay:
+            g = g + self.weight_decay * p                       # (4)
+        m *= self.momentum
+        m += g                                                  # (5)
+        p -= lr * (g + self.momentum * m if self.nesterov else m)           # (6)
+
+
 class AdamW:
     """Adam with decoupled weight decay; equals torch.optim.AdamW, `rates` its parameter groups with an lr of their own.
+
+    Adam (Kingma & Ba 2015) is AdamW without decay: `AdamW(params)`, since weight_decay is 0 unless it is given.
 
     Parameters
     ----------
@@ -38,8 +104,9 @@ class AdamW:
 
     Raises
     ------
-    ValueError
-        if an array is not contiguous or is read-only, or a tree has different keys
+    TypeError, ValueError
+        if an array is not float32 or float64, not contiguous or is read-only, or a number is out of its range; in `step`,
+        if a tree has different keys or a gradient a different shape
     """
 
     def __init__(
@@ -47,9 +114,9 @@ class AdamW:
         betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
         decays: dict | None = None, rates: dict | None = None,
     ):
-        for path, leaf in tree.leaves(params):
-            if not leaf.flags.c_contiguous or not leaf.flags.writeable:
-                raise ValueError(f"AdamW: expected contiguous, writeable arrays, {path} is not: pass leaf.copy()")
+        _check_params("AdamW", params)
+        check_scalars("AdamW", "fraction", **{"betas[0]": betas[0], "betas[1]": betas[1]})
+        check_scalars("AdamW", "not_negative", eps=eps, weight_decay=weight_decay)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.decays = decays if decays is not None else tree.map(lambda leaf: True, params)
         self.rates = rates if rates is not None else tree.map(lambda leaf: 1.0, params)
@@ -64,14 +131,14 @@ class AdamW:
         ----------
         params : the tree given at the start
         grads : tree like params
-        lr : learning rate of this step
+        lr : learning rate of this step, at least 0
         """
+        check_scalars("AdamW", "not_negative", lr=lr)
         self.t += 1
         tree.map(lambda *leaves: self._update(*leaves, lr), params, grads, self.m, self.v, self.decays, self.rates)
 
     def _update(self, p, g, m, v, decay, factor, lr):
-        if g.shape != p.shape:
-            raise ValueError(f"AdamW: expected a gradient of shape {p.shape}, got {g.shape}")
+        _check_shape("AdamW", p, g)
         lr = lr * factor
         (b1, b2), shrink = self.betas, 1 - lr * self.weight_decay
         rate = lr / (1 - b1**self.t)
@@ -97,6 +164,18 @@ class AdamW:
             p -= w
 
 
+def _check_params(optimiser, params):
+    for path, leaf in tree.leaves(params):
+        check_arrays(optimiser, **{path: np.atleast_1d(leaf) if isinstance(leaf, np.ndarray) else leaf})
+        if not leaf.flags.c_contiguous or not leaf.flags.writeable:
+            raise ValueError(f"{optimiser}: expected contiguous, writeable arrays, {path} is not: pass leaf.copy()")
+
+
+def _check_shape(optimiser, p, g):
+    if np.shape(g) != p.shape:
+        raise ValueError(f"{optimiser}: expected a gradient of shape {p.shape}, got {np.shape(g)}")
+
+
 def clip_grad_norm(grads: dict, max_norm: float) -> float:
     """Scale grads down, in place, so that their joint Euclidean norm is at most max_norm.
 
@@ -108,6 +187,11 @@ def clip_grad_norm(grads: dict, max_norm: float) -> float:
     Returns
     -------
     norm : before clipping. If it is not finite, grads stay as they are
+
+    Raises
+    ------
+    ValueError
+        if max_norm is not positive: a negative one would reverse the gradient
 
     Notes
     -----
@@ -128,7 +212,13 @@ def warmup_cosine(step: float, total: float, warmup: float, lr: float, min_lr: f
     """Learning rate: a straight line up to lr over `warmup` steps, then half a cosine down to min_lr at `total`.
 
     step counts from 0, once for each step of the optimiser. He et al. 2021, as in their code.
+
+    Raises
+    ------
+    ValueError
+        if step is negative or above total, where the cosine would rise again, or a number is out of its range
     """
+    check_scalars("warmup_cosine", "not_negative", warmup=warmup, lr=lr, min_lr=min_lr)
     if not 0 <= step <= total:
         raise ValueError(f"warmup_cosine: expected a step in [0, {total}], got {step}: past its end the cosine rises again")
     if step < warmup:
@@ -143,6 +233,7 @@ def noam(step: int, d_model: int, warmup: int = 4000, factor: float = 1.0) -> fl
 
     step counts from 1, once for each step of the optimiser.
     """
+    check_scalars("noam", "positive", d_model=d_model, warmup=warmup, factor=factor)
     if step < 1:
         raise ValueError(f"noam: expected a step of at least 1, got {step}: 0 to the power of -1/2 is infinite")
     return factor * d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)
