@@ -1,10 +1,12 @@
 """The folder of a run: one process writes to it, no model is lost by accident, nothing half-written stays."""
+import errno
 import os
 import shutil
 import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 
 from tinymae.files import fingerprint, whole_file
 from tinymae.train import folder as module
@@ -125,3 +127,29 @@ def test_fingerprint():
     assert fingerprint(["ab", "c"]) == fingerprint([b"ab", b"c"]) == fingerprint(iter(["ab", "c"]))
     assert len({fingerprint(parts) for parts in (["ab", "c"], ["a", "bc"], ["c", "ab"], ["abc"], [], [""])}) == 6
     assert len(fingerprint([])) == 16
+
+
+@pytest.mark.parametrize("below", ["", "deeper/model"])
+def test_out_is_a_file(tmp_path, below):
+    """Before training, and the file stays as it is."""
+    (tmp_path / "a").write_text("precious")
+    with pytest.raises(NotADirectoryError, match=r"a: expected a folder for the model, got a file"):
+        RunFolder(tmp_path / "a" / below).hold()
+    assert (tmp_path / "a").read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    message = r"model: cannot be written to \(Read-only file system\): give another folder"
+    with pytest.raises(OSError, match=message), run_folder(tmp_path / "model", "mae.npz"):
+        pytest.fail("training has started")
+
+
+def test_an_error_without_a_name_gets_one(tmp_path):
+    """A full disk says what is wrong, and not where."""
+    with pytest.raises(OSError, match=r"No space left on device: .*mae\.npz") as caught, whole_file(tmp_path / "mae.npz"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.errno == errno.ENOSPC and list(tmp_path.iterdir()) == []

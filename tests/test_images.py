@@ -15,11 +15,12 @@ import pytest
 import sklearn.datasets
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from tinymae import packed
 from tinymae.images import pixels, sources
 from tinymae.images.crops import picture_bank, unseen_crops
+from tinymae.images.labelled import load_labelled
 from tinymae.images.pixels import load_picture, resize_picture, to_picture, to_pixels
 from tinymae.images.sources import find_source, load_images, unseen_photo
 
@@ -146,12 +147,91 @@ def test_folder(tmp_path):
     expected = [numbers((4 + i, 7, 3), seed=i) for i in range(3)]
     for name, array in zip(["a.png", "b.PNG", "c.bmp"], expected, strict=True):
         Image.fromarray(array).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
-    (tmp_path / "deeper").mkdir()
-    Image.fromarray(expected[0]).save(tmp_path / "deeper" / "d.png")
+    for hidden in (".DS_Store", "Thumbs.db", "desktop.ini", "._a.png"):
+        (tmp_path / hidden).write_bytes(b"no picture")
     (tmp_path / "folder.png").mkdir()
     assert_pictures(load_images(tmp_path), expected)
     assert_pictures(load_images(str(tmp_path)), expected)
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.warns(UserWarning, match=r"1 files are skipped, whose names are not those of images: notes\.txt"):
+        assert_pictures(load_images(tmp_path), expected)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG", ".avif", ".jp2", ".dib", ".tga", ".pbm"])
+def test_names_of_images(tmp_path, suffix):
+    format = Image.registered_extensions()[suffix.lower()]
+    if format not in Image.SAVE or (format == "AVIF" and not features.check("avif")):
+        pytest.skip(f"this Pillow writes no {format}")
+    Image.new("1" if suffix == ".pbm" else "RGB", (8, 6), 1).save(tmp_path / f"a{suffix}")
+    assert load_images(tmp_path)[0].shape == (6, 8, 3)
+
+
+def test_every_name_of_an_image_is_one_that_pillow_reads():
+    Image.init()
+    assert {Image.registered_extensions()[suffix] for suffix in sources.PICTURE_SUFFIXES} <= Image.OPEN.keys()
+
+
+def class_folders(folder, count=10):
+    for number, name in enumerate(("cat", "dog")):
+        (folder / name / "more").mkdir(parents=True)
+        for i in range(count):
+            array = np.full((6, 6 + i % 2, 3), 100 * number + i, np.uint8)
+            Image.fromarray(array).save(folder / name / ("more" if i % 2 else "") / f"{i}.png")
+        (folder / name / "._0.png").write_bytes(b"of macOS")
+    return folder
+
+
+def test_folders_of_classes(tmp_path):
+    """The name of the folder is the class; always in the same mixed order, so that the last fifth has every class."""
+    folder = class_folders(tmp_path)
+    assert len(load_images(folder)) == 20
+    with pytest.warns(UserWarning, match="several sizes: the centre of each is scaled to 6 x 6"):
+        data = load_labelled(folder)
+    assert data.names == ("cat", "dog") and data.images.shape == (20, 6, 6, 3)
+    np.testing.assert_array_equal(data.labels, data.images[:, 0, 0, 0] >= 100)
+    assert sorted(data.images[:, 0, 0, 0].tolist()) == [*range(10), *range(100, 110)]
+    with pytest.warns(UserWarning):
+        np.testing.assert_array_equal(load_labelled(folder).images, data.images)
+    assert {len(set(part.labels.tolist())) for part in data.split()} == {2}
+
+
+def test_folders_that_are_no_classes(tmp_path):
+    class_folders(tmp_path / "train")
+    class_folders(tmp_path / "val")
+    with pytest.raises(ValueError, match=r"has the parts train, val of a data set, not classes: give .*train"):
+        load_labelled(tmp_path)
+    Image.new("RGB", (4, 4)).save(tmp_path / "train" / "loose.png")
+    with pytest.raises(ValueError, match=r"every image in a folder with the name of its class, loose\.png is in none"):
+        load_labelled(tmp_path / "train")
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "flat" / "a.png")
+    with pytest.raises(ValueError, match=r"images without labels; expected .* a folder of images for each class"):
+        load_labelled(tmp_path / "flat")
+
+
+def test_transposed_idx(tmp_path):
+    array = numbers((4, 3, 5))
+    (tmp_path / "emnist-images-idx3-ubyte").write_bytes(idx_bytes(array))
+    (tmp_path / "emnist-labels-idx1-ubyte").write_bytes(idx_bytes(np.array([0, 1, 0, 1], np.uint8)))
+    source = f"transposed:{tmp_path / 'emnist-images-idx3-ubyte'}"
+    assert_pictures(load_images(source), list(array.swapaxes(1, 2)[..., None]))
+    assert load_labelled(source).labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_labels_of_qmnist(tmp_path, packed):
+    """Eight int32 for each image: the class, then who wrote it."""
+    pack = gzip.compress if packed else bytes
+    (tmp_path / "qmnist-train-images-idx3-ubyte").write_bytes(idx_bytes(numbers((4, 3, 5))))
+    wide = (np.arange(32) % 16).reshape(4, 8).astype(">i4")
+    name = "qmnist-train-labels-idx2-int" + (".gz" if packed else "")
+    (tmp_path / name).write_bytes(pack(b"\0\0\x0c\x02" + struct.pack(">2I", 4, 8) + wide.tobytes()))
+    data = load_labelled(tmp_path / "qmnist-train-images-idx3-ubyte")
+    assert data.labels.tolist() == [0, 1, 0, 1] and data.names == ("0", "8")
+    images = tmp_path / "images-of-integers"
+    images.write_bytes(b"\0\0\x0c\x03" + struct.pack(">3I", 1, 1, 1) + bytes(4))
+    with pytest.raises(ValueError, match=r"type 0x0c, integers; expected 0x08"):
+        load_images(images)
 
 
 def test_empty_folder(tmp_path):
@@ -194,7 +274,7 @@ GOOD_IDX = idx_bytes(numbers((4, 3, 5)))
     (b"", "starts with nothing"),
     (b"\0\0\x08", "starts with 00 00 08"),
     (b"\x89PNG" + GOOD_IDX[4:], "starts with 89 50 4e 47.*load_picture"),
-    (idx_bytes(numbers((4, 3, 5)), kind=0x0D), "type 0x0d; expected 0x08, unsigned bytes"),
+    (idx_bytes(numbers((4, 3, 5)), kind=0x0D), "type 0x0d; expected 0x08, unsigned bytes, or 0x0c"),
     (idx_bytes(numbers((9,))), "holds labels"),
     (idx_bytes(numbers((4, 3))), "2 axes"),
     (idx_bytes(numbers((1, 1, 1, 1, 1))), "5 axes"),

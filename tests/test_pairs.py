@@ -44,12 +44,14 @@ def test_gzip_is_known_by_its_first_bytes(tmp_path):
 
 @pytest.mark.parametrize(("source", "target", "message"), [
     ("a\nb\nc\n", "a\nb\n", r"a\.txt has 3 lines and .*b\.txt has 2.*line 3 has none"),
-    ("a\nb\n", "a\n\n", r"b\.txt, line 2: is empty"),
+    ("a\nb\n", "a\n\n", r"b\.txt, line 2: is empty, with a sentence in the other file"),
+    ("a\nb\nc\n", "\n\nc\n", r"b\.txt, lines 1, 2: are empty, with a sentence in the other file; remove them from both"),
+    ("a\n" * 40, "\n" * 40, r"b\.txt, lines 1, 2, .*, 30 and 10 more: are empty"),
     ("a\n \t\nc\n", "a\nb\nc\n", r"a\.txt, line 2: is empty"),
     ("a\nb\n", "a\nb\n\n", r"has 2 lines and .* has 3"),
     ("", "a\n", r"a\.txt is empty"),
     ("a\n", b"caf\xe9\n", r"b\.txt, line 1: is not UTF-8.*0xe9 at 3"),
-    ("a\nb\n", b"a\n\xb0\xa1\n", r"b\.txt, line 2: is not UTF-8.*GB18030"),
+    ("a\nb\n", b"a\n\xb0\xa1\n", r"b\.txt, line 2: is not UTF-8.*gb18030"),
     ("a\n", "a\n".encode("utf-16"), r"b\.txt, line 1: is UTF-16"),
 ])
 def test_read_parallel_errors(tmp_path, source, target, message):
@@ -86,10 +88,12 @@ def test_read_tsv(tmp_path, name):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("a\tb\n\nc\td\n", r"t\.tsv, line 2: is empty"),
+    ("a\tb\n\tc\n\td\n", r"t\.tsv, lines 2, 3: are empty in the first column"),
+    ("a\tb\n\tc\ne\t\n", r"t\.tsv, line 2: is empty in the first column"),
+    ("\n \n", r"t\.tsv: has only empty lines"),
     ("a\tb\nc d\n", r"t\.tsv, line 2: has 1 column, but .*'c d'"),
-    ("a\tb\nc\t \n", r"t\.tsv, line 2: the second column is empty"),
-    ("a\tb\n\td\n", r"t\.tsv, line 2: the first column is empty"),
+    ("a\tb\nc\t \n", r"t\.tsv, line 2: is empty in the second column"),
+    ("a\tb\n\td\n", r"t\.tsv, line 2: is empty in the first column"),
     (b"a\tb\nc\t\xff\n", r"t\.tsv, line 2: is not UTF-8"),
     ("", r"t\.tsv is empty"),
 ])
@@ -134,11 +138,33 @@ def test_a_gzip_file_of_too_many_lines(tmp_path, monkeypatch):
 
 
 def test_nothing_but_line_ends(tmp_path):
-    """The first two tell it: the lines are not collected."""
+    """The lines are not collected."""
     path = put(tmp_path / "a.gz", b"\n" * 4_000_000)
     tracemalloc.start()
-    with pytest.raises(ValueError, match=r"a\.gz, line 1: is empty"):
+    with pytest.raises(ValueError, match=r"a\.gz: has only empty lines; expected sentences"):
         read_parallel(path, path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8e6
+
+
+def test_lines_that_are_empty_on_both_sides_are_left_out(tmp_path):
+    a, b = put(tmp_path / "a.txt", b"x\n\ny\n \n"), put(tmp_path / "b.txt", b"u\n\nv\n\n")
+    tabs = put(tmp_path / "t.tsv", b"x\tu\n\ny\tv\n")
+    for read, count in ((lambda: read_parallel(a, b), 2), (lambda: read_tsv(tabs), 1)):
+        with pytest.warns(UserWarning, match=f"{count} lines that are empty on both sides are left out"):
+            assert read() == [("x", "u"), ("y", "v")]
+
+
+@pytest.mark.parametrize(("text", "encoding", "message"), [
+    ("hello\tworld\n", "utf-16-be", "a byte of 0, as no text does: it is UTF-16 \\(big-endian\\) without a byte order mark"),
+    ("hello\tworld\n", "utf-16-le", "it is UTF-16 \\(little-endian\\) without a byte order mark; save it as UTF-8"),
+    ("hello\0\tworld, and more\n", "utf-8", "a byte of 0, .* is it a binary file, or damaged"),
+    ("猫在这里\tcat\n", "gb18030", "it could be gb18030 \\(Chinese\\), in which it reads '猫在这里"),
+    ("für\tfor\n", "latin-1", "it could be latin-1 \\(Western Europe\\), in which it reads 'für"),
+    ("hello\tworld\n", "utf-16", "is UTF-16, by its first two bytes"),
+])
+def test_other_encodings_are_named(tmp_path, text, encoding, message):
+    path = put(tmp_path / "t.tsv", text.encode(encoding))
+    with pytest.raises(ValueError, match=rf"t\.tsv, line 1: .*{message}"):
+        read_tsv(path)

@@ -3,7 +3,6 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +11,9 @@ from tinymae import tree
 from tinymae.models.mae import MAEConfig, StoredPositions, mae_backward, mae_forward, mae_init, mae_reconstruct
 from tinymae.models.patch_encoder import encoder_features
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits, vit_positions
-from tinymae.weights import published
 from tinymae.weights.export import export_mae, export_vit, export_vit_mae, named_tensors
 from tinymae.weights.inspect import KINDS, LICENCE, inspect, recognise
-from tinymae.weights.layout import OFFICIAL, mae_rows
+from tinymae.weights.layout import OFFICIAL, known_heads, mae_rows
 from tinymae.weights.pth import write_pth
 from tinymae.weights.published import load_mae, load_published_encoder, load_vit
 from tinymae.weights.read import read_weights
@@ -388,14 +386,16 @@ def test_heads_are_not_in_an_official_file(put):
 ])
 def test_heads_of_published_sizes(width, depth, config, heads):
     """By dimension and layers together, or by timm's name: a ViT-S has 6 heads in one paper and 12 in another."""
-    file = SimpleNamespace(path="x.pth", config=config)
-    sizes = {"embed_dim": width, "depth": depth}
-    if heads is None:
-        with pytest.raises(ValueError, match=f"dimension {width} and {depth} layers"):
-            published._heads(file, sizes, None, {})
-    else:
-        assert published._heads(file, sizes, None, {}) == heads
-    assert published._heads(file, sizes, 5, {}) == 5
+    assert known_heads(width, depth, config) == heads
+
+
+@pytest.mark.parametrize("name, asks", [
+    ("visualize.pth", ["--heads", "--decoder-heads", "--norm-pix-loss or --no-norm-pix-loss"]),
+    ("training.pth", ["--heads", "--decoder-heads"]), ("encoder.pth", ["--heads"]), ("vit_mae", []), ("vit", []),
+])
+def test_inspect_says_what_loading_asks_for(name, asks, put):
+    """The same options that the loader then asks for, one by one."""
+    assert inspect(put(name)).asks == asks
 
 
 def test_plain_pixels_by_the_name_of_a_file(put, tmp_path):

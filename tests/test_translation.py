@@ -122,9 +122,14 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     assert set(read_pairs([model / "held_out.tsv"])) < set(PAIRS)
     assert main(["translate", "--model", str(model), "i see cats", "you see dogs"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
-    monkeypatch.setattr(sys, "stdin", iter(["i see cats\n"]))
+    monkeypatch.setattr(sys, "stdin", iter(["i see cats\n", "\r\n", "i see cats\r\n"]))
     assert main(["translate", "--model", str(model)]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 4 and lines[0] == lines[2] and lines[1] == ""      # an empty line for an empty line
+    assert main(["translate", "--model", str(model), " "]) == 0
+    assert capsys.readouterr().out == "\n"
+    assert main(["translate", "--model", str(model), "", "--attention", "a.png"]) == 1
+    assert "expected a sentence, got ''" in capsys.readouterr().err
     picture = tmp_path / "attention.png"
     assert main(["translate", "--model", str(model), "i see cats", "--attention", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -83,3 +83,23 @@ def test_a_first_line_that_promises_more_than_there_is(tmp_path, head):
     path.write_bytes(head.encode() + VECTORS)
     with pytest.raises(ValueError, match=r"v\.txt, line \d: (has 3 numbers; expected a word and 10+|has more|the vector)"):
         load_word_vectors(path, Vocabulary(["cat"]), np.random.default_rng(0))
+
+
+def test_a_word_that_is_a_no_break_space(tmp_path):
+    """It is a line like the others, also as the first; nobody asks for its vector."""
+    vocabulary = Vocabulary(["cat", "cow"])
+    for lines in (["\u00a0 1 2 3", "cat 4 5 6", "cow 7 8 9"], ["cat 4 5 6", "\u00a0 1 2 3", "cow 7 8 9"]):
+        path = tmp_path / "v.txt"
+        path.write_text("\n".join(lines) + "\n", "utf-8")
+        found = load_word_vectors(path, vocabulary, np.random.default_rng(0))
+        assert found.fraction == 1 and found.table.shape[1] == 3
+        assert found.table[vocabulary.encode(["cat"])[0]].tolist() == [4, 5, 6]
+
+
+def test_vectors_of_zeros_are_named_and_drawn(tmp_path):
+    vocabulary = Vocabulary(["cat", "cow", "dog"])
+    path = tmp_path / "v.txt"
+    path.write_text("cat 4 5 6\ncow 0 0 0\ndog 7 8 9\n", "utf-8")
+    with pytest.warns(UserWarning, match=r"vectors of 0 are drawn at random, .*: 'cow' \(line 2\)"):
+        found = load_word_vectors(path, vocabulary, np.random.default_rng(0))
+    assert found.table.any(axis=1).tolist() == [row > 0 for row in range(len(vocabulary))] and found.missing == ["cow"]

@@ -4,10 +4,13 @@ from argparse import ArgumentParser, BooleanOptionalAction
 from pathlib import Path
 
 # What `--data` may be. Written here, so that `--help` imports neither NumPy nor Pillow; a test compares them with the tables.
-IMAGE_DATA = "photos, digits, openml:NAME, a folder of images, an IDX file (also .gz) or an .npz file with the key images"
+IMAGE_DATA = (
+    "photos, digits, openml:NAME, a folder of images, an IDX file (also .gz; EMNIST as transposed:FILE) or an .npz file with "
+    "the key images"
+)
 LABELLED_DATA = (
-    "digits, openml:NAME, an IDX file of images (also .gz) with its labels beside it, or an .npz file with the keys images and "
-    "labels"
+    "digits, openml:NAME, a folder with a folder of images for each class, an IDX file of images (also .gz; EMNIST as "
+    "transposed:FILE) with its labels beside it, or an .npz file with the keys images and labels"
 )
 PAIR_DATA = "phrasebook, dates, french, a tab-separated file, or a source and a target file (.gz too)"
 RESUME = "interrupted; the same command with --resume continues from here"

@@ -47,6 +47,8 @@ def _train_translate(
     corpus = load_corpus(data, seed, valid)
     corpus = corpus.reversed() if reverse else corpus
     print(f"{len(corpus.train)} sentence pairs to train on, {len(corpus.held_out)} in the validation set")
+    if corpus.note:
+        print(corpus.note)
     if epochs is None and steps is None and minutes is None:
         minutes = CORPORA[data[0]].minutes if data[0] in CORPORA else None
         epochs = None if minutes else FILE_EPOCHS
@@ -69,7 +71,7 @@ def _train_translate(
 def add_translate(commands: argparse._SubParsersAction) -> None:
     """`translate`."""
     use = commands.add_parser("translate", help="translate with a model of your own, or a published one")
-    use.add_argument("text", nargs="*", metavar="TEXT", help="sentences; without any, lines from standard input")
+    use.add_argument("text", nargs="*", metavar="TEXT", help="sentences (default: lines from standard input)")
     which = use.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", type=Path, help="folder that train translate wrote to")
     which.add_argument("--weights", type=Path, metavar="FOLDER", help="a Marian translator in Hugging Face's format")
@@ -95,9 +97,12 @@ def _translate_published(text, weights, tokens, beam):
 
     config, params = load_marian(weights)
     tokenizer = None if tokens else MarianTokenizer(weights)
-    for line in text or (line.rstrip("\n") for line in sys.stdin):
+    for line in text or (line.rstrip("\r\n") for line in sys.stdin):
         if tokens:
             print(*translate_ids([parse_ids(line, config)], params, config, beam=beam)[0], flush=True)
+            continue
+        if not line.strip():
+            print(flush=True)                                   # an empty line for an empty line
             continue
         unknown = tokenizer.unknown(line)
         if unknown:
@@ -114,7 +119,7 @@ def _translate_own(text, model, beam, attention, layer):
     translator = Translator.load(model)
     if attention:
         _draw_attention(translator, text, beam, attention, layer)
-    for line in text or (line.rstrip("\n") for line in sys.stdin):
+    for line in text or (line.rstrip("\r\n") for line in sys.stdin):
         unknown = translator.languages[0].unknown(line)
         if unknown:
             print(f"tinymae: unknown to the model: {', '.join(unknown)}", file=sys.stderr)

@@ -23,6 +23,8 @@ def _inspect(file, key):
         print(f"{visible(name):64} {tuple(shape)!s:20} {dtype}")
     print(f"\n{len(found.tensors)} tensors, {sum(math.prod(shape) for _, shape, _ in found.tensors):,} numbers")
     print(f"{found.what}\nit can: {found.can}")
+    if found.asks:
+        print(f"it does not say everything; to load it, give {', '.join(found.asks)}")
     if found.unread:
         print(visible(f"not part of it: {listed(found.unread)}"))
     if found.licence:

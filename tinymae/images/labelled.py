@@ -5,6 +5,7 @@ set. It is always the same one, so a model is never tested on its training image
 """
 import math
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from tinymae.images.sources import KNOWN_LABELLED, find_source
 from tinymae.ops.patches import image_sides
 
 LARGEST_SIDE = 64               # pixels, of an image to classify: larger ones are scaled down
+LARGEST_SQUARE = 256            # pixels, of images that came in different sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,9 @@ def load_labelled(data: str | os.PathLike) -> Labelled:
 
     Parameters
     ----------
-    data : as in `images.sources.find_source`, except 'photos' and folders, which have no labels
+    data : as in `images.sources.find_source`, except 'photos' and folders without folders in them, which have no labels. Images
+        of different sizes are scaled to one square: of the centre of each, with the shortest side that any of them has, at most
+        LARGEST_SQUARE
 
     Raises
     ------
@@ -67,7 +71,9 @@ def load_labelled(data: str | os.PathLike) -> Labelled:
     if len(values) != len(images):
         raise ValueError(f"{data}: {len(images)} images, but {len(values)} labels")
     if len({image.shape for image in images}) > 1:
-        raise ValueError(f"{data}: expected images of one size")
+        side = min(LARGEST_SQUARE, min(min(image.shape[:2]) for image in images))
+        warnings.warn(f"{data}: images of several sizes: the centre of each is scaled to {side} x {side} pixels", stacklevel=2)
+        images = [resize_picture(image, side) for image in images]
     values, labels = np.unique(values, return_inverse=True)
     if len(values) < 2:
         raise ValueError(f"{data}: expected at least two classes, got only {str(values[0])!r}")

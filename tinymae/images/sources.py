@@ -16,6 +16,7 @@ import importlib.util
 import math
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -30,7 +31,11 @@ from tinymae.files import never_downloaded
 from tinymae.images.pixels import load_picture
 from tinymae.packed import MOST_TIMES, check_npz, most_unpacked
 
-PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+PICTURE_SUFFIXES = (
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tga", ".tif", ".tiff", ".webp",
+)
+PARTS = ("train", "training", "val", "valid", "validation", "test", "testing")      # of a data set: folders that are no classes
 LONGEST_SIDE = 800              # pixels, of an image from a folder
 
 
@@ -68,12 +73,13 @@ SOURCES = {
     "digits": Source(lambda: list(digits()[0]), lambda: digits()[1], mae_minutes=0.5, vit_minutes=1),
 }
 KNOWN_IMAGES = (
-    f"{', '.join(map(repr, SOURCES))}, 'openml:NAME', a folder of images, an IDX file (also .gz) or an .npz file with the key "
-    "'images'"
+    f"{', '.join(map(repr, SOURCES))}, 'openml:NAME', a folder of images, an IDX file (also .gz; EMNIST as "
+    "'transposed:FILE') or an .npz file with the key 'images'"
 )
 KNOWN_LABELLED = (
-    f"{', '.join(repr(name) for name, source in SOURCES.items() if source.load_labels)}, 'openml:NAME', an IDX file of images "
-    "(also .gz) with its labels beside it, or an .npz file with the keys 'images' and 'labels'"
+    f"{', '.join(repr(name) for name, source in SOURCES.items() if source.load_labels)}, 'openml:NAME', a folder with a "
+    "folder of images for each class, an IDX file of images (also .gz; EMNIST as 'transposed:FILE') with its labels beside "
+    "it, or an .npz file with the keys 'images' and 'labels'"
 )
 
 
@@ -86,9 +92,11 @@ def find_source(data: str | os.PathLike) -> Source:
         'photos': scikit-learn's two sample photos, a Chinese temple and a flower. 'digits': scikit-learn's 1797 handwritten
         digits, 8 x 8. 'openml:NAME': a data set of square images from openml.org, such as 'openml:mnist_784' or
         'openml:CIFAR_10', with its target as labels; it is downloaded once, then kept by scikit-learn. Anything else is a path:
-        a folder of images (in the order of their names, without its subfolders; reduced to at most 800 pixels along the longer
-        side, so that a thousand fit into memory); an IDX file, as MNIST has them, where train-images-idx3-ubyte(.gz) has its
-        labels beside it in train-labels-idx1-ubyte(.gz); or an .npz file with `images` (N, rows, cols) or (N, rows, cols, C),
+        a folder of images (in the order of their names; reduced to at most 800 pixels along the longer side, so that a thousand
+        fit into memory); a folder of folders, whose names are the labels of the images in them (always shuffled in the same
+        way); an IDX file, as MNIST has them, where train-images-idx3-ubyte(.gz) has its labels beside it in
+        train-labels-idx1-ubyte(.gz), and 'transposed:FILE' for one of EMNIST's, with rows and columns exchanged; or an .npz
+        file with `images` (N, rows, cols) or (N, rows, cols, C),
         uint8, and perhaps `labels` (N,) or (N, 1), integers or strings. A folder that is called digits is './digits'.
 
     Raises
@@ -105,14 +113,16 @@ def find_source(data: str | os.PathLike) -> Source:
     if isinstance(data, str) and data.startswith("openml:"):
         name = data.removeprefix("openml:")
         return Source(partial(_openml, name), partial(_openml_labels, name))
-    path = Path(data)
+    transposed = isinstance(data, str) and data.startswith("transposed:")
+    path = Path(data.removeprefix("transposed:") if transposed else data)
     if path.is_dir():
-        return Source(partial(_folder, path))
+        classes = any(file.parent != path for file in _pictures(path))
+        return Source(partial(_folder, path), partial(_folder_labels, path) if classes else None)
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {str(data)!r}; known sources are {KNOWN_IMAGES}")
     if path.suffix.lower() == ".npz":
         return Source(partial(_npz, path), partial(_npz_labels, path))
-    return Source(partial(_idx, path), partial(_idx_labels, path))
+    return Source(partial(_idx, path, transposed), partial(_idx_labels, path))
 
 
 def load_images(data: str | os.PathLike) -> list[np.ndarray]:
@@ -178,12 +188,42 @@ def _is_square(number):
     return math.isqrt(number) ** 2 == number
 
 
+def _pictures(path):
+    """The image files in a folder and its subfolders, without hidden ones: by name, or, of classes, shuffled."""
+    seen = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file.relative_to(path))]
+    files = [file for file in seen if file.suffix.lower() in PICTURE_SUFFIXES]
+    if all(file.parent == path for file in files):
+        return files
+    return [files[i] for i in np.random.default_rng(0).permutation(len(files))]
+
+
+def _hidden(path):
+    """Whether a file is hidden, or of a system: ._a.jpg, .DS_Store, Thumbs.db."""
+    return any(part.startswith(".") for part in path.parts) or path.name.lower() in ("thumbs.db", "desktop.ini")
+
+
 def _folder(path):
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
+    files = _pictures(path)
+    others = [file for file in sorted(path.rglob("*"))
+              if file.is_file() and file.suffix.lower() not in PICTURE_SUFFIXES and not _hidden(file.relative_to(path))]
     if not files:
-        raise ValueError(f"{path}: no images in this folder; expected names in {' '.join(PICTURE_SUFFIXES)}, "
-                         "not in subfolders")
+        raise ValueError(f"{path}: no images in this folder; expected names in {' '.join(PICTURE_SUFFIXES)}")
+    if others:
+        first = ", ".join(str(file.relative_to(path)) for file in others[:3])
+        warnings.warn(f"{path}: {len(others)} files are skipped, whose names are not those of images: {first}", stacklevel=2)
     return [_reduced(load_picture(file)) for file in files]
+
+
+def _folder_labels(path):
+    """The first folder below `path` that each image is in."""
+    files = [file.relative_to(path) for file in _pictures(path)]
+    loose = [file for file in files if len(file.parts) == 1]
+    if loose:
+        raise ValueError(f"{path}: expected every image in a folder with the name of its class, {loose[0]} is in none")
+    names = sorted({file.parts[0] for file in files})
+    if all(name.lower() in PARTS for name in names):
+        raise ValueError(f"{path}: has the parts {', '.join(names)} of a data set, not classes: give {path / names[0]}")
+    return np.array([file.parts[0] for file in files])
 
 
 def _reduced(image):
@@ -193,31 +233,36 @@ def _reduced(image):
     return np.array(image)
 
 
-def _idx(path):
+def _idx(path, transposed=False):
     images = _idx_array(path)
     if images.ndim == 1:
         raise ValueError(f"{path}: an IDX file with one axis holds labels; images are in the file with 'images' in its name")
+    if images.dtype != np.uint8:
+        raise ValueError(f"{path}: IDX values of type 0x0c, integers; expected 0x08, unsigned bytes, for images")
     if images.ndim not in (3, 4):
         raise ValueError(f"{path}: IDX array with {images.ndim} axes; expected 3 (N, rows, cols) or 4 (N, rows, cols, C)")
-    return _split(images, path, channels=(1, 3))
+    return _split(images.swapaxes(1, 2) if transposed else images, path, channels=(1, 3))
 
 
 def _idx_labels(path):
-    """The labels that lie beside an IDX file of images."""
+    """The labels that lie beside an IDX file of images; of QMNIST's eight numbers, the first."""
     name = path.name.replace("images", "labels").replace("idx3", "idx1")
     bare = name.removesuffix(".gz")
-    found = [file for file in (path.with_name(name), path.with_name(bare), path.with_name(f"{bare}.gz"))
-             if file.is_file() and file != path]
+    wide = bare.replace("idx1-ubyte", "idx2-int")
+    names = (name, bare, f"{bare}.gz", wide, f"{wide}.gz")
+    found = [file for file in map(path.with_name, names) if file.is_file() and file != path]
     if not found:
         raise FileNotFoundError(f"{path}: expected its labels beside it, in {name}")
     labels = _idx_array(found[0])
+    if labels.ndim == 2 and labels.shape[1] == 8 and labels.dtype.itemsize == 4:
+        labels = labels[:, 0].astype(np.int32)                  # big-endian in the file
     if labels.ndim > 2:
         raise ValueError(f"{found[0]}: IDX array with {labels.ndim} axes; expected labels, one axis (N,)")
     return _checked(labels, found[0])
 
 
 def _idx_array(path):
-    """IDX, the format of MNIST: 0, 0, type, ndim, then ndim sizes of 4 bytes (big-endian), then the values."""
+    """IDX, the format of MNIST: 0, 0, type, ndim, then ndim sizes of 4 bytes (big-endian), then the values: bytes, or int32."""
     if wrong := never_downloaded(path):
         raise ValueError(f"{path}: {wrong}")
     with path.open("rb") as raw:
@@ -239,14 +284,15 @@ def _idx_values(path, file, size):
         raise ValueError(f"{path}: starts with {head.hex(' ') or 'nothing'}, an IDX file with 00 00; expected one "
                          f"of {KNOWN_IMAGES} (a single image: load_picture)")
     code, ndim = head[2], head[3]
-    if code != 0x08:
-        raise ValueError(f"{path}: IDX values of type 0x{code:02x}; expected 0x08, unsigned bytes")
+    if code not in (0x08, 0x0C):
+        raise ValueError(f"{path}: IDX values of type 0x{code:02x}; expected 0x08, unsigned bytes, or 0x0c for labels")
+    dtype = np.dtype(np.uint8 if code == 0x08 else ">i4")
     start = 4 + 4 * ndim
     sizes = file.read(4 * ndim)
     if len(sizes) < 4 * ndim:
         raise ValueError(f"{path}: cut short: {4 + len(sizes)} bytes, but the header alone takes {start}")
     shape = struct.unpack(f">{ndim}I", sizes)
-    expected = start + math.prod(shape)
+    expected = start + math.prod(shape) * dtype.itemsize
     if size is None and expected > (most := most_unpacked(path)):
         raise ValueError(f"{path}: cut short, or all alike: the header says {shape}, {expected} bytes in all; expected at most "
                          f"{most}, {MOST_TIMES} times the packed file. If you trust it, unpack it first, with gunzip")
@@ -256,7 +302,7 @@ def _idx_values(path, file, size):
         fault = "cut short" if found < expected else "bytes are left over"
         more = " or more" if size is None and found > expected else ""
         raise ValueError(f"{path}: {fault}: the header says {shape}, {expected} bytes in all; found {found}{more}")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def _npz(path):
@@ -264,6 +310,8 @@ def _npz(path):
     if images.dtype != np.uint8:
         raise ValueError(f"{path}: images are {images.dtype}; expected uint8, 0..255. Floats from 0 to 1 are stored as "
                          "(images * 255).round().astype(np.uint8)")
+    if images.dtype != np.uint8:
+        raise ValueError(f"{path}: IDX values of type 0x0c, integers; expected 0x08, unsigned bytes, for images")
     if images.ndim not in (3, 4):
         raise ValueError(f"{path}: images have shape {images.shape}; expected (N, rows, cols) or (N, rows, cols, C)")
     return _split(images, path, channels=range(1, 17))

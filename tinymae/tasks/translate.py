@@ -168,6 +168,8 @@ class Translator:
     def decode(self, text: str, beam: int = 1) -> tuple[list[str], list[str], Decoded]:
         """Source tokens, target tokens and all that was computed for one sentence, for its attention."""
         source, target = self.languages
+        if not source.tokens(text):
+            raise ValueError(f"expected a sentence, got {text!r}: it has no tokens to attend to")
         decoded = self._decode(np.array([source.encode(text)]), beam)
         words = [*target.words(decoded.ids[0].tolist()), "<eos>"][: decoded.ids.shape[1]]
         return [*source.tokens(text), "<eos>"], words, decoded
@@ -176,14 +178,14 @@ class Translator:
         """Translations of sentences.
 
         Sentences of similar length are decoded together, at most `rows` of them; each gives what it gives alone. Several
-        batches have a thread each; one alone has all cores.
+        batches have a thread each; one alone has all cores. A text without tokens, such as an empty line, gives an empty text.
         """
         source, target = self.languages
         sources = [source.encode(text) for text in texts]
-        order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+        order = sorted((i for i, text in enumerate(texts) if source.tokens(text)), key=lambda i: len(sources[i]))
         pieces = [order[start : start + rows] for start in range(0, len(order), rows)]
         batches = [pad_batch([sources[i] for i in piece], self.config.pad) for piece in pieces]
-        results = [None] * len(sources)
+        results = [""] * len(sources)
         with Workers(os.cpu_count() if threads is None else threads) if len(pieces) > 1 else nullcontext() as workers:
             found = (workers.map if workers else map)(lambda src: self._decode(src, beam).ids.tolist(), batches)
             for i, ids in zip(itertools.chain(*pieces), itertools.chain(*found), strict=True):

@@ -17,6 +17,7 @@ import numpy as np
 from tinymae.text import grammar, toys
 from tinymae.text.pairs import read_parallel, read_tsv
 from tinymae.text.phrases import FIXED
+from tinymae.text.tokens import nfc
 
 SentencePair = tuple[str, str]
 
@@ -32,11 +33,12 @@ class Corpus:
     held_out: list[SentencePair]        # the validation set
     source: str                 # the kind of a text.language.Language
     target: str
+    note: str = ""              # how the validation set was chosen, if that was done here
 
     def reversed(self) -> "Corpus":
         """The same pairs in the opposite direction."""
         train, held_out = ([(target, source) for source, target in part] for part in (self.train, self.held_out))
-        return Corpus(train, held_out, self.target, self.source)
+        return Corpus(train, held_out, self.target, self.source, self.note)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def load_corpus(data: list[str], seed: int = 0, valid: list[str] | None = None) 
         ["phrasebook"] (Chinese -> English), ["dates"], ["french"] (French -> English), a tab-separated file, or a source and a
         target file. A side of files is cut into characters if most of its first 1000 sentences are of a script without spaces
         between words (Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer), else into words.
-    seed : chooses the validation set; of files, one pair in fifty, at most 2000
+    seed : chooses the validation set; of files, one pair in fifty, at most 2000, by `split_connected`
     valid : one or two files with the pairs of the validation set, or None to choose it
 
     Raises
@@ -100,13 +102,79 @@ def load_corpus(data: list[str], seed: int = 0, valid: list[str] | None = None) 
     pairs = read_pairs(data)
     held_out = read_pairs(valid) if valid else None
     if held_out is None:
-        pairs = [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))]
-        count = min(2000, math.ceil(len(pairs) / 50))
-        pairs, held_out = pairs[count:], pairs[:count]
-        if not pairs:
-            raise ValueError(f"{data}: expected at least two pairs, one for training and one for validation, got one")
+        try:
+            pairs, held_out, note = split_connected(pairs, min(2000, math.ceil(len(pairs) / 50)), seed)
+        except ValueError as error:
+            raise ValueError(f"{', '.join(map(str, data))}: {error}") from error
+    else:
+        known = {sentence for pair in pairs for sentence in _sides(pair)}
+        shared = sum(not known.isdisjoint(_sides(pair)) for pair in held_out)
+        note = f"{shared} of the {len(held_out)} validation pairs have a sentence that is also in the training set"
     kinds = ("characters" if _has_no_spaces(side) else "words" for side in zip(*pairs[:1000], strict=True))
-    return Corpus(pairs, held_out, *kinds)
+    return Corpus(pairs, held_out, *kinds, note)
+
+
+def split_connected(
+    pairs: list[SentencePair], held_out: int, seed: int = 0
+) -> tuple[list[SentencePair], list[SentencePair], str]:
+    """Split pairs into a training set and a validation set that have no sentence in common, on neither side.
+
+    Collections of translations hold a sentence many times, each time with another translation. In both sets, it would be a
+    question whose answer was trained on. So pairs that share a source or a target sentence, directly or through other pairs,
+    form a group, and groups are never divided. Two sentences are the same if they differ in case and spaces only.
+
+    Parameters
+    ----------
+    pairs : (source, target)
+    held_out : the largest size of the validation set. Groups are taken in random order as long as they fit; if each of them is
+        larger, the smallest is the validation set
+    seed : chooses the groups
+
+    Returns
+    -------
+    train, held : both in random order
+    note : how many groups there are, in words
+
+    Raises
+    ------
+    ValueError
+        if there are fewer than two groups
+    """
+    root = list(range(len(pairs)))                              # of each pair: another of its group, or itself
+
+    def find(i):
+        while root[i] != i:
+            root[i] = i = root[root[i]]                         # halves the path
+        return i
+
+    first = {}
+    for i, pair in enumerate(pairs):
+        for sentence in _sides(pair):
+            root[find(i)] = find(first.setdefault(sentence, i))
+    groups = {}
+    for i in range(len(pairs)):
+        groups.setdefault(find(i), []).append(i)
+    if len(groups) < 2:
+        raise ValueError(
+            f"expected pairs for training and others for validation, got {len(pairs)} that all share sentences: give "
+            "a file of validation pairs (--valid)"
+        )
+    rng = np.random.default_rng(seed)
+    groups, held = list(groups.values()), set()
+    for g in rng.permutation(len(groups)).tolist():
+        if len(held) + len(groups[g]) <= min(held_out, len(pairs) - 1):         # one is left to train on
+            held.update(groups[g])
+    held = held or set(min(groups, key=len))
+    order = rng.permutation(len(pairs)).tolist()
+    train, apart = ([pairs[i] for i in order if (i in held) == side] for side in (False, True))
+    largest = max(map(len, groups))
+    note = f"no sentence is in both: {len(groups)} groups of up to {largest} pairs that share sentences are kept whole"
+    return train, apart, note
+
+
+def _sides(pair):
+    """What makes two sentences of a side the same: (0, text of the source), (1, text of the target)."""
+    return [(side, "".join(nfc(text).lower().split()).replace("\u2019", "'")) for side, text in enumerate(pair)]
 
 
 def read_pairs(files: list[str]) -> list[SentencePair]:

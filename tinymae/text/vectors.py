@@ -5,6 +5,7 @@ Vectors that were trained on billions of words already place similar words near 
 sources, and downloads are often cut off: so each line is checked, and an error names the file and the line.
 """
 import math
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ def load_word_vectors(
 
     Returns
     -------
-    WordVectors : the row of <pad> is zero, all rows that are not found are drawn
+    WordVectors : the row of <pad> is zero, all rows that are not found are drawn, also those whose vector is 0, with a warning
 
     Raises
     ------
@@ -55,14 +56,14 @@ def load_word_vectors(
     """
     ids = {word: i for i, word in enumerate(vocabulary.words)}
     found = np.zeros(len(vocabulary), bool)
-    table = promised = None
+    table, promised, zeros = None, None, []
     for number, line in enumerate(read_lines(path), 1):
         if table is None:
             head = line.split()
             if promised is None and len(head) == 2 and all(field.isdecimal() and len(field) < 16 for field in head):
                 promised, found_dimension = map(int, head)              # word2vec; the vectors follow
             elif promised is None:
-                found_dimension = len(head) - 1
+                found_dimension = len(head) - (not line[:1].isspace())      # a word may be a no-break space
             if found_dimension < 1:
                 raise ValueError(f"{path}, line {number}: has no numbers: {line[:60]!r}; expected a word and its "
                                  "vector")
@@ -75,13 +76,22 @@ def load_word_vectors(
         if table is None:                                       # this line has as many numbers as the first promises
             table = np.zeros((len(vocabulary), found_dimension), dtype=np.float32)
         i = ids.get(word)
-        if i is not None and not found[i]:
+        if i is not None and not found[i] and any(values):
             table[i], found[i] = values, True
+        elif i is not None and not found[i]:
+            zeros.append(f"{word!r} (line {number})")
     if table is None:
         raise ValueError(f"{path}, line 1: {line!r} is the first line of Word2Vec, and no vectors follow")
     if promised not in (None, number - 1):
         raise ValueError(f"{path}, line 1: promises {promised} vectors, and {number - 1} lines follow; is the file "
                          "cut off?")
+    if zeros and not found.any():
+        raise ValueError(f"{path}: the vectors of all {len(zeros)} words that the model needs are 0: expected trained ones")
+    if zeros:
+        more = f" and {len(zeros) - 5} more" if len(zeros) > 5 else ""
+        warnings.warn(
+            f"{path}: vectors of 0 are drawn at random, like those of missing words: {', '.join(zeros[:5])}{more}", stacklevel=2
+        )
     words = range(len(SPECIALS), len(vocabulary))
     missing = [vocabulary.words[i] for i in words if not found[i]]
     if len(missing) == len(words):
@@ -89,8 +99,6 @@ def load_word_vectors(
                          "different language, or are its words in capitals?")
     found[PAD], table[PAD] = False, 0                       # even if the file has a vector for it
     known, drawn = table[found], ~found
-    if not known.any():
-        raise ValueError(f"{path}: the vectors of all {len(known)} words that the model needs are 0: expected trained ones")
     drawn[PAD] = False
     table[drawn] = rng.normal(known.mean(axis=0), known.std(axis=0), (int(drawn.sum()), found_dimension))
     return WordVectors(table, found, 1 - len(missing) / len(words), missing)
@@ -99,6 +107,8 @@ def load_word_vectors(
 def _vector(path, number, line, dimension):
     """A line as its word and `dimension` floats, checked."""
     fields = line.rsplit(None, dimension)                     # from the right: some words of GloVe hold spaces
+    if len(fields) == dimension and line[:1].isspace():       # or are nothing but a no-break space
+        fields = ["", *fields]
     try:
         values = [float(field) for field in fields[1:]]
     except ValueError as error:

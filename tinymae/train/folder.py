@@ -40,6 +40,9 @@ class RunFolder:
         if self._lock is not None and _identity(self.path / LOCK) == self._identity:
             return
         self.release()
+        file = next((path for path in (self.path, *self.path.parents) if path.exists() and not path.is_dir()), None)
+        if file:
+            raise NotADirectoryError(f"{file}: expected a folder for the model, got a file: give another name")
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK, thread_local=False)
         try:
@@ -47,6 +50,10 @@ class RunFolder:
         except Timeout as error:
             raise BlockingIOError(
                 f"{self.path}: {_owner(self.path)} is training in this folder: wait until it ends, or give another folder"
+            ) from error
+        except OSError as error:                                # some file systems name no file
+            raise type(error)(
+                f"{self.path}: cannot be written to ({error.strerror or error}): give another folder, or change its permissions"
             ) from error
         self._lock, self._identity = lock, _identity(self.path / LOCK)
         owner = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},"

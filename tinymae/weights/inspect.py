@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymae.files import never_downloaded
-from tinymae.weights.layout import HUGGING_FACE, OFFICIAL
+from tinymae.weights.layout import DECODER_SIZES, HUGGING_FACE, OFFICIAL, known_heads
 from tinymae.weights.names import known_names
 from tinymae.weights.read import INDEX, Weights, list_weights, read_weights
 from tinymae.weights.records import Unread
@@ -19,6 +19,7 @@ LICENCE = (
     "This seems to be a file of the official MAE code. If it is Meta's, its weights are CC-BY-NC 4.0: free for non-commercial "
     "use only, with attribution (He et al. 2021, github.com/facebookresearch/mae)."
 )
+PLAIN_FILES = re.compile("mae_visualize_vit_")      # how those begin that predict plain pixels
 META_FILES = re.compile(r"mae_(pretrain|visualize|finetuned)_vit_")     # how the names of Meta's files begin
 
 LONGEST_JSON = 1 << 24      # a vocabulary of 60,000 subwords has about 1.5 million bytes
@@ -61,6 +62,7 @@ class Inspection:
     can: str
     licence: str    # "" if the file does not say whose it is
     tensors: list[tuple[str, tuple, str]]       # (name, shape, dtype), as in the file
+    asks: list[str]             # options without which it cannot be loaded: the file does not say how many heads it has
     unread: dict[str, str]      # what else there is: {name or beginning of names: what it is}
 
 
@@ -100,7 +102,7 @@ def inspect(path: Path | str, *, key: str | None = None) -> Inspection:
     FileNotFoundError, ValueError
         as `read_model`
     """
-    file, _ = find_weights(path)
+    file, config = find_weights(path)
     tensors, meta = list_weights(file, key=key)
     try:
         given, unread = known_names([name for name, _, _ in tensors])
@@ -111,7 +113,26 @@ def inspect(path: Path | str, *, key: str | None = None) -> Inspection:
     if parts := unsupported(given, kind):
         what, can = f"{what}, with {' and '.join(parts)}: not supported here", "nothing"
     licence = LICENCE if perhaps_metas(kind, meta, file) else ""
-    return Inspection(kind, what, can, licence, tensors, unread_entries(meta, unread))
+    shapes = {name: shape for name, shape, _ in tensors}
+    asks = _asks(kind, {known: shapes[name] for known, name in given.items()}, stated(meta), config, file)
+    return Inspection(kind, what, can, licence, tensors, asks, unread_entries(meta, unread))
+
+
+def _asks(kind, shapes, said, config, file):
+    """What `published` asks for: see there."""
+    if not kind.startswith("mae"):
+        return []                                               # Hugging Face's config.json says everything
+
+    def depth(blocks):
+        return len({name.removeprefix(f"{blocks}.").partition(".")[0] for name in shapes if name.startswith(f"{blocks}.")})
+
+    width, decoder = shapes.get(OFFICIAL.cls_token, (0,))[-1], shapes.get(f"{OFFICIAL.embed}.weight", (0,))[0]
+    asks = {"--heads": "num_heads" not in said and known_heads(width, depth(OFFICIAL.blocks), config) is None}
+    if kind == "mae":
+        sizes = (decoder, depth(OFFICIAL.decoder_blocks))
+        asks["--decoder-heads"] = "decoder_num_heads" not in said and sizes != DECODER_SIZES
+        asks["--norm-pix-loss or --no-norm-pix-loss"] = "norm_pix_loss" not in said and not PLAIN_FILES.match(file.name)
+    return [option for option, wanted in asks.items() if wanted]
 
 
 def recognise(names: Collection[str]) -> str:

@@ -3,6 +3,7 @@
 `mae_rows` and `vit_rows` list the leaves of a model, each with the names, shape and layout of its tensors in one of two formats
 (OFFICIAL, HUGGING_FACE). `to_ours` and `to_theirs` convert between the layouts, where (1) and (2) are those of `published`.
 """
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,12 @@ from tinymae.models.vit import ViTConfig
 HEADS = {(768, 12): 12, (1024, 24): 16, (1280, 32): 16}
 DECODER_SIZES, DECODER_HEADS = (512, 8), 16                 # of every published masked autoencoder
 TIMM_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}       # by timm's names, such as vit_small_patch16_224
+
+
+def known_heads(width: int, depth: int, config: dict) -> int | None:
+    """Heads of an encoder of this dimension and depth: by the architecture in timm's config.json, or of a published size."""
+    named = re.match(r"(?:vit|deit)_([a-z]+)_patch", str(config.get("architecture")))
+    return TIMM_HEADS.get(named[1] if named else None, HEADS.get((width, depth)))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ asked. Files that `export_mae` and `export_vit` write contain both.
 Translators (Marian) are recognised here and loaded by `marian`. Nothing is ever downloaded.
 """
 import math
-import re
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from tinymae.ops.positional import sincos_2d
 from tinymae.weights.inspect import (
     KINDS,
     LICENCE,
+    PLAIN_FILES,
     listed,
     other_model,
     perhaps_metas,
@@ -49,11 +49,10 @@ from tinymae.weights.inspect import (
 from tinymae.weights.layout import (
     DECODER_HEADS,
     DECODER_SIZES,
-    HEADS,
     HUGGING_FACE,
     OFFICIAL,
-    TIMM_HEADS,
     Names,
+    known_heads,
     mae_rows,
     to_ours,
     vit_rows,
@@ -61,7 +60,6 @@ from tinymae.weights.layout import (
 from tinymae.weights.names import known_names
 from tinymae.weights.read import Weights
 
-PLAIN_FILES = re.compile("mae_visualize_vit_")      # how the names of Meta's files begin that predict plain pixels
 
 def load_mae(
     path: Path | str, *, heads: int | None = None, decoder_heads: int | None = None,
@@ -369,9 +367,7 @@ def _trained_size(file, patch, patches, img_size):
 def _heads(file, sizes, heads, saved):
     if heads is not None:
         return heads
-    size = re.match(r"(?:vit|deit)_([a-z]+)_patch", str(file.config.get("architecture")))
-    named = TIMM_HEADS.get(size[1]) if size else None
-    known = saved.get("num_heads", named or HEADS.get((sizes["embed_dim"], sizes["depth"])))
+    known = saved.get("num_heads", known_heads(sizes["embed_dim"], sizes["depth"], file.config))
     if known is None:
         raise ValueError(
             f"{file.path}: the number of heads is not in the file: give heads (--heads). It is known for ViT-B, ViT-L, ViT-H; "
