@@ -114,7 +114,7 @@ def inspect(path: Path | str, *, key: str | None = None) -> Inspection:
         what, can = f"{what}, with {' and '.join(parts)}: not supported here", "nothing"
     licence = LICENCE if perhaps_metas(kind, meta, file) else ""
     shapes = {name: shape for name, shape, _ in tensors}
-    asks = _asks(kind, {known: shapes[name] for known, name in given.items()}, stated(meta), config, file)
+    asks = [] if parts else _asks(kind, {known: shapes[name] for known, name in given.items()}, stated(meta), config, file)
     return Inspection(kind, what, can, licence, tensors, asks, unread_entries(meta, unread))
 
 
