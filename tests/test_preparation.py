@@ -59,6 +59,9 @@ def test_timm(folder):
     with pytest.raises(ValueError, match=r"takes images of \(8, 12\) pixels, and the files beside it scale them to \(8, 8\)"):
         load_encoder(folder)
     assert load_encoder(folder, img_size=(8, 8)).config.img_size == 8
+    del said["interpolation"]
+    say(folder, config | {"architecture": "vit_tiny_patch4_8"} | said, "config.json")       # as older files have it
+    assert preparation(folder) == found
     for changed, message in (({"crop_mode": "squash"}, "crop_mode 'center', got 0.9 and 'squash'"),
                              ({"interpolation": "random"}, "filter of Pillow, .*bicubic.*, got 'random'"),
                              ({"mean": None}, "expected mean and std as finite numbers"), ({"input_size": 8}, "input_size as")):
@@ -74,8 +77,10 @@ def test_timm(folder):
     ({"do_normalize": "yes"}, "do_normalize as bool, got 'yes'"), ({"rescale_factor": 0}, "positive rescale_factor, got 0"),
     ({"rescale_factor": None}, "rescale_factor as float, got None"), ({"resample": 9}, "filter of Pillow, .*, got 9"),
     ({"size": {"longest_edge": 8}}, "size as height and width, or as shortest_edge"), ({"size": None}, "img_size .* got None"),
-    ({"size": {"height": 0, "width": 8}}, r"got \(0, 8\)"), ({"do_pad": True}, "do_pad false"),
-    ({"do_center_crop": True}, "shortest_edge with do_center_crop"),
+    ({"size": {"height": 0, "width": 8}}, r"got \(0, 8\)"), ({"do_pad": True}, "no do_pad, got True"),
+    ({"do_center_crop": True}, "img_size .* got None"), ({"do_flip_channel_order": True}, "no do_flip_channel_order, got True"),
+    ({"rescale_offset": True}, "no rescale_offset"), ({"crop_pct": 0.9}, "no crop_pct, got 0.9"),
+    ({"do_center_crop": True, "do_resize": False}, "do_resize true with do_center_crop"),
     ({"do_center_crop": True, "size": 9, "crop_size": None}, "img_size .* got None"),
 ])
 def test_what_is_not_done_here(changed, message, folder):
@@ -95,7 +100,7 @@ def test_channels_that_do_not_fit(folder):
 def test_an_image_that_is_too_narrow_to_cut(folder):
     (folder / PREPROCESSOR).write_bytes(GOLDEN["cut.preprocessor"].tobytes())
     say(folder, json.loads((folder / PREPROCESSOR).read_text("utf-8")) | {"size": {"shortest_edge": 8}})
-    with pytest.raises(ValueError, match=r"cover 8 x 12 if a shorter side is 8, got \(9, 9, 3\)"):
+    with pytest.raises(ValueError, match=r"covers 8 x 12 when it is scaled, got \(9, 9, 3\), which is scaled to 8 x 8"):
         load_encoder(folder).features(np.zeros((1, 9, 9, 3), np.uint8))
 
 
@@ -132,3 +137,23 @@ def test_what_is_exported_says_it(tmp_path, capsys):
     assert main([*probe, str(path), "--heads", "2", "--img-size", "8x12"]) == 0
     assert "ImageNet's mean and standard deviation are assumed" in capsys.readouterr().err
     assert main([*probe, str(tmp_path / "vit")]) == 0 and "assumed" not in capsys.readouterr().err
+
+
+def test_squeezed_and_then_cut(folder):
+    """The form of DeiT's processor: both sides to 10 x 16, and the middle of that."""
+    said = HALF | {"size": {"height": 10, "width": 16}, "do_center_crop": True, "crop_size": {"height": 8, "width": 12}}
+    say(folder, said | {"resample": 3})
+    picture = GOLDEN["wide"][0]
+    squeezed = np.asarray(Image.fromarray(picture).resize((16, 10), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(preparation(folder).resize(picture, (8, 12)), squeezed[1:9, 2:14])
+    assert preparation(folder).resize(picture, (16, 24)).shape == (16, 24, 3)
+
+
+def test_training_from_it_says_that_it_scales_in_its_own_way(folder, tmp_path, capsys):
+    (folder / PREPROCESSOR).write_bytes(GOLDEN["cut.preprocessor"].tobytes())
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 12, 3), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(20) % 2)
+    train = ["train", "vit", "--data", str(tmp_path / "data.npz"), "--steps", "1", "--threads", "1", "--from", str(folder)]
+    assert main([*train, "--out", str(tmp_path / "out")]) == 0
+    output = capsys.readouterr()
+    assert "images are scaled as always here (the centre, Lanczos), not as" in output.out + output.err

@@ -383,6 +383,8 @@ def test_heads_are_not_in_an_official_file(put):
     (768, 12, {}, 12), (1024, 24, {}, 16), (1280, 32, {}, 16), (768, 11, {}, None), (384, 12, {}, None), (192, 12, {}, None),
     (384, 12, {"architecture": "vit_small_patch16_224"}, 6), (192, 12, {"architecture": "deit_tiny_patch16_224"}, 3),
     (384, 12, {"architecture": "xcit_small_12_p16"}, None), (384, 12, {"architecture": 7}, None),
+    (768, 8, {"architecture": "vit_small_patch16_224"}, None), (48, 2, {"architecture": "vit_tiny_patch16_224"}, None),
+    (192, 12, {"architecture": "vit_tiny_patch16_224", "model_args": {"num_heads": 12}}, None),
 ])
 def test_heads_of_published_sizes(width, depth, config, heads):
     """By dimension and layers together, or by timm's name: a ViT-S has 6 heads in one paper and 12 in another."""
@@ -457,10 +459,13 @@ def test_class_tokens_own_positions(put, tmp_path):
     ({"num_attention_heads": 3}, "multiple of 4 and of its 3 heads, got 8"),
     ({"model_type": "dinov2"}, "expected model_type vit_mae in config.json, as the names of the tensors say, got 'dinov2'"),
     ({"num_attention_heads": 3}, "of its 3 heads, got 8"),
-    ({"layer_norm_eps": math.nan}, "small positive eps"),
+    ({"layer_norm_eps": math.nan}, "layer_norm_eps in config.json to be a number above 0 and below 1, got nan"),
+    ({"hidden_dropout_prob": math.nan}, "hidden_dropout_prob in config.json to be a number from 0 and below 1, got nan"),
+    ({"attention_probs_dropout_prob": "0"}, "attention_probs_dropout_prob in config.json"),
+    ({"model_type": ["vit_mae"]}, r"expected model_type vit_mae in config.json, .* got \['vit_mae'\]"),
     ({"hidden_act": "relu"}, "expected hidden_act 'gelu'"),
     ({"num_attention_heads": "2"}, "expected num_heads as int, got '2'"),
-    ({"layer_norm_eps": 0}, "small positive eps"),
+    ({"layer_norm_eps": 0}, "layer_norm_eps in config.json to be a number above 0"),
     ({"mask_ratio": 1.5}, "mask_ratio to be a number in \\[0, 1\\), got 1.5"),
     ({"norm_pix_loss": "yes"}, "expected norm_pix_loss as bool, got 'yes'"),
 ])

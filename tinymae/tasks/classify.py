@@ -39,6 +39,7 @@ from tinymae.train.loop import (
 )
 from tinymae.train.optim import AdamW
 from tinymae.train.parallel import Workers, micro_batches, value_and_grad
+from tinymae.weights.preparation import Preparation
 
 GLANCE = 1000                   # validation images that are evaluated during training; all of them at its end
 
@@ -206,6 +207,9 @@ def train_vit(
         if settings is None:
             settings = ClassifierSettings(**begun["settings"]) if begun else classifier_settings(data, from_folder is not None)
         encoder = load_encoder(from_folder, heads=settings.config.get("num_heads"), key=key) if from_folder else None
+        ours = Preparation()
+        if say and encoder and replace(encoder.preparation, mean=ours.mean, std=ours.std, size=None) != ours:
+            say("images are scaled as always here (the centre, Lanczos), not as the files beside the encoder say")
         options = {
             "data": describe_labelled(data), "from": describe_encoder(encoder) if encoder else begun.get("from"), "seed": seed,
             "settings": asdict(settings),

@@ -16,13 +16,13 @@ from tinymae.models.vit import ViTConfig
 # 6 heads in DeiT and DINO, 12 in MoCo v3
 HEADS = {(768, 12): 12, (1024, 24): 16, (1280, 32): 16}
 DECODER_SIZES, DECODER_HEADS = (512, 8), 16                 # of every published masked autoencoder
-TIMM_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}       # by timm's names, such as vit_small_patch16_224
+TIMM_HEADS = {("tiny", 192, 12): 3, ("small", 384, 12): 6}      # by timm's names, such as vit_small_patch16_224, and the sizes
 
 
 def known_heads(width: int, depth: int, config: dict) -> int | None:
     """Heads of an encoder of this dimension and depth: by the architecture in timm's config.json, or of a published size."""
-    named = re.match(r"(?:vit|deit)_([a-z]+)_patch", str(config.get("architecture")))
-    return TIMM_HEADS.get(named[1] if named else None, HEADS.get((width, depth)))
+    named = None if config.get("model_args") else re.match(r"(?:vit|deit)_([a-z]+)_patch", str(config.get("architecture")))
+    return TIMM_HEADS.get((named[1] if named else None, width, depth), HEADS.get((width, depth)))
 
 
 @dataclass(frozen=True)

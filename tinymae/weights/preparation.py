@@ -26,6 +26,7 @@ from tinymae.weights.read import list_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPROCESSOR = "preprocessor_config.json"
+DONE = {"do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_convert_rgb"}     # all others are refused
 FILTERS = {int(it): it for it in Image.Resampling} | {it.name.lower(): it for it in Image.Resampling}
 
 
@@ -36,7 +37,7 @@ class Preparation:
     mean: float | tuple[float, ...] = MEAN      # for `images.pixels.to_pixels`
     std: float | tuple[float, ...] = STD
     size: tuple[int, int] | None = None         # (rows, cols) of the result; None: that of the model
-    edge: int | None = None                     # scale the shorter side to this, and cut `size` out of the middle
+    edge: int | tuple[int, int] | None = None   # scale the shorter side, or both, to this, and cut `size` out of the middle
     squeeze: bool = False                       # scale both sides to `size`, whatever the shape. Neither: see `resize_picture`
     resample: Image.Resampling = Image.Resampling.LANCZOS
 
@@ -61,11 +62,15 @@ class Preparation:
         """One uint8 image (rows, cols, C) as (*size, C)."""
         rows, cols = image_sides(size)
         if self.edge is not None:
-            edge = round(self.edge * min(rows, cols) / min(self.size))      # another size keeps the part that is cut out
-            shorter = min(picture.shape[:2])
-            down, across = (int(edge * side / shorter) for side in picture.shape[:2])
+            larger = min(rows, cols) / min(self.size)           # another size keeps the part that is cut out
+            if isinstance(self.edge, tuple):
+                down, across = (round(side * larger) for side in self.edge)
+            else:
+                edge, shorter = round(self.edge * larger), min(picture.shape[:2])
+                down, across = (int(edge * side / shorter) for side in picture.shape[:2])
             if down < rows or across < cols:
-                raise ValueError(f"expected images that cover {rows} x {cols} if a shorter side is {edge}, got {picture.shape}")
+                scaled = f"{picture.shape}, which is scaled to {down} x {across}"
+                raise ValueError(f"expected an image that covers {rows} x {cols} when it is scaled, got {scaled}")
             whole = by_band(picture, lambda image: image.resize((across, down), self.resample))
             top, left = (down - rows) // 2, (across - cols) // 2
             return whole[top : top + rows, left : left + cols]
@@ -93,6 +98,8 @@ def preparation(path: Path | str, *, key: str | None = None) -> Preparation:
             return _hugging_face(read_json(beside))
         if "pretrained_cfg" in config:
             return _timm(_entry(config, "pretrained_cfg", dict))
+        if "architecture" in config and "mean" in config:       # timm's files of older years
+            return _timm(config)
         if "image_mean" in config:
             return Preparation(*_statistics(config, "image_mean", "image_std"))
     except ValueError as error:
@@ -118,18 +125,22 @@ def _hugging_face(config):
     if _entry(config, "do_normalize", bool, True):
         mean, std = _statistics(config, "image_mean", "image_std")
     mean, std = (_scaled(value, 255 * factor) for value in (mean, std))
-    if _entry(config, "do_pad", bool, False):
-        raise ValueError("expected do_pad false, got true: images are cut here, not padded")
+    others = {key for key, value in config.items() if key.startswith("do_") and value} - DONE
+    others |= {key for key in ("rescale_offset", "offset", "crop_pct") if config.get(key)}
+    if others:
+        raise ValueError(f"expected no {min(others)}, got {config[min(others)]!r}: that is not done here")
     if not _entry(config, "do_resize", bool, True):
+        if _entry(config, "do_center_crop", bool, False):
+            raise ValueError("expected do_resize true with do_center_crop, got false: images of other sizes are scaled here")
         return Preparation(mean, std)
     filtered = _filter(config.get("resample", 2))               # their default, bilinear
     size = config.get("size")
     cut = _entry(config, "do_center_crop", bool, False)
-    if isinstance(size, dict) and set(size) == {"height", "width"} and not cut:
+    if isinstance(size, dict) and set(size) == {"height", "width"}:
         size = (size["height"], size["width"])
     elif isinstance(size, dict) and set(size) == {"shortest_edge"} and cut:
         size = size["shortest_edge"]
-    elif isinstance(size, dict) or (cut and not isinstance(size, int)):
+    elif isinstance(size, dict):
         raise ValueError(f"expected size as height and width, or as shortest_edge with do_center_crop, got {size!r}")
     sides = image_sides(size)
     if not cut:
@@ -149,7 +160,7 @@ def _timm(config):
     share, mode = _entry(config, "crop_pct", float, 0.875), config.get("crop_mode") or "center"
     if not 0 < share <= 1 or mode != "center":
         raise ValueError(f"expected crop_pct in (0, 1] and crop_mode 'center', got {share} and {mode!r}")
-    filtered = _filter(config.get("interpolation", "bilinear"))
+    filtered = _filter(config.get("interpolation", "bicubic"))                # their default
     return Preparation(mean, std, (rows, cols), edge=math.floor(min(rows, cols) / share), resample=filtered)
 
 

@@ -216,6 +216,11 @@ def _load_vit(path, heads, img_size, dtype, key, *, head):
         options = _hugging_face_options(file, sizes, heads)
         options["position_encoding"] = file.config.get("position_encoding", "learned")
     options["num_classes"] = _shape(file, f"{names.head}{'.1' * probed}.weight", 2)[0] if classifier else 1
+    if classifier and file.config.get("num_classes", options["num_classes"]) != options["num_classes"]:
+        raise ValueError(
+            f"{path}: expected num_classes {options['num_classes']} in config.json, as its head has, got "
+            f"{file.config['num_classes']!r}: another config?"
+        )
     if not classifier:
         stored = file.weights.tensors[names.pos_embed][0, 1:].astype(dtype)
         grid = patch_grid(sizes["img_size"], sizes["patch_size"])
@@ -379,7 +384,7 @@ def _heads(file, sizes, heads, saved):
 def _hugging_face_options(file, sizes, heads):
     """Heads and eps from config.json, after checking that it fits the weights and asks for a function that we compute."""
     config, expected_type = file.config, "vit_mae" if file.kind == "vit-mae" else "vit"
-    allowed = {expected_type} if file.kind == "vit" else {"vit", "vit_mae"} if file.kind == "vit-encoder" else {"vit_mae"}
+    allowed = ["vit", "vit_mae"] if file.kind == "vit-encoder" else [expected_type]
     if config.get("model_type", expected_type) not in allowed:
         raise ValueError(
             f"{file.path}: expected model_type {' or '.join(sorted(allowed))} in config.json, as the names of the tensors say, "
@@ -396,6 +401,13 @@ def _hugging_face_options(file, sizes, heads):
         if config.get(key, value) not in (value, [value, value]):
             why = "our layers have no other" if key in ("hidden_act", "qkv_bias") else "as in the weights: another config?"
             raise ValueError(f"{file.path}: expected {key} {value!r} in config.json, got {config[key]!r}: {why}")
+    for key, above in (("layer_norm_eps", True), ("hidden_dropout_prob", False), ("attention_probs_dropout_prob", False)):
+        value = config.get(key, 1e-12)
+        if type(value) not in (int, float) or not 0 <= value < 1 or (above and not value):
+            raise ValueError(
+                f"{file.path}: expected {key} in config.json to be a number {'above' if above else 'from'} 0 and below 1, "
+                f"got {value!r}"
+            )
     heads = config["num_attention_heads"] if heads is None else heads
     options = {"num_heads": heads, "eps": config.get("layer_norm_eps", 1e-12)}
     if file.kind == "vit":
