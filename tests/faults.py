@@ -190,8 +190,8 @@ def deleted_folder(kind, folder):
     wait_for(out / FILES[kind])
     os.kill(process, signal.SIGTERM)
     assert end(process) in (128 + signal.SIGTERM, 1)            # 1: deleted while it wrote; then it is saved as it ends
-    step = content(out / FILES[kind])[1]["step"]
-    assert step > 0 and run(command(kind, data, out, "--resume", steps=step + 3), output=folder / "log") == 0
+    step = content(out / FILES[kind])[1]["step"]                # 0 if it was deleted during the first save
+    assert run(command(kind, data, out, "--resume", steps=step + 3), output=folder / "log") == 0, (folder / "log").read_text()
     folder = RunFolder(out)
     folder.hold()
     folder.release()

@@ -35,7 +35,7 @@ PICTURE_SUFFIXES = (
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tga", ".tif", ".tiff", ".webp",
 )
-PARTS = ("train", "training", "val", "valid", "validation", "test", "testing")      # of a data set: folders that are no classes
+SET_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")        # parts of a data set, not classes
 LONGEST_SIDE = 800              # pixels, of an image from a folder
 
 
@@ -221,7 +221,7 @@ def _folder_labels(path):
     if loose:
         raise ValueError(f"{path}: expected every image in a folder with the name of its class, {loose[0]} is in none")
     names = sorted({file.parts[0] for file in files})
-    if all(name.lower() in PARTS for name in names):
+    if all(name.lower() in SET_FOLDERS for name in names):
         raise ValueError(f"{path}: has the parts {', '.join(names)} of a data set, not classes: give {path / names[0]}")
     return np.array([file.parts[0] for file in files])
 
