@@ -216,6 +216,8 @@ def test_transposed_idx(tmp_path):
     source = f"transposed:{tmp_path / 'emnist-images-idx3-ubyte'}"
     assert_pictures(load_images(source), list(array.swapaxes(1, 2)[..., None]))
     assert load_labelled(source).labels.tolist() == [0, 1, 0, 1]
+    with pytest.raises(ValueError, match=r"expected an IDX file after transposed:, .* got a folder"):
+        load_images(f"transposed:{tmp_path}")
 
 
 @pytest.mark.parametrize("packed", [False, True])

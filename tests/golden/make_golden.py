@@ -35,7 +35,7 @@ def save(name, values):
     arrays = {}
     for key, v in values.items():
         a = v.detach().numpy() if isinstance(v, torch.Tensor) else np.asarray(v)
-        assert a.dtype in (np.float64, np.int64, np.bool_) and np.isfinite(a).all(), key
+        assert a.dtype in (np.float64, np.int64, np.bool_, np.uint8) and np.isfinite(a).all(), key
         arrays[key] = a
     path = Path(__file__).with_name(name)
     np.savez_compressed(path, **arrays)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from make_golden import randomise
+from make_golden import randomise, save
 from make_pretrained import folder_of, singles
 from transformers import CLIPImageProcessorPil, ViTConfig, ViTImageProcessorPil, ViTModel
 
@@ -40,9 +40,7 @@ def main():
             pixels = processor(list(images), return_tensors="pt")["pixel_values"]
             latent = model.double()(pixels.double()).last_hidden_state
             out[f"{name}.{kind}"] = torch.cat([latent[:, 0], latent[:, 1:].mean(dim=1)], dim=1).detach().numpy()
-    path = Path(__file__).with_name("preparation.npz")
-    np.savez_compressed(path, **out)
-    print(f"{path.name} {len(out)} arrays {path.stat().st_size / 1000:.1f} kB")
+    save("preparation.npz", out)
 
 
 if __name__ == "__main__":

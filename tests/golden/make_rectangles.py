@@ -2,11 +2,9 @@
 
 Nothing here imports tinymae. The files are those of Hugging Face, with random tensors; the numbers are computed in float64.
 """
-from pathlib import Path
-
 import numpy as np
 import torch
-from make_golden import normal, on_grid, randomise
+from make_golden import normal, on_grid, randomise, save
 from make_pretrained import folder_of, singles
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
@@ -49,13 +47,11 @@ def main():
     found = model.double().vit(images, noise=noise, interpolate_pos_encoding=True)
     out |= {"mae.images": images, "mae.noise": noise}
     out |= {"mae.latent": found.last_hidden_state, "mae.ids_restore": found.ids_restore}
-    arrays = {key: (v.permute(0, 2, 3, 1) if key.endswith("images") else v).detach().numpy() for key, v in out.items()}
+    out = {key: v.permute(0, 2, 3, 1) if key.endswith("images") else v for key, v in out.items()}
     for name, (weights, config) in files.items():
         for part, data in (("model.safetensors", weights), ("config.json", config.encode())):
-            arrays[f"file.{name}/{part}"] = np.frombuffer(data, np.uint8)
-    path = Path(__file__).with_name("rectangles.npz")
-    np.savez_compressed(path, **arrays)
-    print(f"{path.name} {len(arrays)} arrays {path.stat().st_size / 1000:.1f} kB")
+            out[f"file.{name}/{part}"] = np.frombuffer(data, np.uint8)
+    save("rectangles.npz", out)
 
 
 if __name__ == "__main__":

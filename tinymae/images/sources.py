@@ -96,8 +96,8 @@ def find_source(data: str | os.PathLike) -> Source:
         fit into memory); a folder of folders, whose names are the labels of the images in them (always shuffled in the same
         way); an IDX file, as MNIST has them, where train-images-idx3-ubyte(.gz) has its labels beside it in
         train-labels-idx1-ubyte(.gz), and 'transposed:FILE' for one of EMNIST's, with rows and columns exchanged; or an .npz
-        file with `images` (N, rows, cols) or (N, rows, cols, C),
-        uint8, and perhaps `labels` (N,) or (N, 1), integers or strings. A folder that is called digits is './digits'.
+        file with `images` (N, rows, cols) or (N, rows, cols, C), uint8, and perhaps `labels` (N,) or (N, 1), integers or
+        strings. A folder that is called digits is './digits'.
 
     Raises
     ------
@@ -105,6 +105,8 @@ def find_source(data: str | os.PathLike) -> Source:
         if `data` is neither a known name nor an existing path
     TypeError
         if `data` is neither a string nor a path
+    ValueError
+        if 'transposed:' stands before something else than an IDX file
     """
     if not isinstance(data, (str, os.PathLike)):
         raise TypeError(f"data is a {type(data).__name__}; expected one of {KNOWN_IMAGES}")
@@ -115,11 +117,13 @@ def find_source(data: str | os.PathLike) -> Source:
         return Source(partial(_openml, name), partial(_openml_labels, name))
     transposed = isinstance(data, str) and data.startswith("transposed:")
     path = Path(data.removeprefix("transposed:") if transposed else data)
-    if path.is_dir():
-        classes = any(file.parent != path for file in _pictures(path))
-        return Source(partial(_folder, path), partial(_folder_labels, path) if classes else None)
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {str(data)!r}; known sources are {KNOWN_IMAGES}")
+    if transposed and (path.is_dir() or path.suffix.lower() == ".npz"):
+        raise ValueError(f"{data}: expected an IDX file after transposed:, as EMNIST has them, got a folder or an .npz file")
+    if path.is_dir():
+        classes = any(file.parent != path for file in _pictures(path)[0])
+        return Source(partial(_folder, path), partial(_folder_labels, path) if classes else None)
     if path.suffix.lower() == ".npz":
         return Source(partial(_npz, path), partial(_npz_labels, path))
     return Source(partial(_idx, path, transposed), partial(_idx_labels, path))
@@ -189,12 +193,14 @@ def _is_square(number):
 
 
 def _pictures(path):
-    """The image files in a folder and its subfolders, without hidden ones: by name, or, of classes, shuffled."""
-    seen = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file.relative_to(path))]
-    files = [file for file in seen if file.suffix.lower() in PICTURE_SUFFIXES]
-    if all(file.parent == path for file in files):
-        return files
-    return [files[i] for i in np.random.default_rng(0).permutation(len(files))]
+    """(the images in a folder and its subfolders: by name, or, of classes, shuffled; its other files), without hidden ones."""
+    files, others = [], []
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and not _hidden(file.relative_to(path)):
+            (files if file.suffix.lower() in PICTURE_SUFFIXES else others).append(file)
+    if any(file.parent != path for file in files):
+        files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
+    return files, others
 
 
 def _hidden(path):
@@ -203,9 +209,7 @@ def _hidden(path):
 
 
 def _folder(path):
-    files = _pictures(path)
-    others = [file for file in sorted(path.rglob("*"))
-              if file.is_file() and file.suffix.lower() not in PICTURE_SUFFIXES and not _hidden(file.relative_to(path))]
+    files, others = _pictures(path)
     if not files:
         raise ValueError(f"{path}: no images in this folder; expected names in {' '.join(PICTURE_SUFFIXES)}")
     if others:
@@ -216,7 +220,7 @@ def _folder(path):
 
 def _folder_labels(path):
     """The first folder below `path` that each image is in."""
-    files = [file.relative_to(path) for file in _pictures(path)]
+    files = [file.relative_to(path) for file in _pictures(path)[0]]
     loose = [file for file in files if len(file.parts) == 1]
     if loose:
         raise ValueError(f"{path}: expected every image in a folder with the name of its class, {loose[0]} is in none")

@@ -54,7 +54,7 @@ def load_encoder(
     if is_published(path):
         config, params = published.load_published_encoder(path, heads=heads, img_size=img_size, key=key)
         prepared = preparation(path, key=key)
-        prepared.check(config.img_size if img_size is None else prepared.size or img_size, config.in_chans)
+        prepared.check(config.img_size if img_size is None else None, config.in_chans)
         return Encoder("vit", config, params, prepared)
     if key is not None:
         raise ValueError(f"{path}: holds one model of ours, got the key {key!r}: leave it out")

@@ -275,7 +275,7 @@ def restore_photo(
     """
     rows, cols = image_sides(config.img_size)
     *sides, channels = photo.shape
-    tiles = [side / tile for side, tile in zip(sides, (rows, cols), strict=True)]       # so many, if a tile were drawn in full
+    tiles = [side / tile for side, tile in zip(sides, (rows, cols), strict=True)]       # at the photograph's own size
     down, across = (min(4 * TILES, max(TILES, round(TILES * number / min(tiles)))) for number in tiles)
     small = resize_picture(photo, (down * rows, across * cols))
     cut = small.reshape(down, rows, across, cols, channels).swapaxes(1, 2).reshape(-1, rows, cols, channels)
@@ -351,7 +351,7 @@ def reconstruct_published(
         weights, heads=heads, decoder_heads=decoder_heads, norm_pix_loss=norm_pix_loss, img_size=img_size, key=key
     )
     prepared = preparation(weights, key=key)
-    prepared.check(config.img_size if img_size is None else prepared.size or img_size, config.in_chans)
+    prepared.check(config.img_size if img_size is None else None, config.in_chans)
     mean, std = (np.array(value, np.float32) for value in (prepared.mean, prepared.std))
     photo = load_picture(picture)
     if config.in_chans != 3:

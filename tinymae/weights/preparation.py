@@ -41,9 +41,9 @@ class Preparation:
     squeeze: bool = False                       # scale both sides to `size`, whatever the shape. Neither: see `resize_picture`
     resample: Image.Resampling = Image.Resampling.LANCZOS
 
-    def check(self, img_size: int | tuple[int, int], channels: int) -> None:
-        """Raise a ValueError unless a model of this size takes what comes out."""
-        if self.size not in (None, image_sides(img_size)):
+    def check(self, img_size: int | tuple[int, int] | None, channels: int) -> None:
+        """Raise a ValueError unless a model of this size (None: of any) and these channels takes what comes out."""
+        if img_size is not None and self.size not in (None, image_sides(img_size)):
             raise ValueError(
                 f"the model takes images of {image_sides(img_size)} pixels, and the files beside it scale them to {self.size}: "
                 "are they of another model? Or give img_size (--img-size)"
@@ -133,7 +133,7 @@ def _hugging_face(config):
         if _entry(config, "do_center_crop", bool, False):
             raise ValueError("expected do_resize true with do_center_crop, got false: images of other sizes are scaled here")
         return Preparation(mean, std)
-    filtered = _filter(config.get("resample", 2))               # their default, bilinear
+    resample = _filter(config.get("resample", 2))               # their default, bilinear
     size = config.get("size")
     cut = _entry(config, "do_center_crop", bool, False)
     if isinstance(size, dict) and set(size) == {"height", "width"}:
@@ -144,10 +144,10 @@ def _hugging_face(config):
         raise ValueError(f"expected size as height and width, or as shortest_edge with do_center_crop, got {size!r}")
     sides = image_sides(size)
     if not cut:
-        return Preparation(mean, std, sides, squeeze=True, resample=filtered)
+        return Preparation(mean, std, sides, squeeze=True, resample=resample)
     crop = config.get("crop_size")
     crop = image_sides((crop.get("height"), crop.get("width")) if isinstance(crop, dict) else crop)
-    return Preparation(mean, std, crop, edge=size, resample=filtered)
+    return Preparation(mean, std, crop, edge=size, resample=resample)
 
 
 def _timm(config):
@@ -157,11 +157,11 @@ def _timm(config):
     if not isinstance(size, list) or len(size) != 3:
         raise ValueError(f"expected input_size as [channels, rows, cols], got {size!r}")
     rows, cols = image_sides(tuple(size[1:]))
-    share, mode = _entry(config, "crop_pct", float, 0.875), config.get("crop_mode") or "center"
-    if not 0 < share <= 1 or mode != "center":
-        raise ValueError(f"expected crop_pct in (0, 1] and crop_mode 'center', got {share} and {mode!r}")
-    filtered = _filter(config.get("interpolation", "bicubic"))                # their default
-    return Preparation(mean, std, (rows, cols), edge=math.floor(min(rows, cols) / share), resample=filtered)
+    fraction, mode = _entry(config, "crop_pct", float, 0.875), config.get("crop_mode") or "center"
+    if not 0 < fraction <= 1 or mode != "center":
+        raise ValueError(f"expected crop_pct in (0, 1] and crop_mode 'center', got {fraction} and {mode!r}")
+    resample = _filter(config.get("interpolation", "bicubic"))                # their default
+    return Preparation(mean, std, (rows, cols), edge=math.floor(min(rows, cols) / fraction), resample=resample)
 
 
 def _statistics(config, *names):
