@@ -29,9 +29,12 @@ def test_the_wheel_carries_every_folder_of_code():
 
 
 def test_the_wheel_carries_every_file_that_is_not_code():
-    patterns = SETUP["options.package_data"]["*"].split()
-    others = [path.name for path in (ROOT / "tinymae").rglob("*.*") if path.suffix not in (".py", ".pyc")]
-    assert others and [name for name in others if not any(fnmatch(name, pattern) for pattern in patterns)] == []
+    anywhere, below = (SETUP["options.package_data"][key].split() for key in ("*", "tinymae"))
+    others = [path for path in (ROOT / "tinymae").rglob("*.*") if path.suffix not in (".py", ".pyc")]
+    assert others and [
+        path for path in others if not any(fnmatch(path.name, pattern) for pattern in anywhere)
+        and not any(fnmatch(path.relative_to(ROOT / "tinymae").as_posix(), pattern) for pattern in below)
+    ] == []
 
 
 def left_out(manifest, names):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 Tree = dict | list | np.ndarray
+NO_BYTES = np.dtype("V0")       # a tree of this dtype is shapes alone, whatever its sizes
 
 
 def map(function: Callable, first: Tree, *rest: Tree) -> Tree:

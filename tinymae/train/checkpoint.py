@@ -25,7 +25,6 @@ from tinymae.train.optim import AdamW
 
 FORMAT = "tinymae checkpoint 3"
 READ = (FORMAT, "tinymae checkpoint 2")         # the latter, of tinymae 0.2, lacks the options: it can be used, but not resumed
-NO_BYTES = np.dtype("V0")      # a tree of this dtype is shapes alone, whatever its sizes
 
 # what zipfile, zlib and NumPy raise for a file that is cut short, damaged, or of another format
 _DAMAGES = (
@@ -194,7 +193,7 @@ def _check_claims(path, arrays, config, init):
             raise ValueError(f"{name} is {getattr(config, name)}, and the file has {len(arrays)} arrays: fewer than layers")
 
     def count(**changed):
-        return tree.count(init(replace(config, **dict.fromkeys(layers, 1) | changed), None, NO_BYTES))
+        return tree.count(init(replace(config, **dict.fromkeys(layers, 1) | changed), None, tree.NO_BYTES))
 
     # the parameters of any number of layers: those of one, and for each further layer as many as the second adds
     needed = count() + sum((getattr(config, name) - 1) * (count(**{name: 2}) - count()) for name in layers)

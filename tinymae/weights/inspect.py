@@ -1,7 +1,7 @@
 """Which model a file of weights holds, and what you can do with it.
 
-The names of the tensors tell (`recognise`), so `inspect` reads no numbers. `read_model` reads the weights, and the config.json
-beside them, for `published` and `marian`.
+The names of the tensors tell (`recognise`), so `inspect` reads no numbers. `read_published` reads the weights, and the
+config.json beside them, for `published` and `marian`.
 """
 import json
 import re
@@ -66,7 +66,7 @@ class Inspection:
     unread: dict[str, str]      # what else there is: {name or beginning of names: what it is}
 
 
-def read_model(path: Path | str, *, key: str | None = None) -> tuple[Weights, dict]:
+def read_published(path: Path | str, *, key: str | None = None) -> tuple[Weights, dict]:
     """The weights in a file or folder, and their config.json.
 
     Parameters
@@ -95,12 +95,12 @@ def inspect(path: Path | str, *, key: str | None = None) -> Inspection:
 
     Parameters
     ----------
-    path, key : as `read_model`
+    path, key : as `read_published`
 
     Raises
     ------
     FileNotFoundError, ValueError
-        as `read_model`
+        as `read_published`
     """
     file, config = find_weights(path)
     tensors, meta = list_weights(file, key=key)
@@ -179,7 +179,7 @@ def listed(unread: dict[str, str]) -> str:
 
 
 def find_weights(path: Path | str) -> tuple[Path, dict]:
-    """The file with the weights, and the config.json beside it; as `read_model`."""
+    """The file with the weights, and the config.json beside it; as `read_published`."""
     path = Path(path)
     if path.is_dir():
         names = ("model.safetensors", "pytorch_model.bin")

@@ -23,7 +23,7 @@ from tinymae.models.decoding import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_init
 from tinymae.ops.positional import sinusoidal_halves
 from tinymae.text.batches import pad_batch
-from tinymae.weights.inspect import read_json, read_model
+from tinymae.weights.inspect import read_json, read_published
 
 TABLES = (                                                      # one matrix under four names; a file has one or all of them
     "model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight",
@@ -67,7 +67,7 @@ def load_marian(folder: Path | str, *, dtype: DTypeLike = np.float32) -> tuple[T
     """
     folder = Path(folder)
     _demand(folder / "config.json")
-    weights, given = read_model(folder)
+    weights, given = read_published(folder)
     try:
         config = _config(given, "final_logits_bias" in weights.tensors)
         return config, _params(config, weights.tensors, dtype)
@@ -140,7 +140,7 @@ def _params(config, tensors, dtype):
         if name in tensors and not _are_halves(tensors[name], config.d_model):
             raise ValueError(f"{name}: expected fixed positions, all sines, then all cosines, got a different table")
 
-    like = transformer_init(config, None, np.dtype("V0"))       # a dtype of no bytes: the shapes alone
+    like = transformer_init(config, None, tree.NO_BYTES)      # the shapes alone
     expected = dict(tree.leaves(like))
     names = {path: _name(path, tables[0]) for path in expected}
     if missing := [name for name in names.values() if name not in tensors]:

@@ -84,12 +84,12 @@ def preparation(path: Path | str, *, key: str | None = None) -> Preparation:
 
     Parameters
     ----------
-    path, key : as `weights.inspect.read_model`
+    path, key : as `weights.inspect.read_published`
 
     Raises
     ------
     FileNotFoundError, ValueError
-        as `read_model`, and if something is asked for that is not done here; the message names the file and the entry
+        as `read_published`, and if something is asked for that is not done here; the message names the file and the entry
     """
     file, config = find_weights(path)
     beside = file.with_name(PREPROCESSOR)

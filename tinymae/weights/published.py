@@ -40,7 +40,7 @@ from tinymae.weights.inspect import (
     listed,
     other_model,
     perhaps_metas,
-    read_model,
+    read_published,
     recognise,
     stated,
     unread_entries,
@@ -256,7 +256,7 @@ class _File:
 
 
 def _open(path, key):
-    weights, config = read_model(path, key=key)
+    weights, config = read_published(path, key=key)
     try:
         given, unread = known_names(weights.tensors)
     except ValueError as error:
