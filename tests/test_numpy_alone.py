@@ -4,7 +4,7 @@ import sys
 
 CORE = (
     "tinymae.blocks", "tinymae.init", "tinymae.masks", "tinymae.tree", "tinymae.trace", "tinymae.files", "tinymae.train.optim",
-    "tinymae.arguments",
+    "tinymae.arguments", "tinymae.weights.shipped",
     "tinymae.ops", "tinymae.models", "tinymae.gradcheck",               # of these three every module
 )
 

@@ -12,8 +12,8 @@ from tinymae.__main__ import main
 from tinymae.models.transformer import TransformerConfig, transformer_forward, transformer_init
 from tinymae.tasks import train_translator as training
 from tinymae.tasks import translate
-from tinymae.tasks.train_translator import TranslatorSettings, drop_long, train_translator, translator_settings
-from tinymae.tasks.translate import Encoded, Translator, average, evaluate_translator, score
+from tinymae.tasks.train_translator import TranslatorSettings, average, drop_long, train_translator, translator_settings
+from tinymae.tasks.translate import Encoded, Translator, evaluate_translator, score
 from tinymae.text.batches import pad_batch
 from tinymae.text.corpus import Corpus, load_corpus, read_pairs
 from tinymae.text.language import Language
@@ -84,7 +84,7 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(tmp_path):
     params = tree.map(lambda leaf: leaf.astype(np.float64), run.params)
     results = []
     for micro_batch in (1000, 12):
-        with translate.Workers(2) as workers:
+        with training.Workers(2) as workers:
             gradient = training.transformer_gradient(
                 config, pairs, micro_batch=micro_batch, workers=workers
             )
@@ -309,6 +309,32 @@ def test_average_is_the_mean_of_the_last_parameters(tmp_path):
         average(tmp_path / "run", tmp_path / "mean", last=6)
     with pytest.raises(ValueError, match="another folder"):
         average(tmp_path / "run", tmp_path / "run")
+
+
+def test_evaluating_an_average_needs_no_second_folder(tmp_path, capsys, monkeypatch):
+    """--average N evaluates what `average` would have written."""
+    run, seen = tmp_path / "run", []
+    run_it(run, steps=9)
+    average(run, tmp_path / "mean", last=3)
+    pairs = encoded(run)
+
+    def evaluate(translator, given, beam):
+        seen.append(translator.params)
+        return {"perplexity": score(translator.params, translator.config, pairs).perplexity}
+
+    monkeypatch.setattr(translate, "evaluate_translator", evaluate)
+    before = sorted(run.rglob("*"))
+    data = ["--data", str(run / "held_out.tsv")]
+    assert main(["evaluate", "translate", "--model", str(tmp_path / "mean"), *data]) == 0
+    assert main(["evaluate", "translate", "--model", str(run), *data, "--average", "3"]) == 0
+    assert main(["evaluate", "translate", "--model", str(run), *data]) == 0
+    mean, same, last = capsys.readouterr().out.splitlines()
+    assert mean == same != last and sorted(run.rglob("*")) == before
+    for (name, one), (_, other) in zip(tree.leaves(seen[0]), tree.leaves(seen[1]), strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+    for number in ("0", "6"):
+        assert main(["evaluate", "translate", "--model", str(run), *data, "--average", number]) == 1
+        assert f"expected a number from 1 to 5, the evaluations kept, got {number}" in capsys.readouterr().err
 
 
 def test_a_fresh_run_leaves_nothing_of_an_old_one_to_average(tmp_path):

@@ -1,9 +1,12 @@
 """Commands of the translator: train translate, translate, average, evaluate translate."""
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tinymae.cli.options import PAIR_DATA, RESUME, add_folder, add_length, add_run, with_options
+
+OWN = "folder that train translate wrote to, or a file of export --to tinymae (default: the model that comes with tinymae)"
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
@@ -70,10 +73,10 @@ def _train_translate(
 
 def add_translate(commands: argparse._SubParsersAction) -> None:
     """`translate`."""
-    use = commands.add_parser("translate", help="translate with a model of your own, or a published one")
+    use = commands.add_parser("translate", help="translate: with the small model that comes with tinymae, or another")
     use.add_argument("text", nargs="*", metavar="TEXT", help="sentences (default: lines from standard input)")
-    which = use.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", type=Path, help="folder that train translate wrote to")
+    which = use.add_mutually_exclusive_group()
+    which.add_argument("--model", type=Path, help=OWN)
     which.add_argument("--weights", type=Path, metavar="FOLDER", help="a Marian translator in Hugging Face's format")
     use.add_argument("--tokens", action="store_true", help="with --weights: TEXT and answer are ids; needs no tokenizer")
     use.add_argument("--beam", type=int, default=1, help="hypotheses to keep; 1 is greedy (default)")
@@ -117,6 +120,8 @@ def _translate_own(text, model, beam, attention, layer):
     if layer is not None and not attention:
         raise ValueError("--layer is for a picture: give --attention FILE.png, too")
     translator = Translator.load(model)
+    if model is None:
+        _describe_shipped(translator)
     if attention:
         _draw_attention(translator, text, beam, attention, layer)
     for line in text or (line.rstrip("\r\n") for line in sys.stdin):
@@ -125,6 +130,20 @@ def _translate_own(text, model, beam, attention, layer):
             print(f"tinymae: unknown to the model: {', '.join(unknown)}", file=sys.stderr)
         print(translator.translate([line], beam)[0], flush=True)
     return 0
+
+
+def _describe_shipped(translator):
+    """Two lines on stderr: what the translator that comes with tinymae knows."""
+    from tinymae.text.vocabulary import SPECIALS
+
+    knows = []
+    for language, what in zip(translator.languages, ("Chinese characters", "English words"), strict=True):
+        words = language.vocabulary.words[len(SPECIALS):]
+        knows.append(f"{len(words)} {what}, such as {' '.join(words[10 :: len(words) // 8])}")
+    print(
+        "tinymae: the small translator that comes with tinymae, Chinese to English, for the sentences of the phrasebook\n"
+        f"tinymae: it knows {'; '.join(knows)}", file=sys.stderr,
+    )
 
 
 def _draw_attention(translator, text, beam, path, layer):
@@ -156,7 +175,7 @@ def add_average(commands: argparse._SubParsersAction) -> None:
 
 
 def _average(model, last, out, overwrite):
-    from tinymae.tasks.translate import average
+    from tinymae.tasks.train_translator import average
 
     steps = average(model, out, last, overwrite=overwrite)
     print(f"the mean of the parameters after {', '.join(map(str, steps))} steps: {out}")
@@ -166,19 +185,27 @@ def _average(model, last, out, overwrite):
 def add_evaluate(models: argparse._SubParsersAction) -> None:
     """`evaluate translate`."""
     judge = models.add_parser("translate", help="BLEU, exact match and perplexity of translations")
-    judge.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
-    judge.add_argument("--data", nargs="+", required=True,
-                       metavar="DATA", help=f"{PAIR_DATA}; by name: its validation set")
+    judge.add_argument("--model", type=Path, help=OWN)
+    judge.add_argument("--average", type=int, metavar="N", help="evaluate the mean of the parameters of the last N evaluations")
+    judge.add_argument("--data", nargs="+", metavar="DATA",
+                       help=f"{PAIR_DATA}; by name: its validation set (default, without --model: phrasebook)")
     judge.add_argument("--reverse", action="store_true", help="from the second language into the first")
     judge.add_argument("--beam", type=int, default=1, help="hypotheses to keep; 1 is greedy (default)")
     judge.set_defaults(command=_evaluate_translate)
 
 
-def _evaluate_translate(model, data, reverse, beam):
-    from tinymae.tasks.translate import Translator, evaluate_translator
+def _evaluate_translate(model, average, data, reverse, beam):
+    from tinymae.tasks.translate import Translator, evaluate_translator, last_mean
     from tinymae.text.corpus import CORPORA, load_corpus, read_pairs
 
+    if model is None and average is not None:
+        raise ValueError("--average is for a run that kept its last evaluations: give --model DIR")
+    if model is not None and data is None:
+        raise ValueError(f"expected --data with --model: {PAIR_DATA}")
+    data = data or ["phrasebook"]
     translator = Translator.load(model)
+    if average is not None:
+        translator = replace(translator, params=last_mean(model, average)[0])
     pairs = load_corpus(data, translator.seed).held_out if data[0] in CORPORA else read_pairs(data)
     pairs = [(target, source) for source, target in pairs] if reverse else pairs
     for name, value in evaluate_translator(translator, pairs, beam).items():

@@ -34,14 +34,21 @@ def _inspect(file, key):
 
 def add_export(commands: argparse._SubParsersAction) -> None:
     """`export`."""
-    export = commands.add_parser("export", help="write a model trained here for the official MAE code or Hugging Face")
-    export.add_argument("--model", type=Path, required=True, help="folder that train mae or train vit wrote to")
-    export.add_argument("--to", required=True, choices=("mae", "vit-mae", "vit"), help="whose format")
-    export.add_argument("file", metavar="FILE", type=Path, help="mae: .pth; vit-mae: Hugging Face folder; vit: either")
+    export = commands.add_parser("export", help="write a model trained here as one small file, or for other code")
+    export.add_argument("--model", type=Path, required=True, help="folder that train mae, vit or translate wrote to")
+    export.add_argument("--to", required=True, choices=("mae", "vit-mae", "vit", "tinymae"),
+                        help="whose format: of the official code, of Hugging Face, or ours in half precision")
+    export.add_argument("file", metavar="FILE", type=Path,
+                        help="mae: .pth; vit-mae: Hugging Face folder; vit: either; tinymae: .safetensors")
     export.set_defaults(command=_export)
 
 
 def _export(model, to, file):
+    if to == "tinymae":
+        from tinymae.tasks.export_model import export_model
+
+        print(export_model(model, file))
+        return 0
     from tinymae.tasks.encoders import is_published, load_encoder
     from tinymae.weights import export
 

@@ -18,7 +18,17 @@ import numpy as np
 from tinymae.arguments import check_settings
 from tinymae.files import fingerprint, whole_file
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
-from tinymae.tasks.translate import KEPT, Encoded, Score, Translator, encode_pairs, last_evaluations, load_translator, score
+from tinymae.tasks.translate import (
+    KEPT,
+    Encoded,
+    Score,
+    Translator,
+    encode_pairs,
+    last_evaluations,
+    last_mean,
+    load_translator,
+    score,
+)
 from tinymae.text.batches import pad_batch, token_batches
 from tinymae.text.corpus import Corpus
 from tinymae.text.language import TOKENISERS, Language
@@ -243,6 +253,38 @@ def train_translator(
             evaluate=lambda params: score(params, config, validation, workers=workers), evaluate_at=evaluate_at, report=report,
             save=save, save_every=save_every, bar=bar, stop=stop,
         )
+
+
+def average(folder: Path | str, out: Path | str, last: int = KEPT, *, overwrite: bool = False) -> list[int]:
+    """Write the mean of the parameters of a run's last evaluations as a model of its own.
+
+    Parameters
+    ----------
+    folder : that `train_translator` wrote to
+    out : another folder
+    last : how many, at most 5
+    overwrite : replace a model that is in `out`
+
+    Returns
+    -------
+    The steps that were averaged
+
+    Raises
+    ------
+    ValueError
+        if folder and out are the same, or the run has fewer evaluations
+    FileExistsError, BlockingIOError, OSError
+        as `train.folder.run_folder`
+    """
+    folder, out = Path(folder), Path(out)
+    if folder.resolve() == out.resolve():
+        raise ValueError(f"expected another folder to write to than {folder}: the model there can still be trained on")
+    saved, _ = load_translator(folder)
+    mean, models = last_mean(folder, last)
+    with run_folder(out, "transformer.npz", overwrite=overwrite) as held:
+        path = held.path / "transformer.npz"
+        checkpoint.save(path, "transformer", saved.config, mean, step=models[-1].step, extra=models[-1].extra)
+    return [model.step for model in models]
 
 
 def describe_corpus(corpus: Corpus) -> str:

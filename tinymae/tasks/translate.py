@@ -2,13 +2,13 @@
 
     sentence -> tokens -> ids -> greedy decoding or beam search -> ids -> sentence
 
-The folder with model and vocabularies is written by `tasks.train_translator`.
+The folder with model and vocabularies is written by `tasks.train_translator`; a small trained model comes with the package, and
+`Translator.load()` reads it. Translating needs NumPy and the standard library alone, so it works in a browser, too.
 """
 import itertools
 import json
 import math
 import os
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +22,9 @@ from tinymae.text.batches import pad_batch
 from tinymae.text.language import Language
 from tinymae.text.vocabulary import UNK
 from tinymae.train import checkpoint
-from tinymae.train.folder import run_folder
-from tinymae.train.parallel import Workers
+from tinymae.weights.shipped import read_model, shipped
 
-KEPT = 5        # the parameters of this many evaluations stay in the folder, for `average`
+KEPT = 5        # the parameters of this many evaluations stay in the folder, for `last_mean`
 
 
 class Encoded(NamedTuple):
@@ -53,9 +52,12 @@ class Score(NamedTuple):
 
 
 def score(
-    params: dict, config: TransformerConfig, pairs: Encoded, rows: int = 64, workers: Workers | None = None
+    params: dict, config: TransformerConfig, pairs: Encoded, rows: int = 64, workers: object | None = None
 ) -> Score:
-    """Loss, perplexity and accuracy of `params` on Encoded pairs, without dropout and smoothing; side by side on workers."""
+    """Loss, perplexity and accuracy of `params` on Encoded pairs, without dropout and smoothing.
+
+    Batches of `rows` pairs are computed one after another, or side by side on open `train.parallel.Workers`.
+    """
     order = sorted(range(len(pairs.source)), key=lambda i: len(pairs.source[i]))
 
     def part(start):
@@ -80,14 +82,18 @@ def last_evaluations(out: Path, step: int | None = None) -> Path:
 
 def load_translator(folder: Path | str) -> tuple[checkpoint.Checkpoint, list[Language]]:
     """Checkpoint and [source Language, target Language] of a folder that `train_translator` wrote."""
-    folder = Path(folder)
-    path = folder / "transformer.npz"
+    path = Path(folder) / "transformer.npz"
     saved = checkpoint.load(path, "transformer", TransformerConfig, transformer_init)
+    return saved, _languages(path, saved.config, saved.extra)
+
+
+def _languages(path, config, extra):
+    """[source Language, target Language] of what stands beside a model."""
     languages = []
     for side in ("source", "target"):
-        content = saved.extra.get(side)
+        content = extra.get(side)
         if isinstance(content, str):                            # tinymae 0.2 wrote the vocabularies beside the model
-            file = folder / f"{side}.json"
+            file = path.with_name(f"{side}.json")
             try:
                 content = {"kind": content, **json.loads(file.read_bytes())}
             except (ValueError, TypeError, RecursionError) as error:        # not UTF-8, not JSON, or no object
@@ -98,48 +104,33 @@ def load_translator(folder: Path | str) -> tuple[checkpoint.Checkpoint, list[Lan
             languages.append(Language.of(content))
         except ValueError as error:
             raise ValueError(f"{path}: its {side} language is {error}") from error
-    for language, size in zip(languages, (saved.config.src_vocab, saved.config.tgt_vocab), strict=True):
+    for language, size in zip(languages, (config.src_vocab, config.tgt_vocab), strict=True):
         if len(language.vocabulary) != size:
             raise ValueError(f"{path}: a vocabulary of {len(language.vocabulary)} tokens, and a model of {size}")
-    return saved, languages
+    return languages
 
 
-def average(folder: Path | str, out: Path | str, last: int = KEPT, *, overwrite: bool = False) -> list[int]:
-    """Write the mean of the parameters of a run's last evaluations as a model of its own (Vaswani et al. 2017, section 6.1).
+def last_mean(folder: Path | str, last: int = KEPT) -> tuple[dict, list[checkpoint.Checkpoint]]:
+    """The mean of the parameters of a run's last evaluations (Vaswani et al. 2017, section 6.1), and these evaluations.
 
     Parameters
     ----------
     folder : that `train_translator` wrote to
-    out : another folder
     last : how many, at most 5
-    overwrite : replace a model that is in `out`
-
-    Returns
-    -------
-    The steps that were averaged
 
     Raises
     ------
     ValueError
-        if folder and out are the same, or the run has fewer evaluations
-    FileExistsError, BlockingIOError, OSError
-        as `train.folder.run_folder`
+        if the run has fewer evaluations
     """
-    folder, out = Path(folder), Path(out)
-    if folder.resolve() == out.resolve():
-        raise ValueError(f"expected another folder to write to than {folder}: the model there can still be trained on")
-    saved, _ = load_translator(folder)
-    paths = sorted(last_evaluations(folder).glob("*.npz"))
+    paths = sorted(last_evaluations(Path(folder)).glob("*.npz"))
     if not 1 <= last <= len(paths):
         raise ValueError(f"{folder}: expected a number from 1 to {len(paths)}, the evaluations kept, got {last}")
     models = [checkpoint.load(path, "transformer", TransformerConfig, transformer_init) for path in paths[-last:]]
     mean = tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(leaves[0].dtype), *(
         model.params for model in models
     ))
-    with run_folder(out, "transformer.npz", overwrite=overwrite) as held:
-        path = held.path / "transformer.npz"
-        checkpoint.save(path, "transformer", saved.config, mean, step=models[-1].step, extra=models[-1].extra)
-    return [model.step for model in models]
+    return mean, models
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,14 +143,31 @@ class Translator:
     seed: int                   # with which the validation pairs were drawn
 
     @classmethod
-    def load(cls, folder: Path | str) -> "Translator":
-        """From a folder that `train_translator` or `average` wrote."""
-        saved, languages = load_translator(folder)
-        options = saved.extra.get("options", saved.extra)
+    def load(cls, path: Path | str | None = None) -> "Translator":
+        """A trained model from the disk.
+
+        Parameters
+        ----------
+        path : a folder that `train_translator` or `average` wrote, a .safetensors file that `export_model` wrote, or None for
+            the translator that comes with the package: the phrasebook, from Chinese to English
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            as `train.checkpoint.load` or `weights.shipped.read_model`, and if vocabularies or seed are missing or damaged
+        """
+        path = shipped("transformer") if path is None else Path(path)
+        if path.suffix == ".safetensors":
+            config, params, extra = read_model(path, "transformer")
+            languages = _languages(path, config, extra)
+        else:
+            saved, languages = load_translator(path)
+            config, params, extra = saved.config, saved.params, saved.extra
+        options = extra.get("options", extra)
         seed = options.get("seed") if isinstance(options, dict) else None
         if type(seed) is not int:
-            raise ValueError(f"{folder}: lacks the seed of its validation pairs: expected a file that train_translator wrote")
-        return cls(saved.params, saved.config, languages, seed)
+            raise ValueError(f"{path}: lacks the seed of its validation pairs: expected a file that train_translator wrote")
+        return cls(params, config, languages, seed)
 
     def exact(self, hypothesis: str, reference: str) -> bool:
         """Whether two translations have the same tokens; spaces do not count."""
@@ -178,7 +186,8 @@ class Translator:
         """Translations of sentences.
 
         Sentences of similar length are decoded together, at most `rows` of them; each gives what it gives alone. Several
-        batches have a thread each; one alone has all cores. A text without tokens, such as an empty line, gives an empty text.
+        batches have a thread each (None: as many as there are cores); one alone has all cores. With threads=1, none is started.
+        A text without tokens, such as an empty line, gives an empty text.
         """
         source, target = self.languages
         sources = [source.encode(text) for text in texts]
@@ -186,10 +195,20 @@ class Translator:
         pieces = [order[start : start + rows] for start in range(0, len(order), rows)]
         batches = [pad_batch([sources[i] for i in piece], self.config.pad) for piece in pieces]
         results = [""] * len(sources)
-        with Workers(os.cpu_count() if threads is None else threads) if len(pieces) > 1 else nullcontext() as workers:
-            found = (workers.map if workers else map)(lambda src: self._decode(src, beam).ids.tolist(), batches)
-            for i, ids in zip(itertools.chain(*pieces), itertools.chain(*found), strict=True):
-                results[i] = target.text(ids)
+        threads = (os.cpu_count() or 1) if threads is None else threads
+
+        def ids_of(src):
+            return self._decode(src, beam).ids.tolist()
+
+        if len(pieces) < 2 or threads == 1:
+            found = map(ids_of, batches)
+        else:
+            from tinymae.train.parallel import Workers  # needs more than NumPy
+
+            with Workers(threads) as workers:
+                found = list(workers.map(ids_of, batches))
+        for i, ids in zip(itertools.chain(*pieces), itertools.chain(*found), strict=True):
+            results[i] = target.text(ids)
         return results
 
     def _decode(self, src, beam):
