@@ -99,7 +99,7 @@ def figures():
 
 @pytest.mark.parametrize("name", FIGURES | CAPTIONED)
 def test_every_figure_has_a_caption_readable_letters_and_the_width_of_half_a_screen(name, figures, tmp_path):
-    """It is saved, which arranges and draws it, as a small PNG of its own size in a new folder; then its parts are looked at."""
+    """It is saved, which arranges and draws it, as a small PNG of its own size in a new folder; then its parts are checked."""
     figure = figures[name]
     assert type(figure) is Figure
     assert caption(figure).startswith("How to read it:")
