@@ -4,7 +4,8 @@
     python tests/lesson_driver.py               for each line ["lesson", "answers", "folder"] of its input
 
 The second form prints the exit status of each lesson, and writes its output to the files stdout and stderr of the folder. Each
-lesson runs in a fork of this process, which has imported the packages that take seconds, and nothing of tinymae that lessons use.
+lesson runs in a fork of this process, which has imported the packages that take seconds to import, but nothing that it draws or
+trains with from tinymae.
 """
 import importlib
 import json
@@ -52,8 +53,8 @@ def main(path, answers):
 
 def serve():
     """The second form. A child returns, and ends as any script does."""
-    for package in ("matplotlib.backends.backend_agg", "seaborn", "sklearn.datasets", "sklearn.linear_model", "sklearn.neighbors"):
-        importlib.import_module(package)
+    for name in ("matplotlib.backends.backend_agg", "seaborn", "sklearn.datasets", "sklearn.linear_model", "sklearn.neighbors"):
+        importlib.import_module(name)
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)      # BLAS's idle threads
     for line in sys.stdin:
         path, answers, folder = map(Path, json.loads(line))
