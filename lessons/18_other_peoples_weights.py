@@ -52,9 +52,9 @@ folder = Path(tempfile.mkdtemp())
 config = mae.MAEConfig(48, 6, embed_dim=64, depth=2, num_heads=4, decoder_embed_dim=48, decoder_depth=1, decoder_num_heads=4)
 params, bank = mae.mae_init(config, rng), picture_bank(load_images("photos"), 48)
 optimizer = AdamW(params, betas=(0.9, 0.95), weight_decay=0.05, decays=mae.mae_decays(params))
-for step in range(300):
+for step in range(200):
     loss, cache = mae.mae_forward(random_crops(bank, 48, rng, 32), params, config, rng.random((32, 64)))
-    optimizer.step(params, mae.mae_backward(1.0, cache), warmup_cosine(step, 300, 15, 4e-3))
+    optimizer.step(params, mae.mae_backward(1.0, cache), warmup_cosine(step, 200, 10, 4e-3))
 published = export.export_mae(folder / "mae_visualize_tiny.pth", config, params)
 seen = inspect.inspect(published)
 print(f"{published.stat().st_size:,} bytes: {seen.what}. Good for: {seen.can}")

@@ -1,9 +1,18 @@
 """Run a lesson as a plain script; then its exercises again, with the right answers, and with each wrong one.
 
     python tests/lesson_driver.py lessons/NN_name.py tests/answers/NN_name.py
+    python tests/lesson_driver.py               for each line ["lesson", "answers", "folder"] of its input
+
+The second form prints the exit status of each lesson, and writes its output to the files stdout and stderr of the folder. Each
+lesson runs in a fork of this process, which has imported the packages that take seconds to import, but nothing that it draws or
+trains with from tinymae.
 """
+import importlib
+import json
+import os
 import re
 import sys
+import warnings
 from pathlib import Path
 
 from tinymae.learn.lessons import read_lesson
@@ -42,5 +51,21 @@ def main(path, answers):
     print(f"{len(names)} exercises")
 
 
+def serve():
+    """The second form. A child returns, and ends as any script does."""
+    for name in ("matplotlib.backends.backend_agg", "seaborn", "sklearn.datasets", "sklearn.linear_model", "sklearn.neighbors"):
+        importlib.import_module(name)
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)      # BLAS's idle threads
+    for line in sys.stdin:
+        path, answers, folder = map(Path, json.loads(line))
+        process = os.fork()
+        if process == 0:
+            os.chdir(folder)
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
+            return main(path, answers)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*map(Path, sys.argv[1:])) if sys.argv[1:] else serve()

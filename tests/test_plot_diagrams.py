@@ -1,5 +1,6 @@
 """The diagram of an encoder and a decoder: every sublayer, every residual path and the memory are there, at any depth."""
 import itertools
+from functools import cache
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,12 @@ from tinymae.plot import encoder_decoder
 from tinymae.plot.diagrams import BOX, MEMORY, RESIDUAL
 
 SIZES = [*itertools.product((1, 2, 4), (1, 2, 4), (False, True))]
+
+
+@cache
+def diagram(encoder, decoder, norm_first):
+    """The figure of these sizes, drawn once for all tests, which only look at it."""
+    return encoder_decoder(encoder, decoder, norm_first=norm_first)
 
 
 def texts(figure):
@@ -29,7 +36,7 @@ def arrows(figure, colour):
 
 @pytest.mark.parametrize(("encoder", "decoder", "norm_first"), SIZES)
 def test_every_sublayer_is_there(encoder, decoder, norm_first):
-    figure = encoder_decoder(encoder, decoder, norm_first=norm_first)
+    figure = diagram(encoder, decoder, norm_first)
     written, sublayers = texts(figure), 2 * encoder + 3 * decoder
     assert written.count("Self-attention") == encoder
     assert written.count("Masked self-attention") == written.count("Cross attention") == decoder
@@ -43,7 +50,7 @@ def test_every_sublayer_is_there(encoder, decoder, norm_first):
 
 @pytest.mark.parametrize(("encoder", "decoder", "norm_first"), SIZES)
 def test_each_residual_path_ends_in_an_add_and_the_memory_in_each_cross_attention(encoder, decoder, norm_first):
-    figure = encoder_decoder(encoder, decoder, norm_first=norm_first)
+    figure = diagram(encoder, decoder, norm_first)
     places = {"Add": [], "Cross attention": []}
     for text in figure.axes[0].texts:
         name = "Add" if text.get_text() == "Add & Norm" else text.get_text()
@@ -65,8 +72,8 @@ def test_it_reads_upwards_in_the_order_of_the_computation():
 
 
 def test_nothing_is_outside_the_page_and_no_two_boxes_overlap():
-    for encoder, decoder, norm_first in SIZES:
-        ax = encoder_decoder(encoder, decoder, norm_first=norm_first).axes[0]
+    for sizes in SIZES:
+        ax = diagram(*sizes).axes[0]
         (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
         boxes = [patch.get_bbox() for patch in ax.patches if np.isclose(patch.get_width(), BOX)]
         assert all(left < box.x0 and box.x1 < right and bottom < box.y0 and box.y1 < top for box in boxes)

@@ -87,13 +87,29 @@ def test_every_function_has_an_example():
     assert {name.partition(",")[0] for name in FIGURES | CAPTIONED} == set(plot.__all__) - {"Panel", "save"}
 
 
+@pytest.fixture(scope="module")
+def figures():
+    """Every figure, drawn once, under settings of the reader that must neither reach it nor be changed."""
+    with matplotlib.rc_context({"font.size": 23.0, "axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        drawn = {name: draw() for name, draw in (FIGURES | CAPTIONED).items()}
+        assert dict(matplotlib.rcParams) == before
+    return drawn
+
+
 @pytest.mark.parametrize("name", FIGURES | CAPTIONED)
-def test_every_figure_has_a_caption_readable_letters_and_the_width_of_half_a_screen(name):
-    figure = (FIGURES | CAPTIONED)[name]()
+def test_every_figure_has_a_caption_readable_letters_and_the_width_of_half_a_screen(name, figures, tmp_path):
+    """It is saved, which arranges and draws it, as a small PNG of its own size in a new folder; then its parts are checked."""
+    figure = figures[name]
     assert type(figure) is Figure
     assert caption(figure).startswith("How to read it:")
     assert 1000 <= figure.get_figwidth() * figure.dpi <= 1400
-    figure.draw_without_rendering()
+    path = plot.save(figure, str(tmp_path / "new" / "folder" / f"{name}.png"))
+    assert path == tmp_path / "new" / "folder" / f"{name}.png"
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG") and len(content) < 300_000
+    assert int.from_bytes(content[16:20], "big") == round(figure.get_figwidth() * figure.dpi)
+    assert list(path.parent.iterdir()) == [path]                       # and no temporary file
     inside = figure.bbox
     for text in figure.findobj(matplotlib.text.Text):
         assert "$" not in text.get_text(), "TeX that is not interpreted"
@@ -109,8 +125,8 @@ def test_every_figure_has_a_caption_readable_letters_and_the_width_of_half_a_scr
 
 
 @pytest.mark.parametrize("name", CAPTIONED)
-def test_every_axis_has_its_label(name):
-    for ax in CAPTIONED[name]().axes:
+def test_every_axis_has_its_label(name, figures):
+    for ax in figures[name].axes:
         if ax.axison and ax.get_label() != "<colorbar>":
             assert ax.get_xlabel() and ax.get_ylabel()
 
@@ -120,10 +136,9 @@ def test_a_caption_of_ones_own_replaces_the_text(name):
     assert caption(FIGURES[name](caption="mine")) == "mine"
 
 
-def test_settings_backend_and_pyplot_are_left_as_they_were(tmp_path):
+def test_settings_backend_and_pyplot_are_left_as_they_were(figures, tmp_path):
     with matplotlib.rc_context({"font.size": 23.0, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
-        figures = {name: draw() for name, draw in (FIGURES | CAPTIONED).items()}
         for name in ("attention", "attention_lines", "points"):
             plot.save(figures[name], tmp_path / "a.png")
         with pytest.raises(ValueError):
@@ -306,16 +321,6 @@ def test_a_chinese_caption_stays_on_the_page(some_chinese):
 
 
 # ---- save ------------------------------------------------------------------------------------------------------------
-
-def test_save_writes_a_small_png_makes_folders_and_returns_the_path(tmp_path):
-    for name, figure in ((name, draw()) for name, draw in FIGURES.items()):
-        path = plot.save(figure, str(tmp_path / "new" / "folder" / f"{name}.png"))
-        assert path == tmp_path / "new" / "folder" / f"{name}.png"
-        content = path.read_bytes()
-        assert content.startswith(b"\x89PNG") and len(content) < 300_000, (name, len(content))
-        assert int.from_bytes(content[16:20], "big") == round(figure.get_figwidth() * figure.dpi)
-    assert len(list(path.parent.iterdir())) == len(FIGURES)            # and no temporary file
-
 
 def test_save_gives_the_same_bytes_for_the_same_figure(tmp_path):
     first, second = (plot.save(plot.attention(softmax_rows(3, 3)), tmp_path / f"{n}.png").read_bytes() for n in "ab")

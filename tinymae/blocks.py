@@ -144,8 +144,9 @@ def _split_fused(p):
             f"attention: expected a fused projection of three equal parts, queries, keys and values, got {columns} columns"
             f"{after}: if d_k and d_v differ, use one projection each"
         )
-    thirds = {name: np.split(array, 3, axis=-1) for name, array in p["qkv"].items()}
-    return {key: {name: parts[i] for name, parts in thirds.items()} for i, key in enumerate("qkv")}
+    third = columns // 3
+    parts = {key: slice(i * third, (i + 1) * third) for i, key in enumerate("qkv")}     # np.split takes ten times as long
+    return {key: {name: array[..., part] for name, array in p["qkv"].items()} for key, part in parts.items()}
 
 
 def _split_heads(x, heads):

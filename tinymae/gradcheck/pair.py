@@ -106,10 +106,9 @@ class Pair:
 
     def forward(self) -> tuple[object, object]:
         """Run forward, with its own containers and a fresh rng."""
-        def fresh(path, leaf):
-            return np.random.default_rng(leaf) if path == "rng" and leaf is not None else leaf
-
-        inputs = rebuild(fresh, self.views)
+        inputs = _in_own_containers(self.views)
+        if inputs.get("rng") is not None:
+            inputs["rng"] = np.random.default_rng(inputs["rng"])
         args = [inputs.pop(name) for name in list(inputs)[:self.positional]]
         result = self.functions[0](*args, **inputs)
         if not (isinstance(result, tuple) and len(result) == 2):
@@ -206,6 +205,16 @@ def rebuild(function: Callable[[str, object], object], value: object, path: str 
         branches = [rebuild(function, branch, f"{path}.{i}" if path else str(i)) for i, branch in enumerate(value)]
         return value._make(branches) if hasattr(value, "_make") else type(value)(branches)
     return function(path, value)
+
+
+def _in_own_containers(value):
+    """The same leaves in dicts, lists and tuples of their own: `rebuild` without the paths, for what runs most often."""
+    if isinstance(value, dict):
+        return {key: _in_own_containers(branch) for key, branch in value.items()}
+    if isinstance(value, (list, tuple)):
+        branches = [_in_own_containers(branch) for branch in value]
+        return value._make(branches) if hasattr(value, "_make") else type(value)(branches)
+    return value
 
 
 def leaves_of(value: object) -> list[tuple[str, object]]:
