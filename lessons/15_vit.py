@@ -24,7 +24,8 @@ from threadpoolctl import threadpool_limits
 
 from tinymae import plot, tree
 from tinymae.gradcheck import format_rows, gradcheck
-from tinymae.images.pixels import resize_picture, to_pixels
+from tinymae.images.pixels import to_pixels
+from tinymae.images.resize import resize_picture
 from tinymae.images.sources import digits, load_images
 from tinymae.models import attention_maps, fine_tuning, patch_encoder, vit
 from tinymae.ops.linear import linear_backward, linear_forward

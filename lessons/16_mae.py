@@ -27,7 +27,8 @@ from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.invariants import assert_mask_hides
 from tinymae.images.crops import picture_bank, random_crops, unseen_crops
 from tinymae.images.fills import linear_fill, mean_fill, removed_pixels
-from tinymae.images.pixels import resize_picture, to_picture, to_pixels
+from tinymae.images.pixels import to_picture, to_pixels
+from tinymae.images.resize import resize_picture
 from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models import mae
 from tinymae.models.patch_encoder import encoder_features, vit_encoder_forward
@@ -91,7 +92,7 @@ print(plot.save(figure, figures / "mae_shuffle.png"))
 config = mae.MAEConfig(
     img_size=48, patch_size=6, embed_dim=64, depth=2, num_heads=4, decoder_embed_dim=48, decoder_depth=1, decoder_num_heads=4
 )
-bank = picture_bank(load_images("photos"), 48)                  # the temple and the flower, at many scales
+bank = picture_bank(load_images("photos")[:2], 48)                  # the temple and the flower, at many scales
 pool = np.concatenate([random_crops(bank, 48, rng, 64) for _ in range(32)])                 # to learn from
 unseen = to_pixels(unseen_crops(unseen_photo(), 48, 64))        # of a third photograph
 ids_keep, ids_restore, mask = mae.random_masking(rng.random((2, 64)), 0.75)

@@ -35,7 +35,7 @@ from tinymae.images.pixels import to_picture, to_pixels
 from tinymae.images.sources import load_images, unseen_photo
 from tinymae.models import mae
 from tinymae.ops.linear import linear_forward
-from tinymae.tasks.restore import reconstruct_published
+from tinymae.tasks.reconstruct import published_model, reconstruct
 from tinymae.train.optim import AdamW, warmup_cosine
 from tinymae.weights import export, inspect
 from tinymae.weights.pth import write_pth
@@ -50,7 +50,7 @@ folder = Path(tempfile.mkdtemp())
 # Training and writing. ``inspect`` reads the names and shapes only, and says what the file is good for.
 
 config = mae.MAEConfig(48, 6, embed_dim=64, depth=2, num_heads=4, decoder_embed_dim=48, decoder_depth=1, decoder_num_heads=4)
-params, bank = mae.mae_init(config, rng), picture_bank(load_images("photos"), 48)
+params, bank = mae.mae_init(config, rng), picture_bank(load_images("photos")[:2], 48)
 optimizer = AdamW(params, betas=(0.9, 0.95), weight_decay=0.05, decays=mae.mae_decays(params))
 for step in range(200):
     loss, cache = mae.mae_forward(random_crops(bank, 48, rng, 32), params, config, rng.random((32, 64)))
@@ -190,7 +190,9 @@ assert loss_of(again) == oracle
 
 photo = folder / "photo.png"
 Image.fromarray(unseen_photo()).save(photo)
-print(reconstruct_published(photo, published, figures / "weights_restored.png", mask_ratio=0.75))
+panel = figures / "weights_restored.png"
+reconstruct(photo, published_model(published), folder / "restored.png", figure=panel, mask_ratio=0.75)
+print(panel)
 
 # %%
 # It generates content that was not there

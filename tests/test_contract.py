@@ -167,7 +167,7 @@ ROOMS = {
     "weights": "models ops tree images text files",
     "plot": "ops files",
     "tasks": "weights models ops train tree images text plot files arguments",
-    "estimator": "tasks models ops train tree images",
+    "estimator": "tasks weights models ops train tree images",
     "learn": "gradcheck models blocks ops init masks train tree",
     "cli": "tasks weights models images text plot learn gradcheck files",
     "__main__": "cli __init__ files",
@@ -177,7 +177,7 @@ ROOMS = {
 # What a reader opens first needs NumPy and the standard library alone; NUMPY_ALONE is also what a browser can run.
 NUMPY_ALONE = ("tinymae.ops.", "tinymae.models.", "tinymae.gradcheck.", "tinymae.blocks", "tinymae.init", "tinymae.masks",
                "tinymae.arguments", "tinymae.tree", "tinymae.trace", "tinymae.files", "tinymae.train.optim",
-               "tinymae.weights.shipped")
+               "tinymae.weights.shipped", "tinymae.images.pixels", "tinymae.images.hide", "tinymae.tasks.photograph")
 
 
 def imports(source, modules):

@@ -178,3 +178,46 @@ def test_an_interrupted_fit_is_none(monkeypatch, digits):
 def test_threads(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     assert [threads(n) for n in (None, 1, 3, -1, -2, -9)] == [1, 1, 3, 4, 3, 1]
+
+
+# The model that comes with the package
+
+
+@pytest.fixture(scope="module")
+def colours():
+    """X (40, 24 x 24 x 3): ramps in random directions, as flat rows; y: whether they rise from left to right."""
+    rng = np.random.default_rng(0)
+    slope, at = rng.normal(size=(40, 3, 2)), np.linspace(-1, 1, 24)
+    images = slope[:, None, None, :, 0] * at[:, None, None] + slope[:, None, None, :, 1] * at[:, None]
+    return images.reshape(40, -1), (slope[..., 1].mean(axis=1) > 0).astype(int)
+
+
+def test_a_pretrained_autoencoder_transforms_without_training_and_restores_better(colours):
+    X, _ = colours
+    ready = MaskedAutoencoder(channels=3, pretrained=True, steps=0, n_jobs=1, random_state=0).fit(X)
+    assert ready.losses_ == [] and ready.transform(X).shape == (40, 2 * ready.config_.embed_dim)
+    fresh = MaskedAutoencoder(channels=3, patch_size=6, steps=1, n_jobs=1, random_state=0).fit(X)
+    assert ready.score(X) > 0.3 + max(fresh.score(X), 0)
+    tuned = MaskedAutoencoder(channels=3, pretrained=True, steps=3, learning_rate=1e-4, n_jobs=1, random_state=0).fit(X)
+    assert len(tuned.losses_) == 3 and tuned.losses_[0] < 0.5 * fresh.losses_[0]
+    again = MaskedAutoencoder(channels=3, pretrained=True, steps=0, n_jobs=1).fit(X)           # training changed its own copy
+    np.testing.assert_array_equal(again.transform(X), ready.transform(X))
+
+
+def test_a_pretrained_classifier(colours):
+    X, y = colours
+    model = VisionTransformerClassifier(channels=3, pretrained=True, steps=30, batch_size=16, n_jobs=1, random_state=0)
+    assert model.fit(X, y).score(X, y) > 0.8
+
+
+@pytest.mark.parametrize(("options", "features", "reason"), [
+    ({"channels": 1}, 24 * 24, "expected channels=3 and patch_size=6, .* got 1 and 6: repeat the numbers of grey"),
+    ({"patch_size": 4}, 24 * 24 * 3, "got 3 and 4"), ({"depth": 2}, 24 * 24 * 3, "expected depth=4, .* got 2"),
+    ({}, 20 * 20 * 3, "side that is a multiple of 6 and at least 12, got 1200 features: resize"),
+    ({}, 6 * 6 * 3, "at least 12"), ({}, 24 * 24 * 3 - 1, "square images"),
+])
+def test_what_the_pretrained_model_is_not_for(options, features, reason):
+    X, y = np.random.default_rng(0).random((10, features)), np.arange(10) % 2
+    for estimator in (MaskedAutoencoder, VisionTransformerClassifier):
+        with pytest.raises(ValueError, match=reason):
+            estimator(**{"channels": 3, "pretrained": True, "n_jobs": 1} | options).fit(X, y)

@@ -18,11 +18,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
 from tinymae import packed
-from tinymae.images import pixels, sources
+from tinymae.images import load, sources
 from tinymae.images.crops import picture_bank, unseen_crops
+from tinymae.images.dead_leaves import dead_leaves
 from tinymae.images.labelled import load_labelled
-from tinymae.images.pixels import load_picture, resize_picture, to_picture, to_pixels
-from tinymae.images.sources import find_source, load_images, unseen_photo
+from tinymae.images.load import load_picture
+from tinymae.images.pixels import to_picture, to_pixels
+from tinymae.images.resize import resize_picture
+from tinymae.images.sources import find_source, load_images, unseen_photo, unseen_photos
 
 
 def numbers(shape, seed=0):
@@ -41,14 +44,14 @@ def assert_pictures(pictures, expected):
         np.testing.assert_array_equal(picture, array)
 
 
-# Sources that scikit-learn brings
+# Sources that scikit-learn and scikit-image bring
 
 
 def test_photos():
     photos = load_images("photos")
-    assert [photo.shape for photo in photos] == [(427, 640, 3)] * 2
-    assert all(photo.dtype == np.uint8 and photo.flags.writeable for photo in photos)
-    assert not np.array_equal(*photos)
+    assert len(photos) == 11 and [photo.shape for photo in photos[:2]] == [(427, 640, 3)] * 2
+    assert all(photo.dtype == np.uint8 and photo.flags.writeable and photo.shape[2] == 3 for photo in photos)
+    assert all(200 < min(photo.shape[:2]) <= max(photo.shape[:2]) <= 800 for photo in photos)
     sky, flower = photos[0][:50].mean(axis=(0, 1)), photos[1][180:260, 280:360].mean(axis=(0, 1))
     assert sky[2] > 150                                         # china.jpg: bright sky on top
     assert flower[0] > flower[2]                                # flower.jpg: red-orange in the middle
@@ -798,7 +801,7 @@ def test_a_profile_that_pillow_cannot_unpack(tmp_path):
 
 
 def test_a_pillow_without_littlecms(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixels.features, "check", lambda name: {"littlecms2": False}[name])
+    monkeypatch.setattr(load.features, "check", lambda name: {"littlecms2": False}[name])
     array = numbers((6, 9, 3))
     path = saved(tmp_path, Image.fromarray(array), icc_profile=screen(P3, 2.2))
     with pytest.warns(UserWarning, match=r"picture\.png: its colour profile is ignored.*without littlecms.*pip install pillow"):
@@ -869,7 +872,7 @@ def test_load_picture_decompression_bomb(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
 def test_an_image_of_too_many_pixels(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(pixels, "MOST_MEGAPIXELS", 0.002)
+    monkeypatch.setattr(load, "MOST_MEGAPIXELS", 0.002)
     path = saved(tmp_path, Image.fromarray(numbers((40, 50, 3))), suffix)
     assert load_picture(path).shape == (40, 50, 3)              # just as many as allowed
     path = saved(tmp_path, Image.fromarray(numbers((40, 51, 3))), suffix)
@@ -887,7 +890,7 @@ def test_a_large_jpeg_is_read_at_half_its_size(tmp_path, monkeypatch):
     exif = Image.Exif()
     exif[274] = 6
     path = saved(tmp_path, Image.fromarray(smooth), "jpg", quality=95, exif=exif)
-    monkeypatch.setattr(pixels, "MOST_MEGAPIXELS", 0.005)
+    monkeypatch.setattr(load, "MOST_MEGAPIXELS", 0.005)
     half = load_picture(path)
     assert whole.shape == (80, 120, 3) and half.shape == (60, 40, 3)            # upright, too
     expected = np.rot90(whole, -1).reshape(60, 2, 40, 2, 3).mean(axis=(1, 3))
@@ -895,7 +898,7 @@ def test_a_large_jpeg_is_read_at_half_its_size(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.fromarray(smooth), "jpg", progressive=True)
     with pytest.raises(ValueError, match=r"expected at most 0\.005: .*a JPEG that is not progressive"):
         load_picture(path)
-    monkeypatch.setattr(pixels, "MOST_MEGAPIXELS", 0.002)       # half its size is too large, too
+    monkeypatch.setattr(load, "MOST_MEGAPIXELS", 0.002)       # half its size is too large, too
     with pytest.raises(ValueError, match="120 x 80 pixels"):
         load_picture(saved(tmp_path, Image.fromarray(smooth), "jpg"))
 
@@ -903,6 +906,26 @@ def test_a_large_jpeg_is_read_at_half_its_size(tmp_path, monkeypatch):
 def test_unseen_photo():
     photo = unseen_photo()
     assert photo.shape == (600, 512, 3) and photo.dtype == np.uint8 and photo.std() > 20
+
+
+def test_no_photo_of_the_table_is_trained_on():
+    """Nor a part of one, as far as the first pixels of its rows tell."""
+    unseen = unseen_photos()
+    assert list(unseen) == ["grace_hopper", "cat", "coffee"] and np.array_equal(unseen["grace_hopper"], unseen_photo())
+    rows = {row.tobytes() for photo in load_images("photos") for row in photo[:, :40]}
+    assert not any(row.tobytes() in rows for photo in unseen.values() for row in photo[:, :40])
+
+
+def test_made_up_images():
+    """The same from the same seed; shapes with edges: most neighbours are alike, some are far apart, at every scale."""
+    image = dead_leaves(np.random.default_rng(5), 128)
+    assert image.shape == (128, 128, 3) and image.dtype == np.uint8
+    np.testing.assert_array_equal(image, dead_leaves(np.random.default_rng(5), 128))
+    assert not np.array_equal(image, dead_leaves(np.random.default_rng(6), 128))
+    for step in (1, 2, 4):
+        grey = image[::step, ::step].mean(axis=2)
+        jumps = np.abs(np.diff(grey, axis=0))
+        assert np.median(jumps) < 16 * step and np.quantile(jumps, 0.97) > 40, step
 
 
 def test_unseen_photo_does_not_import_matplotlib():

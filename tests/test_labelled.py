@@ -8,7 +8,7 @@ import sklearn.datasets
 import sklearn.utils
 
 from tinymae.images.labelled import Labelled, fit_pictures, load_labelled, model_size
-from tinymae.images.pixels import resize_picture
+from tinymae.images.resize import resize_picture
 
 
 def numbers(*shape, seed=0):

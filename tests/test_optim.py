@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tinymae.train.optim import BLOCK, SGD, AdamW, clip_grad_norm, noam, warmup_cosine
+from tinymae.train.optim import BLOCK, SGD, AdamW, Muon, clip_grad_norm, noam, orthogonal, warmup_cosine
 
 
 def tree_of(rng):
@@ -191,3 +191,63 @@ def test_plain_sgd_is_gradient_descent():
         optimizer.step(params, {"w": np.array([2, 0], dtype)}, 0.5)
         np.testing.assert_array_equal(params["w"], np.array([-1, -2.5], dtype), strict=True)
     assert (optimizer.t, optimizer.m["w"].tolist()) == (2, [2, 0])
+
+
+# Muon
+
+
+def five_steps(s):
+    """What equation (12) makes of singular values: the same polynomial, on numbers in place of matrices."""
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return s
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-5), (np.float32, 1e-4)])
+@pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4), (1, 5), (5, 1)])
+def test_orthogonal_keeps_the_singular_vectors(shape, dtype, tolerance):
+    u = np.random.default_rng(3).normal(size=shape).astype(dtype)
+    before = u.copy()
+    o = orthogonal(u)
+    assert o.shape == u.shape and o.dtype == dtype
+    np.testing.assert_array_equal(u, before)
+    w, s, v = np.linalg.svd(u.astype(np.float64), full_matrices=False)
+    values = five_steps(s / np.linalg.norm(s))
+    np.testing.assert_allclose(o, w * values @ v, atol=tolerance)
+    assert (values[s > 0.01 * s[0]] > 0.6).all() and (values < 1.3).all()
+    assert (orthogonal(np.zeros(shape, dtype)) == 0).all()
+
+
+def test_muon_as_its_equations():
+    """Equations (7) to (10) written anew, with a singular value decomposition for (9); a fused matrix moves as its parts do."""
+    rng = np.random.default_rng(0)
+    params = {"qkv": rng.normal(size=(4, 12)), "fc": rng.normal(size=(4, 6)), "b": rng.normal(size=6)}
+    matrices, decays = {"qkv": 3, "fc": 1, "b": 0}, {"qkv": True, "fc": False, "b": False}
+    expected = {name: leaf.copy() for name, leaf in params.items()}
+    momentum = {name: np.zeros_like(leaf) for name, leaf in params.items()}
+    plain = {"b": params["b"].copy()}
+    muon = Muon(params, matrices, rate=7.0, momentum=0.9, betas=(0.8, 0.9), weight_decay=0.3, decays=decays)
+    adamw = AdamW(plain, betas=(0.8, 0.9))
+    for lr in (0.1, 0.02):
+        grads = {name: rng.normal(size=leaf.shape) for name, leaf in params.items()}
+        muon.step(params, grads, lr)
+        adamw.step(plain, {"b": grads["b"]}, lr)
+        for name, parts in (("qkv", 3), ("fc", 1)):
+            momentum[name] = 0.9 * momentum[name] + grads[name]
+            moved = []
+            for u in np.split(grads[name] + 0.9 * momentum[name], parts, axis=1):
+                w, s, v = np.linalg.svd(u, full_matrices=False)
+                wide = max(1, u.shape[1] / u.shape[0]) ** 0.5
+                moved.append(lr * 7.0 * wide * (w * five_steps(s / np.linalg.norm(s)) @ v))
+            expected[name] = expected[name] * (1 - lr * 0.3 * decays[name]) - np.concatenate(moved, axis=1)
+            np.testing.assert_allclose(params[name], expected[name], atol=1e-5)
+        np.testing.assert_array_equal(params["b"], plain["b"])
+    assert muon.t == 2 and not muon.v["qkv"].any()
+
+
+def test_muon_refuses_what_adamw_refuses():
+    params = {"w": np.zeros((2, 2))}
+    with pytest.raises(ValueError, match="momentum"):
+        Muon(params, {"w": 1}, momentum=1.0)
+    with pytest.raises(ValueError, match=r"expected a gradient of shape \(2, 2\)"):
+        Muon(params, {"w": 1}).step(params, {"w": np.zeros((2, 3))}, 0.1)

@@ -22,7 +22,7 @@ def test_reconstructions_stand_in_rows_and_columns(channels):
     axes = figure.axes
     assert len(axes) == 12
     for n, ax in enumerate(axes):                          # column by column
-        expected = four[n // 3][n % 3]
+        expected = four[(0, 2, 1, 3)[n // 3]][n % 3]       # what was pasted comes before the plain reconstruction
         np.testing.assert_array_equal(ax.images[0].get_array(), expected[..., 0] if channels == 1 else expected)
         assert ax.images[0].get_clim() == (0, 255)         # no image is stretched to its own range
     left = [round(ax.get_position().x0, 6) for ax in axes]
@@ -30,7 +30,7 @@ def test_reconstructions_stand_in_rows_and_columns(channels):
     assert left == sorted(left) and len(set(left)) == 4
     assert top[:3] == sorted(top[:3], reverse=True) and len(set(top)) == 3
     heads = [ax.get_title() for ax in axes if ax.get_title()]
-    assert heads == ["masked", "reconstruction", "reconstruction + visible", "original"]
+    assert heads == ["masked", "reconstruction + visible", "reconstruction", "original"]
     assert axes[0].images[0].cmap.name == "gray"
 
 

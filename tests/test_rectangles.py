@@ -9,14 +9,15 @@ from PIL import Image
 from tinymae import tree
 from tinymae.__main__ import main
 from tinymae.images.labelled import fit_pictures
-from tinymae.images.pixels import resize_picture, to_pixels
+from tinymae.images.pixels import to_pixels
+from tinymae.images.resize import resize_picture
 from tinymae.models.fine_tuning import interpolate_positions, resize_mae, resize_vit
 from tinymae.models.mae import MAEConfig, StoredPositions, mae_forward, mae_init, mae_reconstruct
 from tinymae.models.vit import ViTConfig, vit_init, vit_logits
 from tinymae.ops.patches import image_sides, patch_grid
 from tinymae.tasks.classify import vit_from
 from tinymae.tasks.encoders import Encoder, load_encoder
-from tinymae.tasks.restore import restore_photo
+from tinymae.tasks.photograph import grid_of, restore_photo
 from tinymae.train import checkpoint
 from tinymae.weights.export import export_mae, export_vit, export_vit_mae
 from tinymae.weights.pth import write_pth
@@ -137,14 +138,19 @@ def test_resize_to_rectangles(shape, size, box):
 
 
 def test_a_photograph_in_rectangular_tiles():
-    """The tiles come back where they were cut: with nothing hidden, what is pasted is the photograph."""
+    """The tiles come back where they were cut: what is not hidden is the photograph, made smaller."""
     config = MAEConfig(**TINY_MAE, img_size=(8, 16))
     params = mae_init(config, np.random.default_rng(0))
     photo = np.random.default_rng(1).integers(0, 256, (60, 150, 3), dtype=np.uint8)
-    (_, _, pasted), small, _ = restore_photo(photo, params, config, 0.0)
-    rows, cols = small.shape[1:3]
-    assert rows % 8 == cols % 16 == 0 and 0.8 < cols / rows / (150 / 60) < 1.25
-    np.testing.assert_array_equal(pasted, small)
+    hidden = np.zeros((60, 150), bool)
+    hidden[20:30, 40:70] = True
+    restored = restore_photo(photo, hidden, params, config, detail=6)
+    rows, cols, _ = restored.small.shape
+    assert (rows // config.patch_size, cols // config.patch_size) == restored.hidden.shape == grid_of(photo.shape, 6, config)
+    assert 0.8 < cols / rows / (150 / 60) < 1.25 and 0 < restored.hidden.sum() <= 2 * 4
+    shown = ~np.kron(restored.hidden, np.ones((config.patch_size,) * 2, bool))
+    np.testing.assert_array_equal(restored.pasted[shown], restored.small[shown])
+    np.testing.assert_array_equal(restored.photo[~hidden], photo[~hidden])
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

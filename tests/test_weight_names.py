@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tinymae import tree
 from tinymae.__main__ import main
-from tinymae.images.pixels import load_picture
+from tinymae.images.load import load_picture
 from tinymae.images.sources import load_images
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.vit import ViTConfig, vit_init, vit_logits

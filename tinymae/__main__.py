@@ -85,6 +85,7 @@ def _parser():
     translate.add_translate(commands)
     translate.add_average(commands)
     evaluate = commands.add_parser("evaluate", help="measure a model").add_subparsers(required=True, metavar="MODEL")
+    mae.add_evaluate(evaluate)
     vit.add_evaluate(evaluate)
     translate.add_evaluate(evaluate)
     vit.add_probe(commands)

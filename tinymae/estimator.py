@@ -23,15 +23,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tinymae import tree
 from tinymae.images.fills import removed_pixels
-from tinymae.models.mae import MAEConfig, mae_init, mae_reconstruct
+from tinymae.models.fine_tuning import resize_mae
+from tinymae.models.mae import MAEConfig, mae_decays, mae_init, mae_reconstruct
 from tinymae.models.vit import ViTConfig, vit_init, vit_logits
 from tinymae.ops.patches import image_sides
 from tinymae.ops.softmax import softmax_forward
-from tinymae.tasks.classify import ClassifierSettings, image_batches, vit_gradient, vit_optimizer
-from tinymae.tasks.encoders import features
-from tinymae.tasks.restore import check_hides, mae_gradient, mae_optimizer
+from tinymae.tasks.classify import ClassifierSettings, image_batches, vit_from, vit_gradient, vit_optimizer
+from tinymae.tasks.encoders import Encoder, features
+from tinymae.tasks.restore import check_hides, mae_gradient
 from tinymae.train.loop import Run, cosine, endless, train
+from tinymae.train.optim import AdamW
 from tinymae.train.parallel import Workers, micro_batches
+from tinymae.weights.shipped import read_model, shipped
 
 TYPES = (np.float64, np.float32)
 ROWS = 256                      # images at a time: memory
@@ -96,6 +99,9 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     random_state : int, RandomState or None
     n_jobs : int, threads; -1 for one for each core. The result does not depend on it
     verbose : bool, show progress
+    pretrained : bool, whether to start from the model that comes with the package instead of random parameters, and train it
+        further for `steps`, which may be 0. It is a model of colour images (channels=3) and of patches of 6 x 6 pixels: other
+        images are refused, and so are other sizes of the model than the defaults
 
     Attributes
     ----------
@@ -109,7 +115,7 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def __init__(
         self, channels=1, patch_size=None, mask_ratio=0.75, norm_pix_loss=False, embed_dim=128, depth=4, num_heads=4,
         decoder_embed_dim=64, decoder_depth=2, decoder_num_heads=4, steps=2000, batch_size=32, learning_rate=2e-3,
-        weight_decay=0.05, random_state=None, n_jobs=-1, verbose=False,
+        weight_decay=0.05, random_state=None, n_jobs=-1, verbose=False, pretrained=False,
     ):
         self.channels = channels
         self.patch_size = patch_size
@@ -128,28 +134,37 @@ class MaskedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
+        self.pretrained = pretrained
 
     def fit(self, X: ArrayLike, y: object = None) -> "MaskedAutoencoder":
         """Train on X (samples, features); y is ignored. Returns self."""
         X = validate_data(self, X, dtype=TYPES)
-        self.layout_ = Layout(X, self.channels, self.patch_size)
-        self.config_ = MAEConfig(
-            self.layout_.size, self.layout_.patch_size, self.channels, self.embed_dim, self.depth, self.num_heads,
-            self.decoder_embed_dim, self.decoder_depth, self.decoder_num_heads, mask_ratio=self.mask_ratio,
-            norm_pix_loss=self.norm_pix_loss,
-        )
+        rng = generator(self.random_state)
+        if self.pretrained:
+            ready, params = shipped_mae()
+            self.layout_ = Layout(X, self.channels, self.patch_size or ready.patch_size)
+            check_pretrained(self, ready)
+            config = replace(ready, mask_ratio=self.mask_ratio, norm_pix_loss=self.norm_pix_loss)
+            size = self.layout_.size                            # smaller: a part of the positions, larger: interpolated
+            self.config_ = replace(config, img_size=size) if size <= ready.img_size else resize_mae(config, size)
+        else:
+            self.layout_ = Layout(X, self.channels, self.patch_size)
+            self.config_ = MAEConfig(
+                self.layout_.size, self.layout_.patch_size, self.channels, self.embed_dim, self.depth, self.num_heads,
+                self.decoder_embed_dim, self.decoder_depth, self.decoder_num_heads, mask_ratio=self.mask_ratio,
+                norm_pix_loss=self.norm_pix_loss,
+            )
+            params = mae_init(self.config_, rng)
         check_hides(self.config_)
         pictures = self.layout_.pictures(X).astype(np.float32)
-        rng = generator(self.random_state)
-        params = mae_init(self.config_, rng)
-        optimizer = mae_optimizer(params, self.weight_decay)
+        optimizer = AdamW(params, betas=(0.9, 0.95), weight_decay=self.weight_decay, decays=mae_decays(params))
         with Workers(threads(self.n_jobs)) as workers:
             gradient = mae_gradient(
                 self.config_, lambda rng, count: pictures[rng.integers(len(pictures), size=count)], self.batch_size, 16, workers
             )
-            run = fitted(
-                Run(params, optimizer, rng), gradient, self.learning_rate, self.batch_size, self.steps, verbose=self.verbose
-            )
+            run = Run(params, optimizer, rng)
+            if self.steps or not self.pretrained:
+                run = fitted(run, gradient, self.learning_rate, self.batch_size, self.steps, verbose=self.verbose)
         self.params_, self.losses_ = run.params, run.losses
         return self
 
@@ -219,6 +234,7 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
     weight_decay, label_smoothing, mixup, shift, flip : as `tasks.classify.ClassifierSettings`. The last three change the
         images, and are off by default: not every table of numbers may be moved or mirrored
     random_state, n_jobs, verbose : as `MaskedAutoencoder`
+    pretrained : bool, whether to start from the encoder of the model that comes with the package, as `MaskedAutoencoder`
 
     Attributes
     ----------
@@ -234,7 +250,7 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         self, channels=1, patch_size=None, embed_dim=128, depth=4, num_heads=4, pool="mean", position_encoding="fixed",
         dropout=0.0,
         steps=1000, batch_size=64, learning_rate=1e-3, weight_decay=0.05, label_smoothing=0.1, mixup=0.0, shift=0, flip=False,
-        random_state=None, n_jobs=-1, verbose=False,
+        random_state=None, n_jobs=-1, verbose=False, pretrained=False,
     ):
         self.channels = channels
         self.patch_size = patch_size
@@ -255,6 +271,7 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
+        self.pretrained = pretrained
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> "VisionTransformerClassifier":
         """Train on X (samples, features) and its labels y (samples,). Returns self."""
@@ -263,18 +280,25 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"expected at least two classes, got one class: {self.classes_[0]!r}")
-        self.layout_ = Layout(X, self.channels, self.patch_size)
-        self.config_ = ViTConfig(
-            self.layout_.size, self.layout_.patch_size, self.channels, len(self.classes_), self.embed_dim, self.depth,
-            self.num_heads, pool=self.pool, position_encoding=self.position_encoding, dropout=self.dropout,
-        )
+        rng = generator(self.random_state)
+        if self.pretrained:
+            ready, encoder = shipped_mae()
+            self.layout_ = Layout(X, self.channels, self.patch_size or ready.patch_size)
+            check_pretrained(self, ready)
+            changes = {"pool": self.pool, "dropout": self.dropout, "img_size": self.layout_.size}
+            self.config_, params = vit_from(Encoder("mae", ready, encoder), len(self.classes_), rng, changes)
+        else:
+            self.layout_ = Layout(X, self.channels, self.patch_size)
+            self.config_ = ViTConfig(
+                self.layout_.size, self.layout_.patch_size, self.channels, len(self.classes_), self.embed_dim, self.depth,
+                self.num_heads, pool=self.pool, position_encoding=self.position_encoding, dropout=self.dropout,
+            )
+            params = vit_init(self.config_, rng)
         settings = ClassifierSettings(
             {}, self.learning_rate, self.batch_size, weight_decay=self.weight_decay, label_smoothing=self.label_smoothing,
             mixup=self.mixup, shift=self.shift, flip=self.flip,
         )
         pictures = self.layout_.pictures(X).astype(np.float32)
-        rng = generator(self.random_state)
-        params = vit_init(self.config_, rng)
         optimizer = vit_optimizer(params, self.config_, settings)
         seed = int(rng.integers(2**31))
         batches = endless(lambda epoch: image_batches(len(pictures), self.batch_size, seed, epoch))
@@ -304,6 +328,28 @@ class VisionTransformerClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, X):
         X, params = validated(self, X)
         return by_rows(lambda part: vit_logits(self.layout_.pictures(part), params, self.config_), X)
+
+
+def shipped_mae() -> tuple[MAEConfig, dict]:
+    """The masked autoencoder that comes with the package: its config and its parameters, fresh."""
+    config, params, _ = read_model(shipped("mae"), "mae")
+    return config, params
+
+
+def check_pretrained(estimator: BaseEstimator, config: MAEConfig) -> None:
+    """Raise a ValueError that says why a pretrained model of this config does not fit an estimator and its images."""
+    layout, asked = estimator.layout_, estimator.get_params()
+    names = [name for name in ("embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads")
+             if asked.get(name, getattr(config, name)) != getattr(config, name)]
+    if names:
+        raise ValueError(f"pretrained: expected {names[0]}={getattr(config, names[0])}, that of the model in the package, got "
+                         f"{asked[names[0]]}")
+    if layout.channels != config.in_chans or layout.patch_size != config.patch_size:
+        raise ValueError(f"pretrained: expected channels={config.in_chans} and patch_size={config.patch_size}, those of the "
+                         f"model, got {layout.channels} and {layout.patch_size}: repeat the numbers of grey images three times")
+    if layout.size != layout.side or layout.side**2 * layout.channels != layout.features:
+        raise ValueError(f"pretrained: expected square images with a side that is a multiple of {config.patch_size} and at "
+                         f"least {2 * config.patch_size}, got {layout.features} features: resize the images first")
 
 
 def generator(random_state: int | np.random.RandomState | None) -> np.random.Generator:

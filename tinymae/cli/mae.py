@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tinymae.cli.options import IMAGE_DATA, RESUME, add_folder, add_heads, add_img_size, add_key, add_length, add_run, given
 
+_MODEL = "folder that demo or train mae wrote to (default: the model in the package)"
 _MAE_SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads")
 
 
@@ -47,15 +48,18 @@ def add_train(models: argparse._SubParsersAction) -> None:
     add_img_size(sizes, "of images, or of crops of photographs; 64 for 64 x 64")
     for name in _MAE_SIZES:
         sizes.add_argument(f"--{name.replace('num_', '').replace('_', '-')}", type=int, dest=name)
+    mae.add_argument(
+        "--vary", action="store_true", help="hide another fraction of the patches each time, 0.05 to 0.95: for any kind of hole"
+    )
     mae.set_defaults(command=_train_mae)
 
 
 def _train_mae(
-    data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume, overwrite, save_every, **sizes
+    data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume, overwrite, save_every, vary, **sizes
 ):
     from tinymae.tasks.restore import prepare, train_mae
 
-    task = prepare(data, mask_ratio, norm_pix_loss, given(sizes))
+    task = prepare(data, mask_ratio, norm_pix_loss, given(sizes), vary=vary)
     run = train_mae(
         task, out, **_length(data, steps, minutes), seed=seed, threads=threads, resume=resume, overwrite=overwrite,
         save_every=save_every, extra={"data": data},
@@ -66,32 +70,77 @@ def _train_mae(
     return 0
 
 
+def add_evaluate(models: argparse._SubParsersAction) -> None:
+    """`evaluate mae`."""
+    evaluate = models.add_parser("mae", help="error of a masked autoencoder on hidden pixels, beside simple fills")
+    evaluate.add_argument("--model", type=Path, help=_MODEL)
+    evaluate.add_argument("--data", default="photos", help=f"{IMAGE_DATA}: its validation set")
+    evaluate.set_defaults(command=_evaluate_mae)
+
+
+def _evaluate_mae(model, data):
+    from tinymae.tasks.reconstruct import own_model
+    from tinymae.tasks.restore import prepare, table, table_lines
+
+    it = own_model(model)
+    task = prepare(data, it.config.mask_ratio, sizes={"img_size": it.config.img_size, "patch_size": it.config.patch_size})
+    if task.config.in_chans != it.config.in_chans:
+        got = task.config.in_chans
+        raise ValueError(f"{data}: expected images of {it.config.in_chans} channels, as the model's, got {got}")
+    orientations = 8 if it.turned else 1
+    measured = {name: table(images, it.params, it.config, orientations) for name, images in task.validation.items()}
+    print(*table_lines(measured), sep="\n")
+    return 0
+
+
 def add_reconstruct(commands: argparse._SubParsersAction) -> None:
     """`reconstruct`."""
-    reconstruct = commands.add_parser("reconstruct", help="hide patches of your own photograph and restore them")
-    reconstruct.add_argument("picture", metavar="PICTURE", type=Path)
-    which = reconstruct.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", type=Path, help="folder that demo or train mae wrote to")
+    reconstruct = commands.add_parser("reconstruct", help="hide a part of your own photograph and restore it")
+    reconstruct.add_argument("picture", metavar="PICTURE", type=Path, help="an image file, or grace_hopper, cat or coffee")
+    which = reconstruct.add_mutually_exclusive_group()
+    which.add_argument("--model", type=Path, help=_MODEL)
     which.add_argument("--weights", type=Path, metavar="FILE", help="a published model: .pth or Hugging Face folder")
     add_heads(reconstruct, decoder=True)
     add_key(reconstruct)
-    add_img_size(reconstruct, "at which the model sees the photograph, with interpolated positions (default: as in training)")
+    add_img_size(reconstruct, "of a tile of the photograph, with interpolated positions (default: as in training)")
+    reconstruct.add_argument(
+        "--mask", default="random", metavar="MASK",
+        help="what is hidden: random (default), block or grid, or an image FILE of the photograph's size that is white there",
+    )
     reconstruct.add_argument("--mask-ratio", type=float, help="fraction of the patches to hide (default: as in training)")
+    reconstruct.add_argument(
+        "--detail", type=int, metavar="N", help="patches along the shorter side (default: 48, or what suits a FILE's holes)"
+    )
     reconstruct.add_argument("--seed", type=int, default=1, help="which patches are hidden")
-    reconstruct.add_argument("--out", type=Path, help="the .png to write (default: figures/PICTURE_restored.png)")
+    reconstruct.add_argument("--threads", type=int, help="default: one for each core")
+    reconstruct.add_argument(
+        "--out", type=Path, help="the photograph to write, in any format of Pillow (default: figures/PICTURE_restored.png)"
+    )
+    reconstruct.add_argument("--figure", type=Path, metavar="FILE.png", help="draw what was visible, restored and there before")
     reconstruct.set_defaults(command=_reconstruct)
 
 
-def _reconstruct(picture, model, weights, mask_ratio, seed, out, img_size, **published):
-    from tinymae.tasks.restore import reconstruct, reconstruct_published
+def _reconstruct(picture, model, weights, out, img_size, mask, mask_ratio, detail, seed, threads, figure, **published):
+    from tinymae.tasks.reconstruct import own_model, published_model, reconstruct
 
     out = out or Path("figures", f"{picture.stem}_restored.png")
-    common = {"mask_ratio": mask_ratio, "img_size": img_size, "seed": seed}
     if weights:
-        print(reconstruct_published(picture, weights, out, **common, **published))
+        loaded = published_model(weights, img_size, **published)
     elif unused := given(published):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
         raise ValueError(f"got {options}, for published weights alone (--weights): a model trained here needs no such option")
     else:
-        print(reconstruct(picture, model, out, **common))
+        loaded = own_model(model, img_size)
+    restored = reconstruct(
+        picture, loaded, out, figure=figure, mask=mask, mask_ratio=mask_ratio, detail=detail, seed=seed, threads=threads,
+        bar=True,
+    )
+    rows, cols, _ = restored.photo.shape
+    scale = min(rows, cols) / min(restored.small.shape[:2])
+    hidden = restored.hidden
+    print(f"{cols} x {rows} pixels; {hidden.mean():.0%} of {hidden.size} patches hidden, {min(hidden.shape)} along the "
+          f"shorter side; restored at {'1' if scale <= 1 else f'1/{scale:.3g}'} of the photograph's scale")
+    print(out)
+    if figure:
+        print(figure)
     return 0

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from tinymae.images.pixels import by_band, to_pixels
+from tinymae.images.pixels import to_pixels
+from tinymae.images.resize import by_band
 
 
 def picture_bank(

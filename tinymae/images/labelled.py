@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from tinymae.images.pixels import resize_picture
+from tinymae.images.resize import resize_picture
 from tinymae.images.sources import KNOWN_LABELLED, find_source
 from tinymae.ops.patches import image_sides
 

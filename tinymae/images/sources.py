@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from tinymae.files import never_downloaded
-from tinymae.images.pixels import load_picture
+from tinymae.images.load import load_picture
 from tinymae.packed import MOST_TIMES, check_npz, most_unpacked
 
 PICTURE_SUFFIXES = (
@@ -63,9 +63,15 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _photos():
+    from skimage import data
     from sklearn.datasets import load_sample_images
 
-    return [np.array(photo) for photo in load_sample_images().images]
+    photos = [np.array(photo) for photo in load_sample_images().images]
+    more = (
+        data.astronaut(), data.rocket(), data.retina(), data.immunohistochemistry(), data.camera(), data.coins(), data.grass(),
+        data.gravel(), data.brick(),
+    )
+    return photos + [_reduced(np.array(Image.fromarray(photo).convert("RGB"))) for photo in more]
 
 
 SOURCES = {
@@ -89,13 +95,13 @@ def find_source(data: str | os.PathLike) -> Source:
     Parameters
     ----------
     data
-        'photos': scikit-learn's two sample photos, a Chinese temple and a flower. 'digits': scikit-learn's 1797 handwritten
-        digits, 8 x 8. 'openml:NAME': a data set of square images from openml.org, such as 'openml:mnist_784' or
-        'openml:CIFAR_10', with its target as labels; it is downloaded once, then kept by scikit-learn. Anything else is a path:
-        a folder of images (in the order of their names; reduced to at most 800 pixels along the longer side, so that a thousand
-        fit into memory); a folder of folders, whose names are the labels of the images in them (always shuffled in the same
-        way); an IDX file, as MNIST has them, where train-images-idx3-ubyte(.gz) has its labels beside it in
-        train-labels-idx1-ubyte(.gz), and 'transposed:FILE' for one of EMNIST's, with rows and columns exchanged; or an .npz
+        'photos': scikit-learn's two sample photos, a Chinese temple and a flower, and nine images of scikit-image. 'digits':
+        scikit-learn's 1797 handwritten digits, 8 x 8. 'openml:NAME': a data set of square images from openml.org, such as
+        'openml:mnist_784' or 'openml:CIFAR_10', with its target as labels; it is downloaded once, then kept by scikit-learn.
+        Anything else is a path: a folder of images (in the order of their names; reduced to at most 800 pixels along the longer
+        side, so that a thousand fit into memory); a folder of folders, whose names are the labels of the images in them (always
+        shuffled in the same way); an IDX file, as MNIST has them, where train-images-idx3-ubyte(.gz) has its labels beside it
+        in train-labels-idx1-ubyte(.gz), and 'transposed:FILE' for one of EMNIST's, with rows and columns exchanged; or an .npz
         file with `images` (N, rows, cols) or (N, rows, cols, C), uint8, and perhaps `labels` (N,) or (N, 1), integers or
         strings. A folder that is called digits is './digits'.
 
@@ -396,3 +402,13 @@ def unseen_photo() -> np.ndarray:
     raise FileNotFoundError("mpl-data/sample_data/grace_hopper.jpg is not in matplotlib's folder (looked in "
                             f"{list(folders)}); some systems package matplotlib without its sample data, "
                             "pip install matplotlib brings it")
+
+
+def unseen_photos() -> dict[str, np.ndarray]:
+    """Three photographs that no model of this project is trained on: {name: uint8 (rows, cols, 3)}.
+
+    `unseen_photo`, and from scikit-image Chelsea the cat and a cup of coffee, both in the public domain (CC0).
+    """
+    from skimage import data
+
+    return {"grace_hopper": unseen_photo(), "cat": data.chelsea(), "coffee": data.coffee()}

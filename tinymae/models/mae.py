@@ -142,6 +142,14 @@ def mae_decays(params: dict) -> dict:
     return tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def mae_matrices(params: dict) -> dict:
+    """A tree of int for `train.optim.Muon`: 3 for a fused q/k/v of a block, 1 for its other matrices, 0 for all else."""
+    def count(path, leaf):
+        return (3 if path.endswith("qkv.w") else 1) if ".blocks." in path and leaf.ndim == 2 else 0
+
+    return tree.unflatten({path: count(path, leaf) for path, leaf in tree.leaves(params)}, params)
+
+
 def random_masking(noise: np.ndarray, mask_ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Choose the patches to hide: sort noise, and keep the patches with the smallest.
 
@@ -198,8 +206,7 @@ def mae_forward(
         if images or noise do not fit the config, or pixels are not finite
     """
     check_images(images, config.img_size, config.in_chans)
-    if noise.shape != (len(images), config.num_patches):
-        raise ValueError(f"expected noise (B, N) = ({len(images)}, {config.num_patches}), got {noise.shape}")
+    _check_noise(images, config, noise)
     positions, decoder_positions = config.position_tables(images.dtype)
     patches, _ = patchify_forward(images, config.patch_size)                            # (B, N, P)
     ids_keep, ids_restore, mask = random_masking(noise, config.mask_ratio)
@@ -270,8 +277,13 @@ def mae_decoder_backward(dpred: np.ndarray, cache: dict) -> tuple[np.ndarray, di
     }
 
 
+def _check_noise(images, config, noise):
+    if noise.shape != (len(images), config.num_patches):
+        raise ValueError(f"expected noise (B, N) = ({len(images)}, {config.num_patches}), got {noise.shape}")
+
+
 class Reconstruction(NamedTuple):
-    """The result of `mae_reconstruct`; images are (B, rows, cols, C), in the units of the input."""
+    """The result of `mae_restore` and `mae_reconstruct`; images are (B, rows, cols, C), in the units of the input."""
 
     masked: np.ndarray              # hidden patches are 0, which is mid grey
     reconstruction: np.ndarray      # the prediction, for every patch
@@ -283,25 +295,56 @@ class Reconstruction(NamedTuple):
 def mae_reconstruct(
     images: np.ndarray, params: dict, config: MAEConfig, noise: np.ndarray, *, statistics: str = "visible"
 ) -> Reconstruction:
-    """Hide patches and reconstruct the images from the rest.
+    """Hide patches of images at random, as in training, and restore them: `mae_restore` with the mask of `random_masking`.
 
     Parameters
     ----------
     images, params, config, noise : as `mae_forward`
+    statistics : as `mae_restore`
+    """
+    check_images(images, config.img_size, config.in_chans)
+    _check_noise(images, config, noise)
+    _, ids_restore, mask = random_masking(noise, config.mask_ratio)
+    return _restored(images, params, config, np.argsort(ids_restore, axis=1), mask, statistics)
+
+
+def mae_restore(
+    images: np.ndarray, params: dict, config: MAEConfig, mask: np.ndarray, *, statistics: str = "visible"
+) -> Reconstruction:
+    """Restore images of which any patches are hidden, and not equally many in each.
+
+    Parameters
+    ----------
+    images, params, config : as `mae_forward`; config.mask_ratio plays no part
+    mask : ndarray of shape (B, N), integers or bool: 1 = removed, 0 = visible
     statistics : "visible" or "true"; matters only with config.norm_pix_loss. Such a model predicts each patch without its
         mean and contrast, which have to come from somewhere. "visible": the mean and standard deviation of the image's visible
         patches, averaged; they contain nothing of the answer. "true": each patch's own, from the hidden image:
         **part of the answer leaks into the reconstruction**, and `mode` says so.
 
+    Raises
+    ------
+    TypeError, ValueError
+        as `mae_forward`; if mask does not fit the images, or holds other numbers than 0 and 1
+
     Notes
     -----
     Visible patches look bad in `reconstruction`, since no loss was ever computed on them. `pasted` covers them.
     """
+    check_images(images, config.img_size, config.in_chans)
+    if mask.shape != (len(images), config.num_patches) or not np.isin(mask, (0, 1)).all():
+        raise ValueError(f"expected a mask (B, N) = ({len(images)}, {config.num_patches}) of 0 and 1, got {mask.shape}: is it "
+                         "a list of patch indices, or one number for each pixel?")
+    mask = mask.astype(np.int8)
+    return _restored(images, params, config, np.argsort(mask, axis=1, kind="stable"), mask, statistics)
+
+
+def _restored(images, params, config, ids_shuffle, mask, statistics):
+    """Reconstruction of images whose visible patches come first in ids_shuffle (B, N)."""
     if statistics not in ("visible", "true"):
         raise ValueError(f"expected statistics 'visible' or 'true', got {statistics!r}")
-    _, cache = mae_forward(images, params, config, noise)
-    pred, mask = cache["pred"], cache["mask"]
     patches, _ = patchify_forward(images, config.patch_size)
+    pred = _predict(patches, params, config, ids_shuffle, mask)
     mode = ""
     if config.norm_pix_loss:
         _, mean, std = normalise_patches(patches)                                       # (B, N, 1)
@@ -316,6 +359,25 @@ def mae_reconstruct(
     drawn = (np.where(hidden, 0, patches), pred, np.where(hidden, pred, patches))
     pictures = (unpatchify(x.astype(patches.dtype, copy=False), config.patch_size, config.grid) for x in drawn)
     return Reconstruction(*pictures, mask, mode)
+
+
+def _predict(patches, params, config, ids_shuffle, mask):
+    """Predicted patches (B, N, P), without a cache; images with equally many visible patches K are computed together."""
+    positions, decoder_positions = config.position_tables(patches.dtype)
+    ids_restore = np.argsort(ids_shuffle, axis=1, kind="stable")
+    visible = config.num_patches - np.count_nonzero(mask, axis=1)
+    pred = np.empty_like(patches)
+    for kept in np.unique(visible):
+        rows = visible == kept
+        latent = vit_encoder_forward(
+            patches[rows], params["encoder"], positions, heads=config.num_heads, ids_keep=ids_shuffle[rows, :kept],
+            eps=config.eps,
+        )[0]                                                    # [0]: the cache is freed at once
+        pred[rows] = mae_decoder_forward(
+            latent, params["decoder"], decoder_positions, heads=config.decoder_num_heads, ids_restore=ids_restore[rows],
+            eps=config.eps,
+        )[0]
+    return pred
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def reconstructions(
     caption: str | None = None,
     mode: str = "",
 ) -> Figure:
-    """What a masked autoencoder reconstructs: one row per image, masked | reconstruction | + visible | original.
+    """What a masked autoencoder reconstructs: one row per image, masked | + visible | reconstruction | original.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def reconstructions(
 
     Source: He et al. 2022, figures 2-4; article A, opening figures.
 
-    Differs: the paper's figures have three columns; here the reconstruction is shown both plain and with the visible
-    patches, because the plain one looks worse where patches were visible (the loss does not train it there).
+    Differs: the paper's figures have three columns; here the reconstruction is shown with the visible patches and without
+    them, because the plain one looks worse where patches were visible (the loss does not train it there).
     """
     named = {"masked": masked, "reconstruction": reconstruction, "pasted": pasted, "original": original}
     arrays = [check_pictures(name, array, (4,), "(B, rows, cols, C)") for name, array in named.items()]
@@ -45,7 +45,8 @@ def reconstructions(
             raise ValueError(
                 f"{name} has the shape {array.shape}, but original {arrays[-1].shape}: all four show the same images"
             )
-    heads = ("masked", "reconstruction", "reconstruction + visible", "original")
+    heads = ("masked", "reconstruction + visible", "reconstruction", "original")
+    arrays[1], arrays[2] = arrays[2], arrays[1]
     count, height, width, _ = arrays[0].shape
     # Everything here has a known size, so it is placed by hand, in inches from the top left; all gaps are equal.
     gap = 0.07
@@ -56,8 +57,8 @@ def reconstructions(
     top = (0.32 if title else gap) + (strip + gap if banner else 0) + 0.22
     figure = page(top + count * (high + gap), caption, default=(
         "How to read it: each row is one image. The model's input is only what is visible in the first column; compare the "
-        "second and third columns with the last. The loss counts removed patches only, so the second column is not trained "
-        "where patches were visible; the third column shows the visible patches unchanged."
+        "second column with the last. The speckles in the third column are the visible patches as the model predicts them: the "
+        "loss counts removed patches only, so it never learns to. The second column shows the true ones there."
     ))
     figure.set_layout_engine("none")
     total = figure.get_figheight()

@@ -1,21 +1,33 @@
 """python -m tinymae: train a masked autoencoder, restore images that it was not trained on, write the table, and draw."""
 import json
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from tinymae import tree
 from tinymae.files import remove_leftovers, whole_file
+from tinymae.images.hide import hidden_patches
 from tinymae.images.pixels import to_picture
 from tinymae.models.attention_maps import mae_attention
 from tinymae.models.mae import MAEConfig, mae_init
-from tinymae.ops.patches import patchify_forward
-from tinymae.tasks.restore import Task, prepare, restore, restore_photo, table, tiled, train_mae
+from tinymae.ops.patches import image_sides, patchify_forward
+from tinymae.tasks.photograph import DETAIL, grid_of, hidden_pixels, restore_photo
+from tinymae.tasks.reconstruct import draw_restored
+from tinymae.tasks.restore import MAE_SIZES, Task, pace, prepare, restore, table, table_lines, train_mae
 from tinymae.train import checkpoint
 from tinymae.train.folder import remove_if_empty
 from tinymae.train.loop import Run, check_length
+from tinymae.train.parallel import Workers
+
+SHORT_RUN = {"embed_dim": 96, "depth": 3}       # for a few minutes, with the decoder of restore.MAE_SIZES
+ENOUGH = 600                                # steps of it that beat linear interpolation
+MANY, FEW = 5000, 300                       # steps of it, from which a larger model, below which half the batch is better
 
 
 def demo(
@@ -37,7 +49,7 @@ def demo(
 
     Returns
     -------
-    dict, as in demo.json: "mae", "mean", "nearest", "linear" (see `table`), "seconds" and "steps" of training
+    dict, as in demo.json: "validation", {name of a photograph: see `table`}, "seconds" and "steps" of training
 
     Raises
     ------
@@ -51,14 +63,25 @@ def demo(
     check_length(steps, minutes)
     say = say or (lambda line: None)
     out = Path(out)
-    task = prepare(data, mask_ratio, norm_pix_loss)
+    task = prepare(data, mask_ratio, norm_pix_loss, SHORT_RUN if data == "photos" else None)
     if task.config.in_chans not in (1, 3):
         raise ValueError(f"{data}: expected 1 or 3 channels to draw, got {task.config.in_chans}: `train mae` takes any number")
-    size, number = task.config.img_size, tree.count(mae_init(task.config, None))
-    say(f"A masked autoencoder of {number:,} parameters learns from {data!r}, on images of {size} x {size} pixels.")
-    say("Ctrl-C ends early and still draws what it has.")
     model, older = out / "mae.npz", _earlier_demo(out)
     remove_leftovers(out)
+    size = image_sides(task.config.img_size)
+    say(f"A masked autoencoder learns from {data!r}, on images of {size[0]} x {size[1]} pixels.")
+    fits = round(60 * minutes * pace(task, threads)) if minutes else steps
+    if data == "photos":
+        chosen = suited(task, fits)
+        enough = math.ceil(minutes * ENOUGH / max(fits, 1)) if minutes and fits < ENOUGH else None
+        if minutes and chosen is not task:
+            fits = round(60 * minutes * pace(chosen, threads))
+        task = chosen
+    if minutes:
+        say(f"In {minutes:g} minutes about {fits:,} steps of {task.batch} images will fit on this machine.")
+    if data == "photos" and enough:
+        say(f"That is too few to be better than linear interpolation: --minutes {enough} would be enough.")
+    say(f"The model has {tree.count(mae_init(task.config, None)):,} parameters. Ctrl-C ends early and still draws what it has.")
     run = train_mae(
         task, out / "training", steps=steps, minutes=minutes, seed=seed, threads=threads, overwrite=True,
         extra={"data": str(data), "demo": True},
@@ -71,17 +94,38 @@ def demo(
         say(f"{model}: replaces the model of an earlier demo")
     if run.interrupted:
         say(f"stopped after {run.step} steps; this is how far the model got")
-    results = {**table(task, run.params), "seconds": round(run.seconds, 1), "steps": run.step}
-    say(f"\nmean squared error on the hidden pixels of {len(task.validation)} images that it was not trained on")
-    for name, label in _LABELS.items():
-        say(f"  {results[name]:.3f}  {label}")
-    say(f"after {run.step} steps, {run.seconds:.0f} s of training\n")
-    with whole_file(out / "demo.json") as file:
-        file.write((json.dumps(results, indent=2) + "\n").encode())
-    say(f"{'model':24}{model}\n{'table':24}{out / 'demo.json'}")
-    for label, path in draw(task, run, results, out):
+    seconds, after = round(run.seconds, 1), time.perf_counter()
+    layout = "measuring and drawing: {percentage:3.0f} % |{bar}| {remaining} left"
+    parts = len(task.validation) + 5 + bool(task.photos)
+    with (
+        Workers(os.cpu_count() if threads is None else threads) as workers,
+        tqdm(total=parts, leave=False, bar_format=layout) as bar,
+    ):
+        measured = {}
+        tables = workers.map(lambda it: table(it, run.params, task.config, 8 if task.photos else 1), task.validation.values())
+        for name, rows in zip(task.validation, tables, strict=True):
+            measured[name] = rows
+            bar.update()
+        results = {"validation": measured, "seconds": seconds, "steps": run.step}
+        with whole_file(out / "demo.json") as file:
+            file.write((json.dumps(results, indent=2) + "\n").encode())
+        paths = []
+        for path in draw(task, run, measured, out, workers.map):
+            paths.append(path)
+            bar.update()
+    for line in table_lines(measured):
+        say(line)
+    say(f"after {run.step:,} steps, {seconds:.0f} s of training; measured and drawn in {time.perf_counter() - after:.0f} s\n")
+    for label, path in [("model", model), ("table", out / "demo.json"), *paths]:
         say(f"{label:24}{path}")
     return results
+
+
+def suited(task: Task, steps: int) -> Task:
+    """The task with the model and the batch that suit so many steps of the small model: a larger one needs more of them."""
+    if steps >= MANY:
+        return replace(task, config=replace(task.config, **MAE_SIZES))
+    return replace(task, batch=task.batch // 2) if steps < FEW else task
 
 
 def _earlier_demo(out):
@@ -96,36 +140,29 @@ def _earlier_demo(out):
     return True
 
 
-_LABELS = {
-    "mae": "masked autoencoder",
-    "linear": "linear interpolation of the visible pixels",
-    "nearest": "nearest visible pixel",
-    "mean": "mean of the visible pixels",
-}
+def draw(task: Task, run: Run, measured: dict, out: Path, mapped: Callable = map) -> Iterator[tuple[str, Path]]:
+    """Draw the figures of the demo into the folder `out`; yields (label, path) as they are written.
 
-
-def draw(task: Task, run: Run, results: dict, out: Path) -> Iterator[tuple[str, Path]]:
-    """Draw the figures of the demo into the folder `out`; yields (label, path) as they are written."""
+    measured: {name of a validation set: `table`}; mapped: as `photograph.restore_photo`.
+    """
     from tinymae import plot  # matplotlib is slow to import: only when we draw
 
     config, params = task.config, run.params
-    few = task.validation[:4]
-    hidden = sorted({config.mask_ratio, 0.75, 0.95})
-    for ratio in hidden:
+    few = next(iter(task.validation.values()))[:4]
+    for ratio in sorted({config.mask_ratio, 0.75, 0.95}):
         pictures, original, mode = restore(few, params, config, ratio)
         title = f"{ratio:.0%} of the patches hidden, of images it was not trained on"
         figure = plot.reconstructions(*pictures, original, title=title, mode=mode)
         yield f"{ratio:.0%} hidden", plot.save(figure, out / f"restored_{100 * ratio:g}.png")
-    if task.photo is not None:
-        pictures, original, mode = restore_photo(task.photo, params, config, config.mask_ratio)
-        figure = plot.reconstructions(
-            *pictures, original, mode=mode, title="A photograph it was not trained on",
-            caption=tiled(config, config.mask_ratio) + " The error table is measured on different crops.",
-        )
-        yield "the whole photograph", plot.save(figure, out / "photo.png")
-    evaluations = dict(run.evaluations)
-    baselines = {} if config.norm_pix_loss else {name: results[name] for name in ("mean", "nearest", "linear")}
-    figure = plot.loss_curve(range(1, run.step + 1), run.losses, evaluations=evaluations, baselines=baselines)
+    for photo in list(task.photos.values())[:1]:
+        grid = grid_of(photo.shape, DETAIL, config)
+        hidden = hidden_patches("random", grid, config.mask_ratio, np.random.default_rng(1))
+        restored = restore_photo(photo, hidden_pixels(hidden, photo.shape), params, config, mapped=mapped)
+        path = draw_restored(restored, config, "A photograph it was not trained on", out / "photo.png")
+        yield "the whole photograph", path
+    means = {name: np.mean([rows[name]["error"] for rows in measured.values()]) for name in ("mean", "nearest", "linear")}
+    baselines = {} if config.norm_pix_loss else means
+    figure = plot.loss_curve(range(1, run.step + 1), run.losses, evaluations=dict(run.evaluations), baselines=baselines)
     yield "loss curve", plot.save(figure, out / "loss.png")
     last = mae_attention(few[:1], params, config)[-1][0]        # (H, 1 + N, 1 + N)
     patches, _ = patchify_forward(few[:1], config.patch_size)

@@ -8,32 +8,45 @@ The error is measured on validation images: no model is trained on them, and `tr
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tinymae.files import fingerprint
 from tinymae.images.crops import picture_bank, random_crops, random_pictures, unseen_crops
+from tinymae.images.dead_leaves import dead_leaves
 from tinymae.images.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
 from tinymae.images.labelled import model_size
-from tinymae.images.pixels import MEAN, STD, load_picture, resize_picture, to_picture, to_pixels
-from tinymae.images.sources import load_images, unseen_photo
-from tinymae.models.fine_tuning import resize_mae
-from tinymae.models.mae import MAEConfig, check_mask_ratio, mae_backward, mae_decays, mae_forward, mae_init, mae_reconstruct
+from tinymae.images.pixels import MEAN, STD, to_picture, to_pixels
+from tinymae.images.resize import resize_picture
+from tinymae.images.sources import load_images, unseen_photos
+from tinymae.models.mae import (
+    MAEConfig,
+    check_mask_ratio,
+    mae_backward,
+    mae_decays,
+    mae_forward,
+    mae_init,
+    mae_matrices,
+    mae_reconstruct,
+    random_masking,
+)
 from tinymae.ops.patches import image_sides
+from tinymae.tasks.photograph import restored_tiles
 from tinymae.train import checkpoint
 from tinymae.train.folder import run_folder
 from tinymae.train.loop import SAVE_EVERY, Run, check_length, cosine, resumed, save_run, train
-from tinymae.train.optim import AdamW
+from tinymae.train.optim import Muon
 from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
 BATCH, MICRO_BATCH = 32, 16
 CROP, CROP_PATCH = 48, 6        # of photographs, in pixels
-TILES = 6                       # crops along the shorter side of a photograph that is restored whole
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 4e-3
+MADE_UP = 24                    # images that are added to the sample photographs
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +55,16 @@ class Task:
 
     config: MAEConfig
     sample: Callable            # sample(rng, count) -> float32 pixels (count, rows, cols, C)
-    validation: np.ndarray      # float32 pixels (B, rows, cols, C), never trained on
-    photo: np.ndarray | None    # the photograph they are crops of, uint8; None if they are whole images
+    validation: dict[str, np.ndarray]   # {name: float32 pixels (B, rows, cols, C)}, never trained on
+    photos: dict[str, np.ndarray]       # {name: photograph, uint8} that they are crops of; empty if they are whole images
     data: str                   # how many images, and their fingerprint: a run is resumed with the same ones only
+    batch: int = BATCH          # images in a step
+    vary: bool = False          # hide another fraction in each part of a batch, see `mae_gradient`
 
 
-def prepare(data: str, mask_ratio: float = 0.75, norm_pix_loss: bool = False, sizes: dict | None = None) -> Task:
+def prepare(
+    data: str, mask_ratio: float = 0.75, norm_pix_loss: bool = False, sizes: dict | None = None, *, vary: bool = False
+) -> Task:
     """Images, and a model of a size that fits them.
 
     Parameters
@@ -55,27 +72,33 @@ def prepare(data: str, mask_ratio: float = 0.75, norm_pix_loss: bool = False, si
     data : as `images.sources.load_images`
     mask_ratio, norm_pix_loss : as `MAEConfig`
     sizes : further fields of MAEConfig (embed_dim, depth, patch_size ...), or None for a small model
+    vary : as `mae_gradient`
 
     Notes
     -----
     Photographs (sides over 64, or of several sizes) become random crops, small images of one size are used whole. The last
-    fifth is the validation set, as for images with labels; with 'photos' that is matplotlib's `grace_hopper.jpg`.
+    fifth is the validation set, as for images with labels; with 'photos' these are the three of `unseen_photos`, and the
+    training set has made-up images, too, see `images.dead_leaves`.
     """
     check_mask_ratio(mask_ratio)
     pictures = load_images(data)
     channels = {picture.shape[2] for picture in pictures}
     if len(channels) > 1:
         raise ValueError(f"{data}: expected pictures with the same number of channels, got {sorted(channels)}")
+    made_up = []
     if data == "photos":
-        kept = [unseen_photo()]
+        named = unseen_photos()
+        kept = list(named.values())
+        with ThreadPoolExecutor() as pool:
+            made_up = list(pool.map(lambda i: dead_leaves(np.random.default_rng(i)), range(MADE_UP)))
     elif len(pictures) < 2:
         raise ValueError(f"{data}: expected at least two images, one to train on and one for validation, got one")
     else:
         apart = math.ceil(len(pictures) / 5)
         pictures, kept = pictures[:-apart], pictures[-apart:]
-    described = describe_pictures([*pictures, *kept])
+    described = describe_pictures([*pictures, *made_up, *kept])
     channels = pictures[0].shape[2]
-    common = {"in_chans": channels, "mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss, **_SIZES, **(sizes or {})}
+    common = {"in_chans": channels, "mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss, **MAE_SIZES, **(sizes or {})}
     if len({picture.shape for picture in (*pictures, *kept)}) == 1 and max(pictures[0].shape[:2]) <= 64:
         size, patch = model_size(pictures[0].shape)
         config = MAEConfig(**{"img_size": size, "patch_size": patch, **common})
@@ -83,18 +106,26 @@ def prepare(data: str, mask_ratio: float = 0.75, norm_pix_loss: bool = False, si
             np.stack([resize_picture(picture, config.img_size) for picture in part]) for part in (pictures, kept[:256])
         )
         check_hides(config)
-        return Task(config, lambda rng, count: random_pictures(pictures, rng, count), to_pixels(kept), None, described)
+        validation = {"validation images": to_pixels(kept)}
+        return Task(config, lambda rng, count: random_pictures(pictures, rng, count), validation, {}, described, vary=vary)
     config = MAEConfig(**{"img_size": CROP, "patch_size": CROP_PATCH, **common})
     check_hides(config)
     rows, cols = image_sides(config.img_size)
     side = max(rows, cols)                                      # a rectangle is cut out of a square crop
     bank = picture_bank(pictures, side)
-    validation = np.concatenate([unseen_crops(picture, side, max(1, 64 // len(kept))) for picture in kept[:64]])
+    if made_up:
+        bank += picture_bank(made_up, side, most=2 * MADE_UP)
+    if data == "photos":
+        validation = {name: unseen_crops(photo, side, 64) for name, photo in named.items()}
+    else:
+        crops = [unseen_crops(picture, side, max(1, 64 // len(kept))) for picture in kept[:64]]
+        named, validation = {"validation photograph": kept[0]}, {"validation photographs": np.concatenate(crops)}
+    validation = {name: to_pixels(crops[:, :rows, :cols]) for name, crops in validation.items()}
 
     def sample(rng, count):
         return random_crops(bank, side, rng, count)[:, :rows, :cols]
 
-    return Task(config, sample, to_pixels(validation[:, :rows, :cols]), kept[0], described)
+    return Task(config, sample, validation, named, described, vary=vary)
 
 
 def describe_pictures(pictures: Sequence[np.ndarray]) -> str:
@@ -103,7 +134,7 @@ def describe_pictures(pictures: Sequence[np.ndarray]) -> str:
     return f"{len(pictures)} images (fingerprint {fingerprint(parts)})"
 
 
-_SIZES = {
+MAE_SIZES = {
     "embed_dim": 128, "depth": 4, "num_heads": 4,
     "decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4,
 }
@@ -153,12 +184,16 @@ def train_mae(
         as `train.folder.run_folder`
     """
     check_length(steps, minutes)
-    options = {"data": task.data, "seed": seed, "config": asdict(task.config)}
-    extra = {"crops": task.photo is not None, **(extra or {})}
-    noise = validation_noise(task)
+    options = {
+        "data": task.data, "seed": seed, "config": asdict(task.config), "optimizer": "Muon", "batch": task.batch,
+        "vary": task.vary,
+    }
+    extra = {"crops": bool(task.photos), **(extra or {})}
+    validation = np.concatenate(list(task.validation.values()))
+    noise = np.concatenate([validation_noise(images, task.config) for images in task.validation.values()])
 
     def evaluate(params):
-        return mae_forward(task.validation, params, task.config, noise)[0]
+        return mae_forward(validation, params, task.config, noise)[0]
 
     with (
         run_folder(out, "mae.npz", resume=resume, overwrite=overwrite) as folder,
@@ -172,20 +207,22 @@ def train_mae(
             rng = np.random.default_rng(seed)
             params = mae_init(task.config, rng)
             run = Run(params, mae_optimizer(params), rng)
-        gradient = mae_gradient(task.config, task.sample, BATCH, MICRO_BATCH, workers)
+        gradient = mae_gradient(task.config, task.sample, task.batch, MICRO_BATCH, workers, vary=task.vary)
         return train(
-            run, gradient, cosine(LEARNING_RATE), batch=BATCH, steps=steps, minutes=minutes, evaluate=evaluate,
+            run, gradient, cosine(LEARNING_RATE), batch=task.batch, steps=steps, minutes=minutes, evaluate=evaluate,
             save=lambda run: save_run(run, folder, "mae", task.config, options, extra), save_every=save_every, bar=bar,
             stop=stop,
         )
 
 
-def mae_optimizer(params: dict, weight_decay: float = 0.05) -> AdamW:
-    """AdamW as He et al. 2021 pre-train, appendix A.1."""
-    return AdamW(params, betas=(0.9, 0.95), weight_decay=weight_decay, decays=mae_decays(params))
+def mae_optimizer(params: dict) -> Muon:
+    """Muon for the matrices of the blocks; for all else AdamW as He et al. 2021 pre-train, appendix A.1."""
+    return Muon(params, mae_matrices(params), betas=(0.9, 0.95), weight_decay=0.05, decays=mae_decays(params))
 
 
-def mae_gradient(config: MAEConfig, sample: Callable, batch: int, micro_batch: int, workers: Workers) -> Callable:
+def mae_gradient(
+    config: MAEConfig, sample: Callable, batch: int, micro_batch: int, workers: Workers, *, vary: bool = False
+) -> Callable:
     """The gradient of a masked autoencoder on fresh images, as a function(params, rng) -> (loss, dparams) for `train`.
 
     Parameters
@@ -194,6 +231,8 @@ def mae_gradient(config: MAEConfig, sample: Callable, batch: int, micro_batch: i
     sample : sample(rng, count) -> images (count, rows, cols, C). Runs in the worker threads
     batch, micro_batch : images in a step, and in a part of it
     workers : the threads
+    vary : hide another fraction of the patches in each part, from 0.05 to 0.95, mostly large: for a model that is to restore
+        whatever is hidden. Otherwise config.mask_ratio
     """
     number = config.num_patches
 
@@ -204,7 +243,8 @@ def mae_gradient(config: MAEConfig, sample: Callable, batch: int, micro_batch: i
             child, piece = job
             count = piece.stop - piece.start
             images, noise = sample(child, count), child.random((count, number))
-            loss, cache = mae_forward(images, params, config, noise)
+            varied = replace(config, mask_ratio=0.95 - 0.9 * child.random() ** 2) if vary else config
+            loss, cache = mae_forward(images, params, varied, noise)
             return loss * (count / batch), mae_backward(count / batch, cache)
 
         return value_and_grad(part, list(zip(rng.spawn(len(slices)), slices, strict=True)), workers)
@@ -212,41 +252,84 @@ def mae_gradient(config: MAEConfig, sample: Callable, batch: int, micro_batch: i
     return gradient
 
 
-def validation_noise(task: Task) -> np.ndarray:
-    """The noise that hides patches of the validation images, (B, N): always the same."""
-    return np.random.default_rng(1).random((len(task.validation), task.config.num_patches))
+def validation_noise(images: np.ndarray, config: MAEConfig) -> np.ndarray:
+    """The noise that hides patches of the validation images of one photograph, (B, N): always the same."""
+    return np.random.default_rng(1).random((len(images), config.num_patches))
 
 
-def table(task: Task, params: dict) -> dict[str, float]:
-    """Mean squared error on the hidden pixels of the validation images, for the model and three fills that learn nothing.
+def table(images: np.ndarray, params: dict, config: MAEConfig, orientations: int = 1) -> dict[str, dict[str, float]]:
+    """How well the hidden pixels of images are restored, by the model and by three fills that learn nothing.
+
+    Parameters
+    ----------
+    images : pixels (B, rows, cols, C), of which `validation_noise` hides config.mask_ratio
+    params, config : of the model
+    orientations : as `photograph.restored_tiles`
 
     Returns
     -------
-    {"mae": float, "mean": float, "nearest": float, "linear": float}, all for the same masks, in the units of `to_pixels`
+    {"mae", "linear", "nearest", "mean": {"error", "psnr", "ssim"}}, all for the same masks. error: mean squared error of the
+    hidden pixels, in the units of `to_pixels`; psnr: the same in decibels, 10 log10(1 / error) in units of black 0 to white 1;
+    ssim: structural similarity of whole images (Wang et al. 2004), visible pixels included, 1 if they are the same
 
     Notes
     -----
     A model of normalised pixels is measured as a user sees it, with mean and contrast from the visible patches.
     """
-    images, config = task.validation, task.config
-    shown = mae_reconstruct(images, params, config, validation_noise(task))
-    removed = removed_pixels(shown.mask, *image_sides(config.img_size), config.patch_size)
-    restored = {
-        "mae": shown.pasted,
-        "mean": mean_fill(images, removed),
-        "nearest": nearest_fill(images, removed),
+    from skimage.metrics import structural_similarity
+
+    _, _, mask = random_masking(validation_noise(images, config), config.mask_ratio)
+    removed = removed_pixels(mask, *image_sides(config.img_size), config.patch_size)
+    predicted, _ = restored_tiles(images, mask, params, config, orientations)
+    fills = {
+        "mae": np.where(removed[..., None], predicted, images),
         "linear": linear_fill(images, removed),
+        "nearest": nearest_fill(images, removed),
+        "mean": mean_fill(images, removed),
     }
-    return {name: float(np.mean((filled - images)[removed] ** 2, dtype=np.float64)) for name, filled in restored.items()}
+    measured, side = {}, min(image_sides(config.img_size))
+    for name, filled in fills.items():
+        error = float(np.mean((filled - images)[removed] ** 2, dtype=np.float64))
+        similar = [
+            structural_similarity(*(np.clip(it * STD + MEAN, 0, 1) for it in pair), data_range=1, channel_axis=2,
+                                  win_size=min(7, side - (side + 1) % 2))
+            for pair in zip(images, filled, strict=True)
+        ]
+        psnr = -10 * math.log10(error * STD**2) if error else math.inf
+        measured[name] = {"error": error, "psnr": psnr, "ssim": float(np.mean(similar))}
+    return measured
 
 
-def tiled(config: MAEConfig, mask_ratio: float) -> str:
-    """The caption of a photograph that `restore_photo` restored."""
-    rows, cols = image_sides(config.img_size)
-    return (
-        f"The photograph is cut into tiles of {rows} x {cols} pixels, {TILES} along its shorter side; the model restores each "
-        f"tile by itself, from what is left when {mask_ratio:.0%} of its patches are hidden."
-    )
+def table_lines(measured: dict[str, dict]) -> Iterator[str]:
+    """{name of a validation set: `table`} as lines to print."""
+    yield ("\nimages that it was not trained on: mean squared error of the hidden pixels (the lower the better), and PSNR in "
+           "dB and SSIM (the higher the better)")
+    yield f"{'':46}" + "".join(f"{name:>24}" for name in measured)
+    for method, label in LABELS.items():
+        cells = (rows[method] for rows in measured.values())
+        yield f"  {label:44}" + "".join(f"{it['error']:10.3f}{it['psnr']:7.1f}{it['ssim']:7.3f}" for it in cells)
+
+
+LABELS = {
+    "mae": "masked autoencoder",
+    "linear": "linear interpolation of the visible pixels",
+    "nearest": "nearest visible pixel",
+    "mean": "mean of the visible pixels",
+}
+
+
+def pace(task: Task, threads: int | None = None, seconds: float = 3) -> float:
+    """Training steps a second on this machine, measured on a model that is then thrown away."""
+    params = mae_init(task.config, np.random.default_rng(0))
+    optimizer, rng, done = mae_optimizer(params), np.random.default_rng(0), 0
+    with Workers(os.cpu_count() if threads is None else threads) as workers:
+        gradient = mae_gradient(task.config, task.sample, task.batch, MICRO_BATCH, workers)
+        gradient(params, rng)                                   # the first is slower
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            optimizer.step(params, gradient(params, rng)[1], 1e-3)
+            done += 1
+        return done / (time.perf_counter() - started)
 
 
 def restore(
@@ -264,100 +347,3 @@ def restore(
     noise = np.random.default_rng(seed).random((len(images), config.num_patches))
     restored = mae_reconstruct(images, params, config, noise)
     return [to_picture(restored[i], mean, std) for i in range(3)], to_picture(images, mean, std), restored.mode
-
-
-def restore_photo(
-    photo: np.ndarray, params: dict, config: MAEConfig, mask_ratio: float, *, seed: int = 1
-) -> tuple[list[np.ndarray], np.ndarray, str]:
-    """As `restore`, for one photograph of any size, tile by tile; the images returned are (1, rows, cols, C).
-
-    A photograph more than four times as long as wide is cut down to its middle.
-    """
-    rows, cols = image_sides(config.img_size)
-    *sides, channels = photo.shape
-    tiles = [side / tile for side, tile in zip(sides, (rows, cols), strict=True)]       # at the photograph's own size
-    down, across = (min(4 * TILES, max(TILES, round(TILES * number / min(tiles)))) for number in tiles)
-    small = resize_picture(photo, (down * rows, across * cols))
-    cut = small.reshape(down, rows, across, cols, channels).swapaxes(1, 2).reshape(-1, rows, cols, channels)
-    pictures, _, mode = restore(to_pixels(cut), params, config, mask_ratio, seed=seed)
-    whole = [
-        picture.reshape(down, across, rows, cols, channels).swapaxes(1, 2).reshape(1, *small.shape) for picture in pictures
-    ]
-    return whole, small[None], mode
-
-
-def reconstruct(
-    picture: Path | str, model: Path | str, out: Path | str, *, mask_ratio: float | None = None,
-    img_size: int | tuple[int, int] | None = None, seed: int = 1,
-) -> Path:
-    """Restore your own photograph with a model that `demo` or `train_mae` wrote. Returns the path of the figure.
-
-    Parameters
-    ----------
-    picture : an image file of any size and mode
-    model : the folder that holds mae.npz, or the file itself
-    out : the .png to write
-    mask_ratio : None for the one the model was trained with
-    img_size : of the image, or of the tiles of a model that was trained on crops; None for the one it was trained with. For any
-        other, positions are interpolated
-    seed : which patches are hidden
-    """
-    from tinymae import plot
-
-    path = Path(model)
-    saved = checkpoint.load(path / "mae.npz" if path.is_dir() else path, "mae", MAEConfig, mae_init)
-    config = saved.config if img_size is None else resize_mae(saved.config, img_size)
-    ratio = config.mask_ratio if mask_ratio is None else mask_ratio
-    photo = load_picture(picture)
-    if config.in_chans == 1:
-        photo = np.asarray(Image.fromarray(photo).convert("L"))[..., None]
-    elif config.in_chans != 3:
-        raise ValueError(f"{path}: a model of {config.in_chans} channels cannot restore a photograph: it has 1 or 3")
-    if "crops" not in saved.extra:
-        raise ValueError(f"{path}: does not say whether it was trained on crops: expected a file that train_mae wrote")
-    if saved.extra["crops"]:
-        pictures, original, mode = restore_photo(photo, saved.params, config, ratio, seed=seed)
-        caption = tiled(config, ratio)
-    else:
-        pixels = to_pixels(resize_picture(photo, config.img_size))[None]
-        pictures, original, mode = restore(pixels, saved.params, config, ratio, seed=seed)
-        caption = None
-    title = f"{Path(picture).name}, {ratio:.0%} hidden"
-    return plot.save(plot.reconstructions(*pictures, original, title=title, mode=mode, caption=caption), out)
-
-
-def reconstruct_published(
-    picture: Path | str, weights: Path | str, out: Path | str, *, mask_ratio: float | None = None,
-    img_size: int | tuple[int, int] | None = None, seed: int = 1, heads: int | None = None, decoder_heads: int | None = None,
-    norm_pix_loss: bool | None = None, key: str | None = None,
-) -> Path:
-    """Restore a photograph with a published masked autoencoder, as the demo notebook of He et al. 2021 does.
-
-    Parameters
-    ----------
-    picture, out, mask_ratio, img_size, seed : as `reconstruct`
-    weights : an official .pth, or a Hugging Face folder
-    heads, decoder_heads, norm_pix_loss, key : as `weights.published.load_mae`
-
-    Differs: the notebook squeezes the photograph into a square, here its centre is taken; which patches are hidden
-    depends on our seed, not PyTorch's. A model of normalised pixels is shown with the contrast of the visible patches: the
-    notebook takes that of the hidden ones, which are part of the answer.
-    """
-    from tinymae import plot
-    from tinymae.weights.preparation import preparation
-    from tinymae.weights.published import load_mae
-
-    config, params = load_mae(
-        weights, heads=heads, decoder_heads=decoder_heads, norm_pix_loss=norm_pix_loss, img_size=img_size, key=key
-    )
-    prepared = preparation(weights, key=key)
-    prepared.check(config.img_size if img_size is None else None, config.in_chans)
-    mean, std = (np.array(value, np.float32) for value in (prepared.mean, prepared.std))
-    photo = load_picture(picture)
-    if config.in_chans != 3:
-        raise ValueError(f"{weights}: a model of {config.in_chans} channels cannot restore a photograph: expected 3")
-    ratio = config.mask_ratio if mask_ratio is None else mask_ratio
-    pixels = to_pixels(resize_picture(photo, config.img_size), mean=mean, std=std)[None]
-    pictures, original, mode = restore(pixels, params, config, ratio, seed=seed, mean=mean, std=std)
-    title = f"{Path(picture).name}, {ratio:.0%} hidden"
-    return plot.save(plot.reconstructions(*pictures, original, title=title, mode=mode), out)

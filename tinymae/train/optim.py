@@ -164,6 +164,98 @@ class AdamW:
             p -= w
 
 
+class Muon(AdamW):
+    """AdamW, but the matrices of hidden layers move by orthogonal steps: Jordan et al. 2024, "Muon".
+
+    The gradient of a matrix is mostly a few large directions, and AdamW, which scales each number by itself, follows these.
+    Muon makes all directions of a step equally long, so the rare ones are learned as fast. The masked autoencoder of the demo
+    needs about half as many steps as with AdamW to the same error.
+
+    For a matrix, with its gradient G:
+
+        (7)   M = momentum M + G
+        (8)   U = G + momentum M                            Nesterov's momentum
+        (9)   O = U with all singular values near 1         `orthogonal`
+        (10)  p = p - lr wd p - lr rate sqrt(max(1, F / D)) O       p is (D, F)
+
+    Embeddings, the first and the last linear map, biases and layer norms move as AdamW moves them.
+
+    Parameters
+    ----------
+    params : as `AdamW`
+    matrices : tree of int like params: 0, moved by AdamW; 1, a matrix; 3, three matrices side by side, as a fused q/k/v
+    rate : of the matrices, as a factor of lr
+    momentum : in [0, 1)
+    betas, eps, weight_decay, decays, rates : as `AdamW`; matrices use neither betas nor eps
+
+    Differs: torch.optim.Muon takes matrices alone, computes (9) in bfloat16, and averages the momentum, which changes nothing
+    but its length, and that is divided out in (9). Attributes are AdamW's; v of a matrix stays 0.
+    """
+
+    def __init__(
+        self, params: dict, matrices: dict, *,
+        rate: float = 10.0, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, decays: dict | None = None, rates: dict | None = None,
+    ):
+        super().__init__(params, betas=betas, eps=eps, weight_decay=weight_decay, decays=decays, rates=rates)
+        check_scalars("Muon", "fraction", momentum=momentum)
+        check_scalars("Muon", "not_negative", rate=rate)
+        self.matrices, self.rate, self.momentum = matrices, rate, momentum
+
+    def step(self, params: dict, grads: dict, lr: float) -> None:
+        """Move params, in place, against grads: arguments as `AdamW.step`."""
+        check_scalars("Muon", "not_negative", lr=lr)
+        self.t += 1
+        trees = (params, grads, self.m, self.v, self.decays, self.rates, self.matrices)
+        tree.map(lambda *leaves: self._move(*leaves, lr), *trees)
+
+    def _move(self, p, g, m, v, decay, factor, count, lr):
+        if not count:
+            self._update(p, g, m, v, decay, factor, lr)
+            return
+        _check_shape("Muon", p, g)
+        lr = lr * factor
+        m *= self.momentum                                      # (7)
+        m += g
+        u = g + self.momentum * m                               # (8)
+        if decay:
+            p *= 1 - lr * self.weight_decay
+        rows, cols = p.shape[0], p.shape[1] // count
+        rate = lr * self.rate * math.sqrt(max(1, cols / rows))
+        for i in range(count):
+            part = slice(i * cols, (i + 1) * cols)
+            p[:, part] -= rate * orthogonal(u[:, part])         # (9), (10)
+
+
+def orthogonal(u: np.ndarray, steps: int = 5) -> np.ndarray:
+    """The matrix with the singular vectors of u and singular values near 1, by Newton-Schulz iterations.
+
+        (11)  X = u / |u|                                   singular values in (0, 1]
+        (12)  X = a X + (b A + c A A) X,    A = X X^T       each singular value s becomes a s + b s^3 + c s^5, `steps` times
+
+    Parameters
+    ----------
+    u : ndarray of shape (rows, cols), float32 or float64
+    steps : five bring singular values from 0.01 of the largest upwards to between 0.7 and 1.2
+
+    Returns
+    -------
+    ndarray of the shape and dtype of u, fresh. With u = W S V^T it is about W V^T; of zeros it is zeros
+
+    Notes
+    -----
+    Source: Jordan et al. 2024, whose a, b, c are chosen for a fast start, so that the values do not settle at exactly 1. Four
+    matrix products of the smaller side replace a singular value decomposition.
+    """
+    x = np.ascontiguousarray(u if u.shape[0] <= u.shape[1] else u.T)
+    x = x / (np.linalg.norm(x) + 1e-7)                          # (11)
+    a, b, c = (x.dtype.type(value) for value in (3.4445, -4.7750, 2.0315))
+    for _ in range(steps):
+        square = x @ x.T                                        # A (rows, rows)
+        x = a * x + (b * square + c * (square @ square)) @ x    # (12)
+    return x if u.shape[0] <= u.shape[1] else x.T
+
+
 def _check_params(optimiser, params):
     for path, leaf in tree.leaves(params):
         check_arrays(optimiser, **{path: np.atleast_1d(leaf) if isinstance(leaf, np.ndarray) else leaf})

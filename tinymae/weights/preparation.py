@@ -18,7 +18,8 @@ from PIL import Image
 
 from tinymae.files import visible
 from tinymae.images.labelled import fit_pictures
-from tinymae.images.pixels import MEAN, STD, by_band, resize_picture
+from tinymae.images.pixels import MEAN, STD
+from tinymae.images.resize import by_band, resize_picture
 from tinymae.ops.patches import image_sides
 from tinymae.weights.inspect import find_weights, perhaps_metas, read_json, recognise, stated
 from tinymae.weights.names import known_names
