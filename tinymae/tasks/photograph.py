@@ -65,7 +65,8 @@ def fitting_detail(hidden: np.ndarray, config: MAEConfig) -> int:
 
     Notes
     -----
-    A large hole is so restored coarsely. If no detail is coarse enough, it is the coarsest, one tile along the shorter side.
+    So a large hole is restored coarsely. If it is too large for every detail, the coarsest is taken: one tile along the shorter
+    side of the photograph.
     """
     coarsest = min(config.grid)
     for detail in range(DETAIL, coarsest, -4):
