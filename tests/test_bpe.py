@@ -2,6 +2,7 @@
 import builtins
 import json
 
+import numpy as np
 import pytest
 
 from tinymae.text.bpe import Bpe, train_bpe
@@ -55,3 +56,17 @@ def test_bpe_without_its_library(monkeypatch):
         train_bpe(SENTENCES, 60)
     with pytest.raises(ImportError, match=r"pip install 'tinymae\[text\]'"):
         Bpe.of({})
+
+
+def test_varied_is_another_spelling_of_the_same_text():
+    pytest.importorskip("tokenizers")
+    bpe = train_bpe(SENTENCES, 60)
+    texts = [*SENTENCES, "tomorrow!", "", "x\u00e9y"]
+    plain = [bpe.encode(text) for text in texts]
+    assert bpe.varied(texts, 0.0, np.random.default_rng(0)) == plain
+    varied = bpe.varied(texts, 0.3, np.random.default_rng(0))
+    assert varied == bpe.varied(texts, 0.3, np.random.default_rng(0)) != bpe.varied(texts, 0.3, np.random.default_rng(1))
+    assert [bpe.decode(ids) for ids in varied] == [bpe.decode(ids) for ids in plain]
+    assert sum(map(len, varied)) > sum(map(len, plain))
+    letters = bpe.varied(texts, 1.0, np.random.default_rng(0))
+    assert all(len(bpe.pieces([i])[0]) == 1 for ids in letters for i in ids if i != UNK)

@@ -144,7 +144,8 @@ def test_demo_writes_what_it_promises_and_says_where(name, expected, steps, requ
     photographs = ["grace_hopper", "cat", "coffee"] if name == "photos" else ["validation images"]
     assert list(results["validation"]) == photographs
     (head,) = (line for line in lines if line.split() == " ".join(photographs).split())
-    for method, label in restore.LABELS.items():                   # the table, for people
+    for method in ("mae", "linear", "nearest", "mean"):            # the table, for people
+        label = restore.LABELS[method]
         (line,) = (line for line in lines if line.startswith(f"  {label}"))
         numbers = [float(number) for number in line.replace(label, "").split()]
         found = [results["validation"][photo][method] for photo in photographs]
@@ -237,7 +238,7 @@ def photo_task():
 def test_the_demo_fits_itself_to_the_machine(tmp_path, monkeypatch, photo_task, speed, batch, dim, said):
     """Before it trains, it says how many steps will fit, and whether they will be enough."""
     monkeypatch.setattr(demo, "prepare", lambda *arguments: photo_task)
-    monkeypatch.setattr(demo, "pace", lambda task, threads: speed)
+    monkeypatch.setattr(demo, "steps_that_fit", lambda task, minutes, threads: round(60 * minutes * speed))
     trained = []
     monkeypatch.setattr(demo, "train_mae", lambda task, *arguments, **options: trained.append(task) or 1 / 0)
     lines = []
@@ -250,9 +251,18 @@ def test_the_demo_fits_itself_to_the_machine(tmp_path, monkeypatch, photo_task, 
     assert said in printed if said else "enough" not in printed
 
 
-def test_pace_counts_steps(tmp_path):
+def test_steps_that_fit_are_those_left_after_evaluations(tmp_path, monkeypatch):
+    """Of a minute, twenty evaluations of one second each leave 40 s."""
     task = restore.prepare(small_pictures(tmp_path))
-    assert 0.5 < restore.pace(task, threads=1, seconds=0.2) < 1e4
+    clock = iter(range(0, 10**6))
+
+    def loss(task, workers):
+        return lambda params: None
+
+    monkeypatch.setattr(restore, "validation_loss", loss)
+    monkeypatch.setattr(restore.time, "perf_counter", lambda: float(next(clock)))       # each look at the clock is a second
+    assert restore.steps_that_fit(task, 1.0, threads=1, seconds=9.5) == round(40 * 9 / 11)
+    assert restore.steps_that_fit(task, 0.3, threads=1, seconds=3.5) == 0
 
 
 # The table

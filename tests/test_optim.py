@@ -1,10 +1,12 @@
 """AdamW: its blocks, a learning rate for each leaf, and what it refuses. What it shares with PyTorch is in test_golden.py,
 layer-wise decay in test_vit.py."""
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from tinymae import tree
 from tinymae.train.optim import BLOCK, SGD, AdamW, Muon, clip_grad_norm, noam, orthogonal, warmup_cosine
 
 
@@ -243,6 +245,21 @@ def test_muon_as_its_equations():
             np.testing.assert_allclose(params[name], expected[name], atol=1e-5)
         np.testing.assert_array_equal(params["b"], plain["b"])
     assert muon.t == 2 and not muon.v["qkv"].any()
+
+
+def test_muon_in_threads_moves_to_the_same_bits():
+    rng = np.random.default_rng(0)
+    params = {"w": [rng.normal(size=(8, 24)).astype(np.float32) for _ in range(5)], "b": rng.normal(size=24)}
+    matrices = {"w": [3, 1, 1, 3, 1], "b": 0}
+    both = []
+    with ThreadPoolExecutor(3) as pool:
+        for mapped in (map, pool.map):
+            moved, grads = tree.map(np.copy, params), np.random.default_rng(1)
+            muon = Muon(moved, matrices, weight_decay=0.1, mapped=mapped)
+            for _ in range(3):
+                muon.step(moved, tree.map(lambda leaf, rng=grads: rng.normal(size=leaf.shape).astype(leaf.dtype), params), 0.01)
+            both.append(moved)
+    tree.map(np.testing.assert_array_equal, *both)
 
 
 def test_muon_refuses_what_adamw_refuses():

@@ -15,6 +15,7 @@ from tinymae.tasks.encoders import features, load_encoder
 from tinymae.tasks.probe import accuracies, few_labels, probe
 from tinymae.train import checkpoint
 from tinymae.weights.export import export_mae, export_vit_mae
+from tinymae.weights.shipped import shipped
 
 MAE = MAEConfig(8, 2, 1, 16, 2, 4, 8, 1, 2, eps=1e-3)
 VIT = ViTConfig(8, 4, 1, 3, 16, 2, 4, pool="mean", eps=1e-3)
@@ -48,6 +49,17 @@ def test_features_of_a_masked_autoencoder(folder, digits):
     np.testing.assert_allclose(encoder.features(digits.images[:5]), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(encoder.features(digits.images[:5], rows=2), expected, rtol=1e-4, atol=1e-5)
     assert load_encoder(folder / "mae.npz").config == MAE
+
+
+def test_the_encoder_in_the_package():
+    """The file that comes with the package, or another of its kind, is a trained encoder like any folder."""
+    encoder = load_encoder(shipped("mae"), img_size=30)
+    assert encoder.model == "mae" and encoder.config.img_size == 30 and encoder.config.in_chans == 3
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)
+    assert encoder.features(pictures).shape == (3, 2 * encoder.config.embed_dim)
+    assert vit_from(encoder, 5, np.random.default_rng(0))[0].num_classes == 5
+    with pytest.raises(ValueError, match="has 4 heads, got heads=3"):
+        load_encoder(shipped("mae"), heads=3)
 
 
 def test_features_of_a_vision_transformer(tmp_path, digits):

@@ -1,6 +1,8 @@
 """From sentence pairs to a model and back: training, resuming, translating, evaluating, and the commands."""
+import itertools
 import json
 import sys
+import threading
 import types
 from dataclasses import replace
 
@@ -12,13 +14,12 @@ from tinymae.__main__ import main
 from tinymae.models.transformer import TransformerConfig, transformer_forward, transformer_init
 from tinymae.tasks import train_translator as training
 from tinymae.tasks import translate
-from tinymae.tasks.train_translator import TranslatorSettings, average, drop_long, train_translator, translator_settings
+from tinymae.tasks.train_translator import TranslatorSettings, average, fitting_pairs, train_translator, translator_settings
 from tinymae.tasks.translate import Encoded, Translator, evaluate_translator, score
 from tinymae.text.batches import pad_batch
 from tinymae.text.corpus import Corpus, load_corpus, read_pairs
 from tinymae.text.language import Language
 from tinymae.text.tokens import tokenize_words
-from tinymae.train.loop import endless
 
 TINY = TranslatorSettings(
     {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "d_ff": 24, "dropout": 0.1, "norm_first": True,
@@ -85,10 +86,8 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(tmp_path):
     results = []
     for micro_batch in (1000, 12):
         with training.Workers(2) as workers:
-            gradient = training.transformer_gradient(
-                config, pairs, micro_batch=micro_batch, workers=workers
-            )
-            results.append(gradient(params, np.random.default_rng(0), np.arange(13)))
+            gradient = training.transformer_gradient(config, micro_batch=micro_batch, workers=workers)
+            results.append(gradient(params, np.random.default_rng(0), pairs))
     (loss, whole), (other, parts) = results
     assert loss == pytest.approx(other, rel=1e-12)
     for (path, a), (_, b) in zip(tree.leaves(whole), tree.leaves(parts), strict=True):
@@ -203,12 +202,34 @@ def test_exact_counts_tokens_not_spaces(tmp_path):
 
 def test_batches_are_the_same_for_the_same_seed():
     pairs = Encoded([[5, 2]] * 30, [[6, 7, 2]] * 30)
-    first, again, other = (
-        endless(lambda epoch, seed=seed: training.sentence_batches(pairs, 12, seed, epoch)) for seed in (0, 0, 1)
-    )
-    taken = [np.concatenate([next(batches) for _ in range(16)]) for batches in (first, again, other)]
-    np.testing.assert_array_equal(taken[0], taken[1])
-    assert not np.array_equal(taken[0], taken[2])
+    pairs = Encoded([[5 + i, 2] for i in range(30)], [[6, 7 + i, 2] for i in range(30)])
+    taken = [list(itertools.islice(training.training_batches(pairs, 12, seed), 16)) for seed in (0, 0, 1)]
+    assert taken[0] == taken[1] != taken[2]
+    assert sorted(pair for batch in taken[0][:8] for pair in zip(*batch, strict=True)) == sorted(zip(*pairs, strict=True))
+    for start in (0, 3, 8, 11):                                 # continues within an epoch, and at the start of one
+        assert list(itertools.islice(training.training_batches(pairs, 12, 0, start), 5)) == taken[0][start : start + 5]
+
+
+def test_subwords_vary_from_epoch_to_epoch(tmp_path):
+    """The same sentences, cut in other ways; a run that was interrupted ends as one that was not."""
+    pytest.importorskip("tokenizers")
+    settings = replace(TINY, pieces=30, bpe_dropout=0.3)
+    whole = run_it(tmp_path / "whole", steps=9, settings=settings)
+    plain = run_it(tmp_path / "plain", steps=9, settings=replace(settings, bpe_dropout=None))
+    assert whole.losses != plain.losses
+    stop = threading.Event()
+    lines = []
+
+    def stopped(line):
+        lines.append(line)
+        if line.startswith("step 4:"):
+            stop.set()
+
+    first = run_it(tmp_path / "parts", steps=9, settings=settings, say=stopped, stop=stop)
+    assert first.interrupted and first.step < 9, lines
+    assert run_it(tmp_path / "parts", steps=9, settings=settings, resume=True).losses == whole.losses
+    with pytest.raises(ValueError, match=r"expected a number of subwords \(--bpe\) with bpe_dropout=0.1"):
+        replace(TINY, bpe_dropout=0.1)
 
 
 def test_a_model_without_history_cannot_be_resumed(tmp_path):
@@ -385,7 +406,8 @@ def test_pieces_of_words(tmp_path):
     pieces, words, decoded = translator.decode("we see dogs")
     assert pieces[-1] == words[-1] == "<eos>" and decoded.cross.shape[-2:] == (len(words), len(pieces))
     with pytest.raises(ValueError, match="word vectors are for words"):
-        run_it(tmp_path, settings=replace(TINY, pieces=30), vectors={"source": "nothing.txt"})
+        vectors = {"source": write_vectors(tmp_path / "v.txt", ["i"])}
+        run_it(tmp_path / "other", settings=replace(TINY, pieces=30), vectors=vectors)
 
 
 def test_noam(tmp_path):
@@ -399,10 +421,12 @@ def test_noam(tmp_path):
 
 
 def test_long_pairs_are_left_out_and_counted(tmp_path):
-    pairs = Encoded([[5, 2], [5] * 9, [5]], [[6], [6], [7] * 8])
-    assert drop_long(pairs, 7) == (Encoded([[5, 2]], [[6]]), 2)
+    texts = [("i see", "i"), ("i " * 9, "i"), ("i", "see " * 8)]
+    languages = [Language.learn("words", side) for side in zip(*texts, strict=True)]
+    kept, ids = fitting_pairs(texts, languages, 7)
+    assert kept == texts[:1] and ids == translate.encode_pairs(kept, languages)
     with pytest.raises(ValueError, match="all 3 are longer"):
-        drop_long(pairs, 0)
+        fitting_pairs(texts, languages, 0)
     lines = []
     long = Corpus([*PAIRS, ("i " * 70, "you")], PAIRS[:4], "words", "words")
     run_it(tmp_path, steps=2, corpus=long, say=lines.append)

@@ -88,7 +88,9 @@ def _evaluate_mae(model, data):
         got = task.config.in_chans
         raise ValueError(f"{data}: expected images of {it.config.in_chans} channels, as the model's, got {got}")
     orientations = 8 if it.turned else 1
-    measured = {name: table(images, it.params, it.config, orientations) for name, images in task.validation.items()}
+    measured = {
+        name: table(images, it.params, it.config, orientations, biharmonic=True) for name, images in task.validation.items()
+    }
     print(*table_lines(measured), sep="\n")
     return 0
 
@@ -140,6 +142,8 @@ def _reconstruct(picture, model, weights, out, img_size, mask, mask_ratio, detai
     hidden = restored.hidden
     print(f"{cols} x {rows} pixels; {hidden.mean():.0%} of {hidden.size} patches hidden, {min(hidden.shape)} along the "
           f"shorter side; restored at {'1' if scale <= 1 else f'1/{scale:.3g}'} of the photograph's scale")
+    if detail and min(hidden.shape) != detail:
+        print(f"--detail {detail}: the photograph and the model's tiles allow {min(hidden.shape)}")
     print(out)
     if figure:
         print(figure)

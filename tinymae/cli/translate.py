@@ -22,6 +22,7 @@ def add_train(models: argparse._SubParsersAction) -> None:
     words = parser.add_argument_group("words")
     words.add_argument("--min-count", type=int, help="rarer tokens become <unk> (default: files of words 2, all else 1)")
     words.add_argument("--bpe", type=int, dest="pieces", metavar="N", help="a vocabulary of N subwords (BPE) in place of words")
+    words.add_argument("--bpe-dropout", type=float, metavar="P", help="cut training sentences in other ways in each epoch")
     words.add_argument("--source-vectors", type=Path, metavar="FILE", help="word vectors (word2vec, GloVe) to start from")
     words.add_argument("--target-vectors", type=Path, metavar="FILE", help="the same for the other language")
     words.add_argument("--freeze", action="store_true", help="do not train on the words that have such vectors")

@@ -20,7 +20,9 @@ def add_train(models: argparse._SubParsersAction) -> None:
     """`train vit`."""
     parser = models.add_parser("vit", help="a Vision Transformer that classifies images")
     parser.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth is the validation set")
-    parser.add_argument("--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune this encoder")
+    parser.add_argument(
+        "--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune this encoder: a folder, or a file of weights"
+    )
     add_key(parser)
     add_length(parser, minutes="default: 9, digits 1", epochs="go through the training images this many times")
     add_run(parser)

@@ -19,7 +19,7 @@ from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.ops.patches import image_sides, patchify_forward
 from tinymae.tasks.photograph import DETAIL, grid_of, hidden_pixels, restore_photo
 from tinymae.tasks.reconstruct import draw_restored
-from tinymae.tasks.restore import MAE_SIZES, Task, pace, prepare, restore, table, table_lines, train_mae
+from tinymae.tasks.restore import MAE_SIZES, Task, prepare, restore, steps_that_fit, table, table_lines, train_mae
 from tinymae.train import checkpoint
 from tinymae.train.folder import remove_if_empty
 from tinymae.train.loop import Run, check_length
@@ -70,12 +70,12 @@ def demo(
     remove_leftovers(out)
     size = image_sides(task.config.img_size)
     say(f"A masked autoencoder learns from {data!r}, on images of {size[0]} x {size[1]} pixels.")
-    fits = round(60 * minutes * pace(task, threads)) if minutes else steps
+    fits = steps_that_fit(task, minutes, threads) if minutes else steps
     if data == "photos":
         chosen = suited(task, fits)
         enough = math.ceil(minutes * ENOUGH / max(fits, 1)) if minutes and fits < ENOUGH else None
         if minutes and chosen is not task:
-            fits = round(60 * minutes * pace(chosen, threads))
+            fits = steps_that_fit(chosen, minutes, threads)
         task = chosen
     if minutes:
         say(f"In {minutes:g} minutes about {fits:,} steps of {task.batch} images will fit on this machine.")

@@ -12,6 +12,7 @@ from tinymae.models.vit import ViTConfig, vit_init, vit_positions
 from tinymae.train import checkpoint
 from tinymae.weights import published
 from tinymae.weights.preparation import Preparation, preparation
+from tinymae.weights.shipped import is_model, read_model
 
 OURS = Preparation()
 
@@ -40,7 +41,8 @@ def load_encoder(
 
     Parameters
     ----------
-    folder : a folder with mae.npz or vit.npz, one of these files, or what `weights.published.load_published_encoder` reads
+    folder : a folder with mae.npz or vit.npz, one of these files, a masked autoencoder that `weights.shipped.write_model`
+        wrote, or what `weights.published.load_published_encoder` reads
     heads : of published weights that do not say it; or None
     key : of the model to read in a file that has several, such as "teacher"; see `weights.read.read_weights`
     img_size : of the images to come, if it is not the model's: its positions are interpolated; or None
@@ -65,10 +67,13 @@ def load_encoder(
             raise ValueError(f"{folder}: expected a folder with mae.npz or vit.npz, it has {have}: give the file itself")
         path = found[0]
     model = "vit" if path.name == "vit.npz" else "mae"
-    saved = checkpoint.load(path, model, *((ViTConfig, vit_init) if model == "vit" else (MAEConfig, mae_init)))
-    if heads not in (None, saved.config.num_heads):
-        raise ValueError(f"{path}: has {saved.config.num_heads} heads, got heads={heads}: leave the number out")
-    config, params = saved.config, saved.params
+    if path.suffix == ".safetensors":
+        config, params, _ = read_model(path, "mae")
+    else:
+        saved = checkpoint.load(path, model, *((ViTConfig, vit_init) if model == "vit" else (MAEConfig, mae_init)))
+        config, params = saved.config, saved.params
+    if heads not in (None, config.num_heads):
+        raise ValueError(f"{path}: has {config.num_heads} heads, got heads={heads}: leave the number out")
     if img_size is not None and model == "vit":
         params, config = resize_vit(params, config, img_size)
     elif img_size is not None:
@@ -77,9 +82,9 @@ def load_encoder(
 
 
 def is_published(path: Path) -> bool:
-    """Whether a file or folder is to be read as a published model: all files are but .npz, and folders with a config.json."""
+    """Whether a file or folder is to be read as a published model: all files are but ours, and folders with a config.json."""
     is_file = path.is_file() or path.suffix in (".pth", ".bin", ".safetensors")
-    return (path / "config.json").is_file() or (is_file and path.suffix != ".npz")
+    return (path / "config.json").is_file() or (is_file and path.suffix != ".npz" and not is_model(path))
 
 
 def features(images: np.ndarray, params: dict, config: MAEConfig | ViTConfig) -> np.ndarray:

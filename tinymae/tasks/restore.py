@@ -19,7 +19,7 @@ import numpy as np
 from tinymae.files import fingerprint
 from tinymae.images.crops import picture_bank, random_crops, random_pictures, unseen_crops
 from tinymae.images.dead_leaves import dead_leaves
-from tinymae.images.fills import linear_fill, mean_fill, nearest_fill, removed_pixels
+from tinymae.images.fills import biharmonic_fill, linear_fill, mean_fill, nearest_fill, removed_pixels
 from tinymae.images.labelled import model_size
 from tinymae.images.pixels import MEAN, STD, to_picture, to_pixels
 from tinymae.images.resize import resize_picture
@@ -39,7 +39,7 @@ from tinymae.ops.patches import image_sides
 from tinymae.tasks.photograph import restored_tiles
 from tinymae.train import checkpoint
 from tinymae.train.folder import run_folder
-from tinymae.train.loop import SAVE_EVERY, Run, check_length, cosine, resumed, save_run, train
+from tinymae.train.loop import SAVE_EVERY, TWENTIETHS, Run, check_length, cosine, resumed, save_run, train
 from tinymae.train.optim import Muon
 from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
@@ -189,12 +189,6 @@ def train_mae(
         "vary": task.vary,
     }
     extra = {"crops": bool(task.photos), **(extra or {})}
-    validation = np.concatenate(list(task.validation.values()))
-    noise = np.concatenate([validation_noise(images, task.config) for images in task.validation.values()])
-
-    def evaluate(params):
-        return mae_forward(validation, params, task.config, noise)[0]
-
     with (
         run_folder(out, "mae.npz", resume=resume, overwrite=overwrite) as folder,
         Workers(os.cpu_count() if threads is None else threads) as workers,
@@ -202,22 +196,25 @@ def train_mae(
         if resume:
             path = folder.path / "mae.npz"
             saved = checkpoint.load(path, "mae", MAEConfig, mae_init)
-            run = resumed(saved, mae_optimizer(saved.params), path, options)
+            run = resumed(saved, mae_optimizer(saved.params, workers.map), path, options)
         else:
             rng = np.random.default_rng(seed)
             params = mae_init(task.config, rng)
-            run = Run(params, mae_optimizer(params), rng)
+            run = Run(params, mae_optimizer(params, workers.map), rng)
         gradient = mae_gradient(task.config, task.sample, task.batch, MICRO_BATCH, workers, vary=task.vary)
         return train(
-            run, gradient, cosine(LEARNING_RATE), batch=task.batch, steps=steps, minutes=minutes, evaluate=evaluate,
+            run, gradient, cosine(LEARNING_RATE), batch=task.batch, steps=steps, minutes=minutes,
+            evaluate=validation_loss(task, workers),
             save=lambda run: save_run(run, folder, "mae", task.config, options, extra), save_every=save_every, bar=bar,
             stop=stop,
         )
 
 
-def mae_optimizer(params: dict) -> Muon:
+def mae_optimizer(params: dict, mapped: Callable = map) -> Muon:
     """Muon for the matrices of the blocks; for all else AdamW as He et al. 2021 pre-train, appendix A.1."""
-    return Muon(params, mae_matrices(params), betas=(0.9, 0.95), weight_decay=0.05, decays=mae_decays(params))
+    return Muon(
+        params, mae_matrices(params), betas=(0.9, 0.95), weight_decay=0.05, decays=mae_decays(params), mapped=mapped
+    )
 
 
 def mae_gradient(
@@ -252,25 +249,41 @@ def mae_gradient(
     return gradient
 
 
+def validation_loss(task: Task, workers: Workers) -> Callable[[dict], float]:
+    """The loss on all validation images, as a function(params) for `train`."""
+    images = np.concatenate(list(task.validation.values()))
+    noise = np.concatenate([validation_noise(each, task.config) for each in task.validation.values()])
+    parts = micro_batches(len(images), 2 * MICRO_BATCH)
+
+    def evaluate(params):                                       # equally many patches are hidden in each image
+        losses = workers.map(lambda part: mae_forward(images[part], params, task.config, noise[part])[0], parts)
+        return sum(float(loss) * (part.stop - part.start) for loss, part in zip(losses, parts, strict=True)) / len(images)
+
+    return evaluate
+
+
 def validation_noise(images: np.ndarray, config: MAEConfig) -> np.ndarray:
     """The noise that hides patches of the validation images of one photograph, (B, N): always the same."""
     return np.random.default_rng(1).random((len(images), config.num_patches))
 
 
-def table(images: np.ndarray, params: dict, config: MAEConfig, orientations: int = 1) -> dict[str, dict[str, float]]:
-    """How well the hidden pixels of images are restored, by the model and by three fills that learn nothing.
+def table(
+    images: np.ndarray, params: dict, config: MAEConfig, orientations: int = 1, *, biharmonic: bool = False
+) -> dict[str, dict[str, float]]:
+    """How well the hidden pixels of images are restored, by the model and by fills that learn nothing.
 
     Parameters
     ----------
     images : pixels (B, rows, cols, C), of which `validation_noise` hides config.mask_ratio
     params, config : of the model
     orientations : as `photograph.restored_tiles`
+    biharmonic : with `fills.biharmonic_fill`, which takes as long as all the rest
 
     Returns
     -------
-    {"mae", "linear", "nearest", "mean": {"error", "psnr", "ssim"}}, all for the same masks. error: mean squared error of the
-    hidden pixels, in the units of `to_pixels`; psnr: the same in decibels, 10 log10(1 / error) in units of black 0 to white 1;
-    ssim: structural similarity of whole images (Wang et al. 2004), visible pixels included, 1 if they are the same
+    {"mae", "biharmonic", "linear", "nearest", "mean": {"error", "psnr", "ssim"}}, all for the same masks. error: mean squared
+    error of the hidden pixels, in the units of `to_pixels`; psnr: the same in decibels, 10 log10(1 / error) in units of black 0
+    to white 1; ssim: structural similarity of whole images (Wang et al. 2004), visible pixels included, 1 if they are the same
 
     Notes
     -----
@@ -283,6 +296,7 @@ def table(images: np.ndarray, params: dict, config: MAEConfig, orientations: int
     predicted, _ = restored_tiles(images, mask, params, config, orientations)
     fills = {
         "mae": np.where(removed[..., None], predicted, images),
+        **({"biharmonic": biharmonic_fill(images, removed)} if biharmonic else {}),
         "linear": linear_fill(images, removed),
         "nearest": nearest_fill(images, removed),
         "mean": mean_fill(images, removed),
@@ -305,31 +319,39 @@ def table_lines(measured: dict[str, dict]) -> Iterator[str]:
     yield ("\nimages that it was not trained on: mean squared error of the hidden pixels (the lower the better), and PSNR in "
            "dB and SSIM (the higher the better)")
     yield f"{'':46}" + "".join(f"{name:>24}" for name in measured)
-    for method, label in LABELS.items():
-        cells = (rows[method] for rows in measured.values())
+    for method in next(iter(measured.values())):
+        label, cells = LABELS[method], (rows[method] for rows in measured.values())
         yield f"  {label:44}" + "".join(f"{it['error']:10.3f}{it['psnr']:7.1f}{it['ssim']:7.3f}" for it in cells)
 
 
 LABELS = {
     "mae": "masked autoencoder",
+    "biharmonic": "biharmonic inpainting",
     "linear": "linear interpolation of the visible pixels",
     "nearest": "nearest visible pixel",
     "mean": "mean of the visible pixels",
 }
 
 
-def pace(task: Task, threads: int | None = None, seconds: float = 3) -> float:
-    """Training steps a second on this machine, measured on a model that is then thrown away."""
+def steps_that_fit(task: Task, minutes: float, threads: int | None = None, seconds: float = 1.5) -> int:
+    """How many training steps fit into so many minutes on this machine, evaluations included.
+
+    It is measured for so many seconds, on a model that is then thrown away.
+    """
     params = mae_init(task.config, np.random.default_rng(0))
-    optimizer, rng, done = mae_optimizer(params), np.random.default_rng(0), 0
+    rng, done = np.random.default_rng(0), 0
     with Workers(os.cpu_count() if threads is None else threads) as workers:
+        optimizer = mae_optimizer(params, workers.map)
         gradient = mae_gradient(task.config, task.sample, task.batch, MICRO_BATCH, workers)
         gradient(params, rng)                                   # the first is slower
+        started = time.perf_counter()
+        validation_loss(task, workers)(params)
+        evaluations = len(TWENTIETHS) * (time.perf_counter() - started)
         started = time.perf_counter()
         while time.perf_counter() - started < seconds:
             optimizer.step(params, gradient(params, rng)[1], 1e-3)
             done += 1
-        return done / (time.perf_counter() - started)
+        return max(0, round((60 * minutes - evaluations) * done / (time.perf_counter() - started)))
 
 
 def restore(

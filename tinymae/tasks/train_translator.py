@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,7 +41,6 @@ from tinymae.train.loop import (
     Run,
     check_length,
     cosine,
-    endless,
     epoch_ends,
     resumed,
     save_run,
@@ -66,12 +65,15 @@ class TranslatorSettings:
     warmup: int = 4000          # steps, of "noam"; "cosine" warms up over a twentieth of the run
     min_count: int = 1          # rarer tokens become <unk>
     pieces: int | None = None   # size of a vocabulary of subwords (BPE) in place of words
+    bpe_dropout: float | None = None    # of the subwords: in each epoch the training sentences are cut in other ways
 
     def __post_init__(self):
         check_settings(
-            self, positive=("lr",), fractions=("label_smoothing",),
+            self, positive=("lr",), fractions=("label_smoothing", "bpe_dropout"),
             counts=("tokens", "micro_batch", "warmup", "min_count", "pieces"),
         )
+        if self.bpe_dropout and not self.pieces:
+            raise ValueError(f"expected a number of subwords (--bpe) with bpe_dropout={self.bpe_dropout}: words are not cut")
 
     def rate(self) -> Callable[[int, float], float]:
         """The schedule as `train.loop.train` takes it. Raises a ValueError if it is unknown."""
@@ -108,16 +110,36 @@ def sentence_batches(pairs: Encoded, tokens: int, seed: int, epoch: int) -> list
     return token_batches(source, target, tokens, np.random.default_rng([seed, epoch]))
 
 
+def training_batches(
+    pairs: Encoded, tokens: int, seed: int, start: int = 0, vary: Callable[[int], Encoded] | None = None
+) -> Iterator[Encoded]:
+    """The batches of one epoch after another, without end.
+
+    Parameters
+    ----------
+    pairs : the training set
+    tokens, seed : as `sentence_batches`
+    start : how many batches to leave out, those of the steps that are done
+    vary : vary(epoch) -> the same pairs, with other ids; or None. Batches are cut by the lengths of `pairs`
+    """
+    for epoch in itertools.count():
+        chosen = sentence_batches(pairs, tokens, seed, epoch)
+        if start < len(chosen):
+            these = vary(epoch) if vary else pairs
+            for batch in chosen[start:]:
+                yield Encoded(*([side[i] for i in batch] for side in these))
+        start = max(0, start - len(chosen))
+
+
 def transformer_gradient(
-    config: TransformerConfig, pairs: Encoded, *, micro_batch: int, workers: Workers, label_smoothing: float = 0.0,
+    config: TransformerConfig, *, micro_batch: int, workers: Workers, label_smoothing: float = 0.0,
     frozen: dict[str, np.ndarray] | None = None,
 ) -> Callable:
-    """The gradient of a Transformer, as a function(params, rng, index array) -> (loss, dparams) for `train.loop.train`.
+    """The gradient of a Transformer, as a function(params, rng, Encoded pairs) -> (loss, dparams) for `train.loop.train`.
 
     Parameters
     ----------
     config : the model
-    pairs : the training set
     micro_batch : tokens in a part, roughly: gradients of parts are accumulated, so a batch may be larger than the memory
     workers : the threads
     label_smoothing : of the loss
@@ -125,15 +147,15 @@ def transformer_gradient(
     """
 
     def gradient(params, rng, batch):
-        chosen = sorted(batch, key=lambda i: (len(pairs.target[i]), len(pairs.source[i])))
-        total = sum(len(pairs.target[i]) for i in chosen)
-        longest = max(max(len(pairs.target[i]), len(pairs.source[i])) for i in chosen)
+        chosen = sorted(zip(*batch, strict=True), key=lambda pair: (len(pair[1]), len(pair[0])))
+        total = sum(len(target) for _, target in chosen)
+        longest = max(max(map(len, pair)) for pair in chosen)
         rows = max(1, micro_batch // longest)
         parts = [chosen[start : start + rows] for start in range(0, len(chosen), rows)]         # short ones together
 
         def part(job):
             child, piece = job
-            src, targets = (pad_batch([side[i] for i in piece], config.pad) for side in pairs)
+            src, targets = (pad_batch(side, config.pad) for side in zip(*piece, strict=True))
             share = np.count_nonzero(targets != config.pad) / total
             loss, cache = transformer_forward(src, targets, params, config, label_smoothing=label_smoothing, rng=child)
             return loss * share, transformer_backward(share, cache)
@@ -205,11 +227,11 @@ def train_translator(
             run, translator, found = _new_run(corpus, settings, seed, vectors, tell)
             frozen = found if freeze else {}
         config, languages = translator.config, translator.languages
-        pairs, left_out = drop_long(encode_pairs(corpus.train, languages), settings.tokens)
-        if left_out:
+        texts, pairs = fitting_pairs(corpus.train, languages, settings.tokens)
+        if left_out := len(corpus.train) - len(texts):
             tell(f"{left_out} pairs are longer than a batch of {settings.tokens} tokens, and left out")
         glance = 1024 if epochs else 512                        # evaluated twenty times in minutes, or once in an epoch
-        validation, _ = drop_long(encode_pairs(corpus.held_out[:glance], languages), settings.tokens)
+        _, validation = fitting_pairs(corpus.held_out[:glance], languages, settings.tokens)
         _say_unknown(corpus, languages, tell)
         if not run.step:
             _say_first_loss(run.params, config, validation, tell)
@@ -242,10 +264,16 @@ def train_translator(
                 _say_score(measured, run.step, ends, say)
                 _say_translations(translator, corpus.held_out[:4], measured, say)
 
-        batches = itertools.islice(endless(epoch), run.step, None)          # continues where it was interrupted
+        def varied(number):
+            rng, sides = np.random.default_rng([seed, number, 1]), zip(*texts, strict=True)
+            return Encoded(*(
+                language.varied(side, settings.bpe_dropout, rng) for language, side in zip(languages, sides, strict=True)
+            ))
+
+        vary = varied if settings.pieces and settings.bpe_dropout else None
+        batches = training_batches(pairs, settings.tokens, seed, run.step, vary)        # continues where it was interrupted
         gradient = transformer_gradient(
-            config, pairs, micro_batch=settings.micro_batch, workers=workers, label_smoothing=settings.label_smoothing,
-            frozen=frozen,
+            config, micro_batch=settings.micro_batch, workers=workers, label_smoothing=settings.label_smoothing, frozen=frozen
         )
         return train(
             run, gradient, schedule, batch=round(len(pairs.target) / len(epoch(0))), unit="sentences", batches=batches,
@@ -388,12 +416,15 @@ def _resumed(folder, options):
     return run, Translator(saved.params, saved.config, languages, options["seed"]), frozen
 
 
-def drop_long(pairs: Encoded, most: int) -> tuple[Encoded, int]:
-    """(The pairs that have at most `most` tokens on each side, how many were dropped)."""
-    kept = [(a, b) for a, b in zip(*pairs, strict=True) if max(len(a), len(b)) <= most]
+def fitting_pairs(
+    texts: list[tuple[str, str]], languages: list[Language], most: int
+) -> tuple[list[tuple[str, str]], Encoded]:
+    """The pairs that have at most `most` tokens on each side, as strings and as ids. Raises a ValueError if there are none."""
+    encoded = zip(*encode_pairs(texts, languages), strict=True)
+    kept = [(text, ids) for text, ids in zip(texts, encoded, strict=True) if max(map(len, ids)) <= most]
     if not kept:
-        raise ValueError(f"expected pairs of at most {most} tokens, all {len(pairs.source)} are longer: allow larger batches")
-    return Encoded(*map(list, zip(*kept, strict=True))), len(pairs.source) - len(kept)
+        raise ValueError(f"expected pairs of at most {most} tokens, all {len(texts)} are longer: allow larger batches")
+    return [text for text, _ in kept], Encoded(*map(list, zip(*(ids for _, ids in kept), strict=True)))
 
 
 def _say_unknown(corpus, languages, say):

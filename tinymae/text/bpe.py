@@ -4,10 +4,17 @@ A vocabulary of whole words can never be complete, and each missing word becomes
 words stay whole, rare ones are cut into parts that they share with different words (Sennrich et al. 2016, section 3.2).
 `train_bpe` finds them.
 
+A word is always cut in the same way, so a model sees its parts in that company only. `Bpe.varied` cuts the sentences of a
+training set at random, by leaving out some of the joins: BPE-dropout (Provilkov et al. 2020). A model then learns what the
+smaller subwords mean, which helps most where there are few sentences.
+
 Only this module needs the `tokenizers` library. It is imported when it is used, so that words and characters work without it.
 """
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
 
 from tinymae.text.tokens import nfc
 from tinymae.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNK
@@ -33,6 +40,31 @@ class Bpe:
     def encode(self, text: str) -> list[int]:
         """The ids of a text's subwords; 3, <unk>, for a character that is not in the vocabulary. No <eos> is added."""
         return self._tokenizer.encode(nfc(text)).ids
+
+    def varied(self, texts: Sequence[str], dropout: float, rng: np.random.Generator, ways: int = 4) -> list[list[int]]:
+        """The ids of texts whose words are cut into subwords at random; with a dropout of 0 as `encode`.
+
+        Parameters
+        ----------
+        texts : sentences
+        dropout : the probability that a join is left out: 0.1 is usual, 1 gives characters
+        rng : decides all
+        ways : each word is cut in so many ways, and each time it occurs, one of them is taken
+
+        Differs: Provilkov et al. cut a word anew each time that it occurs, which takes longer.
+        """
+        model = self.content()["model"]
+        ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
+        ids = model["vocab"]
+        lines = [[word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(nfc(text))] for text in texts]
+        words = dict.fromkeys(word for line in lines for word in line)
+        cuts = {word: [_joined(word, ranks, dropout, rng) for _ in range(ways)] for word in words}
+        found = []
+        for line in lines:
+            chosen = rng.integers(ways, size=len(line)).tolist()
+            parts = (part for word, way in zip(line, chosen, strict=True) for part in cuts[word][way])
+            found.append([ids.get(part, UNK) for part in parts])
+        return found
 
     def unknown(self, text: str) -> list[str]:
         """The characters of a text that `encode` makes <unk>."""
@@ -116,6 +148,19 @@ def train_bpe(sentences: Iterable[str], size: int) -> Bpe:
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIALS), show_progress=False)
     tokenizer.train_from_iterator(sentences, trainer)
     return Bpe(tokenizer)
+
+
+def _joined(word, ranks, dropout, rng):
+    """The subwords of a word: the earliest join that is possible, and not left out by chance, is made, again and again."""
+    parts = list(word)
+    while len(parts) > 1:
+        chances = rng.random(len(parts) - 1)
+        joins = [(ranks[pair], i) for i, pair in enumerate(pairwise(parts)) if pair in ranks and chances[i] >= dropout]
+        if not joins:
+            break
+        _, i = min(joins)
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts
 
 
 def _tokenizers():

@@ -5,8 +5,10 @@
     letters       3   M a y             every character is a token, spaces too
     bpe           ▁cot ton .            subwords, so that no word is unknown (needs the `tokenizers` library)
 """
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from tinymae.text.bpe import Bpe, train_bpe
 from tinymae.text.tokens import detokenize, tokenize_characters, tokenize_words
@@ -76,6 +78,12 @@ class Language:
     def encode(self, text: str) -> list[int]:
         """The ids of a sentence, with <eos> at the end."""
         return [*self.vocabulary.encode(text.lower() if self.kind == "bpe" else self.tokens(text)), EOS]
+
+    def varied(self, texts: Sequence[str], dropout: float, rng: np.random.Generator) -> list[list[int]]:
+        """As `encode`, of many sentences whose subwords vary: see `bpe.Bpe.varied`. Other kinds than "bpe" do not vary."""
+        if self.kind != "bpe":
+            return [self.encode(text) for text in texts]
+        return [[*ids, EOS] for ids in self.vocabulary.varied([text.lower() for text in texts], dropout, rng)]
 
     def unknown(self, text: str) -> list[str]:
         """The parts of a sentence that become <unk>."""

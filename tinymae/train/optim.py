@@ -23,6 +23,7 @@ SGD, which is gradient descent if the momentum is 0 (Sutskever et al. 2013):
     (6)  p = p - lr m                                   with Nesterov's momentum: p - lr (g + momentum m)
 """
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -187,6 +188,7 @@ class Muon(AdamW):
     rate : of the matrices, as a factor of lr
     momentum : in [0, 1)
     betas, eps, weight_decay, decays, rates : as `AdamW`; matrices use neither betas nor eps
+    mapped : as the built-in `map`; a pool's moves several matrices at once, to the same bits
 
     Differs: torch.optim.Muon takes matrices alone, computes (9) in bfloat16, and averages the momentum, which changes nothing
     but its length, and that is divided out in (9). Attributes are AdamW's; v of a matrix stays 0.
@@ -195,24 +197,30 @@ class Muon(AdamW):
     def __init__(
         self, params: dict, matrices: dict, *,
         rate: float = 10.0, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0.0, decays: dict | None = None, rates: dict | None = None,
+        weight_decay: float = 0.0, decays: dict | None = None, rates: dict | None = None, mapped: Callable = map,
     ):
         super().__init__(params, betas=betas, eps=eps, weight_decay=weight_decay, decays=decays, rates=rates)
         check_scalars("Muon", "fraction", momentum=momentum)
         check_scalars("Muon", "not_negative", rate=rate)
-        self.matrices, self.rate, self.momentum = matrices, rate, momentum
+        self.matrices, self.rate, self.momentum, self.mapped = matrices, rate, momentum, mapped
 
     def step(self, params: dict, grads: dict, lr: float) -> None:
         """Move params, in place, against grads: arguments as `AdamW.step`."""
         check_scalars("Muon", "not_negative", lr=lr)
         self.t += 1
-        trees = (params, grads, self.m, self.v, self.decays, self.rates, self.matrices)
-        tree.map(lambda *leaves: self._move(*leaves, lr), *trees)
+        matrices = []
 
-    def _move(self, p, g, m, v, decay, factor, count, lr):
-        if not count:
-            self._update(p, g, m, v, decay, factor, lr)
-            return
+        def move(p, g, m, v, decay, factor, count):
+            if count:
+                matrices.append((p, g, m, decay, factor, count, lr))
+            else:
+                self._update(p, g, m, v, decay, factor, lr)
+
+        tree.map(move, params, grads, self.m, self.v, self.decays, self.rates, self.matrices)
+        for _ in self.mapped(lambda leaves: self._move(*leaves), matrices):
+            pass
+
+    def _move(self, p, g, m, decay, factor, count, lr):
         _check_shape("Muon", p, g)
         lr = lr * factor
         m *= self.momentum                                      # (7)

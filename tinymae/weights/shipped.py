@@ -69,6 +69,17 @@ def write_model(path: Path | str, config: MAEConfig | TransformerConfig, params:
     return write_safetensors(path, {name: array.astype(np.float16) for name, array in arrays.items()}, meta)
 
 
+def is_model(path: Path | str) -> bool:
+    """Whether a file is one of `write_model`, and not a published model in the same format. A damaged one is neither."""
+    path = Path(path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        return read_safetensors(np.memmap(path, np.uint8, "r")).meta.get("format") == MODEL_FORMAT
+    except ValueError:                                          # so is an empty file's
+        return False
+
+
 def read_model(path: Path | str, kind: str) -> tuple[MAEConfig | TransformerConfig, dict, dict]:
     """Read a file of `write_model` and check that it is whole and fits.
 
