@@ -1,7 +1,7 @@
 """What the site needs beyond Sphinx's settings: MathJax, the lessons' pictures and columns, and the roles of the article map.
 
     :line:`tinymae/ops/attention.py: scores = q @ k`    the one line that holds this text, as a link to its source page
-    :cell:`03: The formula, as a loop`                  a section of lesson 3
+    :cell:`05: The formula, as a loop`                  a section of lesson 5
 """
 import inspect
 import json
@@ -35,6 +35,7 @@ def setup(app):
     app.connect("autodoc-process-docstring", docstring_to_rest, priority=400)       # before numpydoc, at 500
     app.connect("autodoc-skip-member", skip_field)
     app.connect("source-read", number_title)
+    app.connect("source-read", article_map)
     app.connect("doctree-read", pair_columns)
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", say_where)
@@ -96,6 +97,19 @@ def number_title(app, docname, source):
             raise ExtensionError(f"{docname}: expected a title `English · 中文`, underlined with =")
         numbered = f"{found[1]} · {title[1]}"
         source[0] = source[0].replace(title[0], f"{numbered}\n{'=' * 2 * len(numbered)}", 1)
+
+
+def article_map(app, docname, source):
+    """The map of the articles, whose links lead to files for readers of the repository: here they lead to pages."""
+    if docname not in ("articles", "articles.zh"):
+        return
+    path = ROOT / "lessons" / ("articles.md" if docname == "articles" else "articles.zh-CN.md")
+    app.env.note_dependency(path)
+    text = path.read_text("utf-8")
+    text = re.sub(r"\[(\d\d: .+?)\]\(\d\d_\w+\.py\)", r"{cell}`\1`", text)
+    text = re.sub(r"\[[\w/]+\.py\]\(\.\./(tinymae/[\w/]+\.py)\) `([^`]+)`", r"{line}`\1: \2`", text)
+    text = re.sub(r"\[[^\]]+\]\(\.\./docs/(\w+)\.rst\)", r"{doc}`\1`", text)
+    source[0] = re.sub(r"\[[^\]]+\]\(articles(\.zh)?(?:-CN)?\.md\)", r"{doc}`articles\1`", text)
 
 
 def pair_columns(app, document):

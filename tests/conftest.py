@@ -9,6 +9,12 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECL
 SPREAD = "test_lessons", "test_contract", "test_exercises"      # without fixtures to share: each test goes to any free worker
 
 
+@pytest.fixture(autouse=True)
+def no_progress(monkeypatch, tmp_path_factory):
+    """What the tests solve is not kept as the progress of whoever runs them."""
+    monkeypatch.setenv("TINYMAE_DATA", str(tmp_path_factory.mktemp("progress")))
+
+
 def pytest_collection_modifyitems(items):
     """Runs of lessons first, the late ones train longest; then whole files, each on one worker; at last the small tests."""
     lessons, files, small = [], [], []

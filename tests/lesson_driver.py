@@ -15,6 +15,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from tinymae.learn.lesson_exercises import exercise_source
 from tinymae.learn.lessons import read_lesson
 
 BLANK = re.compile(r"^(answer_\d+) = None$", re.MULTILINE)
@@ -48,6 +49,8 @@ def main(path, answers):
         except AssertionError:
             continue
         raise ValueError(f"{path.name}: {wrong} passes, though it is wrong")
+    for name in names:                                          # the exercise alone has all that it needs
+        compile(exercise_source(read_lesson(path), int(name.removeprefix("answer_"))), name, "exec")
     print(f"{len(names)} exercises")
 
 

@@ -168,7 +168,7 @@ ROOMS = {
     "plot": "ops files",
     "tasks": "weights models ops train tree images text plot files arguments",
     "estimator": "tasks weights models ops train tree images",
-    "learn": "gradcheck models blocks ops init masks train tree",
+    "learn": "gradcheck models blocks ops init masks train tree files",
     "cli": "tasks weights models images text plot learn gradcheck files",
     "__main__": "cli __init__ files",
     "__init__": "",

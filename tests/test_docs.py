@@ -13,10 +13,10 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from tinymae.__main__ import main
+from tinymae.learn.articles import read_articles
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-MAPS = {language: (DOCS / name).read_text("utf-8") for language, name in (("en", "articles.rst"), ("zh", "articles.zh.rst"))}
 GLOSSARY, NUMBERS = ((DOCS / name).read_text("utf-8") for name in ("glossary.rst", "numbers.rst"))
 README, README_ZH = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
 SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in sorted((ROOT / "tinymae").rglob("*.py"))}
@@ -35,18 +35,9 @@ def rows(text):
     return found
 
 
-# ---- the article map ---------------------------------------------------------------------------------------------------
+# ---- the article map and the errata ------------------------------------------------------------------------------------
 
-WANTED = {                                                      # article: the lessons that its rows must name, in their order
-    "A": ["16", "15", "16", "18", "13", "03", "04", "07", "04", "05", "08"],
-    "B": ["04", "05", "15", "04"],
-    "C": ["09", "02", "03", "04", "05", "08", "09", "06", "10", "10", "11", "03"],
-    "D": ["09", "09", "04", "05", "03", "10", "11", "11", "12"],
-    "E": ["04", "03", "14", "09", "03"],
-}
 CELL = re.compile(r":cell:`(\d\d): ([^`]+)`")
-LINE = re.compile(r":line:`([^:`]+): ([^`]+)`")
-PICTURE = re.compile(r"``(\w+\.png)``")
 
 
 def headings(lesson):
@@ -60,33 +51,44 @@ def dead_cells(text):
     return [f"lesson {number} has no section {name!r}" for number, name in cells if name not in known.get(number, [])]
 
 
-def dead_rows(text):
-    """Complaints: what a row of the map points at and is not there."""
-    complaints = []
-    for row in rows(text):
-        section, cells, line, picture = row[0], CELL.findall(row[2]), LINE.findall(row[3]), PICTURE.findall(row[4])
-        if not cells or not line:
-            complaints.append(f"{section}: no lesson, or no line of code")
-        complaints += dead_cells(row[2])
-        for file, code in line:
-            if sum(code in line for line in SOURCES.get(file, "").splitlines()) != 1:
-                complaints.append(f"{section}: {code!r} is not in exactly one line of {file}")
-        drawn = "".join(LESSONS.get(number, "") for number, _ in cells)
-        for name in picture:
-            if not any(re.fullmatch(re.sub(r"{\w+}", r"\\w+", file), name) for file in re.findall(r'"([\w{}]+\.png)"', drawn)):
-                complaints.append(f"{section}: its lessons do not draw {name}")
-    return complaints
+def test_every_row_of_the_map_leads_to_a_lesson_and_a_line():
+    """`read_articles` raises where one leads nowhere."""
+    found = read_articles()
+    assert [article.letter for article in found] == list("ABCDE") and sum(len(article.rows) for article in found) >= 60
+    assert all(row.cells and row.code and row.what for article in found for row in article.rows)
+    assert {number for article in found for row in article.rows for number, *_ in row.cells} >= {*range(3, 24)} - {22}
 
 
-def articles(text):
-    """{"A": the rows of article A, ...}: its sections' titles start with the letter."""
-    parts = re.split(r"^([A-E])\. .+\n-{3,}\n", text, flags=re.MULTILINE)
-    return {letter: rows(part) for letter, part in zip(parts[1::2], parts[2::2], strict=True)}
+@pytest.mark.parametrize(("old", "new", "complaint"), [
+    ("[07: One output, as a loop]", "[07: No such heading]", "'# No such heading' is in 0 lines of 07_attention.py"),
+    ("`scores = q @ k.swapaxes`", "`scores = k @ q`", "'scores = k @ q' is in 0 lines of attention.py"),
+    ("`scores = q @ k.swapaxes`", "`return`", "'return' is in "),
+    ("[07: One output, as a loop](07_attention.py)", "a lesson", "'自注意力' leads to no lesson"),
+])
+def test_a_row_that_leads_nowhere_is_seen(tmp_path, monkeypatch, old, new, complaint):
+    for path in (ROOT / "lessons").glob("[0-9a]*.*"):
+        (tmp_path / path.name).write_text(path.read_text("utf-8"), encoding="utf-8")
+    text = (tmp_path / "articles.md").read_text("utf-8")
+    assert old in text
+    head, place, row = text.rpartition(old)                     # the last one: of article E
+    (tmp_path / "articles.md").write_text(head + place.replace(old, new) + row, encoding="utf-8")
+    monkeypatch.setattr("tinymae.learn.articles.lessons_folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        read_articles()
 
 
-@pytest.mark.parametrize("language", MAPS)
-def test_the_map_points_at_something(language):
-    assert dead_rows(MAPS[language]) == []
+def test_both_languages_lead_to_the_same():
+    texts = ((ROOT / "lessons" / name).read_text("utf-8") for name in ("articles.md", "articles.zh-CN.md"))
+    tables = [re.findall(r"^\| (?!in the article|文章里的位置|---)(.+) \|$", text, re.MULTILINE) for text in texts]
+    english, chinese = ([[row.split(" | ")[i] for i in (0, 2, 3)] for row in table] for table in tables)
+    assert english == chinese and len(english) >= 60
+
+
+def test_the_command_prints_the_map(capsys):
+    assert main(["articles", "e"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("E. 67 自注意力") and "练习 2" in output and re.search(r"06_learned_positions\.py:\d+\)", output)
+    assert re.search(r"code: tinymae.ops.positional\.py:\d+", output) and "A." not in output
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.rst")), ids=lambda path: path.name)
@@ -94,34 +96,15 @@ def test_every_named_section_is_there(page):
     assert dead_cells(page.read_text("utf-8")) == []
 
 
-@pytest.mark.parametrize("language", MAPS)
-@pytest.mark.parametrize("article", WANTED)
-def test_every_section_of_an_article_has_its_lesson(article, language):
-    assert [CELL.search(row[2])[1] for row in articles(MAPS[language])[article]] == WANTED[article]
-
-
-def test_both_languages_point_at_the_same():
-    english, chinese = ([row[2:] for row in rows(MAPS[language])] for language in ("en", "zh"))
-    assert english == chinese
-
-
-@pytest.mark.parametrize(("cell", "line", "picture", "complaint"), [
-    (":cell:`03: No such heading`", ":line:`tinymae/ops/softmax.py: def softmax_forward`", "", "has no section"),
-    (":cell:`99: Exercises`", ":line:`tinymae/ops/softmax.py: def softmax_forward`", "", "has no section"),
-    (":cell:`03: Exercises`", ":line:`tinymae/ops/softmax.py: no such line`", "", "not in exactly one line"),
-    (":cell:`03: Exercises`", ":line:`tinymae/ops/softmax.py: return`", "", "not in exactly one line"),
-    (":cell:`03: Exercises`", ":line:`tinymae/ops/nowhere.py: def`", "", "not in exactly one line"),
-    (":cell:`03: Exercises`", "", "", "no lesson, or no line"),
-    (":cell:`03: Exercises`", ":line:`tinymae/ops/softmax.py: def softmax_forward`", "``nowhere.png``", "do not draw"),
-])
-def test_a_row_that_points_at_nothing_is_seen(cell, line, picture, complaint):
-    (found,) = dead_rows(f"{TABLE}   1 | x | {cell} | {line} | {picture}\n")
-    assert complaint in found
-
-
-def test_a_good_row_is_left_alone():
-    row = "1 | x | :cell:`03: Exercises` | :line:`tinymae/ops/softmax.py: def softmax_forward` | ``positional_2d.png``"
-    assert dead_rows(f"{TABLE}   {row}\n") == []
+def test_every_mistake_has_a_cell_that_asserts_the_difference():
+    errata = re.split(r"^   \* - ([A-E], .+)$", (DOCS / "errata.rst").read_text("utf-8"), flags=re.MULTILINE)
+    assert len(errata) > 2 * 25
+    for place, text in zip(errata[1::2], errata[2::2], strict=True):
+        cells = CELL.findall(text)
+        assert cells, place
+        for number, heading in cells:
+            (cell,) = (part for part in LESSONS[number].split("# %%") if re.match(rf".*\n# {re.escape(heading)}\n", part))
+            assert re.search("assert", cell), f"{place}: {number}: {heading} asserts nothing"
 
 
 # ---- the fifteen questions -----------------------------------------------------------------------------------------------
@@ -281,7 +264,7 @@ def test_both_readmes_have_the_same_numbers():
 def test_both_readmes_have_the_same_code_and_links():
     for pattern in (r"^```python\n.*?^```$", r"^```\nmy layer.*?^```$", r"\]\(((?!README)[^)]+)\)"):
         english, chinese = (re.findall(pattern, text, flags=re.DOTALL | re.MULTILINE) for text in (README, README_ZH))
-        english, chinese = ([re.sub(r"#.*|\.zh(?=\.rst)", "", link) for link in links] for links in (english, chinese))
+        english, chinese = ([re.sub(r"#.*|\.zh-CN(?=\.md)", "", link) for link in links] for links in (english, chinese))
         assert english and english == chinese                   # but for comments, and pages that exist in both languages
     assert "(README.zh-CN.md)" in README and "(README.md)" in README_ZH
 

@@ -1,10 +1,13 @@
 """Exercises and the zoo: what is written, that every answer passes, and that mistakes fail with a message that helps."""
 import ast
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 from tinymae.__main__ import main
 from tinymae.learn import check_attention, check_layers, check_models, process
 from tinymae.learn import judge as judge_module
-from tinymae.learn.exercises import EXERCISES, ZOO, judge_file, list_exercises, story, write_exercise
+from tinymae.learn.exercises import CAUSES, EXERCISES, POINTS, ZOO, hints, judge_file, list_exercises, story, write_exercise
 from tinymae.learn.lessons import lessons_folder
 from tinymae.learn.process import STAGES, check_file
 
@@ -29,8 +32,9 @@ def answer(name):
 @pytest.fixture
 def check(tmp_path):
     """The Report of an exercise as it is written, edited, with something appended; its sentences on one line each."""
-    def run(name, edit=lambda source: source, append=""):
+    def run(name, edit=lambda source: source, append="", cause="term"):
         path = write_exercise(name, tmp_path)
+        path.write_text(path.read_text(encoding="utf-8").replace("CAUSE = None", f"CAUSE = {cause!r}"), encoding="utf-8")
         path.write_text(f"{edit(path.read_text(encoding='utf-8'))}\n\n{append}", encoding="utf-8")
         stages = []
         report = judge_file(path, lambda: stages.append(path))
@@ -53,8 +57,9 @@ def test_list():
     assert [name for name, *_ in found] == [*EXERCISES, *ZOO]
     assert len(EXERCISES) >= 14 and len(ZOO) >= 16
     for kind, table in (("exercise", EXERCISES), ("zoo", ZOO)):
-        numbers = [lesson for _, each, lesson, _ in found if each == kind]
-        assert len(numbers) == len(table) and numbers == sorted(numbers) and numbers[0] >= 1 and numbers[-1] <= 20
+        numbers = [it.lesson for _, each, it, _ in found if each == kind]
+        assert all(it.level in POINTS and (it.cause in CAUSES) == (kind == "zoo") for _, each, it, _ in found if each == kind)
+        assert len(numbers) == len(table) and numbers == sorted(numbers) and numbers[0] >= 1 and numbers[-1] <= 35
     assert all(10 < len(summary) < 80 and summary.endswith((".", "?")) for *_, summary in found)
 
 
@@ -73,7 +78,8 @@ def test_an_exercise_names_its_lesson_and_itself(name):
 @pytest.mark.parametrize("name", ZOO)
 def test_a_zoo_file_keeps_its_story_for_later(name, tmp_path):
     source = write_exercise(name, tmp_path).read_text(encoding="utf-8")
-    assert f'EXERCISE = "{name}"' in source and "guess what" in source and "nobody noticed: stop here" not in source
+    assert f'EXERCISE = "{name}"' in source and "\nCAUSE = None  " in source
+    assert "guess what" in source and "nobody noticed: stop here" not in source
     assert len(story(name)) > 100 and story(name)[:60] not in source
 
 
@@ -128,7 +134,7 @@ MISTAKES = [
     ("layernorm", "return rstd * dx,", "return dx,", "the factor rstd of (5) is missing"),
     ("layernorm", "dxhat = dy * gamma", "dxhat = dy", "right only while gamma = 1"),
     ("layernorm", "dxhat = dy * gamma", "dy *= gamma\n    dxhat = dy", "backward writes into dy"),
-    ("layernorm", "dy.sum(axis=positions)", "dy.mean(axis=positions)", "beta: 15 times too small everywhere"),
+    ("layernorm", "dy.sum(axis=positions)", "dy.mean(axis=positions)", "beta: 20 times too small everywhere"),
     ("layernorm", "dy.sum(axis=positions)", "dy.sum(axis=0)", "it is right when summed over axes (0,)"),
     ("layernorm", "dxhat.mean(axis=-1, keepdims=True)", "dxhat.mean(axis=1, keepdims=True)", "sum along axis 2 of the true"),
     ("layernorm", "return rstd * dx, dgamma, dbeta", "return rstd * dx, dbeta, dgamma", "swapped with the gradient of beta"),
@@ -161,16 +167,16 @@ MISTAKES = [
     ("gelu", "dy * (cdf + x * pdf)", "cdf + x * pdf", "backward ignores dy"),
     ("feed_forward", " * (h > 0)", "", "the ReLU is missing in backward"),
     ("feed_forward", " * (h > 0)", " * (da > 0)", "the sign of da decides what passes"),
-    ("feed_forward", "rows.sum(axis=0)", "rows.mean(axis=0)", "p.fc2.b: 15 times too small everywhere"),
+    ("feed_forward", "rows.sum(axis=0)", "rows.mean(axis=0)", "p.fc2.b: 20 times too small everywhere"),
     ("feed_forward", "dh @ w1.T", "dy + dh @ w1.T", "dy is added once too often"),
     ("encoder_layer", "dx1 = dy + dh", "dx1 = dh", "all zeros once p.ln2 or p.ffn is 0, though y still depends on it"),
     ("encoder_layer", "dx = dx1 + dh", "dx = dh", "x: all zeros once p.ln1 or p.attn is 0"),
     ("encoder_layer", "dhq + dhkv", "dhkv", "right once p.ln1 or p.attn is 0"),
     ("shift_right", "[:, 1:] = targets[:, :-1]", "[:, :-1] = targets[:, 1:]", "12 numbers are wrong: "),
     ("shift_right", "targets[:, :-1]", "targets[:, 1:]", "nothing moves"),
-    ("linear", "@ rows", "@ rows / len(x)", "3 is the batch size (axis 0 of x); divide by it in one place only"),
+    ("linear", "@ rows", "@ rows / len(x)", "4 is the batch size (axis 0 of x); divide by it in one place only"),
     ("linear", "rows.sum(axis=0)", "rows.sum()", "b: the gradient has shape (), expected (10,)"),
-    ("linear", "rows.sum(axis=0)", "dy", "b: the gradient has shape (3, 5, 10), expected (10,): it is right when summed over"),
+    ("linear", "rows.sum(axis=0)", "dy", "b: the gradient has shape (4, 5, 10), expected (10,): it is right when summed over"),
     ("linear", "return dx, dw, db", "return dx, db, dw", "(10,), expected (14, 10): it is the gradient of b; return one"),
     ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp * (1 - p)", "the diagonal of the softmax Jacobian"),
     ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp", "the term that couples the elements along that axis"),
@@ -203,11 +209,24 @@ MISTAKES = [
      "got a list: `return a, b` makes a tuple"),
     ("beam_step", "return origin, word,", "return origin, best,", "the token is the remainder by V"),
     ("beam_step", "np.argsort(-scores", "np.argsort(scores", "the worst are kept"),
+    ("beam_step", "totals[:, None] + log_probs", "totals[:, None] * log_probs", "totals and log_probs are multiplied"),
+    # what strangers handed in and the check could not name
+    ("softmax", "p * (dp - (dp * p)", "(dp - (dp * p)", "the factor p_k before the bracket of (4) is missing"),
+    ("softmax", "p * (dp - (dp * p).sum", "p * (dp - dp.sum", "the sum of (4) lacks the factor p_j"),
+    ("layernorm", "return rstd * dx,", "return dx / rstd,", "rstd divides: in (5) it multiplies"),
+    ("layernorm", "dy.sum(axis=positions)", "dy.sum()", "one axis too many"),
+    ("unshuffle", ".sum(axis=(0, 1), keepdims=True)", ".mean(axis=(0, 1), keepdims=True)",
+     "9 times too small everywhere: no size among the arguments is 9, but if forward uses mask_token 9 times"),
+    ("multi_head_attention", "dxq + dxk + dxv", "(dxq + dxk + dxv) / 3", "the three gradients of x are averaged"),
+    ("multi_head_attention", "merge_heads(", "(lambda z: z.reshape(len(z), z.shape[2], -1))(",
+     "dq, dk and dv are put together by a reshape alone"),
+    ("encoder_layer", 'cache["ln2"]', 'cache["ln1"]', "the cache ln1 is used for both layer norms"),
+    ("random_masking", "np.argsort(noise", "np.argsort(-noise", "the patches with the largest noise are kept"),
     ("patchify", "    x = x.transpose(0, 1, 3, 2, 4, 5) ", "    #", "the image is reshaped at once"),
     ("patchify", "x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows", "x.reshape(batch, rows", "dpatches is reshaped at once"),
     ("random_masking", "np.argsort(ids_shuffle, axis=1)", "ids_shuffle", "ids_shuffle is returned, the patch at each position"),
     ("random_masking", ">= kept", "< kept", "0 and 1 are swapped"),
-    ("random_masking", "int(noise", "round(noise", "K = int(6 * 0.25) = 1: it has shape (2, 2), expected (2, 1)"),
+    ("random_masking", "int(noise", "round(noise", "it has shape (2, 4), expected (2, 3)"),
     ("random_masking", "ids_keep, ids_restore, mask\n", "ids_keep, mask, ids_restore\n", "mask is returned in its place"),
     ("random_masking", ">= kept", "> kept", "one patch too many is kept"),
     ("unshuffle", "np.argsort(ids_restore, axis=1)", "ids_restore", "backward needs the inverse order"),
@@ -393,9 +412,70 @@ BLIND_SPOTS = [
 ]
 
 
+# The answer, spoilt: right for one batch of random numbers, one size or one constant.
+NARROW = [
+    ("random_masking", "mask: ", """
+        right = random_masking
+
+
+        def random_masking(noise, mask_ratio):
+            ids_keep, ids_restore, mask = right(noise, mask_ratio)
+            return ids_keep, ids_restore, noise > mask_ratio
+    """),
+    ("random_masking", "every image gets the kept patches of all images", """
+        right = random_masking
+
+
+        def random_masking(noise, mask_ratio):
+            ids_keep, ids_restore, mask = right(noise, mask_ratio)
+            mask = np.ones(noise.shape)
+            mask[:, ids_keep] = 0
+            return ids_keep, ids_restore, mask
+    """),
+    ("softmax_forward", "subtract the largest score of each row, from that row", """
+        def softmax(scores):
+            e = np.exp(scores - scores.mean(axis=-1, keepdims=True))
+            return e / e.sum(axis=-1, keepdims=True)
+    """),
+    ("softmax", "subtract the largest score of each row, from that row", """
+        def softmax_forward(scores):
+            p = np.exp(scores - scores.max())
+            p = p / p.sum(axis=-1, keepdims=True)
+            return p, (p,)
+    """),
+    ("multi_head_attention_forward", "right for two heads only", """
+        right = multi_head_attention
+
+
+        def multi_head_attention(x, p, heads, mask=None):
+            return right(x, p, 2, mask)
+    """),
+    ("split_heads", "it has shape (4, 2, 5, 7), expected (4, 7, 5, 2)", """
+        right = split_heads
+
+
+        def split_heads(x, heads):
+            return right(x, 2)
+    """),
+    ("layernorm_forward", "right for an eps of 1e-5 only", """
+        right = layernorm
+
+
+        def layernorm(x, gamma, beta, eps=1e-5):
+            return right(x, gamma, beta)
+    """),
+]
+
+
 @pytest.mark.parametrize(("name", "words", "code"), BLIND_SPOTS)
 def test_no_blind_spot(name, words, code, check):
     report = check(name, append=textwrap.dedent(code))
+    assert not report.ok and words in report.text, report.text
+
+
+@pytest.mark.parametrize(("name", "words", "code"), NARROW)
+def test_what_is_right_in_one_case_only_is_wrong(name, words, code, check):
+    report = check(name, append=answer(name) + "\n\n" + textwrap.dedent(code))
     assert not report.ok and words in report.text, report.text
 
 
@@ -670,7 +750,7 @@ def test_a_forward_that_was_edited_is_compared_with_the_right_one(name, old, new
 
 # {file: (the cause, which the report has to name, what is broken, and what mends it)}
 ZOO_CAUSES = {
-    "softmax_by_batch": ("3 times too small everywhere: 3 is the batch size", [("dscores / len(dp)", "dscores")]),
+    "softmax_by_batch": ("4 times too small everywhere: 4 is the batch size", [("dscores / len(dp)", "dscores")]),
     "softmax_diagonal": ("the diagonal of the softmax Jacobian",
                          [("dp * p * (1 - p)", "p * (dp - (dp * p).sum(axis=-1, keepdims=True))")]),
     "softmax_wrong_axis": ("the maximum is subtracted along axis -2, the wrong axis", [("axis=-2", "axis=-1")]),
@@ -728,12 +808,12 @@ def test_the_cause_is_named_and_the_story_told(name, check):
     """And the same code under the name of the exercise gets the same verdict: it is known by what it does."""
     report = check(name)
     cause, _ = ZOO_CAUSES[name]
-    verdict, _, told = report.text.partition("Why nobody noticed. ")
-    assert not report.ok and cause in verdict, report.text
-    assert told == story(name)
+    verdict = report.text
+    assert not report.ok and cause in verdict and "Why nobody noticed" not in verdict, report.text
     for exercise in [exercise for bug, exercise in SAME_CHECK if bug == name]:
         renamed = check(name, lambda source, to=exercise: replaced(source, f'EXERCISE = "{name}"', f'EXERCISE = "{to}"')).text
-        assert renamed.partition("lesson")[2].strip() == verdict.partition("lesson")[2].strip()
+        lesson = re.compile(r"^.*?lesson \d+")
+        assert lesson.sub("", renamed).strip() == lesson.sub("", verdict).strip()
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -743,8 +823,158 @@ def test_a_mended_bug_passes(name, check):
             source = replaced(source, old, new)
         return source
 
-    report = check(name, mend)
-    assert report.ok and "All of it is right. Why nobody noticed." in report.text, report.text
+    report = check(name, mend, cause=ZOO[name].cause)
+    assert report.ok and report.points == report.most == POINTS[ZOO[name].level]
+    assert f"All of it is right. Your guess, '{ZOO[name].cause}', is right: " in report.text, report.text
+    assert report.text.endswith(f"Why nobody noticed. {story(name)}")
+    other = next(key for key in CAUSES if key != ZOO[name].cause)
+    assert f"Your guess was '{other}'" in check(name, mend, cause=other).text
+
+
+def test_a_bug_is_guessed_first(tmp_path):
+    path = write_exercise("softmax_diagonal", tmp_path)
+    report = judge_file(path)
+    assert not report.ok and "guess what is wrong" in report.text and "diagonal" not in report.text.partition("lesson")[2]
+    assert all(f"\n    {key} " in report.text for key in CAUSES)
+    path.write_text(path.read_text(encoding="utf-8").replace("CAUSE = None", "CAUSE = 'the sum'"), encoding="utf-8")
+    assert "CAUSE is 'the sum'. Read the file first" in judge_file(path).text
+    told = judge_file(path, tell=True)
+    assert not told.ok and "the diagonal of the softmax Jacobian" in told.text
+    assert " ".join(told.text.split()).endswith(f"Why nobody noticed. {story('softmax_diagonal')}")
+
+
+# ---- solutions that are none -------------------------------------------------------------------------------------------
+
+DIFFERENCES = """
+    def softmax_backward(dp, cache):
+        (p,) = cache
+        scores, dscores = np.log(p), np.zeros_like(p)
+        for index in np.ndindex(p.shape):
+            step = np.zeros_like(p)
+            step[index] = 1e-6
+            dscores[index] = (dp * (softmax_forward(scores + step)[0] - softmax_forward(scores - step)[0])).sum() / 2e-6
+        return dscores
+"""
+
+
+@pytest.mark.parametrize(("name", "code", "words"), [
+    ("layernorm", "from tinymae.ops.layernorm import layernorm_backward", "it calls layernorm_backward of tinymae"),
+    ("layernorm", """
+        def layernorm_backward(dy, cache):
+            import importlib
+            return getattr(importlib.import_module("tinymae.ops." + "layernorm"), "layernorm" + "_backward")(dy, cache)
+     """, "it calls layernorm_backward of tinymae"),
+    ("linear_forward", """
+        def linear(x, w, b):
+            from tinymae.ops.linear import linear_forward
+            return linear_forward(x, w, b)[0]
+     """, "it calls linear_forward of tinymae"),
+    ("positional_encoding", """
+        def positional_encoding(length, width):
+            from tinymae.ops.positional import sinusoidal_interleaved
+            return sinusoidal_interleaved(length, width)
+     """, "it calls sinusoidal_interleaved of tinymae"),
+    ("adamw", """
+        from tinymae.train.optim import AdamW as Theirs
+
+
+        class AdamW:
+            def __init__(self, params, **options):
+                self.inner = Theirs(params, **options)
+
+            def step(self, params, grads, lr):
+                self.inner.step(params, grads, lr)
+     """, "it calls step of tinymae"),
+    ("softmax", DIFFERENCES, "softmax_backward calls softmax_forward again and again"),
+])
+def test_a_solution_that_is_none_is_recognised(name, code, words, check):
+    report = check(name, append=textwrap.dedent(code))
+    assert not report.ok and words in report.text and not report.points, report.text
+
+
+# ---- hints, bare files, points -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_three_hints_that_are_not_the_answer(name, tmp_path):
+    found = hints(name)
+    assert len(found) == 3 and all(40 < len(hint) < 260 and hint.endswith(".") for hint in found)
+    lines = [" ".join(line.partition("#")[0].split()) for line in answer(name).splitlines()]
+    assert not any(line in " ".join(found) for line in lines if len(line) > 12)
+    source = write_exercise(name, tmp_path).read_text(encoding="utf-8")
+    assert "hints" not in source and found[0] not in source
+
+
+@pytest.mark.parametrize("name", [*EXERCISES, *ZOO])
+def test_a_bare_file_has_no_equations(name, tmp_path):
+    whole = write_exercise(name, tmp_path).read_text(encoding="utf-8")
+    (tmp_path / f"{name}.py").unlink()
+    path = write_exercise(name, tmp_path, bare=True)
+    source = path.read_text(encoding="utf-8")
+    assert len(source) <= len(whole) and not re.search(r"^ +\(\d\)|# \(\d|equations? \(", source, re.MULTILINE), source
+    assert [node.name for node in ast.parse(source).body if hasattr(node, "name")] == [
+        node.name for node in ast.parse(whole).body if hasattr(node, "name")]
+    if name == "layernorm":
+        assert len(source) < len(whole) - 400
+        path.write_text(f"{source}\n\n{answer(name)}", encoding="utf-8")
+        assert judge_file(path).ok
+
+
+def test_a_bug_has_no_hints():
+    with pytest.raises(ValueError, match="a bug of the zoo has no hints"):
+        hints("softmax_diagonal")
+
+
+def test_the_commands_of_a_learner(tmp_path, monkeypatch, capsys):
+    """hint, check --json, progress and its reset, as a learner and a grader use them."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise", "gelu"]) == 0
+    for number in (1, 2, 3, 3):
+        capsys.readouterr()
+        assert main(["hint", "gelu.py"]) == 0
+        assert capsys.readouterr().out.startswith(f"hint {number} of 3: {hints('gelu')[number - 1]}")
+    assert main(["check", "--json", "gelu.py"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["ok"] and found["exercise"] == "gelu" and (found["points"], found["most"]) == (0, 2)
+    with open("gelu.py", "a", encoding="utf-8") as file:
+        file.write(f"\n\n{answer('gelu')}\nprint('not JSON')\n")
+    assert main(["check", "--json", "gelu.py"]) == 0
+    assert json.loads(capsys.readouterr().out)["points"] == 2
+    assert main(["progress"]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"^    gelu +solved, 3 hints$", output, re.MULTILINE) and f"2 of {sum_of_points()} points" in output
+    assert main(["progress", "--reset"]) == 0 and main(["progress"]) == 0
+    assert f"0 of {sum_of_points()} points" in capsys.readouterr().out
+
+
+def sum_of_points():
+    return sum(POINTS[it.level] for it in (EXERCISES | ZOO).values())
+
+
+def test_a_damaged_progress_is_not_thrown_away(capsys):
+    from tinymae.learn import progress
+
+    path = progress.progress_file()
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"lessons": {"x": 1}}', encoding="utf-8")
+    assert main(["progress"]) == 1 and "progress --reset" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == '{"lessons": {"x": 1}}'
+    assert main(["progress", "--reset"]) == 0 and not path.exists()
+
+
+def test_watch_checks_at_each_save(tmp_path, monkeypatch, capsys):
+    path = write_exercise("gelu", tmp_path)
+    slept = []
+
+    def pause():
+        slept.append(path)
+        if len(slept) == 2:                                     # nothing has changed once: no report
+            path.write_text(f"{path.read_text(encoding='utf-8')}\n\n{answer('gelu')}", encoding="utf-8")
+            os.utime(path, (time.time() + 5, time.time() + 5))
+
+    monkeypatch.setattr("tinymae.cli.learn._pause", pause)
+    assert main(["check", "--watch", str(path)]) == 0
+    output = capsys.readouterr().out
+    assert output.count("is not written yet") == 1 and output.count("All of it is right.") == 1 and len(slept) == 2
 
 
 def test_most_bugs_share_the_check_of_an_exercise():
@@ -800,7 +1030,7 @@ FIRST = "def gelu_backward(dy, cache):"                         # and its first
      "expected a function to return (y, cache), got None: is its return missing?"),
     (FIRST, f"def gelu_forward(x):\n    return [x, None]\n\n\n{FIRST}", "got a list"),
     (FIRST, f"def gelu_forward(x):\n    return x, None, None\n\n\n{FIRST}", "got a tuple of 3"),
-    (FIRST, f"def gelu_forward(x):\n    return 'y', None\n\n\n{FIRST}", "expected numbers of shape (3, 5, 10), got a str"),
+    (FIRST, f"def gelu_forward(x):\n    return 'y', None\n\n\n{FIRST}", "expected numbers of shape (4, 5, 10), got a str"),
     (FIRST, f"def gelu_forward(x):\n    return np.array([{{}}, None]), None\n\n\n{FIRST}", "got an array of object"),
     (FIRST, f"import sys\n\nsys.exit()\n\n\n{FIRST}", "in <module>: sys.exit() SystemExit: it ends Python itself"),
     (SLOPE, "raise SystemExit(0)\n", "in gelu_backward: raise SystemExit(0) SystemExit: it ends Python itself"),
@@ -813,11 +1043,11 @@ FIRST = "def gelu_backward(dy, cache):"                         # and its first
     (FIRST, "gelu_backward = lambda dy: dy\n\n\ndef backward(dy, cache):", "<lambda>() takes 1 positional argument but 2 were"),
     (FIRST, "class gelu_backward:\n    pass\n\n\ndef backward(dy, cache):", "gelu_backward() takes no arguments: leave the"),
     (FIRST, f"def gelu_forward(y):\n    return y, z\n\n\n{FIRST}", "NameError: name 'z' is not defined"),
-    (FIRST, f"def gelu_forward(x):\n    return x * np.ones(3), None\n\n\n{FIRST}", "(3,5,10) (3,) Shapes: x (3, 5, 10)"),
+    (FIRST, f"def gelu_forward(x):\n    return x * np.ones(3), None\n\n\n{FIRST}", "(4,5,10) (3,) Shapes: x (4, 5, 10)"),
     (FIRST, f"def gelu_forward(x):\n    x *= 2\n    return x, None\n\n\n{FIRST}", "x: forward writes into x"),
     (FIRST, f"def gelu_forward(x):\n    return [[1], [1, 2]], None\n\n\n{FIRST}", "got a list that is not an array"),
     (FIRST, f"def gelu_forward(x):\n    return None, None\n\n\n{FIRST}", "y: it is None: is the return missing?"),
-    (FIRST, f"def gelu_forward(x):\n    return x.sum(), None\n\n\n{FIRST}", "it has shape (), expected (3, 5, 10)"),
+    (FIRST, f"def gelu_forward(x):\n    return x.sum(), None\n\n\n{FIRST}", "it has shape (), expected (4, 5, 10)"),
     (FIRST, f"def gelu_forward(x):\n    return 2 * x, 2\n\n\n{FIRST}\n    return 2 * dy",
      "The gradients are right for this forward: a gradient check cannot detect a wrong forward."),
     (FIRST, f"f = gelu_forward\n\n\ndef gelu_forward(x):\n    y, cache = f(x)\n    return y.tolist(), cache\n\n\n{FIRST}",
@@ -860,7 +1090,7 @@ def test_axes_in_a_different_order(check):
     report = check("positional_encoding", append=replaced(answer("positional_encoding"), right, f"{right}[::-1]"))
     assert "80 numbers are wrong: [" in report.text, report.text
     square = replaced(answer("split_heads"), ".swapaxes(1, 2)                   #", ".swapaxes(1, 2).swapaxes(1, 2)  #")
-    assert "it has shape (3, 5, 2, 7), expected (3, 2, 5, 7)" in check("split_heads", append=square).text
+    assert "it has shape (4, 5, 2, 7), expected (4, 2, 5, 7)" in check("split_heads", append=square).text
 
 
 def test_a_file_may_have_another_name(tmp_path):

@@ -1092,3 +1092,29 @@ def test_evidence_is_relative_to_the_size_of_the_gradient(scale):
         np.testing.assert_array_equal(wrong_elements(case), wrong_ones)
         assert same(analytic, numeric) == (not any(wrong_ones))
     assert zero_sums(scale * np.array([[1.0, -1.0], [2.0, -2.0]])) == {1}
+
+
+def test_a_factor_for_each_row_is_seen():
+    """rstd that divides in the backward, where it should multiply: one ratio along each row, another in each."""
+    def forward(x):
+        rstd = 1 / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
+        return x * rstd, (x, rstd)
+
+    def backward(dy, cache):
+        x, rstd = cache
+        return (dy - x * rstd**2 * (dy * x).mean(-1, keepdims=True)) / rstd
+
+    rows = gradcheck(forward, backward, np.random.default_rng(0).normal(size=(3, 5)))
+    assert "each row is right but for a factor of its own, from " in wrong(rows, "x")["x"]
+
+
+def test_a_sum_over_one_axis_too_many_is_seen():
+    def backward(dy, cache):
+        x, w = cache
+        return dy @ w.T, np.einsum("bti,bto->io", x, dy), dy.sum()
+
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(2, 3, 4)), rng.normal(size=(4, 5)), rng.normal(size=5)
+    rows = gradcheck(lambda x, w, b: (x @ w + b, (x, w)), backward, *inputs)
+    told = wrong(rows, "b")["b"]
+    assert "has shape (), expected (5,): it is the sum of the true gradient over axis 0: one axis too many" in told

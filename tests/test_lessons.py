@@ -49,17 +49,26 @@ def run():
         driver.stdin.close()
 
 
-def test_there_are_twenty():
-    assert [int(path.name[:2]) for path in LESSONS] == list(range(1, 21))
+def test_they_are_numbered():
+    assert [int(path.name[:2]) for path in LESSONS] == list(range(1, 36))
 
 
 def test_it_has_its_parts(lesson):
     headings = [cell.heading for cell in lesson.cells if cell.heading]
     assert not set(HEADINGS) - set(headings), f"missing: {set(HEADINGS) - set(headings)}"
-    assert any(heading.startswith("Break it") for heading in headings)
+    assert sum(heading.startswith("Break it") for heading in headings) == 1
+    assert headings[-2:] == list(HEADINGS)
     assert len(set(headings)) == len(headings), "two cells have the same heading: the article map could not tell them apart"
     assert lesson.cells[0].prose, "the docstring asks the question"
     assert re.search("[\u4e00-\u9fff]", lesson.chinese)
+
+
+def test_it_is_one_sitting(lesson):
+    """Short enough to finish, narrow enough for half a screen, and it says what one can do afterwards and how long it takes."""
+    lines = lesson.path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 290 and len(lesson.cells) - 1 <= 12 and max(map(len, lines)) <= 88
+    assert re.search(r"You will be able", lesson.cells[0].prose) and re.search(r"Time: .*to run", lesson.cells[0].prose)
+    assert re.search(r"Needs: (nothing|lessons? \d+)", lesson.cells[0].prose)
 
 
 def test_it_draws_with_tinymae_only(lesson):

@@ -1,4 +1,6 @@
 """Reading a lesson and walking through it, on a small one made here; the real lessons run in test_lessons.py."""
+import base64
+import re
 import subprocess
 import sys
 import types
@@ -7,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tinymae.__main__ import main
-from tinymae.learn import stepper
+from tinymae.learn import stepper, terminal
 from tinymae.learn.lessons import find_lesson, lessons, read_lesson, run
-from tinymae.learn.stepper import readable, step
+from tinymae.learn.stepper import step
+from tinymae.learn.terminal import formula, readable
 
 SMALL = '''"""
 Counting · 计数
@@ -92,10 +95,31 @@ def test_walk_to_the_end(small, answers, capsys):
     answers("", "", "", "")
     assert step(small)
     output = capsys.readouterr().out
-    assert "Lesson 4 [2/4]  The first" in output and "Prose with code and x^2." in output
+    assert "Lesson 4 [2/4] =======.............  The first" in output and "Prose with code and x²." in output
     assert "    x = np.ones((2, 3))" in output and "first ran" in output
     assert "  x (2, 3) float64" in output and "  p: 1 arrays, 6 numbers" in output
     assert "second ran [1, 2] 12.0" in output
+
+
+def test_going_to_a_cell(small, answers, capsys):
+    """Forward runs what is between, without its output; back brings the variables back; a search and a list find cells."""
+    answers("4", "2", "/SECOND", "l", "nowhere", "/nowhere", "9", "q")
+    assert step(small) == 2
+    output = capsys.readouterr().out
+    assert "\nfirst ran" not in output
+    assert ">  3  The second" in output and "   2  The first" in output
+    assert "'nowhere' is none of these" in output and "'nowhere' is not in this lesson" in output and "'9' is none" in output
+    answers("", "q")
+    assert step(small, 2) == 3                                  # goes on where it was left: the cells before have run
+    assert "second ran [1, 2] 12.0" in capsys.readouterr().out
+
+
+def test_a_broken_cell_stops_the_way_to_another(tmp_path, answers, capsys):
+    path = tmp_path / "05_broken.py"
+    path.write_text(SMALL.replace("x = np.ones((2, 3))", "x = 1 / 0"), encoding="utf-8")
+    answers("4", "q")
+    assert step(read_lesson(path)) == 1
+    assert "cell 2 raises an error" in capsys.readouterr().out
 
 
 def test_back_brings_the_variables_back(small, answers, capsys):
@@ -123,10 +147,10 @@ def test_a_temporary_folder_is_there_after_going_back(tmp_path, answers, capsys)
     assert "there True" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("end", [("", "q"), ("", "")])
+@pytest.mark.parametrize("end", [("", "q"), ("",)])
 def test_leaving(small, answers, end):
     answers(*end)
-    assert not step(small)
+    assert step(small) == 1
 
 
 def test_an_error_stays_at_its_cell(tmp_path, answers, capsys):
@@ -134,7 +158,7 @@ def test_an_error_stays_at_its_cell(tmp_path, answers, capsys):
     path.write_text(SMALL.replace("assert state == [1, 2]", "assert state == [1]"), encoding="utf-8")
     answers("", "", "", "", "what", "q")
     line = SMALL.splitlines().index("assert state == [1, 2]") + 1
-    assert not step(read_lesson(path))
+    assert step(read_lesson(path)) == 3
     output = capsys.readouterr().out
     assert "AssertionError" in output and f"line {line}, in <module>" in output
     assert output.count("[4/4]") == 3                           # shown, again after the error, and after the unknown answer
@@ -190,20 +214,54 @@ def test_run_is_a_plain_script(small, capsys):
 
 def test_readable():
     assert readable("see :ref:`the map <articles>` and `here <http://x.org>`__") == "see the map and here (http://x.org)"
-    assert readable(".. math::\n\n   y = x w") == "   y = x w"
+    assert readable("Add:\n\n.. math::\n\n   y = x w\n\nThat is all.") == "Add:\n\n    y = x w\n\nThat is all."
+    long = "one two three four five six seven\neight nine ten"
+    assert readable(long, 20) == "one two three four\nfive six seven eight\nnine ten"
+    assert readable("- one two three four five\n- six", 14) == "- one two\n  three four\n  five\n- six"
+
+
+@pytest.mark.parametrize(("tex", "text"), [
+    (r"x^2 / \sqrt{d_k}", "x² / √(d_k)"), (r"\frac{a + b}{2}", "(a + b) / 2"), (r"\frac{1}{B}", "1 / B"), (r"dy^T", "dyᵀ"),
+    (r"\hat{x} = (x - \mu) \, rstd", "x̂ = (x - μ)   rstd"), (r"\sum_{i \le n} w_i", "∑_[i ≤n] w_i"),
+])
+def test_formulas_become_unicode(tex, text):
+    assert formula(tex) == text
+
+
+def test_no_tex_is_left_in_the_terminal():
+    for lesson in lessons():
+        for cell in lesson.cells:
+            shown = readable(cell.prose, 80)
+            assert not re.search(r"\\[a-z]{2,}|:math:|\.\. math", shown), f"{lesson.path.name}, {cell.heading}: {shown}"
+
+
+def test_pictures_in_terminals_that_show_them(tmp_path, monkeypatch):
+    picture = tmp_path / "p.png"
+    picture.write_bytes(bytes(range(256)) * 20)
+    monkeypatch.delenv("KITTY_WINDOW_ID", raising=False)
+    monkeypatch.setattr(terminal.sys, "stdout", types.SimpleNamespace(isatty=lambda: True))
+    starts = {"iTerm.app": ("\033]1337;File=inline=1;size=5120:", 1), "ghostty": ("\033_Ga=T,f=100,m=1;", 2)}
+    for program, (start, parts) in starts.items():
+        monkeypatch.setenv("TERM_PROGRAM", program)
+        shown = terminal.inline_picture(picture)
+        assert shown.startswith(start) and shown.count("\033") == (1 if parts == 1 else 2 * parts)
+        data = re.sub(r"\033_G[^;]*;|\033\\\\|\033]1337;[^:]*:|\a", "", shown)
+        assert base64.b64decode(data) == picture.read_bytes()
+    monkeypatch.setenv("TERM_PROGRAM", "xterm")
+    assert terminal.inline_picture(picture) == ""
 
 
 def test_the_lessons_are_in_order():
     numbers = [lesson.number for lesson in lessons()]
-    assert numbers == list(range(1, 21))
-    with pytest.raises(ValueError, match="there is no lesson 21"):
-        find_lesson(21)
+    assert numbers == sorted(set(numbers)) and numbers[0] == 1
+    with pytest.raises(ValueError, match="there is no lesson 99"):
+        find_lesson(99)
 
 
 def test_commands(capsys, monkeypatch):
     assert main(["lessons"]) == 0
     output = capsys.readouterr().out
-    assert " 3  Positional encoding" in output and "位置编码" in output
+    assert " 5  Positional encoding" in output and "位置编码" in output
     monkeypatch.setattr("builtins.input", lambda prompt="": "q")
     assert main(["lesson", "3", "--step"]) == 0
     assert "Lesson 3 [1/" in capsys.readouterr().out

@@ -92,10 +92,13 @@ def _parser():
     weights.add_inspect(commands)
     weights.add_export(commands)
     mae.add_reconstruct(commands)
+    learn.add_articles(commands)
     learn.add_lessons(commands)
     learn.add_lesson(commands)
     learn.add_exercise(commands)
+    learn.add_hint(commands)
     learn.add_check(commands)
+    learn.add_progress(commands)
     learn.add_gradcheck(commands)
     return parser
 

@@ -1,7 +1,7 @@
 """AdamW: write one step of the optimiser.
 
-Lesson 12; Kingma & Ba 2015; Loshchilov & Hutter 2019; numbered as in tinymae.train.optim. g is the gradient of p, and t
-counts the steps, from 1. The weight decay wd is AdamW's; lesson 12 writes (3) without it:
+Lesson 21; Kingma & Ba 2015; Loshchilov & Hutter 2019; numbered as in tinymae.train.optim. g is the gradient of p, and t
+counts the steps, from 1. The weight decay wd is AdamW's; lesson 21 writes (3) without it:
 
     (1)  m = b1 m + (1 - b1) g                          running mean of the gradient
     (2)  v = b2 v + (1 - b2) g^2                        running mean of its square
@@ -24,3 +24,9 @@ class AdamW:
     def step(self, params, grads, lr):
         """Move every array of params, in place, against its gradient."""
         raise NotImplementedError("equations (1) to (3) for every name")
+
+
+# ---- hints ----
+# 1. m and v are running means that start at 0, so they are too small in the first steps; mhat and vhat correct that.
+# 2. t counts the steps, once in each call of `step`, before it is used. The weight decay does not go through m.
+# 3. A loop over the names; five lines each, and the last two change params[name] in place with -=.

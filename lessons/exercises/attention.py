@@ -1,6 +1,6 @@
 """Scaled dot-product attention: write the backward.
 
-Lesson 4; Vaswani et al. 2017, equation 1; articles A (part 2), B, C (section 3), D, E.
+Lesson 8; Vaswani et al. 2017, equation 1; articles A (part 2), B, C (section 3), D, E.
 
     (1)  scores  = q k^T / sqrt(d_k)                            (Tq, Tk): row = query, column = key
     (2)  weights = softmax(scores), forbidden keys out
@@ -40,3 +40,10 @@ def scaled_dot_product_attention_backward(dy, cache):
     """Gradients (dq, dk, dv), from dy (B, H, Tq, d_v)."""
     q, k, v, weights, dropped, keep = cache
     raise NotImplementedError("equations (5) to (9)")
+
+
+# ---- hints ----
+# 1. Undo the forward line by line, from the last to the first; each line receives the gradient of its output.
+# 2. Start with (5) and (6): the product y = dropped v gives two gradients. Mind which of the weights was used there.
+# 3. Five lines of matrix products; swapaxes(-1, -2) is the transpose of the last two axes. dscores is divided by the same
+# root.

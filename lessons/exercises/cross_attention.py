@@ -1,6 +1,6 @@
 """Cross-attention: write the backward of the decoder's look at the encoder.
 
-Lesson 10; Vaswani et al. 2017, section 3.2.3; article C, section 5.2. Without biases. Queries come from the decoder (x), keys
+Lesson 17; Vaswani et al. 2017, section 3.2.3; article C, section 5.2. Without biases. Queries come from the decoder (x), keys
 and values from the encoder (memory):
 
     (1)  q = x W_q,  k = memory W_k,  v = memory W_v,  each cut into heads, (B, T, H d) -> (B, H, T, d)
@@ -51,3 +51,10 @@ def cross_attention_forward(x, memory, p, heads):
 def cross_attention_backward(dy, cache):
     """Gradients (dx, dmemory, dp), from dy (B, Tq, D); dp is a tree like p: {"q": {"w": dw}, ...}."""
     raise NotImplementedError("equations (4) to (6)")
+
+
+# ---- hints ----
+# 1. As in self-attention, but the keys and values come from somewhere else: their gradients go there.
+# 2. Equation (6): dx comes from the queries alone; dmemory is a sum of two gradients, from the keys and from the values.
+# 3. linear_backward, split_heads, the backward of the core, merge_heads three times, linear_backward three times, one sum of
+# two.

@@ -1,6 +1,6 @@
 """Cross entropy: write the backward of softmax, logarithm and mean at once.
 
-Lesson 11; Vaswani et al. 2017, section 5.4 (smoothing); article D, the loss. Numbered as in tinymae.ops.losses. Logits z,
+Lesson 20; Vaswani et al. 2017, section 5.4 (smoothing); article D, the loss. Numbered as in tinymae.ops.losses. Logits z,
 targets t smoothed by e, M positions that count (padding does not):
 
     (3)  q = (1 - e) 1[v = t] + e / V
@@ -31,3 +31,9 @@ def cross_entropy_backward(dloss, cache):
     """Gradient dlogits (B, T, V), from the number dloss."""
     p, q, counts = cache
     raise NotImplementedError("equation (5)")
+
+
+# ---- hints ----
+# 1. The gradient of a logit is the probability that the model gave, minus the one that it should have given.
+# 2. Equation (5): p - q, divided by the number of positions that count, and 0 at the positions that do not.
+# 3. One line: four factors; the one that removes padding has shape (B, T) and needs a last axis of size 1.

@@ -1,6 +1,6 @@
 """Embedding: write the backward of a table lookup.
 
-Lesson 2; Vaswani et al. 2017, section 3.4; article C, section 2.1.
+Lesson 3; Vaswani et al. 2017, section 3.4; article C, section 2.1.
 
     (1)  y[b, t] = table[ids[b, t]]
 
@@ -27,3 +27,9 @@ def embedding_backward(dy, cache):
     dtable = np.zeros(shape, dy.dtype)
     raise NotImplementedError("equation (2)")
     return dtable
+
+
+# ---- hints ----
+# 1. A row of the table that is looked up five times receives five gradients, and they add up.
+# 2. Equation (2) is a sum over positions. `dtable[ids] += dy` adds only once for an id that is repeated.
+# 3. One line: NumPy has a function that adds at given indices and counts repeated ones, called on dtable, ids and dy.

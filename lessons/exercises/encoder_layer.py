@@ -1,6 +1,6 @@
 """Encoder layer: write the backward of a whole block, residuals included.
 
-Lesson 9; Vaswani et al. 2017, section 3.1; articles A (part 3), C (section 4) and D. Here pre-norm, as in ViT and MAE;
+Lesson 14; Vaswani et al. 2017, section 3.1; articles A (part 3), C (section 4) and D. Here pre-norm, as in ViT and MAE;
 the lesson writes post-norm, as the paper does.
 
     (1)  h  = layernorm1(x)
@@ -46,3 +46,10 @@ def encoder_layer_forward(x, p, heads, mask=None):
 def encoder_layer_backward(dy, cache):
     """Gradients (dx, dp), from dy (B, T, D); dp is a tree like p."""
     raise NotImplementedError("equations (5) and (6)")
+
+
+# ---- hints ----
+# 1. A residual path splits x in two and adds the results, so two gradients come back to it and add up.
+# 2. Equation (5): dy passes unchanged along the residual path, and once more through feed forward and its layer norm.
+# 3. For each sublayer: its backward, its layer norm's backward, one sum. Attention's backward returns two gradients of the
+# same h.

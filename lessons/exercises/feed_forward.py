@@ -1,6 +1,6 @@
 """Feed forward: write the backward of two linear maps with a ReLU between.
 
-Lesson 8; Vaswani et al. 2017, equation 2; article A's PositionwiseFeedForward; article C, section 4.2.
+Lesson 13; Vaswani et al. 2017, equation 2; article A's PositionwiseFeedForward; article C, section 4.2.
 
     (1)  h = x W1 + b1
     (2)  a = max(0, h)
@@ -31,3 +31,9 @@ def feed_forward_backward(dy, cache):
     """Gradients (dx, dp), from dy (B, T, D); dp is a tree like p."""
     x, h, a, p = cache
     raise NotImplementedError("equations (4) to (6)")
+
+
+# ---- hints ----
+# 1. Two linear maps with a ReLU between them, undone from the last to the first.
+# 2. Equation (5): the gradient passes where h was positive, and nowhere else. The sign of the gradient plays no part.
+# 3. Reshape x, a, dy and dh so that each position is a row; a weight's gradient is then (input transposed) @ (gradient).

@@ -1,6 +1,6 @@
 """GELU: write the backward of an activation.
 
-Lesson 8; Hendrycks & Gimpel 2016; Dosovitskiy et al. 2020. Numbered as in tinymae.ops.activation.
+Lesson 13; Hendrycks & Gimpel 2016; Dosovitskiy et al. 2020. Numbered as in tinymae.ops.activation.
 
     (2)  gelu(x) = x cdf(x),  cdf(x) = (1 + erf(x / sqrt 2)) / 2        the standard normal distribution
                                      = erfc(-x / sqrt 2) / 2
@@ -29,3 +29,9 @@ def gelu_backward(dy, cache):
     """Gradient dx, shaped like dy."""
     x, cdf, pdf = cache
     raise NotImplementedError("equation (3)")
+
+
+# ---- hints ----
+# 1. y is a product of two functions of x, so its derivative has two terms.
+# 2. Equation (3): cdf comes from the factor x, and x pdf from the factor cdf(x).
+# 3. One line: dy times a sum of two terms, all of which are in the cache.

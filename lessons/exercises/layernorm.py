@@ -1,6 +1,6 @@
 """Layer normalisation: write the backward.
 
-Lesson 7; Ba et al. 2016; article A, part 3 (alpha is our gamma); article C, section 4.1.
+Lesson 12; Ba et al. 2016; article A, part 3 (alpha is our gamma); article C, section 4.1.
 
     (1)  xhat = (x - mean(x)) * rstd,    rstd = 1 / sqrt(var(x) + eps)      mean and var over the last axis
     (2)  y    = gamma * xhat + beta
@@ -30,3 +30,9 @@ def layernorm_backward(dy, cache):
     """Gradients (dx, dgamma, dbeta): dy (..., D) -> dx (..., D), dgamma (D,), dbeta (D,)."""
     xhat, rstd, gamma = cache
     raise NotImplementedError("equations (3) to (5)")
+
+
+# ---- hints ----
+# 1. Each x_i changes its own xhat, and through the mean and the variance all the others of its position.
+# 2. Equation (5) has three terms in its bracket. (4) comes first: dy is multiplied by gamma before any mean is taken.
+# 3. dgamma and dbeta are sums over all axes but the last; the two means of (5) run over the last axis with keepdims=True.

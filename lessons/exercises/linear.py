@@ -1,6 +1,6 @@
 """Linear map: write the backward.
 
-Lesson 11 (derived in 1); Vaswani et al. 2017, sections 3.2.2 and 3.3; article D, linear and softmax.
+Lesson 1; Vaswani et al. 2017, sections 3.2.2 and 3.3; article D, linear and softmax.
 
     (1)  y = x w + b
 
@@ -26,3 +26,9 @@ def linear_backward(dy, cache):
     """Gradients (dx, dw, db): dy (B, T, O) -> dx (B, T, I), dw (I, O), db (O,)."""
     x, w = cache
     raise NotImplementedError("equations (2) to (4)")
+
+
+# ---- hints ----
+# 1. Every position is a row; all rows share w and b, so the gradients of w and b are sums over rows.
+# 2. Equations (2) to (4): make rows of x and dy with reshape(-1, ...), then two products and one sum.
+# 3. dx = (dy) @ (a transpose), dw = (a transpose) @ (rows of dy), db = a sum over axis 0 of those rows.

@@ -1,6 +1,6 @@
 """MAE's loss: write both passes.
 
-Lesson 16; He et al. 2021, section 3; article A, MAE. Squared error on the removed patches only: the mask is 1 there and 0
+Lesson 29; He et al. 2021, section 3; article A, MAE. Squared error on the removed patches only: the mask is 1 there and 0
 elsewhere, and a patch has P numbers:
 
     (1)  loss = sum_(b, n) mask * mean_P (pred - target)^2 / sum mask
@@ -21,3 +21,9 @@ def masked_mse_forward(pred, target, mask):
 def masked_mse_backward(dloss, cache):
     """Gradient dpred (B, N, P), from the number dloss."""
     raise NotImplementedError("equation (2)")
+
+
+# ---- hints ----
+# 1. Only hidden patches count, in the sum and in the number that it is divided by.
+# 2. Equation (1): the mean over the P numbers of a patch first, then a weighted sum with the mask, divided by the mask's sum.
+# 3. The mask (B, N) needs a last axis of size 1 where it meets pred; the cache holds the error, the mask, and no more.

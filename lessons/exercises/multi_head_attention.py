@@ -1,6 +1,6 @@
 """Multi-head self-attention: write the backward of a block.
 
-Lesson 5; Vaswani et al. 2017, section 3.2.2; articles A (code), B, C (section 3.4), D. Without biases, as in article A.
+Lesson 9; Vaswani et al. 2017, section 3.2.2; articles A (code), B, C (section 3.4), D. Without biases, as in article A.
 
     (1)  q = x W_q,  k = x W_k,  v = x W_v,  each cut into heads, (B, T, H d) -> (B, H, T, d)
     (2)  z = attention(q, k, v) in every head
@@ -49,3 +49,10 @@ def multi_head_attention_forward(x, p, heads, mask=None):
 def multi_head_attention_backward(dy, cache):
     """Gradients (dx, dp), from dy (B, T, D); dp is a tree like p: {"q": {"w": dw}, ...}."""
     raise NotImplementedError("equations (4) to (6)")
+
+
+# ---- hints ----
+# 1. The forward read from its last line to its first. x was used three times, so three gradients come back to it.
+# 2. Equation (4) gives dz and dW_out at once, with linear_backward. dz then has to be split into heads, as z was.
+# 3. linear_backward, split_heads, the backward of the core, merge_heads three times, linear_backward three times, one sum of
+# three.

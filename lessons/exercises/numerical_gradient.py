@@ -1,6 +1,6 @@
 """The gradient by differences: write the heart of a gradient check.
 
-Lesson 1. A loss L = f(x), and one number x_i of the array x, moved up and down by h:
+Lesson 2. A loss L = f(x), and one number x_i of the array x, moved up and down by h:
 
     (1)  numeric  = (L(x_i + h) - L(x_i - h)) / 2h         two forward passes, no backward
 
@@ -22,3 +22,9 @@ def numerical_gradient(f, x, h=1e-5):
 def difference(f, x, index, h):
     """df/dx_i for the number x[index]."""
     raise NotImplementedError("equation (1)")
+
+
+# ---- hints ----
+# 1. A slope is measured between two points: a little above x_i and a little below, with all other numbers where they are.
+# 2. Equation (1): evaluate f twice, at x_i + h and at x_i - h, and divide the difference by their distance, which is 2h.
+# 3. Remember x[index], set it, call f, set it again, call f, and put the remembered number back before you return.

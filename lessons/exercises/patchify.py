@@ -1,6 +1,6 @@
 """Patches: cut pictures into words, and put the gradient back.
 
-Lesson 15; Dosovitskiy et al. 2020, section 3.1; article A, ViT: "a patch is a word".
+Lesson 28; Dosovitskiy et al. 2020, section 3.1; article A, ViT: "a patch is a word".
 
     (1)  patch number n = i * (cols / p) + j is the square of rows i p ... (i + 1) p and columns j p ... (j + 1) p
     (2)  its numbers are ordered (row, column, channel)
@@ -22,3 +22,11 @@ def patchify_forward(images, patch_size):
 def patchify_backward(dpatches, cache):
     """Gradient dimages (B, rows, cols, C), from dpatches (B, N, P)."""
     raise NotImplementedError("the forward, backwards")
+
+
+# ---- hints ----
+# 1. A patch is a block of rows and columns, and a reshape alone cannot cut across rows: an axis has to move.
+# 2. Split rows into (rows / p, p) and columns into (cols / p, p): six axes. Then move one axis, so that the two axes of
+# size p stand side by side.
+# 3. reshape to six axes, one transpose that swaps two of them, reshape to (B, N, P). The backward is the same in the reverse
+# order.

@@ -1,6 +1,6 @@
 """MAE: choose the patches to hide.
 
-Lesson 16; He et al. 2021, section 3; article A, MAE. One random number for each patch; sort them, keep the small ones:
+Lesson 29; He et al. 2021, section 3; article A, MAE. One random number for each patch; sort them, keep the small ones:
 
     (1)  ids_shuffle[b] = the patches in the order of their noise, smallest first
     (2)  ids_keep[b]    = the first K of them,  K = int(N (1 - mask_ratio))
@@ -16,3 +16,10 @@ NOISE = np.array([[0.4, 0.1, 0.9, 0.2]])                        # to play with: 
 def random_masking(noise, mask_ratio):
     """noise (B, N) -> ids_keep (B, K), ids_restore (B, N), mask (B, N)."""
     raise NotImplementedError("equations (1) to (4)")
+
+
+# ---- hints ----
+# 1. Sorting random numbers gives a random order; the inverse of an order is the order of the order.
+# 2. Equation (3): ids_restore is what argsort gives when it is applied to ids_shuffle. (4) asks of patch n whether it was
+# kept.
+# 3. Two argsorts along axis 1, one slice, and one comparison of ids_restore with K.

@@ -1,6 +1,6 @@
 """Softmax: write the backward.
 
-Lesson 11 (and 4); Vaswani et al. 2017, equation 1; article C, section 3.2; article D, linear and softmax.
+Lesson 8; Vaswani et al. 2017, equation 1; article C, section 3.3; article D, linear and softmax.
 
     (1)  p_j = exp(s_j - max s) / sum_k exp(s_k - max s)        max s cancels; it prevents overflow of exp
 
@@ -27,3 +27,9 @@ def softmax_backward(dp, cache):
     """Gradient dscores (..., T), from dp (..., T)."""
     (p,) = cache
     raise NotImplementedError("equation (4)")
+
+
+# ---- hints ----
+# 1. Every probability of a row depends on every score of that row, because all are divided by the same sum.
+# 2. Equation (4): multiply dp by p, sum over the row, and subtract that sum from dp before you multiply by p.
+# 3. One line with one sum over the last axis, keepdims=True. No matrix of derivatives is needed.

@@ -1,6 +1,6 @@
 """MAE's unshuffle: write the backward of putting every patch back in its place.
 
-Lesson 16; He et al. 2021, section 3; article A, MAE. Numbered as in tinymae.ops.patches. K kept tokens x come in shuffled
+Lesson 29; He et al. 2021, section 3; article A, MAE. Numbered as in tinymae.ops.patches. K kept tokens x come in shuffled
 order, and the mask token stands for all others:
 
     (2)  y[b, n] = x[b, j] if j < K else mask_token,  j = ids_restore[b, n]
@@ -28,3 +28,9 @@ def unshuffle_backward(dy, cache):
     """Gradients (dx, dmask_token): dy (B, N, E) -> dx (B, K, E), dmask_token (1, 1, E)."""
     kept, ids_restore = cache
     raise NotImplementedError("equation (3): which order is the inverse of ids_restore?")
+
+
+# ---- hints ----
+# 1. The forward only moved rows and repeated one of them: the backward moves them back, and sums over the repeated one.
+# 2. Equation (3): the order that undoes ids_restore is its inverse; argsort of an order is its inverse.
+# 3. np.take_along_axis brings dy into the shuffled order; the first K rows are dx, the others are summed over batch and rows.

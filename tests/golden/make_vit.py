@@ -110,7 +110,7 @@ def height(name):
 
 
 def train(model, images, targets, decay=0.65, steps=10):
-    """AdamW with layer-wise decay of the rate; no weight decay on vectors, class token and positions (He et al. 2021, A.2)."""
+    """AdamW with layer-wise decay of the rate; no weight decay on vectors, class token and positions (He et al. 2021, A.1)."""
     groups = []
     for name, p in model.named_parameters():
         skipped = p.ndim == 1 or name in ("cls_token", "pos_embed")

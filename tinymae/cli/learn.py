@@ -1,7 +1,40 @@
-"""Commands of the course: lessons, lesson, exercise, check, gradcheck."""
+"""Commands of the course: articles, lessons, lesson, exercise, hint, check, progress, gradcheck."""
 import argparse
 import math
+import time
 from pathlib import Path
+
+
+def add_articles(commands: argparse._SubParsersAction) -> None:
+    """`articles`."""
+    articles = commands.add_parser("articles", help="the five articles: which lesson runs which place in them")
+    articles.add_argument("letter", nargs="?", type=str.upper, choices="ABCDE", metavar="A..E", help="one of them")
+    articles.set_defaults(command=_articles)
+
+
+def _articles(letter):
+    from tinymae.learn.articles import read_articles
+
+    for article in read_articles():
+        if letter not in (None, article.letter):
+            continue
+        print(f"{article.letter}. {article.title}\n   {article.about}\n")
+        for row in article.rows:
+            print(f"   {row.place}: {row.what}".replace("`", ""))
+            for number, heading, file, line in row.cells:
+                print(f"       lesson {number}: {heading}  ({_near(file)}:{line})")
+            for file, line in row.code:
+                print(f"       code: {_near(file)}:{line}")
+        print()
+    return 0
+
+
+def _near(path):
+    """A path as it is written from here."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
 
 
 def add_lessons(commands: argparse._SubParsersAction) -> None:
@@ -22,16 +55,53 @@ def _lessons():
 def add_lesson(commands: argparse._SubParsersAction) -> None:
     """`lesson`."""
     lesson = commands.add_parser("lesson", help="run a lesson, or walk through it cell by cell")
-    lesson.add_argument("number", type=int, metavar="N", help="its number in the list")
-    lesson.add_argument("--step", action="store_true", help="cell by cell: read, press Enter, look, go on")
+    lesson.add_argument("number", type=int, nargs="?", metavar="N", help="its number (default: go on where you left)")
+    how = lesson.add_mutually_exclusive_group()
+    how.add_argument("--step", action="store_true", help="cell by cell: read, press Enter, look, go on")
+    how.add_argument("--exercise", type=int, metavar="K", help="write its exercise K here; the second time, run it")
     lesson.set_defaults(command=_lesson)
 
 
-def _lesson(number, step):
-    from tinymae.learn.lessons import find_lesson, run
+def _lesson(number, step, exercise):
+    from tinymae.learn import progress
+    from tinymae.learn.lessons import find_lesson, lessons, run
     from tinymae.learn.stepper import step as walk
 
-    (walk if step else run)(find_lesson(number))
+    done = progress.load_progress()["lessons"]
+    if number is None:
+        number = next((each.number for each in lessons() if done.get(str(each.number)) != "done"), None)
+        if number is None:
+            print("you have been through all lessons: python -m tinymae lessons")
+            return 0
+    lesson = find_lesson(number)
+    if exercise is not None:
+        return _lesson_exercise(lesson, exercise)
+    if not step:
+        run(lesson)
+        progress.note_lesson(number)
+        return 0
+    start = done.get(str(number), 0)
+    left = walk(lesson, 0 if start == "done" else start)
+    progress.note_lesson(number, None if left == len(lesson.cells) else left)
+    return 0
+
+
+def _lesson_exercise(lesson, exercise):
+    """Write an exercise of a lesson, or run it if it is there already."""
+    import runpy
+
+    from tinymae.learn.lesson_exercises import file_name, write_lesson_exercise
+
+    name = file_name(lesson, exercise)
+    if not Path(name).exists():
+        path = write_lesson_exercise(lesson, exercise)
+        print(f"{path}\nwrite the answer in it, then: python -m tinymae lesson {lesson.number} --exercise {exercise}")
+        return 0
+    try:
+        runpy.run_path(name, run_name="__main__")
+    except AssertionError as wrong:
+        print(f"{name}: not right yet: {wrong or 'its assert fails'}")
+        return 1
     return 0
 
 
@@ -39,19 +109,41 @@ def add_exercise(commands: argparse._SubParsersAction) -> None:
     """`exercise`."""
     exercise = commands.add_parser("exercise", help="write an exercise, or a bug of the zoo, for you to solve")
     exercise.add_argument("name", nargs="?", metavar="NAME", help="which one (default: list them)")
+    exercise.add_argument("--bare", action="store_true", help="without the equations: derive them yourself")
     exercise.set_defaults(command=_exercise)
 
 
-def _exercise(name):
-    from tinymae.learn.exercises import list_exercises, write_exercise
+def _exercise(name, bare):
+    from tinymae.learn.exercises import ZOO, list_exercises, write_exercise
 
     if name is None:
-        for each, kind, lesson, summary in list_exercises():
-            print(f"{each:32} {kind:9} lesson {lesson:2}  {summary}")
+        for each, kind, it, summary in list_exercises():
+            print(f"{each:32} {kind:9} lesson {it.lesson:2}  {it.level:8} {summary}")
         print("\npython -m tinymae exercise NAME      writes NAME.py here; then: python -m tinymae check NAME.py")
         return 0
-    path = write_exercise(name)
-    print(f"{path}\nread it, complete it, then: python -m tinymae check {path}")
+    path = write_exercise(name, bare=bare)
+    if name in ZOO:
+        print(f"{path}\nread it, write your guess into the line CAUSE, then: python -m tinymae check {path}, and mend it")
+    else:
+        print(f"{path}\nread it, complete it, then: python -m tinymae check {path}; stuck? python -m tinymae hint {path}")
+    return 0
+
+
+def add_hint(commands: argparse._SubParsersAction) -> None:
+    """`hint`."""
+    hint = commands.add_parser("hint", help="the next of three hints for an exercise")
+    hint.add_argument("file", type=Path, metavar="FILE", help="what `exercise` wrote; it is not executed")
+    hint.set_defaults(command=_hint)
+
+
+def _hint(file):
+    from tinymae.learn import progress
+    from tinymae.learn.exercises import hints, name_of
+
+    name = name_of(file)
+    found = hints(name)
+    number = progress.next_hint(name, len(found))
+    print(f"hint {number + 1} of {len(found)}: {found[number]}")
     return 0
 
 
@@ -59,15 +151,96 @@ def add_check(commands: argparse._SubParsersAction) -> None:
     """`check`."""
     check = commands.add_parser("check", help="check your solution of an exercise, and say what is wrong with it")
     check.add_argument("file", type=Path, metavar="FILE", help="what `exercise` wrote and you completed; it is executed")
+    how = check.add_mutually_exclusive_group()
+    how.add_argument("--watch", action="store_true", help="check it each time that it is saved, until Ctrl-C")
+    how.add_argument("--json", action="store_true", help="the report and the points as JSON, for a grader")
+    check.add_argument("--story", action="store_true", help="of a bug of the zoo: tell it without a guess")
     check.set_defaults(command=_check)
 
 
-def _check(file):
+def _check(file, watch, json, story):
+    if watch:
+        return _watch(file, story)
+    report = _checked(file, story, quiet=json)
+    if json:
+        from dataclasses import asdict
+        from json import dumps
+
+        print(dumps({"file": str(file), **asdict(report)}, ensure_ascii=False))
+    else:
+        print(report.text)
+    return 0 if report.ok else 1
+
+
+def _checked(file, story, quiet=False):
+    """The Report of a file; what is solved is kept."""
+    from tinymae.learn import progress
     from tinymae.learn.process import check_file
 
-    report = check_file(file)
-    print(report.text)
-    return 0 if report.ok else 1
+    report = check_file(file, tell=story, quiet=quiet)
+    if report.ok:
+        progress.note_solved(report.exercise)
+    return report
+
+
+def _watch(file, story):
+    """Check a file each time that it changes, until all of it is right."""
+    from tinymae.learn.report import existing_file
+
+    seen = None
+    while True:
+        try:
+            stamp = existing_file(file).stat().st_mtime_ns
+        except FileNotFoundError:
+            if seen is None:
+                raise
+            stamp = seen                                        # an editor that writes a new file in its place
+        if stamp != seen:
+            seen = stamp
+            report = _checked(file, story)
+            print(f"\n{report.text}\n", flush=True)
+            if report.ok:
+                return 0
+            print(f"watching {file}: save it to check again, Ctrl-C to stop", flush=True)
+        _pause()
+
+
+def _pause():
+    time.sleep(0.3)
+
+
+def add_progress(commands: argparse._SubParsersAction) -> None:
+    """`progress`."""
+    progress = commands.add_parser("progress", help="which lessons and exercises you have done")
+    progress.add_argument("--reset", action="store_true", help="forget it")
+    progress.set_defaults(command=_progress)
+
+
+def _progress(reset):
+    from tinymae.learn import progress
+    from tinymae.learn.exercises import POINTS, list_exercises
+    from tinymae.learn.lessons import lessons
+
+    if reset:
+        progress.reset()
+        print(f"{progress.progress_file()}: gone")
+        return 0
+    done = progress.load_progress()
+    for lesson in lessons():
+        state = done["lessons"].get(str(lesson.number), "")
+        state = "done" if state == "done" else f"at cell {state + 1} of {len(lesson.cells)}" if state else ""
+        print(f"{lesson.number:2}  {lesson.title:50} {state}".rstrip())
+    points = [0, 0]
+    for name, _, it, _ in list_exercises():
+        mine = done["exercises"].get(name, {"hints": 0, "solved": False})
+        points[0] += mine["solved"] * POINTS[it.level]
+        points[1] += POINTS[it.level]
+        hints = f", {mine['hints']} hint{'s' * (mine['hints'] > 1)}" if mine["hints"] else ""
+        if mine["solved"] or hints:
+            print(f"    {name:50} {'solved' if mine['solved'] else 'begun'}{hints}")
+    through = sum(state == "done" for state in done["lessons"].values())
+    print(f"\n{through} of {len(lessons())} lessons, {points[0]} of {points[1]} points; kept in {progress.progress_file()}")
+    return 0
 
 
 def add_gradcheck(commands: argparse._SubParsersAction) -> None:

@@ -40,4 +40,10 @@ def explain_shape(
             total = analytic.sum(axis=axes)
             if total.size == numeric.size and same(total.reshape(numeric.shape), numeric):
                 return f"{text}: it is right when summed over axes {axes}, along which forward repeated {tensor}"
+    for count in range(1, numeric.ndim + 1):
+        for axes in itertools.combinations(range(numeric.ndim), count):
+            total = numeric.sum(axis=axes)
+            if total.size == analytic.size and same(analytic.reshape(total.shape), total):
+                return (f"{text}: it is the sum of the true gradient over axis {', '.join(map(str, axes))}: one axis too many; "
+                        "the gradient of what all positions share is the sum over all axes but its own")
     return f"{text}: it is the gradient of {taken[0]}; {exchange(tensor, taken[0])}" if taken else text

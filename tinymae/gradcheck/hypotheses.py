@@ -64,10 +64,27 @@ def constant_factor(case: Case) -> str:
     where = "everywhere" if case.numeric.size > 1 else "(it is one number only)"
     text = f"{ratio:.6g} times too {'large' if abs(factor) > 1 else 'small'} {where}{', and ' * bool(sign)}{sign}"
     names = [name for number, name in _known_numbers(case) if abs(number / ratio - 1.0) <= 1e-4]
+    if not names and abs(ratio - round(ratio)) <= 1e-4 * ratio and abs(factor) < 1:
+        return (f"{text}: no size among the arguments is {round(ratio)}, but if forward uses {case.tensor} {round(ratio)} "
+                "times, the gradients of all uses are added, not averaged")
     if not names:
         return f"{text}: no size among the arguments explains this number"
     advice = "; divide by it in one place only" if names[0].startswith("the batch") else ""
     return f"{text}: {ratio:.6g} is {', or '.join(names[:3])}{advice}"
+
+
+def row_factor(case: Case) -> str:
+    """A factor that is the same for a row and differs between rows, such as the rstd of a normalisation."""
+    if case.numeric.ndim < 2 or case.numeric.shape[-1] < 3 or not np.isfinite(case.numeric).all():
+        return ""
+    size = np.vecdot(case.numeric, case.numeric)[..., None]
+    if not size.all():
+        return ""
+    factor = np.vecdot(case.analytic, case.numeric)[..., None] / size
+    if not same(factor * case.numeric, case.analytic) or (factor <= 0).any():
+        return ""
+    return (f"each row is right but for a factor of its own, from {factor.min():.3g} to {factor.max():.3g}: a number that "
+            "belongs to a row, such as rstd in a normalisation, is missing, or multiplied where it divides, or there twice")
 
 
 def _known_numbers(case):
@@ -96,6 +113,10 @@ def _known_numbers(case):
         elif isinstance(leaf, float) and 0 < leaf < 1:
             rates += [(1 / leaf, path), (1 / (1 - leaf), f"1 / (1 - {path})")]
     roots += [(math.sqrt(size), f"the square root of {name}") for size, name in last + batch + sizes]
+    widths = {path: leaf.shape[-1] for path, leaf in floating.items() if leaf.ndim > 1}
+    roots += [(math.sqrt(a / b), f"the square root of {a} / {b}, the last dimensions of {one} and {other}: the root of one was "
+                                 f"taken where that of the other belongs")
+              for one, a in widths.items() for other, b in widths.items() if a > b]
     two = [(2.0, "the 2 of a square, or one path counted twice or forgotten")]
     unbiased, fractions = [], []
     for n, name in {n: name for n, name in reversed(last + batch + sizes) if n > 2}.items():
@@ -402,7 +423,7 @@ def unknown(case: Case) -> str:
 
 
 HYPOTHESES = (
-    not_finite, vanished, nearly, blind_to_dy, constant_factor, permuted, swapped, passed_by, residual, summand, reordered,
-    softmax_diagonal, other_gelu, along_x, marked, repeated_ids, gain_of_one, dropout, option, masked, batch, wrong_axis,
-    one_path, unknown,
+    not_finite, vanished, nearly, blind_to_dy, constant_factor, row_factor, permuted, swapped, passed_by, residual, summand,
+    reordered, softmax_diagonal, other_gelu, along_x, marked, repeated_ids, gain_of_one, dropout, option, masked, batch,
+    wrong_axis, one_path, unknown,
 )

@@ -1,4 +1,4 @@
-"""Which patches of an image are hidden: at random, in blocks, or in a regular grid (He et al. 2021, figure 6).
+"""Which patches of an image are hidden: at random, in blocks, or in a regular grid (He et al. 2021, table 1f, figure 6).
 
 Each function returns a bool array of shape (down, across), True = removed. `models.mae.random_masking` hides patches during
 training; the masks here are for whole photographs, which may have any number of patches.

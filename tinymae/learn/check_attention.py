@@ -62,6 +62,8 @@ ATTENTION_VARIANTS = {
         lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(q.shape[1] * q.shape[3])),
     "the scores are divided by d_k: it should be its square root":
         lambda q, k, v, mask=None: attend(q, k, v, mask, scale=q.shape[3]),
+    "the scores are divided by the square root of the number of keys: it should be that of the dimension d_k":
+        lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(k.shape[2])),
     "the scores are not divided by sqrt(d_k)": lambda q, k, v, mask=None: attend(q, k, v, mask, scale=1),
     "only item 0 of the batch is used: every query attends to its keys and values":
         lambda q, k, v, mask=None: attend(q, k[:1], v[:1], mask),
@@ -75,6 +77,12 @@ ATTENTION_VARIANTS = {
 }
 
 
+BY_VALUES = {                                                   # where the values have another dimension
+    "the scores are divided by the square root of d_v, the dimension of the values: it should be that of the keys, d_k":
+        lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(v.shape[3])),
+}
+
+
 def check_attention(names: dict, dropout: bool = True) -> Iterator[tuple[str, list[Row]]]:
     """Without a mask, with a mask, and with dropout: the gradients, and that dropout is applied to the weights."""
     q, k, v = gaussian(B, H, TQ, DK), gaussian(B, H, TK, DK), gaussian(B, H, TK, DV)
@@ -82,7 +90,7 @@ def check_attention(names: dict, dropout: bool = True) -> Iterator[tuple[str, li
     mask[..., 0] = True
     core = partial(
         check_pair, names, "scaled_dot_product_attention", attention.scaled_dot_product_attention_forward, q, k, v,
-        variants=ATTENTION_VARIANTS, invariants=[lambda y: assert_batch_independent(y, q, k, v)],
+        variants=ATTENTION_VARIANTS | BY_VALUES, invariants=[lambda y: assert_batch_independent(y, q, k, v)],
     )
     yield from core()
     yield from core(title="with a mask", mask=mask, invariants=())
@@ -107,9 +115,20 @@ def check_split_heads(names: dict) -> Iterator[tuple[str, list[Row]]]:
         "the columns are assigned to the heads in turn: head h has the columns h d ... (h + 1) d - 1":
             lambda: x.reshape(B, TQ, DK, H).transpose(0, 3, 1, 2),
     })]
+    yield "seven heads", [judge("heads", split(x, 7), x.reshape(B, TQ, 7, D // 7).swapaxes(1, 2), otherwise=(
+        "right for two heads only: use the argument"
+    ))]
     yield "merge_heads", [judge("merged", merge(heads), x, {
         "the heads are reshaped at once: swap the axes back first, then merge the last two": lambda: heads.reshape(B, TQ, D),
     })]
+
+
+def _split(x, heads):
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def _merge(z):
+    return z.swapaxes(1, 2).reshape(len(z), z.shape[2], -1)
 
 
 def attend_heads(
@@ -125,8 +144,7 @@ def attend_heads(
     merge: Callable | None = None,
 ) -> np.ndarray:
     """Multi-head attention without biases and without mistakes; core, split and merge replace parts by mistakes."""
-    split = split or (lambda x: x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2))
-    merge = merge or (lambda z: z.swapaxes(1, 2).reshape(len(z), z.shape[2], -1))
+    split, merge = split or partial(_split, heads=heads), merge or _merge
     q, k, v = (split(x @ p[name]["w"]) for name, x in (("q", xq), ("k", xk), ("v", xv)))
     return merge(core(q, k, v, mask)) @ p["out"]["w"]
 
@@ -154,9 +172,34 @@ def check_multi_head_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def reference(x, p, heads, mask=None):
         return blocks.multi_head_attention_forward(x, x, p, heads, mask)
 
+    def slip(split=_split, merge=_merge, total=sum):
+        """The dx of a backward with mistakes between the projections."""
+        def dx(dy, x, p, heads, mask=None):
+            q, k, v = (x @ p[name]["w"] for name in "qkv")
+            _, core = attention.scaled_dot_product_attention_forward(*(_split(each, heads) for each in (q, k, v)), mask)
+            dz = split(dy @ p["out"]["w"].T, heads)
+            gradients = attention.scaled_dot_product_attention_backward(dz, core)
+            return total([merge(each) @ p[name]["w"].T for name, each in zip("qkv", gradients, strict=True)])
+        return dx
+
+    def alone(x, heads):
+        return x.reshape(len(x), heads, x.shape[1], -1)
+
+    def together(z):
+        return z.reshape(len(z), z.shape[2], -1)
+
     block = partial(
         check_pair, names, "multi_head_attention", reference, gaussian(B, TQ, D), projections(), heads=H,
-        variants=head_variants(lambda x, p, heads, mask=None, **wrong: attend_heads(x, x, x, p, heads, mask, **wrong)),
+        variants=head_variants(lambda x, p, heads, mask=None, **wrong: attend_heads(x, x, x, p, heads, mask, **wrong)), slips={
+            "dq, dk and dv are put together by a reshape alone: swap the axes back first, as merge_heads does":
+                slip(merge=together),
+            "dz is split into heads by a reshape alone: reshape to (B, T, H, d), then swap the axes, as split_heads does":
+                slip(split=alone),
+            "dz is split, and dq, dk, dv are put together, by a reshape alone: split_heads and merge_heads swap axes, too":
+                slip(alone, together),
+            "the three gradients of x are averaged: x is used three times, so they are added":
+                slip(total=lambda three: sum(three) / 3),
+        },
     )
     yield from block()
     yield from block(title="with a causal mask", mask=causal_mask(TQ))
@@ -215,6 +258,10 @@ def check_padding_mask(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 lambda: expected.swapaxes(2, 3),
             "the mask is inverted: True = may attend": lambda: ~expected,
             "padding is id 0 for every `pad`": lambda: np.broadcast_to(padding_mask(ids), expected.shape),
+            "ids above pad are tokens: all that differ from it are":
+                lambda: np.broadcast_to((ids > pad)[:, None, None], expected.shape),
+            "the queries that are padding are masked, too: it is enough to hide the keys":
+                lambda: expected & expected.swapaxes(2, 3),
         }, invariants=[lambda: assert_pad_invariant(attended, ids, ids != 0)] if pad == 0 else ())
 
     for pad in (0, 9):

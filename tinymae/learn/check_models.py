@@ -18,6 +18,7 @@ from tinymae.train.optim import AdamW, noam
 def check_shift_right(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """Sentences of three lengths, and two ids for <bos>."""
     targets, shift = np.array([[5, 6, 7, 2], [8, 2, 0, 0], [9, 5, 2, 0]]), function(names, "shift_right")
+    moved = shift_right(targets, 0)
 
     def row(bos):
         return judge("inputs", shift(frozen(targets), bos), shift_right(targets, bos), {
@@ -28,6 +29,10 @@ def check_shift_right(names: dict) -> Iterator[tuple[str, list[Row]]]:
             "the last token moves to the front: <bos> should be there": lambda: np.roll(targets, 1, axis=1),
             "whole sentences move: the tokens are axis 1": lambda: np.concatenate([np.full((1, 4), bos), targets[:-1]]),
             "the first token is 1, for every bos": lambda: shift_right(targets, 1),
+            "only the first sentence begins with bos: each one does":
+                lambda: np.where((np.arange(4) == 0) & (np.arange(3) == 0)[:, None], bos, moved),
+            "the last token of a sentence moves into the next one: shift each row by itself":
+                lambda: np.concatenate([[bos], targets.ravel()[:-1]]).reshape(targets.shape),
         })
 
     for bos in (1, 4):
@@ -176,36 +181,57 @@ def check_schedule(names: dict) -> Iterator[tuple[str, list[Row]]]:
         "the first batch is step 2: it is step 1": lambda: rates(steps + 1),
         "the warm-up is missing: the rate starts at its maximum": lambda: factor * width**-0.5 * down,
         "the rate never falls: after the warm-up it falls with the square root of the step": lambda: factor * width**-0.5 * up,
+        "D^-0.5 is missing": lambda: width**0.5 * rates(steps),
+        "it is multiplied by the square root of D: it is divided": lambda: width * rates(steps),
+        "the factor is missing": lambda: rates(steps) / factor,
+        "(step * warmup) is raised to -1.5: warmup alone is": lambda: factor * width**-0.5 * np.minimum(
+            steps**-0.5, (steps * warmup) ** -1.5),
+        "warmup is raised to 1.5: it should be -1.5": lambda: factor * width**-0.5 * np.minimum(
+            steps**-0.5, steps * warmup**1.5),
         "max is used instead of min": lambda: factor * width**-0.5 * np.maximum(up, down),
     })]
+    fewer = function(names, "learning_rates")(params, 7, 16, warmup, factor)
+    yield "seven batches, D = 16", [judge("rates", fewer, np.array([noam(step, 16, warmup, factor) for step in range(1, 8)]))]
 
 
 def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """With a hypothesis that is not continued, despite a probable next token, one continued twice and one once."""
     totals, log_probs = np.array([-9.0, -1.0, -1.4]), np.log(np.random.default_rng(7).dirichlet(np.ones(11), 3))
     scores, width = totals[:, None] + log_probs, log_probs.shape[1]
-    best, alone, least = (np.argsort(x, axis=None)[:3] for x in (-scores, -log_probs, scores))
+    product = totals[:, None] * log_probs
+    best, alone, least, most = (np.argsort(x, axis=None)[:3] for x in (-scores, -log_probs, scores, -product))
     row, column = np.divmod(best, width)
     once = "every hypothesis is continued once: the W best of all W * V continuations should be kept"
     bare = "the totals are not added before the choice: the probability of the hypothesis counts, too"
     worst, last = "the worst are kept: take the largest", "the best is last"
+    times = "totals and log_probs are multiplied: logarithms of probabilities are added"
     yield "three hypotheses", judge_all(function(names, "beam_step")(frozen(totals), frozen(log_probs)), {
         "origin": (row, {
             once: lambda: np.arange(3), bare: lambda: alone // width, worst: lambda: least // width, last: lambda: row[::-1],
+            times: lambda: most // width,
             "the index is divided by W: a row of the scores has V tokens": lambda: best // 3,
         }),
         "word": (column, {
             once: lambda: scores.argmax(1), bare: lambda: alone % width, worst: lambda: least % width,
-            last: lambda: column[::-1],
+            last: lambda: column[::-1], times: lambda: most % width,
             "the remainder is taken by W: a row of the scores has V tokens": lambda: best % 3,
             "the indices are those of the flat array of W * V scores: the token is the remainder by V": lambda: best,
         }),
         "totals": (scores[row, column], {
             once: lambda: scores.max(1), bare: lambda: scores.ravel()[alone], worst: lambda: scores.ravel()[least],
-            last: lambda: scores[row, column][::-1],
+            last: lambda: scores[row, column][::-1], times: lambda: product.ravel()[most],
             "the totals of the hypotheses are not added": lambda: log_probs[row, column],
+            "they are the old totals in their order: the new total is that of the hypothesis and its token": lambda: totals,
+            "they are the old totals of the hypotheses that go on: the log probability of the token is added":
+                lambda: totals[row],
+            "the totals are added twice": lambda: totals[row] + scores[row, column],
             "the totals are never added: the probability of the hypothesis counts, too": lambda: log_probs.ravel()[alone],
         }),
+    })
+    totals, log_probs = np.array([-1.0, -2.0, -0.5, -1.5]), np.log(np.random.default_rng(3).dirichlet(np.ones(6), 4))
+    best = np.argsort(-(totals[:, None] + log_probs), axis=None)[:4]
+    yield "four hypotheses", judge_all(function(names, "beam_step")(frozen(totals), frozen(log_probs)), {
+        "origin": (best // 6, {}), "word": (best % 6, {}), "totals": ((totals[:, None] + log_probs).ravel()[best], {}),
     })
 
 
@@ -227,32 +253,43 @@ def check_patchify(names: dict) -> Iterator[tuple[str, list[Row]]]:
             partial(cut, (0, 1, 3, 5, 2, 4)),
         "row and column are swapped in each patch": partial(cut, (0, 1, 3, 4, 2, 5)),
     })
+    yield from check_pair(
+        names, "patchify", patches.patchify_forward, gaussian(2, 6, 9, 2), patch_size=3, title="patches of 3 x 3"
+    )
 
 
 def check_random_masking(names: dict) -> Iterator[tuple[str, list[Row]]]:
-    """With two images of six patches."""
-    noise, hide = frozen(np.random.default_rng(1).random((2, 6))), function(names, "random_masking")
+    """With two images of seven patches, of which three are kept: as many as are removed would hide a mistake."""
+    noise, hide = frozen(np.random.default_rng(2).random((2, 7))), function(names, "random_masking")
     keep, restore, mask = mae.random_masking(noise, 0.5)
     shuffle = np.argsort(noise, axis=1)
+    large = "the patches with the largest noise are kept: keep those with the smallest"
     yield "ratio 0.5", judge_all(hide(noise, 0.5), {
         "ids_keep": (keep, {
-            "the patches with the largest noise are kept: keep those with the smallest": lambda: shuffle[:, ::-1][:, :3],
+            large: lambda: shuffle[:, ::-1][:, :3],
             "the removed patches are returned: keep the first K": lambda: shuffle[:, 3:],
             "the patches are sorted: keep them in the order of the shuffle": lambda: np.sort(keep, axis=1),
         }),
         "ids_restore": (restore, {
+            large: lambda: 6 - restore,
             "ids_shuffle is returned, the patch at each position: ids_restore is its inverse, np.argsort of it":
                 lambda: shuffle,
         }),
         "mask": (mask.astype(float), {                          # bool and integers are as good
+            large: lambda: restore < 4,
             "0 and 1 are swapped: 1 = removed": lambda: 1 - mask,
+            "every image gets the kept patches of all images: index each row with its own, as np.put_along_axis does":
+                lambda: np.where(np.isin(np.arange(7), keep), 0.0, 1.0) + 0 * noise,
             "the mask is that of the shuffled patches: bring it into the order of the image with ids_restore":
-                lambda: np.repeat([[0, 0, 0, 1, 1, 1]], 2, axis=0),
+                lambda: np.repeat([[0, 0, 0, 1, 1, 1, 1]], 2, axis=0),
             "ids_shuffle is compared with K: the position of patch n is ids_restore[n]": lambda: shuffle >= 3,
             "one patch too many is kept: only the positions 0 ... K - 1 are": lambda: restore > 3,
         }),
     })
-    yield "ratio 0.75", [judge("ids_keep, K = int(6 * 0.25) = 1", hide(noise, 0.75)[0], shuffle[:, :1])]
+    right = dict(zip(("ids_keep", "ids_restore", "mask"), mae.random_masking(noise, 0.75), strict=True))
+    yield "ratio 0.75, K = int(7 * 0.25) = 1", judge_all(
+        hide(noise, 0.75), {name: (array.astype(float) if name == "mask" else array, {}) for name, array in right.items()}
+    )
 
 
 def check_unshuffle(names: dict) -> Iterator[tuple[str, list[Row]]]:

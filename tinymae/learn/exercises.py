@@ -2,12 +2,14 @@
 
     python -m tinymae exercise                  lists them
     python -m tinymae exercise layernorm        writes ./layernorm.py: a forward, numbered equations, an empty backward
+    python -m tinymae hint layernorm.py         the next of three hints
     python -m tinymae check layernorm.py        runs the completed file, and explains what is wrong in it
 
-An exercise is a file of lessons/exercises with a function to complete. A bug of the zoo (lessons/exercises/zoo) is a complete
-file with a mistake that somebody really made; the text below SPOILER explains why it was not noticed, and `check` prints it.
-The tables EXERCISES and ZOO give the lesson of each file, and the check from check_attention, check_layers or check_models
-that its functions have to pass.
+An exercise is a file of lessons/exercises with a function to complete; its hints stand below the line HINTS. A bug of the zoo
+(lessons/exercises/zoo) is a complete file with a mistake that somebody really made; the text below SPOILER explains why it was
+not noticed. The learner first writes a guess into the line CAUSE; then `check` shows what is wrong, and in the end that text.
+The tables EXERCISES and ZOO give the lesson and the level of each file, and the check from check_forwards, check_attention,
+check_layers or check_models that its functions have to pass.
 
     name  --write_exercise-->  NAME.py  --the learner-->  NAME.py  --judge_file-->  Report(ok, text)
 
@@ -32,12 +34,14 @@ from types import FunctionType
 import numpy as np
 
 from tinymae import gradcheck
-from tinymae.learn import check_attention, check_layers, check_models
+from tinymae.learn import check_attention, check_forwards, check_layers, check_models
+from tinymae.learn.honesty import cheating
 from tinymae.learn.judge import UNKNOWN, Problem
 from tinymae.learn.lessons import lessons_folder
 from tinymae.learn.report import Report, existing_file
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
+HINTS = "# ---- hints ----\n"
 LINE_WIDTH = 100             # characters in a line of a report
 
 
@@ -46,68 +50,94 @@ class Exercise:
     """One line of the tables; its name is that of a file in lessons/exercises or lessons/exercises/zoo."""
 
     lesson: int
+    level: str                  # a key of POINTS
     check: Callable             # check(names) yields (title, rows); names is the namespace of the learner's file
+    cause: str | None = None    # of a bug of the zoo: a key of CAUSES
 
 
+POINTS = {"warm-up": 1, "core": 2, "hard": 3}
 EXERCISES = {
-    "numerical_gradient": Exercise(1, check_layers.check_numerical_gradient),
-    "embedding": Exercise(2, check_layers.check_embedding),
-    "positional_encoding": Exercise(3, check_layers.check_positional_encoding),
-    "dropout": Exercise(3, check_layers.check_dropout),
-    "attention": Exercise(4, check_attention.check_attention),
-    "split_heads": Exercise(5, check_attention.check_split_heads),
-    "multi_head_attention": Exercise(5, check_attention.check_multi_head_attention),
-    "masks": Exercise(6, check_attention.check_masks),
-    "layernorm": Exercise(7, check_layers.check_layernorm),
-    "gelu": Exercise(8, check_layers.check_gelu),
-    "feed_forward": Exercise(8, check_layers.check_feed_forward),
-    "encoder_layer": Exercise(9, check_layers.check_encoder_layer),
-    "shift_right": Exercise(10, check_models.check_shift_right),
-    "cross_attention": Exercise(10, check_attention.check_cross_attention),
-    "linear": Exercise(11, check_layers.check_linear),
-    "softmax": Exercise(11, check_layers.check_softmax),
-    "cross_entropy": Exercise(11, check_models.check_cross_entropy),
-    "adamw": Exercise(12, check_models.check_adamw),
-    "schedule": Exercise(12, check_models.check_schedule),
-    "beam_step": Exercise(13, check_models.check_beam_step),
-    "patchify": Exercise(15, check_models.check_patchify),
-    "random_masking": Exercise(16, check_models.check_random_masking),
-    "unshuffle": Exercise(16, check_models.check_unshuffle),
-    "masked_mse": Exercise(16, check_models.check_masked_mse),
+    "linear_forward": Exercise(1, "warm-up", check_forwards.check_linear_forward),
+    "linear": Exercise(1, "core", check_layers.check_linear),
+    "numerical_gradient": Exercise(2, "warm-up", check_layers.check_numerical_gradient),
+    "embedding": Exercise(3, "warm-up", check_layers.check_embedding),
+    "positional_encoding": Exercise(5, "warm-up", check_layers.check_positional_encoding),
+    "dropout": Exercise(6, "warm-up", check_layers.check_dropout),
+    "softmax_forward": Exercise(7, "warm-up", check_forwards.check_softmax_forward),
+    "attention_forward": Exercise(7, "core", check_forwards.check_attention_forward),
+    "softmax": Exercise(8, "core", check_layers.check_softmax),
+    "attention": Exercise(8, "hard", check_attention.check_attention),
+    "split_heads": Exercise(9, "warm-up", check_attention.check_split_heads),
+    "multi_head_attention_forward": Exercise(9, "core", check_forwards.check_multi_head_attention_forward),
+    "multi_head_attention": Exercise(9, "hard", check_attention.check_multi_head_attention),
+    "masks": Exercise(10, "warm-up", check_attention.check_masks),
+    "layernorm_forward": Exercise(12, "warm-up", check_forwards.check_layernorm_forward),
+    "layernorm": Exercise(12, "hard", check_layers.check_layernorm),
+    "gelu": Exercise(13, "core", check_layers.check_gelu),
+    "feed_forward": Exercise(13, "core", check_layers.check_feed_forward),
+    "encoder_layer_forward": Exercise(14, "core", check_forwards.check_encoder_layer_forward),
+    "encoder_layer": Exercise(14, "hard", check_layers.check_encoder_layer),
+    "shift_right": Exercise(16, "warm-up", check_models.check_shift_right),
+    "cross_attention": Exercise(17, "hard", check_attention.check_cross_attention),
+    "cross_entropy": Exercise(20, "hard", check_models.check_cross_entropy),
+    "adamw": Exercise(21, "core", check_models.check_adamw),
+    "schedule": Exercise(21, "warm-up", check_models.check_schedule),
+    "beam_step": Exercise(23, "core", check_models.check_beam_step),
+    "patchify": Exercise(28, "core", check_models.check_patchify),
+    "random_masking": Exercise(29, "core", check_models.check_random_masking),
+    "unshuffle": Exercise(29, "hard", check_models.check_unshuffle),
+    "masked_mse": Exercise(29, "core", check_models.check_masked_mse),
+}
+CAUSES = {
+    "axis": "something runs along the wrong axis",
+    "path": "a path of the gradient is missing",
+    "term": "a term or a factor is missing",
+    "input": "the wrong array is used",
+    "shape": "a batch, or a broadcast, does what nobody meant",
+    "scale": "a constant is the wrong one",
+    "order": "the right steps in the wrong order",
+    "state": "something that should be remembered is not, or the reverse",
+    "rounding": "right on paper, and not in floating point",
 }
 ZOO = {
-    "dv_before_dropout": Exercise(4, check_attention.check_attention),
-    "attention_item_0": Exercise(4, partial(check_attention.check_attention, dropout=False)),
-    "scaled_by_d_model": Exercise(4, partial(check_attention.check_attention, dropout=False)),
-    "sentence_as_batch": Exercise(5, check_attention.check_sentence),
-    "padding_mask_on_queries": Exercise(6, check_attention.check_padding_mask),
-    "padding_mask_broadcast": Exercise(6, check_attention.check_padding_mask),
-    "layernorm_gamma_outside": Exercise(7, check_layers.check_layernorm),
-    "layernorm_of_squares": Exercise(7, check_layers.check_layernorm),
-    "no_residual_backward": Exercise(9, check_layers.check_encoder_layer),
-    "cross_attention_swapped": Exercise(10, check_attention.check_cross_attention),
-    "softmax_by_batch": Exercise(11, check_layers.check_softmax),
-    "softmax_diagonal": Exercise(11, check_layers.check_softmax),
-    "softmax_wrong_axis": Exercise(11, check_layers.check_softmax),
-    "adam_stands_still": Exercise(12, check_models.check_adamw),
-    "schedule_by_tensor": Exercise(12, check_models.check_schedule),
-    "mae_without_unshuffle": Exercise(16, check_models.check_unshuffle),
-    "true_patch_statistics": Exercise(16, check_models.check_reconstruct),
+    "dv_before_dropout": Exercise(8, "core", check_attention.check_attention, "input"),
+    "attention_item_0": Exercise(8, "core", partial(check_attention.check_attention, dropout=False), "shape"),
+    "scaled_by_d_model": Exercise(8, "warm-up", partial(check_attention.check_attention, dropout=False), "scale"),
+    "softmax_diagonal": Exercise(8, "core", check_layers.check_softmax, "term"),
+    "sentence_as_batch": Exercise(9, "core", check_attention.check_sentence, "axis"),
+    "padding_mask_on_queries": Exercise(10, "warm-up", check_attention.check_padding_mask, "axis"),
+    "padding_mask_broadcast": Exercise(10, "core", check_attention.check_padding_mask, "shape"),
+    "layernorm_gamma_outside": Exercise(12, "hard", check_layers.check_layernorm, "order"),
+    "layernorm_of_squares": Exercise(12, "hard", check_layers.check_layernorm, "rounding"),
+    "no_residual_backward": Exercise(14, "core", check_layers.check_encoder_layer, "path"),
+    "cross_attention_swapped": Exercise(17, "core", check_attention.check_cross_attention, "input"),
+    "softmax_by_batch": Exercise(19, "warm-up", check_layers.check_softmax, "axis"),
+    "softmax_wrong_axis": Exercise(19, "hard", check_layers.check_softmax, "axis"),
+    "adam_stands_still": Exercise(21, "core", check_models.check_adamw, "state"),
+    "schedule_by_tensor": Exercise(21, "hard", check_models.check_schedule, "state"),
+    "mae_without_unshuffle": Exercise(29, "core", check_models.check_unshuffle, "order"),
+    "true_patch_statistics": Exercise(29, "hard", check_models.check_reconstruct, "input"),
 }
 
 
-def list_exercises() -> list[tuple[str, str, int, str]]:
-    """All exercises and the zoo, each in the order of the lessons: (name, "exercise" or "zoo", lesson, summary)."""
+def list_exercises() -> list[tuple[str, str, Exercise, str]]:
+    """All exercises and the zoo, each in the order of the lessons: (name, "exercise" or "zoo", Exercise, summary)."""
     found = []
     for kind, table in (("exercise", EXERCISES), ("zoo", ZOO)):
         for name, exercise in table.items():
             docstring = ast.get_docstring(ast.parse(_source(name)))
-            found.append((name, kind, exercise.lesson, docstring.partition("\n")[0]))
+            found.append((name, kind, exercise, docstring.partition("\n")[0]))
     return found
 
 
-def write_exercise(name: str, folder: Path | str = ".") -> Path:
+def write_exercise(name: str, folder: Path | str = ".", *, bare: bool = False) -> Path:
     """Write an exercise, or a file of the zoo without its story, as NAME.py in a folder, and return its path.
+
+    Parameters
+    ----------
+    name : of the exercise
+    folder : where to
+    bare : leave out the equations, and the numbers that refer to them
 
     Raises
     ------
@@ -119,8 +149,55 @@ def write_exercise(name: str, folder: Path | str = ".") -> Path:
     source, path = _source(name), Path(folder) / f"{name}.py"
     if path.exists():
         raise FileExistsError(f"{path} exists already and is not overwritten: check it, or move it away first")
-    path.write_text(source.partition(SPOILER)[0].rstrip() + "\n", encoding="utf-8")
+    source = source.partition(SPOILER)[0].partition(HINTS)[0].rstrip() + "\n"
+    if name in ZOO:
+        line = f"CAUSE = None{'':52}# your guess, one of: {', '.join(CAUSES)}"
+        source = re.sub(r"^EXERCISE = .*$", lambda found: f"{found[0]}\n{line}", source, count=1, flags=re.MULTILINE)
+    path.write_text(_bare(source) if bare else source, encoding="utf-8")
     return path
+
+
+def _bare(source):
+    """The source of an exercise without its equations: the paragraphs of its docstring that have any, and all references."""
+    quotes = '"' * 3
+    _, docstring, code = source.split(quotes, 2)
+    paragraphs = docstring.split("\n\n")
+    kept = [part for part in paragraphs if not re.search(r"^ +\(\d+\)", part, re.MULTILINE) and not part.endswith(":")]
+    code = re.sub(r" +# \(\d.*$|,? equations? \(\d\)", "", code, flags=re.MULTILINE)
+    code = re.sub(r'NotImplementedError\("equations? .*"\)', 'NotImplementedError("write it")', code)
+    return f"{quotes}{(chr(10) * 2).join(kept).rstrip()}\n{quotes}{code}"
+
+
+def hints(name: str) -> list[str]:
+    """The three hints of an exercise: the idea, the equation, and what the line looks like; never the answer.
+
+    Raises
+    ------
+    ValueError
+        if there is no exercise of this name, or it is a bug of the zoo, which has none
+    """
+    found = re.split(r"^# \d\. ", _source(name).partition(HINTS)[2], flags=re.MULTILINE)[1:]
+    if not found:
+        raise ValueError(f"{name}: a bug of the zoo has no hints: read it line by line beside its equations")
+    return [" ".join(line.removeprefix("#").strip() for line in hint.splitlines()).strip() for hint in found]
+
+
+def name_of(path: Path | str) -> str:
+    """The name of the exercise that a learner's file is for, which is not executed: from its line EXERCISE = "NAME".
+
+    Raises
+    ------
+    FileNotFoundError
+        if there is no such file
+    ValueError
+        if it has no such line, or there is no exercise of this name
+    """
+    path = existing_file(path)
+    found = re.search(r"^EXERCISE = [\"\'](\w+)[\"\']", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    if not found:
+        raise ValueError(f'{path}: {_NO_NAME}')
+    _source(found[1])
+    return found[1]
 
 
 def story(name: str) -> str:
@@ -136,7 +213,7 @@ def story(name: str) -> str:
     return " ".join(line.removeprefix("#").strip() for line in _source(name).partition(SPOILER)[2].splitlines())
 
 
-def judge_file(path: Path | str, before: Callable[[], None] = lambda: None) -> Report:
+def judge_file(path: Path | str, before: Callable[[], None] = lambda: None, *, tell: bool = False) -> Report:
     """Execute a learner's file in this process, check the functions that it defines, and explain what is wrong.
 
     It is quick, for files that are known to end. The file may loop forever here, or take Python down with it: for all others
@@ -146,6 +223,7 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None) -> R
     ----------
     path : a Python file with a line such as EXERCISE = "layernorm"; it is executed
     before : called before the file is executed, and before each table of its check
+    tell : tell the story of a bug of the zoo without a guess
 
     Raises
     ------
@@ -162,7 +240,9 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None) -> R
     except BaseException as error:                              # of the learner's code; `_where` raises it again if it is ours
         return Report(False, _where(error, path, names))
     text, ok = [f"{path}: {name}, lesson {exercise.lesson}"], False
+    report = partial(Report, exercise=name, most=POINTS[exercise.level])
     try:
+        guess = None if tell else _guess(name, exercise, names)
         with np.errstate(all="ignore"):                         # NaN and infinity are part of the report: no warnings
             before()
             for title, rows in exercise.check(names):
@@ -170,15 +250,35 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None) -> R
                 if not ok:
                     break                                       # after the first wrong one
                 before()
+            if ok and (complaint := cheating(exercise, names, path, _defines(name))):
+                raise Problem(complaint)
     except Problem as problem:
         text.append(_wrapped(str(problem)))
     except BaseException as error:
         text.append(_where(error, path, names))
     else:
         text += ["All of it is right."] * ok
-        text += [_wrapped(f"Why nobody noticed. {story(name)}")] if name in ZOO else []
-        return Report(ok, "\n\n".join(text))
-    return Report(False, "\n\n".join(text))
+        text += [_wrapped(guess)] if guess and ok else []
+        text += [_wrapped(f"Why nobody noticed. {story(name)}")] if name in ZOO and (ok or tell) else []
+        return report(ok, "\n\n".join(text), points=ok * POINTS[exercise.level])
+    return report(False, "\n\n".join(text))
+
+
+def _guess(name, exercise, names):
+    """What there is to say about the guess of a learner who mends a bug; a Problem if there is none yet."""
+    if name not in ZOO:
+        return None
+    guess, listed = names.get("CAUSE"), "\n".join(f"    {key:10}{words}" for key, words in CAUSES.items())
+    if guess not in CAUSES:
+        wrong = "" if guess is None else f"CAUSE is {guess!r}. "
+        raise Problem(
+            f"{wrong}Read the file first, and guess what is wrong: write one of the words below into the line CAUSE, and check "
+            f"again. (`check --story` tells you at once.)\n{listed}"
+        )
+    right = guess == exercise.cause
+    return f"Your guess, {guess!r}, is right: {CAUSES[guess]}." if right else (
+        f"Your guess was {guess!r}, {CAUSES[guess]}. It is {exercise.cause!r}: {CAUSES[exercise.cause]}."
+    )
 
 
 def _source(name):
@@ -187,6 +287,12 @@ def _source(name):
         raise ValueError(_unknown(name))
     folder = lessons_folder() / "exercises"
     return ((folder if name in EXERCISES else folder / "zoo") / f"{name}.py").read_text(encoding="utf-8")
+
+
+def _defines(name):
+    """The names of the functions, classes and methods that an exercise's file defines."""
+    nodes = ast.walk(ast.parse(_source(name)))
+    return {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[:2] != "__"}
 
 
 def _unknown(name):
@@ -210,11 +316,14 @@ def _execute(path, names):
     exec(code, names)
 
 
+_NO_NAME = 'expected a line such as EXERCISE = "layernorm": it selects the check, so leave it in the file'
+
+
 def _exercise_of(names):
     """(name, Exercise) that a learner's file declares in its line EXERCISE = ...."""
     name = names.get("EXERCISE")
     if not isinstance(name, str):
-        raise Problem('expected a line such as EXERCISE = "layernorm": it selects the check, so leave it in the file')
+        raise Problem(_NO_NAME)
     if name not in EXERCISES | ZOO:
         raise Problem(_unknown(name))
     return name, (EXERCISES | ZOO)[name]
@@ -240,7 +349,9 @@ def _few(tensors):
 
 
 def _wrapped(sentence):
-    return textwrap.fill(sentence, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    """A sentence in lines of LINE_WIDTH; lines below it, such as those of a list, stay as they are."""
+    sentence, below, lines = sentence.partition("\n")
+    return textwrap.fill(sentence, LINE_WIDTH, break_long_words=False, break_on_hyphens=False) + below + lines
 
 
 def _where(error, path, names):
@@ -269,6 +380,8 @@ def _where(error, path, names):
         text += "\nAn exercise needs NumPy, and nothing else but what its file imports already: take that import out."
     if "read-only" in str(error):
         text += "\nA function must not write into its arguments: copy the argument first, or make a new array."
+    if "inhomogeneous shape" in str(error):
+        text += "\nIs one of these a pair (y, cache)? A forward of tinymae returns both: y, _ = layer_forward(...)."
     if isinstance(error, (ValueError, IndexError)):
         arrays = {name: frame.f_locals.get(name) for name in re.findall(r"\w+", line.line)}
         shapes = [f"{name} {array.shape}" for name, array in arrays.items() if isinstance(array, np.ndarray)]

@@ -6,6 +6,7 @@ explains the numbers, they are described: scaled, transposed, wrong at one index
 
     judge       one output against the expected array -> a Row, as those of the gradient checker
     judge_all   several outputs of one function
+    check_forward   a forward alone: judge on y
     check_pair  a forward and its backward: judge on y, then the gradient checker
 """
 import copy
@@ -16,10 +17,11 @@ from functools import partial
 
 import numpy as np
 
+from tinymae import tree
 from tinymae.gradcheck import Row, gradcheck
 
 UNKNOWN = "no known pattern"            # a diagnosis starts with these words if the cause is unknown
-B, H, TQ, TK, D, F, V = 3, 2, 5, 6, 14, 10, 11                  # all different, and their square roots too: a wrong one shows
+B, H, TQ, TK, D, F, V = 4, 2, 5, 6, 14, 10, 11                  # all different, and none is 3, the number of q, k, v
 DK, DV = D // H, 8
 
 
@@ -105,9 +107,9 @@ def judge(
             return refuse(f"it is {array.dtype}, expected integers: 1.0 cannot be an index")
         return Row(name, (), np.nan, np.nan, _distance(ours, expected), True, "")
     causes = [f"it is the result if {words}" for words, variant in (variants or {}).items()
-              if close(ours, variant(), tolerance)][:1]
+              if _agrees(ours, variant(), tolerance)][:1]
     causes += [complaint for complaint in map(_violation, invariants) if complaint][:1]
-    return refuse("; ".join(causes) or otherwise or _likeness(array, ours, expected, tolerance))
+    return refuse(". Besides, ".join(causes) or otherwise or _likeness(array, ours, expected, tolerance))
 
 
 def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> list[Row]:
@@ -124,6 +126,15 @@ def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> li
 def close(ours: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
     """Whether shapes and numbers agree; NaN agrees with nothing."""
     return np.shape(ours) == np.shape(other) and bool(_distance(ours, np.asarray(other, np.float64)) <= tolerance)
+
+
+def _agrees(ours, variant, tolerance):
+    """As `close`, but a mistake that gives NaN is the cause of the same NaN."""
+    variant = np.asarray(variant, np.float64)
+    known = ~np.isnan(ours)
+    if ours.shape != variant.shape or not known.any() or not np.array_equal(known, ~np.isnan(variant)):
+        return False
+    return close(ours[known], variant[known], tolerance)
 
 
 def _distance(ours, expected):
@@ -167,6 +178,36 @@ def _likeness(array, ours, expected, tolerance):
     index = f"[{', '.join(map(str, worst))}]"
     return (f"{np.count_nonzero(wrong)} of {wrong.size} numbers are wrong: {index} is {ours[worst]:.6g}, expected "
             f"{expected[worst]:.6g}")
+
+
+def check_forward(
+    names: dict, name: str, reference: Callable, *args, title: str = "forward",
+    variants: dict[str, Callable] | None = None, invariants: list[Callable] | tuple = (), tolerance: float = 1e-9,
+    otherwise: str = "", **options,
+) -> Iterator[tuple[str, list[Row]]]:
+    """The table (title, rows) of a forward that returns y, or y and a cache; what is not listed is as in `check_pair`.
+
+    Parameters
+    ----------
+    name : of the function in the learner's file
+    reference : function of these arguments that returns the right y
+    tolerance, otherwise : as `judge`
+    """
+    ours = function(names, name)
+    expected = reference(*args, **options)
+
+    def y(*args, **options):
+        result = ours(*tree.map(_unwritable, list(args)), **options)
+        return result[0] if isinstance(result, tuple) and result else result
+
+    tried = {words: partial(variant, *args, **options) for words, variant in (variants or {}).items()}
+    held = [partial(invariant, y) for invariant in invariants]
+    yield title, [judge("y", y(*args, **options), expected, tried, invariants=held, tolerance=tolerance, otherwise=otherwise)]
+
+
+def _unwritable(value):
+    """A read-only copy of an array; all else as it is."""
+    return frozen(value) if isinstance(value, np.ndarray) else value
 
 
 def check_pair(

@@ -29,7 +29,7 @@ START = 60.0                 # seconds that Python, NumPy and tinymae may take t
 STAGES = 10                  # running a file, and the tables of its check: no exercise has more
 
 
-def check_file(path: Path | str, seconds: float = 10.0) -> Report:
+def check_file(path: Path | str, seconds: float = 10.0, *, tell: bool = False, quiet: bool = False) -> Report:
     """Execute a learner's file in a process of its own, check its functions, and explain what is wrong.
 
     Parameters
@@ -37,6 +37,8 @@ def check_file(path: Path | str, seconds: float = 10.0) -> Report:
     path : a Python file with a line such as EXERCISE = "layernorm"; it is executed
     seconds : how long the file may run, and then each table of its check; importing tinymae does not count. The slowest table
         of a right solution takes one second on two slow cores
+    tell : tell the story of a bug of the zoo without a guess
+    quiet : what the file prints goes to standard error
 
     Returns
     -------
@@ -51,13 +53,13 @@ def check_file(path: Path | str, seconds: float = 10.0) -> Report:
     """
     path = existing_file(path)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [str(path), folder, seconds]
+        arguments = [str(path), folder, seconds, tell]
         code = (f"import sys; sys.path[:] = {[str(entry) for entry in sys.path]}; "
                 f"from tinymae.learn.process import _serve; _serve(*{arguments})")
         # A session of its own: Ctrl-C reaches this process alone, which then ends that one and all that it has started.
         child = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=2 if quiet else None,
+            start_new_session=True, creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         try:
             child.wait(START + STAGES * seconds)                # it ends itself in time, unless the file has prevented that
@@ -69,7 +71,7 @@ def check_file(path: Path | str, seconds: float = 10.0) -> Report:
         return _report(path, Path(folder), child.returncode, seconds)
 
 
-def _serve(path, folder, seconds):
+def _serve(path, folder, seconds, tell):
     """The second process: judge the file, write report.json, and leave at once, whatever the file has started."""
     # The first process imports neither NumPy nor the checks, and starts at once.
     from tinymae.learn.exercises import judge_file
@@ -79,7 +81,7 @@ def _serve(path, folder, seconds):
     dump = open(Path(folder, "dump"), "w")
     faulthandler.enable(dump)                                   # a crash writes there which line it was in
     try:
-        report = judge_file(path, partial(faulthandler.dump_traceback_later, seconds, exit=True, file=dump))
+        report = judge_file(path, partial(faulthandler.dump_traceback_later, seconds, exit=True, file=dump), tell=tell)
     except KeyboardInterrupt:
         report = Report(False, f"{path}: it was interrupted (SIGINT) before all checks were done")
     except BaseException:

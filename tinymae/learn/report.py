@@ -12,6 +12,9 @@ class Report:
 
     ok: bool
     text: str
+    exercise: str = ""          # its name, once the file has said it
+    points: int = 0             # for a right solution
+    most: int = 0               # points that the exercise has
 
 
 def existing_file(path: Path | str) -> Path:

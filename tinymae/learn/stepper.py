@@ -1,15 +1,15 @@
 """`lesson N --step`: a lesson in the terminal, one cell at a time.
 
-`step` shows the prose and code of a cell and waits. At Enter it runs the cell and lists the arrays that the cell made and the
-figures that it saved. The learner can also open a prompt with the variables of the lesson, or go back one cell, with the
-variables as they were before it.
+`step` shows the prose and code of a cell and waits. At Enter it runs the cell, lists the arrays that the cell made, and shows
+the figures that it saved, where the terminal can; otherwise it says where they are. The learner can also open a prompt with the
+variables of the lesson, search, list the cells, and go to another one, back with the variables as they were before it.
 """
 import code
 import contextlib
 import copy
 import io
 import os
-import re
+import shutil
 import sys
 import tempfile
 import traceback
@@ -21,67 +21,116 @@ import numpy as np
 
 from tinymae import tree
 from tinymae.learn.lessons import Lesson
+from tinymae.learn.terminal import coloured, inline_picture, readable
 
-HELP = "Enter: run it | i: look at the variables | b: back | q: quit > "
+HELP = "Enter: run it | i: variables | b: back | l: list | N: go to cell N | /word: search | q: quit > "
 
 
-def step(lesson: Lesson) -> bool:
+def step(lesson: Lesson, start: int = 0) -> int:
     """Walk through a lesson: show a cell, run it at Enter, show what it printed and the arrays it made.
 
-    If there is a screen, figures open as well. `b` goes back one cell, with all variables as they were before it.
+    Parameters
+    ----------
+    lesson : to walk through
+    start : the cell to begin at, counted from 0; those before it are run first
 
     Returns
     -------
-    whether the end was reached
+    The cell at which it was left, counted from 0; the number of cells if the end was reached
+
+    Notes
+    -----
+    If there is a screen, and the terminal shows no pictures, figures open as well. `b` goes back one cell, with all variables
+    as they were before it.
     """
     namespace = {"__name__": "__main__", "__file__": str(lesson.path)}
     before = []                                                 # a copy of the variables from before each cell that was run
-    index = 0
+
+    def run(index):
+        """Run a cell; True unless it raised, when the variables are as they were."""
+        before.append(_copied(namespace))
+        if _run_cell(lesson, lesson.cells[index], namespace):
+            return True
+        restore(before.pop())
+        return False
+
+    def restore(variables):
+        namespace.clear()                                       # the same dict: it holds the globals of the lesson's functions
+        namespace.update(variables)
+
+    def go(index, target):
+        """Where one arrives on the way from cell `index` to `target`: all of it, or the cell that raised."""
+        if target < index:
+            restore(before[target])
+            del before[target:]
+            return target
+        for each in range(index, target):
+            with contextlib.redirect_stdout(io.StringIO()):
+                done = run(each)
+            if not done:
+                print(f"cell {each + 1} raises an error")
+                return each
+        return target
+
+    index = go(0, min(start, len(lesson.cells) - 1))
     while index < len(lesson.cells):
         cell = lesson.cells[index]
         _show(lesson, index)
         try:
-            answer = input(HELP if cell.code else HELP.replace("run it", "go on")).strip().lower()
+            answer = input(HELP if cell.code else HELP.replace("run it", "go on")).strip()
         except EOFError:
-            return False
-        if answer == "q":
-            return False
-        if answer == "i":
+            return index
+        command = answer.lower()
+        if command == "q":
+            return index
+        if command == "i":
             _look(namespace)
-        elif answer == "b" and index:
-            index -= 1
-            namespace.clear()                                   # the same dict: it holds the globals of the lesson's functions
-            namespace.update(before.pop())
-        elif answer == "":
-            before.append(_copied(namespace))
-            if _run_cell(lesson, cell, namespace):
-                index += 1
-            else:
-                namespace.clear()
-                namespace.update(before.pop())
+        elif command == "l":
+            _list(lesson, index)
+        elif command.startswith("/"):
+            index = go(index, _found(lesson, index, answer[1:].strip()))
+        elif command.isdecimal() and 1 <= int(command) <= len(lesson.cells):
+            index = go(index, int(command) - 1)
+        elif command == "b" and index:
+            index = go(index, index - 1)
+        elif command == "":
+            index += run(index)
         else:
-            print("this is the first cell: there is none to go back to" if answer == "b" else f"{answer!r} is none of these")
-    print(f"\nThe end of lesson {lesson.number}. Next: python -m tinymae lessons")
-    return True
+            first = command == "b"
+            print("this is the first cell: there is none to go back to" if first else f"{answer!r} is none of these")
+    print(f"\nThe end of lesson {lesson.number}. Next: python -m tinymae lesson --step")
+    return index
 
 
 def _show(lesson, index):
-    cell = lesson.cells[index]
+    cell, count = lesson.cells[index], len(lesson.cells)
+    width = shutil.get_terminal_size().columns                  # anew for each cell: the window may have changed
     heading = cell.heading or "(continued)"
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    print(f"\n{bold}Lesson {lesson.number} [{index + 1}/{len(lesson.cells)}]  {heading}{plain}\n")
+    done = round(20 * index / max(1, count - 1))
+    print(f"\n{bold}Lesson {lesson.number} [{index + 1}/{count}] {'=' * done}{'.' * (20 - done)}  {heading}{plain}\n")
     if cell.prose:
-        print(readable(cell.prose), end="\n\n")
+        print(readable(cell.prose, width), end="\n\n")
     if cell.code:
-        print("\n".join(f"    {line}".rstrip() for line in cell.code.splitlines()), end="\n\n")
+        shown = coloured(cell.code) if sys.stdout.isatty() else cell.code
+        print("\n".join(f"    {line}".rstrip() for line in shown.splitlines()), end="\n\n")
 
 
-def readable(prose: str) -> str:
-    """reST for a terminal: without the marks that only a browser needs."""
-    prose = re.sub(r":[a-z:]+:`([^`<]*?)(?: <[^`]*>)?`", r"\1", prose)
-    prose = re.sub(r"`([^`<]+) <([^`>]+)>`__?", r"\1 (\2)", prose)
-    prose = prose.replace("``", "")
-    return re.sub(r"^\.\. math::\n*", "", prose, flags=re.MULTILINE)
+def _list(lesson, index):
+    """The cells of a lesson, with a mark at this one."""
+    for number, cell in enumerate(lesson.cells):
+        print(f"{'>' if number == index else ' '} {number + 1:2}  {cell.heading or '   (continued)'}")
+
+
+def _found(lesson, index, words):
+    """The next cell, from the one after this on and around, whose text has these words; this one if there is none."""
+    count = len(lesson.cells)
+    for target in ((index + 1 + i) % count for i in range(count)):
+        cell = lesson.cells[target]
+        if words and words.lower() in f"{cell.heading} {cell.prose} {cell.code}".lower():
+            return target
+    print(f"{words!r} is not in this lesson")
+    return index
 
 
 def _run_cell(lesson, cell, namespace):
@@ -100,7 +149,9 @@ def _run_cell(lesson, cell, namespace):
         print(f"  {line}")
     for figure in output.figures():
         print(f"  saved: {figure.resolve()}")
-        if has_screen():
+        if picture := inline_picture(figure):
+            print(picture, flush=True)
+        elif has_screen():
             webbrowser.open(figure.resolve().as_uri())
     return True
 

@@ -39,7 +39,7 @@ def layer_rates(params: dict, config: ViTConfig, decay: float) -> dict:
     Notes
     -----
     The layers near the pixels are general and were learned from much more data, so they should move least. Clark et al. 2020
-    (ELECTRA), Bao et al. 2021 (BEiT); He et al. 2021, appendix A.2 and table 9, `util/lr_decay.py` in their code.
+    (ELECTRA), Bao et al. 2021 (BEiT); He et al. 2021, appendix A.1 and table 9, `util/lr_decay.py` in their code.
     """
     if not 0 < decay <= 1:
         raise ValueError(f"layer_rates: expected a decay in (0, 1], got {decay}: 1 moves all layers alike")

@@ -3,7 +3,9 @@
     hide 75 % of the patches at random -> encode the visible ones (a ViT) -> put mask tokens where patches are hidden
     -> a light decoder receives all positions -> predict the pixels -> squared error on the hidden patches only
 
-The encoder never receives a mask token. That makes it several times faster and allows the high mask ratio.
+Most patches are hidden, because images are redundant: a single missing patch can be filled in from its neighbours (section 1
+and figure 5 of the paper). The encoder sees the few visible ones only, and never a mask token: that makes it several times
+faster.
 In a mask 1 = removed, 0 = visible, as in the paper's code.
 
 Differs: fixed positions are computed when they are needed and are not parameters; images are (B, rows, cols, C). A batch with

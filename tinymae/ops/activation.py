@@ -45,7 +45,7 @@ def gelu_forward(x: np.ndarray, approximate: str = "none") -> tuple[np.ndarray, 
     Parameters
     ----------
     x : ndarray of any shape, float32 or float64
-    approximate : "none" for (2), as in ViT and MAE; "tanh" for (4), as in BERT and GPT-2. PyTorch's option and names
+    approximate : "none" for (2), as in ViT and MAE; "tanh" for (4), as in GPT-2. PyTorch's option and names
 
     Returns
     -------

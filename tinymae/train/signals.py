@@ -2,9 +2,9 @@
 
     with stop_signals() as signals:
         while not signals.stop.is_set():        # Ctrl-C sets it
-            ...                                 # SIGTERM raises a SystemExit here,
+            compute()                           # SIGTERM raises a SystemExit here,
             with signals.put_off():
-                ...                             # and not here, but after it
+                change_and_save()               # and not here, but after it
 """
 import signal
 import threading

@@ -1,0 +1,7 @@
+"""Answers to the exercises of lesson 22, and a plausible wrong one for each."""
+
+answer_1 = 32  # 128 tensors: 31.25, rounded up
+wrong_1 = 4000
+
+answer_2 = "rate too high"
+wrong_2 = "source not used: warm-up"  # it is near the token frequencies, but it was lower

@@ -1,0 +1,94 @@
+"""Solutions that are right and yet no solution: the package's own function, or a difference of the forward.
+
+A check compares numbers, so a file that calls the function it should write passes it. Once all numbers are right, the check is
+run again under a profiler, which sees every call, however it was imported.
+"""
+import sys
+from pathlib import Path
+
+import numpy as np
+
+PACKAGE = Path(__file__).parents[1]
+OTHER_NAMES = {                             # what an exercise's function is called in the package, if it is called differently
+    "attention": "scaled_dot_product_attention_forward", "encoder_layer": "encoder_layer_forward",
+    "layernorm": "layernorm_forward", "linear": "linear_forward", "multi_head_attention": "multi_head_attention_forward",
+    "positional_encoding": "sinusoidal_interleaved", "softmax": "softmax_forward", "cross_attention_forward":
+    "multi_head_attention_forward", "cross_attention_backward": "multi_head_attention_backward",
+    "self_attention_forward": "multi_head_attention_forward", "self_attention_backward": "multi_head_attention_backward",
+    "reconstruct": "mae_reconstruct",
+}
+
+
+def cheating(exercise: object, names: dict, path: Path, defined: set[str]) -> str:
+    """What is wrong with a learner's file all of whose numbers are right; empty if it is a solution.
+
+    Parameters
+    ----------
+    exercise : its `check` is run again
+    names : the namespace of the file, which has been executed
+    path : of the file
+    defined : the names of the functions that it is to define
+    """
+    copied = {OTHER_NAMES.get(name, name) for name in defined} | defined | {"gradcheck", "numerical_gradient"}
+    complaints = [_is_ours(name) for name in sorted(defined) if str(PACKAGE) in _file(names.get(name))]
+    forwards = {}
+
+    def watch(frame, event, argument):
+        if event != "call":
+            return
+        code = frame.f_code
+        if code.co_filename == str(path):
+            above = _above(frame, path)
+            if code.co_name.endswith("_forward") and above is not None:
+                forwards[above] = forwards.get(above, 0) + 1
+                if forwards[above] > 2:
+                    complaints.append(
+                        f"{above.f_code.co_name} calls {code.co_name} again and again: a difference of the forward is what the "
+                        "check computes itself. It is right to a few digits, and takes a forward for each number: derive the "
+                        "gradient instead"
+                    )
+        elif code.co_name in copied and PACKAGE in Path(code.co_filename).parents and _called_from(frame, path):
+            complaints.append(_is_ours(code.co_name))
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        with np.errstate(all="ignore"):
+            tables = iter(exercise.check(names))
+            while not complaints and next(tables, None):
+                pass
+    finally:
+        sys.setprofile(before)
+    return complaints[0] if complaints else ""
+
+
+def _is_ours(name):
+    return (
+        f"it calls {name} of tinymae, and that one is right. The exercise is to write it: read it there, close it, and write "
+        "yours"
+    )
+
+
+def _file(value):
+    """The file that a function or a class comes from; empty for anything else."""
+    module = sys.modules.get(getattr(value, "__module__", None) or "")
+    return getattr(module, "__file__", None) or ""
+
+
+def _above(frame, path):
+    """The backward of the file that a frame was called from; None if there is none."""
+    while (frame := frame.f_back) is not None:
+        if frame.f_code.co_filename == str(path) and frame.f_code.co_name.endswith("_backward"):
+            return frame
+    return None
+
+
+def _called_from(frame, path):
+    """Whether the file has called this function of the package, and not a check, nor a part that the file may use."""
+    while (frame := frame.f_back) is not None:
+        file = frame.f_code.co_filename
+        if file == str(path):
+            return True
+        if PACKAGE in Path(file).parents:
+            return False
+    return False
