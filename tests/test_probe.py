@@ -11,7 +11,7 @@ from tinymae.models.patch_encoder import vit_encoder_forward
 from tinymae.models.vit import ViTConfig, vit_init
 from tinymae.ops.patches import patchify_forward
 from tinymae.tasks.classify import vit_from
-from tinymae.tasks.encoders import features, load_encoder
+from tinymae.tasks.encoders import Encoder, features, load_encoder
 from tinymae.tasks.probe import accuracies, few_labels, probe
 from tinymae.train import checkpoint
 from tinymae.weights.export import export_mae, export_vit_mae
@@ -57,7 +57,9 @@ def test_the_encoder_in_the_package():
     assert encoder.model == "mae" and encoder.config.img_size == 30 and encoder.config.in_chans == 3
     pictures = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)
     assert encoder.features(pictures).shape == (3, 2 * encoder.config.embed_dim)
-    assert vit_from(encoder, 5, np.random.default_rng(0))[0].num_classes == 5
+    config, params = vit_from(encoder, 5, np.random.default_rng(0), {"pool": "token"})      # with the norm of the encoder
+    assert config.num_classes == 5 and config.img_size == 30
+    np.testing.assert_allclose(Encoder("vit", config, params).features(pictures), encoder.features(pictures), atol=1e-4)
     with pytest.raises(ValueError, match="has 4 heads, got heads=3"):
         load_encoder(shipped("mae"), heads=3)
 

@@ -12,7 +12,7 @@ from tinymae.__main__ import main
 from tinymae.learn import stepper, terminal
 from tinymae.learn.lessons import find_lesson, lessons, read_lesson, run
 from tinymae.learn.stepper import step
-from tinymae.learn.terminal import formula, readable
+from tinymae.learn.terminal import formula, narrow, readable
 
 SMALL = '''"""
 Counting · 计数
@@ -217,6 +217,8 @@ def test_readable():
     assert readable("Add:\n\n.. math::\n\n   y = x w\n\nThat is all.") == "Add:\n\n    y = x w\n\nThat is all."
     long = "one two three four five six seven\neight nine ten"
     assert readable(long, 20) == "one two three four\nfive six seven eight\nnine ten"
+    assert readable("看 一只猫 and more", 10) == "看 一只猫\nand more"
+    assert narrow("x = 1        # (T, D)\ny = 2   # a", 14) == "x = 1  # (T, D)\ny = 2   # a"
     assert readable("- one two three four five\n- six", 14) == "- one two\n  three four\n  five\n- six"
 
 

@@ -21,9 +21,9 @@ import numpy as np
 
 from tinymae import tree
 from tinymae.learn.lessons import Lesson
-from tinymae.learn.terminal import coloured, inline_picture, readable
+from tinymae.learn.terminal import coloured, inline_picture, narrow, readable
 
-HELP = "Enter: run it | i: variables | b: back | l: list | N: go to cell N | /word: search | q: quit > "
+HELP = "Enter run it · i look · b back · l list · N cell N · /word find · q quit > "
 
 
 def step(lesson: Lesson, start: int = 0) -> int:
@@ -112,7 +112,8 @@ def _show(lesson, index):
     if cell.prose:
         print(readable(cell.prose, width), end="\n\n")
     if cell.code:
-        shown = coloured(cell.code) if sys.stdout.isatty() else cell.code
+        shown = narrow(cell.code, width - 4)
+        shown = coloured(shown) if sys.stdout.isatty() else shown
         print("\n".join(f"    {line}".rstrip() for line in shown.splitlines()), end="\n\n")
 
 

@@ -3,7 +3,7 @@ import base64
 import os
 import re
 import sys
-import textwrap
+import unicodedata
 from pathlib import Path
 
 
@@ -45,11 +45,29 @@ def _formula_block(block):
 def _fitted(paragraph, width):
     """A paragraph in lines of at most `width`; what is indented, or a list, keeps its lines."""
     lines = paragraph.splitlines()
-    if max((len(line) for line in lines), default=0) <= width or any(line.startswith((" ", "|", "+", "=")) for line in lines):
+    if max(map(columns, lines), default=0) <= width or any(line.startswith((" ", "|", "+", "=")) for line in lines):
         return paragraph
-    items = re.split(r"\n(?=[-*] |\d+\. )", paragraph)
-    return "\n".join(textwrap.fill(" ".join(item.split()), width, subsequent_indent="  " * bool(re.match(r"[-*\d]", item)),
-                                   break_long_words=False, break_on_hyphens=False) for item in items)
+    fitted = []
+    for item in re.split(r"\n(?=[-*] |\d+\. )", paragraph):
+        indent, line = "  " * bool(re.match(r"[-*\d]", item)), ""
+        for word in item.split():
+            if line and columns(line) + 1 + columns(word) > width:
+                fitted.append(line)
+                line = indent + word
+            else:
+                line = f"{line} {word}" if line else word
+        fitted.append(line)
+    return "\n".join(fitted)
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def narrow(code: str, width: int) -> str:
+    """Code with its comments moved to the left where a line is too long for the terminal."""
+    return "\n".join(re.sub(r" {3,}(?=# )", "  ", line) if columns(line) > width else line for line in code.splitlines())
 
 
 def coloured(code: str) -> str:

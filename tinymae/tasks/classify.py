@@ -21,6 +21,7 @@ from tinymae.images.augment import crop_and_flip, mixup
 from tinymae.images.labelled import Labelled, fit_pictures, model_size
 from tinymae.images.pixels import MEAN, STD, to_pixels
 from tinymae.models.fine_tuning import layer_rates, resize_vit, vit_decays
+from tinymae.models.mae import StoredPositions
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
 from tinymae.tasks.encoders import Encoder, load_encoder
 from tinymae.train import checkpoint
@@ -290,23 +291,26 @@ def vit_from(
     rng : for the head
     changes : fields of ViTConfig that do not change the encoder ("pool", "dropout"), and "img_size", for which positions are
         interpolated; or None. By default the encoder of a masked autoencoder is pooled by mean, as He et al. fine-tune it, and
-        that of a ViT as it was
+        that of a ViT as it was. Positions that a masked autoencoder has from a file, or interpolated, are learned from then on
 
     Raises
     ------
     ValueError
         if `changes` has a size that is not the encoder's
     """
-    it = encoder.config
+    it, encoder_params = encoder.config, encoder.params
     if encoder.model == "mae":
+        stored = isinstance(it, StoredPositions)                # interpolated, or a file's own: not those that can be computed
         config = ViTConfig(
             it.img_size, it.patch_size, it.in_chans, num_classes, it.embed_dim, it.depth, it.num_heads, mlp_ratio=it.mlp_ratio,
-            pool="mean", position_encoding="fixed", eps=it.eps,
+            pool="mean", position_encoding="learned" if stored else "fixed", eps=it.eps,
         )
+        if stored:
+            encoder_params = encoder_params | {"positions": it.position_tables(np.float32)[0]}
     else:
         config = replace(it, num_classes=num_classes)
     changes = changes or {}
-    resized, config = resize_vit(encoder.params, config, changes.get("img_size", config.img_size))
+    resized, config = resize_vit(encoder_params, config, changes.get("img_size", config.img_size))
     changed = replace(config, **changes)
     if replace(changed, pool=config.pool, dropout=config.dropout) != config:
         raise ValueError(f"expected settings that fit the trained encoder, {config}, got {changes}: leave its sizes out")

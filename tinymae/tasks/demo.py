@@ -26,8 +26,8 @@ from tinymae.train.loop import Run, check_length
 from tinymae.train.parallel import Workers
 
 SHORT_RUN = {"embed_dim": 96, "depth": 3}       # for a few minutes, with the decoder of restore.MAE_SIZES
-ENOUGH = 600                                # steps of it that beat linear interpolation
-MANY, FEW = 5000, 300                       # steps of it, from which a larger model, below which half the batch is better
+ENOUGH = 300                                # steps of it that beat linear interpolation, see docs/numbers.rst
+MANY = 5000                                 # steps of it, from which on a larger model is taken
 
 
 def demo(
@@ -122,10 +122,11 @@ def demo(
 
 
 def suited(task: Task, steps: int) -> Task:
-    """The task with the model and the batch that suit so many steps of the small model: a larger one needs more of them."""
-    if steps >= MANY:
-        return replace(task, config=replace(task.config, **MAE_SIZES))
-    return replace(task, batch=task.batch // 2) if steps < FEW else task
+    """The task with the model that suits so many steps of the small one: a larger one needs more of them.
+
+    The batch stays: half of it is one part, for one thread, and takes as long.
+    """
+    return replace(task, config=replace(task.config, **MAE_SIZES)) if steps >= MANY else task
 
 
 def _earlier_demo(out):
