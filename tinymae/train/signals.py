@@ -1,10 +1,7 @@
 """The signals that end a training run: Ctrl-C between two steps, SIGTERM and SIGHUP at once, and none of them inside a step.
 
-    with stop_signals() as signals:
-        while not signals.stop.is_set():        # Ctrl-C sets it
-            compute()                           # SIGTERM raises a SystemExit here,
-            with signals.put_off():
-                change_and_save()               # and not here, but after it
+    stop_signals()          inside, SIGTERM and SIGHUP raise a SystemExit, and Ctrl-C sets the Event `stop`
+    put_off()               inside, they wait: what changes or saves a run is done as a whole
 """
 import signal
 import threading
