@@ -74,7 +74,8 @@ np.testing.assert_allclose(y, packaged[0, 0], atol=1e-12)
 
 scores = plot.Panel("dot products", tokens @ tokens.T, top=2.0)
 panels = [scores, plot.Panel("attention weights", weights)]
-figure = plot.heatmaps(panels, "key", "query", "Row 0 is done by hand.", columns=2)
+caption = "How to read it: a row is a query; its weights, on the right, sum to 1."
+figure = plot.heatmaps(panels, "key", "query", caption, columns=2)
 print(plot.save(figure, figures / "attention_by_hand.png"))
 
 # %%

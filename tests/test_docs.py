@@ -104,7 +104,8 @@ def test_every_mistake_has_a_cell_that_asserts_the_difference():
         assert cells, place
         for number, heading in cells:
             (cell,) = (part for part in LESSONS[number].split("# %%") if re.match(rf".*\n# {re.escape(heading)}\n", part))
-            assert re.search("assert", cell), f"{place}: {number}: {heading} asserts nothing"
+            asserts = re.search(r"^(?!#).*\bassert", cell, re.MULTILINE)       # in its code, not in its prose
+            assert asserts, f"{place}: {number}: {heading} asserts nothing"
 
 
 # ---- the fifteen questions -----------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ CAUSES = {
     "path": "a path of the gradient is missing",
     "term": "a term or a factor is missing",
     "input": "the wrong array is used",
-    "shape": "a batch, or a broadcast, does what nobody meant",
+    "shape": "an axis of the batch, or a broadcast, is not the intended one",
     "scale": "a constant is the wrong one",
     "order": "the right steps in the wrong order",
     "state": "something that should be remembered is not, or the reverse",
