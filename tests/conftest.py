@@ -3,6 +3,8 @@ import os
 
 import pytest
 
+os.environ["LANGUAGE"] = "en"                       # the tests read English sentences, whoever runs them
+
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
     os.environ.setdefault(name, "1")                # before NumPy is imported; the workers and their children inherit it
 

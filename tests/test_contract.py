@@ -152,6 +152,7 @@ def test_text_rules_bite(rule, source, complaint):
 ROOMS = {
     "arguments": "",
     "files": "",
+    "messages": "",
     "packed": "",
     "tree": "",
     "init": "",
@@ -160,23 +161,23 @@ ROOMS = {
     "ops": "arguments",
     "blocks": "ops arguments",
     "models": "blocks ops init masks tree arguments",
-    "train": "tree files trace packed arguments",
-    "gradcheck": "models blocks ops init tree",
+    "train": "tree files trace packed arguments messages",
+    "gradcheck": "models blocks ops init tree messages",
     "images": "ops packed files",
     "text": "files packed",
     "weights": "models ops tree images text files",
     "plot": "ops files",
-    "tasks": "weights models ops train tree images text plot files arguments",
+    "tasks": "weights models ops train tree images text plot files arguments messages",
     "estimator": "tasks weights models ops train tree images",
-    "learn": "gradcheck models blocks ops init masks train tree files",
-    "cli": "tasks weights models images text plot learn gradcheck files",
-    "__main__": "cli __init__ files",
+    "learn": "gradcheck models blocks ops init masks train tree files messages",
+    "cli": "tasks weights models images text plot learn gradcheck files messages",
+    "__main__": "cli __init__ files messages",
     "__init__": "",
 }
 
 # What a reader opens first needs NumPy and the standard library alone; NUMPY_ALONE is also what a browser can run.
 NUMPY_ALONE = ("tinymae.ops.", "tinymae.models.", "tinymae.gradcheck.", "tinymae.blocks", "tinymae.init", "tinymae.masks",
-               "tinymae.arguments", "tinymae.tree", "tinymae.trace", "tinymae.files", "tinymae.train.optim",
+               "tinymae.arguments", "tinymae.tree", "tinymae.trace", "tinymae.files", "tinymae.messages", "tinymae.train.optim",
                "tinymae.weights.shipped", "tinymae.images.pixels", "tinymae.images.hide", "tinymae.tasks.photograph")
 
 

@@ -7,6 +7,8 @@ import warnings
 
 from tinymae.cli import learn, mae, translate, vit, weights
 from tinymae.files import visible
+from tinymae.messages import SPOKEN, set_language
+from tinymae.messages import message as _
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,10 +21,17 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     for stream in (sys.stdout, sys.stderr):
         _make_writable(stream)
+    if arguments and arguments[0].partition("=")[0] == "--lang":    # before the parser is made: its texts are translated, too
+        language, arguments = _language(arguments)
+        try:
+            set_language(language)
+        except ValueError as error:
+            return _say(error, error, 2)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments = ["demo", *arguments]
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
+    options.pop("lang")
     try:
         with warnings.catch_warnings():                         # a warning is one line, without the code that gave it
             warnings.showwarning = lambda message, *where: print(visible(f"tinymae: {message}"), file=sys.stderr)
@@ -42,6 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, (ValueError, TypeError, OSError, ImportError, FloatingPointError)):
             return _say(error, error, 1)
         return _say(f"{type(error).__name__}: {error} (the same command with --debug says where)", error, 1)
+
+
+def _language(arguments):
+    """The language of `--lang zh` or `--lang=zh`, which precedes the command, and the other arguments."""
+    option, language = arguments[0], arguments[0].partition("=")[2]
+    return (language, arguments[1:]) if "=" in option else ("".join(arguments[1:2]), arguments[2:])
 
 
 def _make_writable(stream):
@@ -72,9 +87,10 @@ def _parser():
     from tinymae import __version__
 
     parser = argparse.ArgumentParser(
-        prog="python -m tinymae", description="The Transformer you can read. Without a command: the demo.",
-        epilog="--debug with any command shows the traceback of an error.",
+        prog="python -m tinymae", description=_("The Transformer you can read. Without a command: the demo."),
+        epilog=_("--debug with any command shows the traceback of an error."),
     )
+    parser.add_argument("--lang", choices=SPOKEN, help=_("the language, before the command (default: the environment's)"))
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     mae.add_demo(commands)
