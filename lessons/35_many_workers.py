@@ -32,7 +32,8 @@ from tinymae import plot, tree
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.models.mae import MAEConfig, mae_backward, mae_forward, mae_init
 from tinymae.train.optim import AdamW
-from tinymae.train.parallel import Workers, micro_batches, value_and_grad, world
+from tinymae.train.parallel import Workers, micro_batches, value_and_grad
+from tinymae.train.ranks import world
 
 assert (1.5 + 6) / 2 == 3.75 and np.isclose(2 / 3 * 1.5 + 1 / 3 * 6, 3)
 
@@ -141,7 +142,7 @@ decoder = {"decoder_embed_dim": 48, "decoder_depth": 1, "decoder_num_heads": 2}
 config = MAEConfig(**size, **encoder, **decoder)
 
 
-def training(threads, comm=None, turned=False):
+def training(threads, ranks=None, turned=False):
     rng = np.random.default_rng(0)
     params = mae_init(config, rng)
     optimizer = AdamW(params)
@@ -152,7 +153,7 @@ def training(threads, comm=None, turned=False):
         loss, cache = mae_forward(part, params, config, child.random((16, 16)))
         return loss / 4, mae_backward(1 / 4, cache)  # one of four equal parts
 
-    with Workers(threads, comm) as workers:
+    with Workers(threads, ranks) as workers:
         for _ in range(12):
             parts = np.split(images[rng.integers(0, len(images), 64)], 4)
             jobs = list(zip(parts, rng.spawn(4), strict=True))
@@ -211,20 +212,16 @@ with Workers(4) as workers:
 # ------------------
 # Processes (MPI calls them ranks) share no memory. They send messages and may run on
 # many machines. If each adds its own parts, and then these sums are added, the bits
-# depend on the number of ranks: (a + b) + (c + d) is not ((a + b) + c) + d. So the
-# running sum passes from rank to rank, and the last one sends it to all:
-# ``Workers(threads, comm)``. After ``pip install mpi4py mpich`` start four ranks with
-# ``mpiexec -n 4 python -m mpi4py lessons/35_many_workers.py``.
+# depend on the number of ranks: (a + b) + (c + d) is not ((a + b) + c) + d. MPI's own
+# Allreduce adds that way, and is fast. With ``exact=True`` the running sum passes from
+# rank to rank, and the last one sends it to all. After ``pip install mpi4py mpich``
+# start four ranks with ``mpiexec -n 4 python lessons/35_many_workers.py``.
 
 sums = [sum(own) for own in np.split(gradients, 4)]  # 4 ranks, 4 parts each
 assert not np.array_equal(sum(sums), in_order)
-try:
-    comm = world()
-except ImportError as error:
-    print("one process:", error)
-    comm = None
-assert np.array_equal(training(1, comm), alone)
-print("ranks:", comm.size if comm else 1, "with the bits of one worker")
+with world(exact=True) as ranks:
+    assert np.array_equal(training(1, ranks), alone)
+    print("ranks:", ranks.size, "with the bits of one worker")
 
 # %%
 # Exercises

@@ -170,8 +170,8 @@ ROOMS = {
     "tasks": "weights models ops train tree images text plot files arguments messages",
     "estimator": "tasks weights models ops train tree images",
     "learn": "gradcheck models blocks ops init masks train tree files messages",
-    "cli": "tasks weights models images text plot learn gradcheck files messages",
-    "__main__": "cli __init__ files messages",
+    "cli": "tasks weights models images text plot learn gradcheck train files messages",
+    "__main__": "cli __init__ files messages train",
     "__init__": "",
 }
 

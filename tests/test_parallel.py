@@ -1,13 +1,6 @@
 """One gradient from many threads and ranks: the same to the last bit for any number of them, and nothing is left switched."""
-import os
-import queue
-import shutil
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,11 +9,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from tinymae import tree
 from tinymae.models.mae import MAEConfig, mae_backward, mae_forward, mae_init
-from tinymae.tasks.restore import mae_gradient
 from tinymae.train import parallel
-from tinymae.train.loop import Run, train
-from tinymae.train.optim import AdamW
-from tinymae.train.parallel import Workers, micro_batches, value_and_grad, world
+from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
 CONFIG = MAEConfig(
     img_size=12, patch_size=4, in_chans=2, embed_dim=8, depth=2, num_heads=2, decoder_embed_dim=8, decoder_depth=1,
@@ -57,6 +47,13 @@ def three_blas_threads():
         if set(blas_threads()) != {3}:
             pytest.skip("threadpoolctl cannot set this NumPy's BLAS")
         yield
+
+
+def same_bits(ours, reference):
+    assert ours[0] == reference[0]
+    for (path, a), (_, b) in zip(tree.leaves(ours[1]), tree.leaves(reference[1]), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b, err_msg=path)
 
 
 def test_any_number_of_threads_gives_the_same_bits():
@@ -339,150 +336,3 @@ def test_no_parts():
 def test_micro_batches_errors(size, micro_batch):
     with pytest.raises(ValueError, match=f"at least 1, got {size} and {micro_batch}"):
         micro_batches(size, micro_batch)
-
-
-# ---- MPI ranks ---------------------------------------------------------------------------------------------------------
-
-class Comm:
-    """What `value_and_grad` uses of an MPI communicator, between threads."""
-
-    def __init__(self, rank, mailboxes):
-        self.rank, self.size, self.mailboxes = rank, len(mailboxes), mailboxes
-
-    def send(self, message, dest):
-        copy = message[0], tree.map(np.copy, message[1])        # as over a network: nothing is shared
-        self.mailboxes[dest][self.rank].put(copy)
-
-    def recv(self, source):
-        return self.mailboxes[self.rank][source].get(timeout=30)
-
-    def bcast(self, message, root):
-        if self.rank != root:
-            return self.recv(root)
-        for rank in range(self.size):
-            if rank != root:
-                self.send(message, rank)
-        return message
-
-
-def on_ranks(ranks, function, threads=1):
-    """[function(workers) of each rank]; the ranks run side by side."""
-    mailboxes = [[queue.Queue() for _ in range(ranks)] for _ in range(ranks)]
-    with ExitStack() as stack, ThreadPoolExecutor(ranks) as pool:
-        every = [stack.enter_context(Workers(threads, Comm(rank, mailboxes))) for rank in range(ranks)]
-        return list(pool.map(function, every))
-
-
-def same_bits(ours, reference):
-    assert ours[0] == reference[0]
-    for (path, a), (_, b) in zip(tree.leaves(ours[1]), tree.leaves(reference[1]), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b, err_msg=path)
-
-
-@pytest.mark.parametrize(("ranks", "threads"), [(1, 1), (2, 1), (3, 2), (4, 1), (9, 1)])        # 9 ranks for 6 parts
-def test_any_number_of_ranks_gives_the_same_bits(ranks, threads):
-    params, images, noise = problem(11)
-
-    def part(piece):
-        share = (piece.stop - piece.start) / 11
-        loss, cache = mae_forward(images[piece], params, CONFIG, noise[piece])
-        return loss * share, mae_backward(share, cache)
-
-    reference = in_parts(params, images, noise, micro_batch=2, threads=1)
-    for ours in on_ranks(ranks, lambda workers: value_and_grad(part, micro_batches(11, 2), workers), threads):
-        assert type(ours[0]) is float
-        same_bits(ours, reference)
-
-
-def test_each_part_is_worked_on_by_one_rank():
-    seen = queue.Queue()
-
-    def part(i):
-        seen.put(i)
-        return 1.0, {"w": np.array([float(i)])}
-
-    for loss, dparams in on_ranks(3, lambda workers: value_and_grad(part, range(7), workers)):
-        assert loss == 7 and dparams["w"].tolist() == [21.0]
-    assert sorted(seen.queue) == list(range(7))
-
-
-def test_the_sum_runs_in_the_order_of_the_parts_over_the_ranks():
-    numbers = [1e16, 1.0, -1e16, 1.0]                           # (1e16 + 1) + (-1e16 + 1), rank by rank, would be 0
-
-    def part(i):
-        return numbers[i], {"w": np.array([numbers[i]])}
-
-    for loss, dparams in on_ranks(2, lambda workers: value_and_grad(part, range(4), workers)):
-        assert loss == dparams["w"][0] == 1.0
-
-
-def trained(workers):
-    """(last loss, parameters) of a short training."""
-    def sample(rng, count):
-        return rng.normal(size=(count, 12, 12, 2)).astype(np.float32)
-
-    rng = np.random.default_rng(0)
-    params = mae_init(CONFIG, rng)
-    run = Run(params, AdamW(params), rng)
-    gradient = mae_gradient(CONFIG, sample, 10, 3, workers)
-    train(run, gradient, lambda step, progress: 1e-2, batch=10, steps=3, bar=False, max_norm=1.0)
-    return run.losses[-1], run.params
-
-
-def test_training_on_ranks_is_training_alone():
-    with Workers(2) as workers:
-        alone = trained(workers)
-    for ours in on_ranks(3, trained):
-        same_bits(ours, alone)
-
-
-def test_a_communicator_of_one_rank_sends_nothing():
-    def part(i):
-        return 0.5, {"w": np.full(2, float(i))}
-
-    with Workers(1, SimpleNamespace(rank=0, size=1)) as workers:
-        loss, dparams = value_and_grad(part, [1, 2], workers)
-    assert loss == 1.0 and dparams["w"].tolist() == [3.0, 3.0]
-
-
-ON_MPI = """
-import sys
-import numpy as np
-from test_parallel import trained
-from tinymae import tree
-from tinymae.train.parallel import Workers, world
-
-comm = world()
-with Workers(1, comm) as workers:
-    loss, params = trained(workers)
-flat = np.concatenate([leaf.ravel() for _, leaf in tree.leaves(params)])
-np.savez(f"{sys.argv[1]}/{comm.rank}_of_{comm.size}.npz", loss=loss, params=flat)
-"""
-
-MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"])))
-
-
-@pytest.mark.skipif(not MPIEXEC or not find_spec("mpi4py"), reason="needs mpi4py and an MPI: pip install mpi4py mpich")
-def test_training_on_mpi_is_training_alone(tmp_path):
-    with Workers(1) as workers:
-        loss, params = trained(workers)
-    here = os.path.dirname(os.path.abspath(__file__))
-    environment = {**os.environ, "PYTHONPATH": here, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    result = subprocess.run(
-        [MPIEXEC, "-n", "2", sys.executable, "-m", "mpi4py", "-c", ON_MPI, tmp_path], env=environment, timeout=120,
-        capture_output=True, text=True, check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    # 0_of_1.npz: this mpiexec belongs to another MPI library than mpi4py's
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0_of_2.npz", "1_of_2.npz"]
-    for path in tmp_path.iterdir():
-        with np.load(path) as saved:
-            assert saved["loss"] == loss
-            np.testing.assert_array_equal(saved["params"], np.concatenate([leaf.ravel() for _, leaf in tree.leaves(params)]))
-
-
-def test_mpi_that_is_not_there(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mpi4py", None)
-    with pytest.raises(ImportError, match=r"cannot use MPI: .*mpi4py.* pip install mpi4py mpich"):
-        world()

@@ -9,6 +9,7 @@ from tinymae.cli import learn, mae, translate, vit, weights
 from tinymae.files import visible
 from tinymae.messages import SPOKEN, set_language
 from tinymae.messages import message as _
+from tinymae.train.launcher import launched
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
             return _say(error, error, 2)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments = ["demo", *arguments]
+    if arguments[0] != "train" and launched() != 1:
+        print("tinymae: mpiexec runs several processes, and `train` alone knows how to share its work", file=sys.stderr)
+        return 2
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     options.pop("lang")

@@ -1,8 +1,20 @@
 """Commands of the masked autoencoder: demo, train mae, reconstruct."""
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
-from tinymae.cli.options import IMAGE_DATA, RESUME, add_folder, add_heads, add_img_size, add_key, add_length, add_run, given
+from tinymae.cli.options import (
+    IMAGE_DATA,
+    RESUME,
+    add_folder,
+    add_heads,
+    add_img_size,
+    add_key,
+    add_length,
+    add_ranks,
+    add_run,
+    given,
+)
 
 _MODEL = "folder that demo or train mae wrote to (default: the model in the package)"
 _MAE_SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads")
@@ -48,21 +60,24 @@ def add_train(models: argparse._SubParsersAction) -> None:
     add_img_size(sizes, "of images, or of crops of photographs; 64 for 64 x 64")
     for name in _MAE_SIZES:
         sizes.add_argument(f"--{name.replace('num_', '').replace('_', '-')}", type=int, dest=name)
+    mae.add_argument("--batch", type=int, help="images in a step (default: 32)")
     mae.add_argument(
         "--vary", action="store_true", help="hide another fraction of the patches each time, 0.05 to 0.95: for any kind of hole"
     )
-    mae.set_defaults(command=_train_mae)
+    add_ranks(mae, _train_mae)
 
 
 def _train_mae(
-    data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume, overwrite, save_every, vary, **sizes
+    data, out, steps, minutes, mask_ratio, norm_pix_loss, seed, threads, resume, overwrite, save_every, vary, batch, ranks,
+    **sizes
 ):
     from tinymae.tasks.restore import prepare, train_mae
 
     task = prepare(data, mask_ratio, norm_pix_loss, given(sizes), vary=vary)
+    task = replace(task, batch=batch or task.batch)
     run = train_mae(
         task, out, **_length(data, steps, minutes), seed=seed, threads=threads, resume=resume, overwrite=overwrite,
-        save_every=save_every, extra={"data": data},
+        save_every=save_every, extra={"data": data}, ranks=ranks,
     )
     print(f"{run.step} steps, loss on validation images {run.evaluations[-1][1]:.4f}: {out / 'mae.npz'}")
     if run.interrupted:

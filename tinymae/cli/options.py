@@ -1,6 +1,9 @@
 """Options that several commands share."""
 import dataclasses
+import os
 from argparse import ArgumentParser, BooleanOptionalAction
+from collections.abc import Callable
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 # What `--data` may be. Written here, so that `--help` imports neither NumPy nor Pillow; a test compares them with the tables.
@@ -38,6 +41,28 @@ def add_folder(parser: ArgumentParser, out: str) -> None:
     former.add_argument("--resume", action="store_true", help="continue with the model in the folder")
     former.add_argument("--overwrite", action="store_true", help="replace the model in the folder")
     parser.add_argument("--save-every", type=float, default=30, metavar="SECONDS", help="how often to save (default: 30)")
+
+
+def add_ranks(parser: ArgumentParser, command: Callable) -> None:
+    """--exact-sum, and the command as command(ranks=..., ...), on every process that mpiexec has started.
+
+    All but the first print nothing.
+    """
+    parser.add_argument(
+        "--exact-sum", action="store_true", help="under mpiexec: the same bits for any number of processes; slow"
+    )
+
+    def on_all_ranks(exact_sum, **options):
+        from tinymae.train.ranks import world
+
+        with world(exact=exact_sum) as ranks, ExitStack() as stack:
+            if ranks.rank:
+                nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                stack.enter_context(redirect_stdout(nowhere))
+                stack.enter_context(redirect_stderr(nowhere))
+            return command(ranks=ranks, **options)
+
+    parser.set_defaults(command=on_all_ranks)
 
 
 def add_img_size(parser: ArgumentParser, what: str) -> None:

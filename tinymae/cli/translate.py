@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tinymae.cli.options import PAIR_DATA, RESUME, add_folder, add_length, add_run, with_options
+from tinymae.cli.options import PAIR_DATA, RESUME, add_folder, add_length, add_ranks, add_run, with_options
 
 OWN = "folder that train translate wrote to, or a file of export --to tinymae (default: the model that comes with tinymae)"
 
@@ -35,12 +35,12 @@ def add_train(models: argparse._SubParsersAction) -> None:
     model.add_argument("--lr", type=float, help="the highest learning rate")
     model.add_argument("--schedule", choices=("cosine", "noam"), help="of the learning rate (default: cosine)")
     model.add_argument("--warmup", type=int, help="steps of warm-up for noam (default: 4000, as in the paper)")
-    parser.set_defaults(command=_train_translate)
+    add_ranks(parser, _train_translate)
 
 
 def _train_translate(
     data, valid, reverse, epochs, steps, minutes, seed, threads, out, resume, overwrite, save_every, source_vectors,
-    target_vectors, freeze, **options
+    target_vectors, freeze, ranks, **options
 ):
     from tqdm import tqdm
 
@@ -60,10 +60,12 @@ def _train_translate(
     run = train_translator(
         corpus, out, with_options(translator_settings(corpus), options), steps=steps, minutes=minutes, epochs=epochs, seed=seed,
         threads=threads, resume=resume, overwrite=overwrite, save_every=save_every, vectors=vectors, freeze=freeze,
-        say=tqdm.write,
+        say=tqdm.write, ranks=ranks,
     )
     if run.interrupted:
         print(RESUME, flush=True)
+    if ranks.rank:
+        return 0
     sources, references = zip(*corpus.held_out, strict=True)
     translator = Translator.load(out)
     exact = sum(map(translator.exact, translator.translate(sources), references)) / len(references)

@@ -10,6 +10,7 @@ from tinymae.cli.options import (
     add_img_size,
     add_key,
     add_length,
+    add_ranks,
     add_run,
     given,
     with_options,
@@ -37,11 +38,11 @@ def add_train(models: argparse._SubParsersAction) -> None:
     for name in ("dropout", "lr", "weight-decay", "label-smoothing", "mixup", "layer-decay"):
         model.add_argument(f"--{name}", type=float)
     model.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror images (default: colour ones)")
-    parser.set_defaults(command=_train_vit)
+    add_ranks(parser, _train_vit)
 
 
 def _train_vit(
-    data, from_folder, key, epochs, steps, minutes, seed, threads, out, resume, overwrite, save_every, **options
+    data, from_folder, key, epochs, steps, minutes, seed, threads, out, resume, overwrite, save_every, ranks, **options
 ):
     from tqdm import tqdm
 
@@ -58,9 +59,12 @@ def _train_vit(
     run = train_vit(
         labelled, out, settings, steps=steps, minutes=minutes, epochs=epochs, from_folder=from_folder, key=key, seed=seed,
         threads=threads, resume=resume, overwrite=overwrite, save_every=save_every, say=tqdm.write,
+        ranks=ranks,
     )
     if run.interrupted:
         print(RESUME, flush=True)
+    if ranks.rank:
+        return 0
     result = evaluate_classifier(out, labelled, threads=threads)
     accuracy, count = result["accuracy"], result["pictures"]
     print(f"{run.step} steps, {run.seconds:.0f} s; accuracy {accuracy:.2%} on {count} validation images")

@@ -40,6 +40,7 @@ from tinymae.train.loop import (
 )
 from tinymae.train.optim import AdamW
 from tinymae.train.parallel import Workers, micro_batches, value_and_grad
+from tinymae.train.ranks import Ranks
 from tinymae.weights.preparation import Preparation
 
 GLANCE = 1000                   # validation images that are evaluated during training; all of them at its end
@@ -162,6 +163,7 @@ def train_vit(
     from_folder: Path | str | None = None, key: str | None = None, seed: int = 0, threads: int | None = None,
     resume: bool = False, overwrite: bool = False, save_every: float = SAVE_EVERY, bar: bool = True,
     say: Callable[[str], None] | None = None, stop: threading.Event | None = None,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Train a Vision Transformer on labelled images and write it to a folder, as vit.npz.
 
@@ -175,13 +177,14 @@ def train_vit(
         or to continue a run however it was begun
     key : of from_folder, as `tasks.encoders.load_encoder`
     seed : of parameters, batches and augmentation
-    threads : None for one per core
+    threads : None for one per core, which the ranks of a machine share
     resume : continue with the model in the folder; the data, the seed and the settings must be the same
     overwrite : replace a model that is in the folder
     save_every : seconds between two saves
     bar : show progress
     say : say(line), with the accuracy at each evaluation; or None
     stop : stop.set(), from any thread, ends the run as Ctrl-C does; or None
+    ranks : `train.ranks.world()`, processes that share each batch, all of them in this call; None for this process alone
 
     Returns
     -------
@@ -196,12 +199,13 @@ def train_vit(
         as `train.folder.run_folder`
     """
     check_length(steps, minutes, epochs)
+    ranks = ranks or Ranks()
     if key is not None and from_folder is None:
         raise ValueError(f"got the key {key!r} of published weights and none to start from: expected --from (from_folder)")
     training, validation = data.split()
     with (
-        run_folder(out, "vit.npz", resume=resume, overwrite=overwrite) as folder,
-        Workers(os.cpu_count() if threads is None else threads) as workers,
+        run_folder(out, "vit.npz", resume=resume, overwrite=overwrite, rank=ranks.rank) as folder,
+        Workers(ranks.threads() if threads is None else threads, ranks) as workers,
     ):
         saved = _load(folder.path) if resume else None
         begun = saved.extra.get("options", {}) if saved else {}
@@ -215,6 +219,7 @@ def train_vit(
             "data": describe_labelled(data), "from": describe_encoder(encoder) if encoder else begun.get("from"), "seed": seed,
             "settings": asdict(settings),
         }
+        ranks.check_options(options)
         if saved:
             config = saved.config
             run = resumed(saved, vit_optimizer(saved.params, config, settings), folder.path / "vit.npz", options)
@@ -248,6 +253,7 @@ def train_vit(
             run, gradient, cosine(settings.lr), batch=min(settings.batch, len(images)), batches=batches, steps=steps,
             minutes=minutes, max_norm=settings.max_norm, evaluate=evaluate, evaluate_at=evaluate_at,
             report=report if say else None, save=save, save_every=save_every, bar=bar, stop=stop,
+            ranks=ranks,
         )
 
 

@@ -42,6 +42,7 @@ from tinymae.train.folder import run_folder
 from tinymae.train.loop import SAVE_EVERY, TWENTIETHS, Run, check_length, cosine, resumed, save_run, train
 from tinymae.train.optim import Muon
 from tinymae.train.parallel import Workers, micro_batches, value_and_grad
+from tinymae.train.ranks import Ranks
 
 BATCH, MICRO_BATCH = 32, 16
 CROP, CROP_PATCH = 48, 6        # of photographs, in pixels
@@ -155,6 +156,7 @@ def train_mae(
     task: Task, out: Path | str, *, steps: int | None = None, minutes: float | None = None, seed: int = 0,
     threads: int | None = None, resume: bool = False, overwrite: bool = False, save_every: float = SAVE_EVERY,
     extra: dict | None = None, bar: bool = True, stop: threading.Event | None = None,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Train a masked autoencoder and write it to out/mae.npz; with `resume`, continue with the one that is there.
 
@@ -164,13 +166,14 @@ def train_mae(
     out : the folder
     steps, minutes : how long in all, one of them
     seed : of parameters, crops and masks
-    threads : None for one per core
+    threads : None for one per core, which the ranks of a machine share
     resume : continue; the data, the seed and the model must be the same
     overwrite : replace a model that is in the folder
     save_every : seconds between two saves
     extra : kept in the file beside losses and evaluations
     bar : show progress
     stop : stop.set(), from any thread, ends the run as Ctrl-C does; or None
+    ranks : `train.ranks.world()`, processes that share each batch, all of them in this call; None for this process alone
 
     Returns
     -------
@@ -184,14 +187,16 @@ def train_mae(
         as `train.folder.run_folder`
     """
     check_length(steps, minutes)
+    ranks = ranks or Ranks()
     options = {
         "data": task.data, "seed": seed, "config": asdict(task.config), "optimizer": "Muon", "batch": task.batch,
         "vary": task.vary,
     }
+    ranks.check_options(options)
     extra = {"crops": bool(task.photos), **(extra or {})}
     with (
-        run_folder(out, "mae.npz", resume=resume, overwrite=overwrite) as folder,
-        Workers(os.cpu_count() if threads is None else threads) as workers,
+        run_folder(out, "mae.npz", resume=resume, overwrite=overwrite, rank=ranks.rank) as folder,
+        Workers(ranks.threads() if threads is None else threads, ranks) as workers,
     ):
         if resume:
             path = folder.path / "mae.npz"
@@ -207,6 +212,7 @@ def train_mae(
             evaluate=validation_loss(task, workers),
             save=lambda run: save_run(run, folder, "mae", task.config, options, extra), save_every=save_every, bar=bar,
             stop=stop,
+            ranks=ranks,
         )
 
 

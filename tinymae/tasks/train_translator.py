@@ -7,7 +7,6 @@ The pairs that are held out are the validation set: the loss on them is reported
 import bisect
 import itertools
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -48,6 +47,7 @@ from tinymae.train.loop import (
 )
 from tinymae.train.optim import AdamW, noam
 from tinymae.train.parallel import Workers, value_and_grad
+from tinymae.train.ranks import Ranks
 
 HELD_OUT = "held_out.tsv"       # the validation set, in the folder
 
@@ -175,6 +175,7 @@ def train_translator(
     vectors: dict[str, Path] | None = None, freeze: bool = False,
     bar: bool = True, say: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Train a Transformer on sentence pairs and write it to a folder.
 
@@ -188,7 +189,7 @@ def train_translator(
     settings : None for those that fit the corpus
     steps, minutes, epochs : how long in all, one of them. The model is evaluated after each epoch, or else twenty times
     seed : of parameters, batches and dropout
-    threads : None for one per core
+    threads : None for one per core, which the ranks of a machine share
     resume : continue with the model in the folder; corpus, seed and settings must be the same, and vectors if they are given
     overwrite : replace a model that is in the folder
     save_every : seconds between two saves
@@ -197,6 +198,7 @@ def train_translator(
     bar : show progress
     say : say(line), with losses and translations at each evaluation, and warnings; or None
     stop : stop.set(), from any thread, ends the run as Ctrl-C does; or None
+    ranks : `train.ranks.world()`, processes that share each batch, all of them in this call; None for this process alone
 
     Returns
     -------
@@ -210,6 +212,7 @@ def train_translator(
         as `train.folder.run_folder`
     """
     check_length(steps, minutes, epochs)
+    ranks = ranks or Ranks()
     tell = say or (lambda line: None)
     settings, vectors = settings or translator_settings(corpus), vectors or {}
     schedule = settings.rate()                                  # an invalid schedule is reported before training starts
@@ -217,9 +220,10 @@ def train_translator(
         "data": describe_corpus(corpus), "seed": seed, "settings": asdict(settings), "freeze": freeze,
         "vectors": {f"{side} vectors": f"fingerprint {fingerprint(_blocks(path))}" for side, path in vectors.items()},
     }
+    ranks.check_options(options)
     with (
-        run_folder(out, "transformer.npz", resume=resume, overwrite=overwrite) as folder,
-        Workers(os.cpu_count() if threads is None else threads) as workers,
+        run_folder(out, "transformer.npz", resume=resume, overwrite=overwrite, rank=ranks.rank) as folder,
+        Workers(ranks.threads() if threads is None else threads, ranks) as workers,
     ):
         if resume:
             run, translator, frozen = _resumed(folder.path, options)
@@ -280,6 +284,7 @@ def train_translator(
             steps=steps, minutes=minutes, max_norm=1.0,
             evaluate=lambda params: score(params, config, validation, workers=workers), evaluate_at=evaluate_at, report=report,
             save=save, save_every=save_every, bar=bar, stop=stop,
+            ranks=ranks,
         )
 
 
@@ -405,7 +410,7 @@ def _resumed(folder, options):
     run = resumed(saved, translator_optimizer(saved.params), folder / "transformer.npz", options)
     for path in last_evaluations(folder).glob("*.npz"):         # evaluated after the last save: the run may go on differently
         if path > last_evaluations(folder, run.step):
-            path.unlink()
+            path.unlink(missing_ok=True)                        # several ranks resume at once
     frozen = {}
     try:
         for name, rows in saved.extra["frozen"].items():

@@ -88,7 +88,9 @@ def _owner(folder):
 
 
 @contextmanager
-def run_folder(out: Path | str, model: str, *, resume: bool = False, overwrite: bool = False) -> Iterator[RunFolder]:
+def run_folder(
+    out: Path | str, model: str, *, resume: bool = False, overwrite: bool = False, rank: int = 0
+) -> Iterator[RunFolder]:
     """A folder to train in, locked until the block ends.
 
     Parameters
@@ -97,6 +99,7 @@ def run_folder(out: Path | str, model: str, *, resume: bool = False, overwrite: 
     model : the name of the model's file, one of MODELS
     resume : whether the model in the folder is continued
     overwrite : whether it may be replaced
+    rank : of this process among those of the run. Rank 0 alone looks into the folder and locks it
 
     Raises
     ------
@@ -112,6 +115,9 @@ def run_folder(out: Path | str, model: str, *, resume: bool = False, overwrite: 
     if resume and overwrite:
         raise ValueError("expected resume or overwrite, got both: a model is continued, or replaced by a new one")
     folder = RunFolder(out)
+    if rank:
+        yield folder
+        return
     if resume and not (folder.path / model).is_file():
         raise FileNotFoundError(f"{folder.path / model}: no such checkpoint: there is nothing to resume")
     new = not folder.path.exists()

@@ -29,6 +29,7 @@ from tinymae.trace import first_fault
 from tinymae.train import checkpoint
 from tinymae.train.folder import RunFolder
 from tinymae.train.optim import AdamW, clip_grad_norm, warmup_cosine
+from tinymae.train.ranks import Ranks
 from tinymae.train.signals import stop_signals
 
 SAVE_EVERY = 30                 # seconds
@@ -178,7 +179,7 @@ def train(
     max_norm: float | None = None, evaluate: Callable[[dict], object] | None = None,
     evaluate_at: Sequence[float] = TWENTIETHS, report: Callable[[object], None] | None = None,
     save: Callable[[Run], object] | None = None, save_every: float = SAVE_EVERY, bar: bool = True,
-    stop: threading.Event | None = None,
+    stop: threading.Event | None = None, ranks: Ranks | None = None,
 ) -> Run:
     """Continue a run until it has done its steps, its minutes are over, or it is stopped by Ctrl-C or an Event.
 
@@ -190,8 +191,7 @@ def train(
     batch, unit : how many examples are in a step, and what they are, to show a rate
     batches : what gradient takes as its third argument, one for each step from run.step on; or None
     steps, minutes : how long to train in all, one of them. With steps a run is the same every time; with minutes
-        `progress` follows the clock. Over MPI ranks steps only: with minutes each rank would follow its own clock, take a
-        different number of steps, and wait forever for a rank that stopped before it
+        `progress` follows the clock, that of rank 0
     max_norm : clip gradients to this norm; or None
     evaluate : evaluate(params) -> a number, or what float() makes one of; kept in run.evaluations
     evaluate_at : increasing fractions of the run, 0..1, at which to evaluate; it is done at the end in any case
@@ -202,6 +202,8 @@ def train(
     bar : show progress
     stop : stop.set(), from any thread, ends the run after its step, as Ctrl-C does; or None. Ctrl-C reaches only a run in the
         main thread, so a program with windows, or a notebook that trains in the background, needs it
+    ranks : that take the same steps, all of them in this function; None for this process alone. Rank 0 evaluates, reports,
+        saves and shows progress, and a rank that is stopped stops all
 
     Returns
     -------
@@ -222,7 +224,9 @@ def train(
     check_length(steps, minutes)
     if not 0 < save_every < math.inf:
         raise ValueError(f"expected a positive number of seconds between two saves, got {save_every}")
-    run.interrupted = False
+    run.interrupted, ranks = False, ranks or Ranks()
+    if ranks.rank:
+        evaluate, save, bar = None, None, False
     before, started = run.seconds, time.perf_counter()
     saved_at, saved = -math.inf, None                           # when the last save was, and what it was
     rng = run.rng                                               # of the state that `run` is in
@@ -247,16 +251,24 @@ def train(
             saved_at = time.perf_counter()
             saved = f"saved as it was after {run.step} steps" + (f", in {place}" if place else "")
 
+    def agreed():
+        """(progress of rank 0, whether any rank has been stopped)."""
+        return ranks.agree(0.0 if ranks.rank else progress(), signals.stop.is_set())
+
     evaluated = bisect.bisect_right(evaluate_at, progress())
     total = steps if steps else round(60 * minutes)
     with stop_signals(stop) as signals, _progress_bar(run, steps, total, bar) as shown:
         try:
             if evaluate and run.evaluation_due:
                 measure()
-            while progress() < 1 and not signals.stop.is_set():
+            while True:
+                done, stopped = agreed()
+                if done >= 1 or stopped:
+                    break
+                ranks.check_params(run.step, run.params)
                 rng = copy.deepcopy(run.rng)                    # so that a step that fails can be taken again
                 given = () if batches is None else (next(batches),)
-                rate = schedule(run.step, progress())
+                rate = schedule(run.step, done)
                 loss, dparams = gradient(run.params, run.rng, *given)
                 norm = clip_grad_norm(dparams, math.inf if max_norm is None else max_norm)
                 if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -283,11 +295,12 @@ def train(
                 if run.evaluation_due:
                     evaluated = bisect.bisect_right(evaluate_at, progress())
                     measure()
-            run.interrupted = signals.stop.is_set()
+            run.interrupted = bool(stopped)
             if evaluate and (not run.evaluations or run.evaluations[-1][0] != run.step):
                 measure()
             with signals.put_off():
                 keep()
+            run.evaluations = ranks.share(run.evaluations)
         except BaseException as error:
             with signals.put_off():
                 if whole and not isinstance(error, FloatingPointError):

@@ -8,13 +8,10 @@ work through them (NumPy releases the interpreter lock; each thread has one BLAS
 The sum runs in the order of the micro-batches, whichever finishes first, and the cuts depend on the batch alone. So the result
 is the same to the last bit for any number of threads.
 
-With MPI each rank (process) works on consecutive parts, and the sum of (1) goes from rank to rank: rank 0 adds its parts,
-rank 1 continues from there, and the last rank sends the result to all. The order is the same, and so is every bit, for any
-number of ranks. An Allreduce does not promise that: its library chooses the order by the number of ranks and the size of the
-message, and a floating-point sum depends on its order. The price: the ranks add and send one after another, which suits a
-handful of ranks, and each holds the gradients of its parts until its turn comes.
+With MPI each rank (process) works on consecutive parts, and `train.ranks` sums over the ranks: by Allreduce, which is fast, and
+whose last bits depend on the number of ranks, because its library chooses the order of the sum; or exactly, from rank to rank,
+with the same bits for any number of them.
 """
-import math
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,31 +21,7 @@ import numpy as np
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from tinymae import tree
-
-
-def world() -> object:
-    """All processes that mpiexec has started, as an mpi4py communicator; without mpiexec, this process alone.
-
-    Start them with `mpiexec -n 4 python -m mpi4py SCRIPT`: with `-m mpi4py` an error on one rank ends them all, without it the
-    others wait forever.
-
-    Returns
-    -------
-    mpi4py.MPI.Comm
-
-    Raises
-    ------
-    ImportError
-        if mpi4py, or the MPI library that it needs, is not installed
-    """
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:                # RuntimeError: mpi4py is there, the library is not
-        raise ImportError(
-            f"cannot use MPI: {error}. It needs mpi4py and an MPI library with its mpiexec: pip install mpi4py mpich, or the "
-            "mpich or openmpi of your system"
-        ) from error
-    return MPI.COMM_WORLD
+from tinymae.train.ranks import Ranks
 
 
 class Workers:
@@ -60,8 +33,7 @@ class Workers:
     Parameters
     ----------
     threads : at least 1
-    comm : mpi4py communicator such as `world()`, whose ranks share the parts of `value_and_grad`; None for this process alone.
-        All ranks must take the same steps: train for a number of steps, not of minutes, because their clocks differ
+    ranks : `train.ranks.world()`, which share the parts of `value_and_grad`; None for this process alone
 
     Raises
     ------
@@ -77,11 +49,11 @@ class Workers:
     _openings = 0
     _found = {}                                                 # noqa: RUF012    {path: (library, threads)}
 
-    def __init__(self, threads: int, comm: object | None = None):
+    def __init__(self, threads: int, ranks: Ranks | None = None):
         if threads < 1:
             raise ValueError(f"expected at least 1 thread, got {threads}")
         self.threads = threads
-        self.comm = comm
+        self.ranks = ranks or Ranks()
         self._pool = None
 
     def __enter__(self) -> "Workers":
@@ -164,7 +136,7 @@ def value_and_grad(function: Callable, parts: Sequence, workers: Workers) -> tup
     function : function(part) -> (loss, dparams), both already multiplied by the part's fraction of the batch;
         dparams is a fresh tree, which this call may write into
     parts : cut by the batch and not by the number of threads or ranks; the same on every rank
-    workers : with a communicator, every rank must make this call, with the same parameters in `function`
+    workers : with several ranks, each must make this call, with the same parameters in `function`
 
     Returns
     -------
@@ -178,21 +150,12 @@ def value_and_grad(function: Callable, parts: Sequence, workers: Workers) -> tup
     """
     if not len(parts):
         raise ValueError("value_and_grad: expected at least one part, got none: is the batch empty?")
-    comm = workers.comm
-    rank, ranks = (0, 1) if comm is None else (comm.rank, comm.size)
-    first, last = (math.ceil(len(parts) * r / ranks) for r in (rank, rank + 1))
-    results = workers.map(function, parts[first:last])
-    if rank == 0:
-        loss, dparams = next(results)
-    else:
-        results = list(results)                                 # this rank computes while the ranks before it add
-        loss, dparams = comm.recv(source=rank - 1)
-    loss = float(loss)
-    for part_loss, part in results:                             # (1)  in the order of the parts
-        loss += float(part_loss)
-        tree.add_to(dparams, part)
-    if rank + 1 < ranks:
-        comm.send((loss, dparams), dest=rank + 1)
-    if ranks > 1:
-        loss, dparams = comm.bcast((loss, dparams), root=ranks - 1)
-    return loss, dparams
+    ranks = workers.ranks
+    return ranks.summed(workers.map(function, parts[ranks.own(len(parts))]), _added)
+
+
+def _added(total, results):
+    """(1)  A total, or None, and what is added to it, in the order of the parts."""
+    for loss, dparams in results:
+        total = (float(loss), dparams) if total is None else (total[0] + float(loss), tree.add_to(total[1], dparams))
+    return total

@@ -1,0 +1,202 @@
+"""The processes that mpiexec starts (MPI calls them ranks): what they agree on, how they sum gradients, how they end together.
+
+    with world() as ranks:                      # alone, without mpiexec: the same code
+        train_mae(task, out, steps=1000, ranks=ranks)
+
+Every rank holds the whole model, works on its part of each batch, and takes the same optimiser step, so parameters that start
+equal stay equal. Gradients travel as one flat array. Rank 0 alone evaluates, saves and prints.
+
+A collective call (one that all ranks make, such as Allreduce) waits for all of them, for ever if one has failed. So a small sum
+precedes each large one. It is not waited for but asked about again and again, and between two questions rank 0 looks whether
+another rank has sent an error. Once the small sum is there, all ranks are about to make the large call, and it is safe to wait.
+"""
+import atexit
+import json
+import os
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from tinymae import tree
+from tinymae.train.launcher import launched
+
+PATIENCE = 4.0                  # seconds that rank 0 has for saving after another rank has failed
+FAILED = 1                      # the tag of the message that says so
+CHECK_EVERY = 100               # steps between two comparisons of the parameters
+
+
+class RankFailed(ConnectionError):
+    """Another rank has failed; the message says which one, and how."""
+
+
+class Ranks:
+    """The processes of one job, of which this is one; without arguments, this process alone.
+
+    Parameters
+    ----------
+    comm : mpi4py communicator, or None for this process alone
+    exact : sum gradients from rank to rank, in the order of the parts of the batch: the same bits for any number of ranks, for
+        teaching and tests, because it is slow. Otherwise by Allreduce, whose order of summation depends on the number of ranks
+    """
+
+    def __init__(self, comm: object | None = None, *, exact: bool = False):
+        self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
+        self.exact = exact
+        self._comm = comm
+        self._errors = comm.Dup() if self.size > 1 else None    # a channel of its own for what went wrong
+        self._flat = None
+
+    def __enter__(self) -> "Ranks":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        """End all ranks if this one has failed: without that, the others would wait for it for ever."""
+        if error is None or self.size == 1:
+            return
+        if self.rank == 0:                                      # its error is printed by whoever catches it, and then all end
+            atexit.register(self._comm.Abort, 1)
+            return
+        said = "ended by a signal" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        message = self._errors.isend(said, dest=0, tag=FAILED)  # noqa: F841  as long as it has a name, its memory is kept
+        time.sleep(PATIENCE)                                    # rank 0 saves, says it, and ends this process, too
+        print(f"tinymae: rank {self.rank}: {said}", file=sys.stderr, flush=True)
+        self._comm.Abort(1)
+
+    def own(self, count: int) -> slice:
+        """Which of `count` parts this rank works on: consecutive ones. None of them, if there are fewer parts than ranks."""
+        first, last = (-(-count * rank // self.size) for rank in (self.rank, self.rank + 1))
+        return slice(first, last)
+
+    def agree(self, *numbers: float) -> np.ndarray:
+        """The sum of each number over all ranks, float64. All must call it.
+
+        Raises
+        ------
+        RankFailed
+            on rank 0, if another one has failed instead
+        """
+        total = np.array(numbers, np.float64)
+        if self.size == 1:
+            return total
+        from mpi4py import MPI
+
+        request, pause = self._comm.Iallreduce(MPI.IN_PLACE, total), 0.0
+        while not request.Test():
+            if self.rank == 0 and self._errors.Iprobe(tag=FAILED):
+                status = MPI.Status()
+                said = self._errors.recv(tag=FAILED, status=status)
+                raise RankFailed(f"rank {status.Get_source()} of {self.size} has failed: {said}")
+            time.sleep(pause)
+            pause = min(pause + 1e-6, 1e-3)                     # short at first; a long wait need not keep a core busy
+        return total
+
+    def share(self, value: object) -> object:
+        """What rank 0 hands in, on every rank."""
+        return value if self.size == 1 else self._comm.bcast(value)
+
+    def check_same(self, what: str, content: bytes) -> None:
+        """Raise a ValueError on a rank that has other bytes than rank 0; `what` they are is for the message."""
+        own = zlib.crc32(content)
+        if self.share(own) != own:
+            raise ValueError(
+                f"rank {self.rank} has other {what} than rank 0: expected the same data and options on every rank, and "
+                "processors of one kind, because others round differently"
+            )
+
+    def check_options(self, options: dict) -> None:
+        """`check_same` of what decides the result of a run: the fingerprint of its data, its seed, its settings."""
+        self.check_same("data or options", json.dumps(options, sort_keys=True).encode())
+
+    def check_params(self, step: int, params: dict) -> None:
+        """`check_same` of the parameters, every CHECK_EVERY steps."""
+        if self.size > 1 and step % CHECK_EVERY == 0:
+            self.check_same(f"parameters after {step} steps", b"".join(leaf.tobytes() for _, leaf in tree.leaves(params)))
+
+    def summed(self, results: Iterable, add: Callable) -> tuple[float, dict]:
+        """Loss and gradient summed over the parts of all ranks.
+
+        Parameters
+        ----------
+        results : (loss, dparams) of this rank's parts, in their order
+        add : add(total or None, results) -> total, a pair (loss, dparams), or None if both are empty
+        """
+        if self.size == 1:
+            return add(None, results)
+        return self._exact_sum(list(results), add) if self.exact else self._allreduce(add(None, results))
+
+    def _exact_sum(self, results, add):
+        """Rank 0 adds its parts, rank 1 continues from there, and the last rank sends the result to all."""
+        self.agree()                                            # all have computed their parts, so nobody waits for ever
+        total = self._comm.recv(source=self.rank - 1) if self.rank else None
+        total = add(total, results)
+        if self.rank + 1 < self.size:
+            self._comm.send(total, dest=self.rank + 1)
+        return self._comm.bcast(total, root=self.size - 1)
+
+    def _allreduce(self, total):
+        from mpi4py import MPI
+
+        loss, busy = self.agree(*((0.0, 0.0) if total is None else (total[0], 1.0)))
+        if busy < self.size:                                    # rank 0 always has a part
+            shapes = self.share(None if total is None else tree.map(lambda leaf: (leaf.shape, leaf.dtype), total[1]))
+            dparams = tree.map(lambda it: np.zeros(*it), shapes) if total is None else total[1]
+        else:
+            dparams = total[1]
+        leaves = [leaf for _, leaf in tree.leaves(dparams)]
+        size, dtype = sum(leaf.size for leaf in leaves), leaves[0].dtype
+        if self._flat is None or (self._flat.size, self._flat.dtype) != (size, dtype):
+            self._flat = np.empty(size, dtype)
+        np.concatenate([leaf.ravel() for leaf in leaves], out=self._flat, casting="no")
+        self._comm.Allreduce(MPI.IN_PLACE, self._flat)
+        start = 0
+        for leaf in leaves:
+            leaf[...] = self._flat[start : start + leaf.size].reshape(leaf.shape)
+            start += leaf.size
+        return float(loss), dparams
+
+    def threads(self) -> int:
+        """A core for each thread: the cores of this machine, divided by its ranks."""
+        if self.size == 1:
+            return os.cpu_count()
+        from mpi4py import MPI
+
+        here = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        count = here.size
+        here.Free()
+        return max(1, os.cpu_count() // count)
+
+
+def world(*, exact: bool = False) -> Ranks:
+    """All processes that mpiexec (or srun) has started; without it, this process alone, and mpi4py is not needed.
+
+    Parameters
+    ----------
+    exact : as `Ranks`
+
+    Raises
+    ------
+    ImportError
+        if there are several, and mpi4py, or the MPI library that it needs, is not installed
+    RuntimeError
+        if the library does not see them: mpiexec then belongs to another one, and each process would train a model of its own
+    """
+    started = launched()
+    if started == 1:
+        return Ranks()
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:                # RuntimeError: mpi4py is there, the library is not
+        raise ImportError(
+            f"this process was started by mpiexec, and MPI cannot be used: {error}. pip install 'tinymae[mpi]' brings mpi4py "
+            "and an MPI library with its mpiexec; your system's mpich or openmpi is as good"
+        ) from error
+    comm = MPI.COMM_WORLD
+    if started not in (None, comm.size):
+        raise RuntimeError(
+            f"mpiexec started {started} processes, and mpi4py sees {comm.size}: its library is "
+            f"{MPI.Get_library_version().splitlines()[0]}; start them with the mpiexec of that library"
+        )
+    return Ranks(comm, exact=exact)
