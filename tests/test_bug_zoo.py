@@ -15,17 +15,19 @@ import numpy as np
 import pytest
 from test_golden import MAE, OPS, OPTIM, mae_config, mae_tree
 
-from tinymae import blocks, init
+from tinymae import blocks, init, tree
 from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.gradcheck.cases import perturbed
-from tinymae.gradcheck.invariants import assert_batch_independent
+from tinymae.gradcheck.invariants import assert_batch_independent, assert_causal
 from tinymae.learn.exercises import ZOO as FILES
 from tinymae.learn.lessons import lessons_folder
 from tinymae.masks import padding_mask
 from tinymae.models import mae
-from tinymae.ops import attention, patches
+from tinymae.ops import activation, attention, patches
 from tinymae.ops.attention import scaled_dot_product_attention_backward, scaled_dot_product_attention_forward
 from tinymae.ops.layernorm import layernorm_backward, layernorm_forward
+from tinymae.ops.linear import linear_backward, linear_forward
+from tinymae.ops.positional import positional_backward, positional_forward
 from tinymae.ops.softmax import softmax_backward, softmax_forward
 from tinymae.train.optim import AdamW, noam
 
@@ -182,6 +184,37 @@ def shape_is_kept(pair):
     assert pair[0](normal(TQ, D), MHA, H)[0].shape == (TQ, D)
 
 
+def self_attention_forward(x, p, heads):
+    return blocks.multi_head_attention_forward(x, x, p, heads)
+
+
+def self_attention_backward(dy, cache):
+    dxq, dxkv, dp = blocks.multi_head_attention_backward(dy, cache)
+    return dxq + dxkv, dp
+
+
+def weights_get_their_gradients(pair):
+    """All but that of x."""
+    rows = gradcheck(*pair, normal(B, TQ, D), MHA, heads=H)
+    assert [row.tensor for row in rows[1:]] == ["p.q.w", "p.k.w", "p.v.w", "p.out.w"] and all(row.ok for row in rows[1:])
+
+
+# ---- maps, positions and activations -----------------------------------------------------------------------------------
+
+TABLE = normal(11, D)
+
+
+def sequences_do_not_meet(pair):
+    assert_batch_independent(lambda x: pair[0](x, TABLE)[0], normal(B, TQ, D))
+
+
+def gradient_points_the_right_way(pair):
+    """The cosine with the difference of the forward is above 0.9, so the loss falls."""
+    x, dy = normal(B, TQ, F), normal(B, TQ, F, seed=1)
+    ours, true = pair[1](dy, pair[0](x)[1]), dy * (pair[0](x + 1e-6)[0] - pair[0](x - 1e-6)[0]) / 2e-6
+    assert np.vdot(ours, true) > 0.9 * np.linalg.norm(ours) * np.linalg.norm(true)
+
+
 # ---- masks -------------------------------------------------------------------------------------------------------------
 
 LAYER = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
@@ -211,6 +244,15 @@ def gradients_under_the_mask(mask):
     )
 
 
+ALLOWED = np.arange(TK) < np.array([5, 3, 4])[:, None, None, None]                         # (B, 1, 1, Tk)
+
+
+def forbidden_keys_change_nothing(pair):
+    k, v = (np.where(ALLOWED.swapaxes(2, 3), x, normal(*x.shape, seed=1)) for x in (K, V))
+    change = np.abs(pair[0](Q, k, v, ALLOWED)[0] - pair[0](Q, K, V, ALLOWED)[0]).max()
+    assert change == 0, f"forbidden keys change the output by {change:.2g}"
+
+
 # ---- layers and the decoder --------------------------------------------------------------------------------------------
 
 def encoder_layer_gradients(pair):
@@ -234,6 +276,87 @@ def decoder_cannot_see_the_future(pair):
             after, _ = blocks.decoder_layer_forward(other, memory, p, H, causal)
             leak = np.abs(after[:, : t + 1] - before[:, : t + 1]).max()
             assert leak < 1e-12, f"words after {t} change word {t} or one before it by {leak:.1e}: it sees the future"
+
+
+def layers_of_their_own(depth, *sizes):
+    return [init.encoder_layer(*sizes, dtype=np.float64) for _ in range(depth)]
+
+
+def a_step_moves_one_layer(layers):
+    first, second = layers(2, D, H, F, np.random.default_rng(0))
+    before = second["ffn"]["fc1"]["w"].copy()
+    first["ffn"]["fc1"]["w"] -= 0.1
+    assert (second["ffn"]["fc1"]["w"] == before).all(), "a step of layer 0 moved layer 1"
+
+
+def parameters_add_up(layers):
+    found = layers(6, D, H, F, np.random.default_rng(0))
+    assert sum(map(tree.count, found)) == 6 * tree.count(LAYER)
+
+
+RNN = normal(D, F) / 4, normal(F, F), normal(F)
+
+
+def rnn(x, wx, wh, b):
+    h, states = np.zeros((len(x), len(b))), []
+    for t in range(x.shape[1]):
+        h = np.tanh(x[:, t] @ wx + h @ wh + b)
+        states.append(h)
+    return np.stack(states, axis=1)
+
+
+def the_first_token_is_remembered(states):
+    x = normal(B, TQ, D)
+    other = x.copy()
+    other[:, 0] = normal(B, D, seed=1)
+    change = np.abs(states(other, *RNN) - states(x, *RNN)).max(axis=(0, 2))
+    assert (change > 1e-9).all(), f"the first token changes {np.count_nonzero(change)} of {TQ} states"
+
+
+def states_cannot_see_the_future(states):
+    assert_causal(lambda x: states(x, *RNN), normal(B, TQ, D))
+
+
+def one_token_is_right(states):
+    x, (wx, _, b) = normal(B, 1, D), RNN
+    assert_close(states(x, *RNN), np.tanh(x @ wx + b))
+
+
+# ---- decoding ----------------------------------------------------------------------------------------------------------
+
+PAD, BOS, EOS = 0, 1, 2
+PLANS = np.array([[5, EOS, 7, 8, 9], [6, 8, 9, EOS, 7], [9, 7, EOS, 5, 6]])                # generated step by step
+
+
+def greedy(next_logits, batch, bos, eos, pad, longest):
+    ids, ended = np.full((batch, 1), bos), np.zeros(batch, bool)
+    for _ in range(longest):
+        token = np.where(ended, pad, next_logits(ids).argmax(axis=-1))
+        ids, ended = np.concatenate([ids, token[:, None]], axis=1), ended | (token == eos)
+        if ended.all():
+            break
+    return ids[:, 1:]
+
+
+def generated(decode, plans):
+    return decode(lambda ids: np.eye(10)[plans[:, ids.shape[1] - 1]], len(plans), BOS, EOS, PAD, plans.shape[1])
+
+
+def sentences_end_alone(decode):
+    """Each sentence of a batch is what it is alone, and padding."""
+    together = generated(decode, PLANS)
+    for b, ids in enumerate(together):
+        alone = generated(decode, PLANS[b : b + 1])[0]
+        expected = np.pad(alone, (0, len(ids) - len(alone)), constant_values=PAD)
+        assert (ids == expected).all(), f"sentence {b} is {ids.tolist()} in its batch, and {alone.tolist()} alone"
+
+
+def one_sentence_ends(decode):
+    assert generated(decode, PLANS[:1]).tolist() == [[5, EOS]]
+
+
+def equal_lengths_end(decode):
+    assert generated(decode, np.array([[5, 6, EOS, 7], [8, 9, EOS, 6]])).tolist() == [[5, 6, EOS], [8, 9, EOS]]
 
 
 # ---- training ----------------------------------------------------------------------------------------------------------
@@ -270,6 +393,28 @@ def warm_up_lasts(params):
     return check
 
 
+def mean_over_tokens(params, parts, gradient):
+    found = [gradient(params, part) for part in parts]
+    total = sum(count for *_, count in found)
+    grads = {name: sum(grads[name] * count for _, grads, count in found) / total for name in params}
+    return sum(loss * count for loss, _, count in found) / total, grads
+
+
+def parts_are_the_whole(*sizes):
+    """Loss and gradient of parts of these sizes, against those of all tokens at once."""
+    def gradient(params, part):
+        error = part[:, :-1] @ params["w"] - part[:, -1]
+        return np.square(error).mean(), {"w": 2 * error @ part[:, :-1] / len(part)}, len(part)
+
+    def check(whole):
+        tokens, params = normal(sum(sizes), D + 1), {"w": normal(D)}
+        loss, grads = whole(params, np.split(tokens, np.cumsum(sizes)[:-1]), gradient)
+        right, right_grads, _ = gradient(params, tokens)
+        assert_close(np.array([loss, *grads["w"]]), np.array([right, *right_grads["w"]]))
+
+    return check
+
+
 # ---- masked autoencoder ------------------------------------------------------------------------------------------------
 
 def mae_as_in_the_papers_code(pair):
@@ -288,6 +433,33 @@ def mae_gradients(pair):
             lambda params, images, noise: mae.mae_forward(images, params, config, noise), mae.mae_backward, params,
             images=MAE["images"], noise=MAE["noise"], samples=3,
         )
+
+
+PATCHIFY = patches.patchify_forward, patches.patchify_backward
+
+
+def image_comes_back(channels):
+    """An image is cut into patches and put together again."""
+    def check(pair):
+        images = normal(2, 4, 6, channels)
+        assert_close(pair[1](*pair[0](images, 2)), images)
+
+    return check
+
+
+def pixels_stay_in_their_patch(pair):
+    images = normal(2, 4, 6, 3)
+    again = pair[1](*pair[0](images, 2))
+    for i, j in np.ndindex(2, 3):
+        square = (slice(None), slice(2 * i, 2 * i + 2), slice(2 * j, 2 * j + 2))
+        assert (np.sort(again[square], axis=None) == np.sort(images[square], axis=None)).all()
+
+
+UNSHUFFLE = patches.unshuffle_forward, patches.unshuffle_backward
+
+
+def unshuffle_gradients(*order):
+    return gradients_agree(normal(1, 2, D), normal(1, 1, D), ids_restore=np.array([order]))
 
 
 def picture_of_visible_statistics(*args):
@@ -391,12 +563,59 @@ ZOO = [
         "off by", (one_head, gradients_agree(Q, K, V)),
     ),
     Bug(
-        "mae_without_unshuffle", (patches.unshuffle_forward, patches.unshuffle_backward),
-        broken("mae_without_unshuffle", "unshuffle"), mae_as_in_the_papers_code, "off by", (mae_gradients,),
+        "mae_without_unshuffle", UNSHUFFLE, broken("mae_without_unshuffle", "unshuffle"), mae_as_in_the_papers_code,
+        "off by", (mae_gradients,),
     ),
     Bug(
         "true_patch_statistics", picture_of_visible_statistics, BROKEN["true_patch_statistics"].reconstruct,
         picture_is_made_of_what_is_visible, "hidden pixels change `reconstruction` by", (picture_looks_good,),
+    ),
+    Bug(
+        "bias_gradient_averaged", (linear_forward, linear_backward), broken("bias_gradient_averaged", "linear"),
+        gradients_agree(normal(B, TQ, D), normal(D, F), normal(F)), r"wrong: b\n",
+        (gradients_agree(normal(1, 1, D), normal(D, F), normal(F)),),
+    ),
+    Bug(
+        "positions_along_batch", (positional_forward, positional_backward), broken("positions_along_batch", "positional"),
+        sequences_do_not_meet, "example 1 gives one result in its batch and another alone",
+        (gradients_agree(normal(B, TQ, D), TABLE),),
+    ),
+    Bug(
+        "queries_alone", (self_attention_forward, self_attention_backward), broken("queries_alone", "multi_head_attention"),
+        gradients_agree(normal(B, TQ, D), MHA, heads=H), r"wrong: x\n", (weights_get_their_gradients,),
+    ),
+    Bug(
+        "mask_multiplied", ATTENTION, broken("mask_multiplied", "scaled_dot_product_attention"),
+        forbidden_keys_change_nothing, "forbidden keys change the output by",
+        (a_batch_of_one, gradients_agree(Q, K, V, mask=ALLOWED)),
+    ),
+    Bug(
+        "gelu_with_relu_slope", (activation.gelu_forward, activation.gelu_backward), broken("gelu_with_relu_slope", "gelu"),
+        gradients_agree(normal(B, TQ, F)), r"wrong: x\n", (gradient_points_the_right_way,),
+    ),
+    Bug(
+        "one_layer_six_times", layers_of_their_own, BROKEN["one_layer_six_times"].encoder_layers, a_step_moves_one_layer,
+        "a step of layer 0 moved layer 1", (parameters_add_up,),
+    ),
+    Bug(
+        "greedy_ends_together", greedy, BROKEN["greedy_ends_together"].greedy, sentences_end_alone,
+        r"sentence 0 is \[5, 2, 7, 8, 9\] in its batch, and \[5, 2\] alone", (one_sentence_ends, equal_lengths_end),
+    ),
+    Bug(
+        "rnn_without_memory", rnn, BROKEN["rnn_without_memory"].rnn, the_first_token_is_remembered,
+        "the first token changes 1 of 4 states", (states_cannot_see_the_future, one_token_is_right),
+    ),
+    Bug(
+        "patch_order", PATCHIFY, broken("patch_order", "patchify"), image_comes_back(channels=3), "off by",
+        (image_comes_back(channels=1), pixels_stay_in_their_patch),
+    ),
+    Bug(
+        "order_for_its_inverse", UNSHUFFLE, broken("order_for_its_inverse", "unshuffle"), unshuffle_gradients(2, 0, 3, 1),
+        r"wrong: x, mask_token\n", (unshuffle_gradients(0, 1, 2, 3), unshuffle_gradients(2, 1, 0, 3)),
+    ),
+    Bug(
+        "mean_of_means", mean_over_tokens, BROKEN["mean_of_means"].whole_gradient, parts_are_the_whole(2, 5, 9), "off by",
+        (parts_are_the_whole(4, 4, 4),),
     ),
 ]
 

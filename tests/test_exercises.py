@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -793,6 +794,37 @@ ZOO_CAUSES = {
          "    visible = 1 - mask[..., None]\n"
          "    mean, std = ((part * visible).sum(1, keepdims=True) / visible.sum(1, keepdims=True) for part in (mean, std))\n"
          "    pred = pred * std + mean")]),
+    "bias_gradient_averaged": ("20 times too small everywhere: 20 is the number of rows of x", [
+        (".mean(axis=0)", ".sum(axis=0)")]),
+    "positions_along_batch": ("the positions count the sequences of the batch, axis 0", [
+        ("np.arange(x.shape[0])", "np.arange(x.shape[1])"), ("table[positions][:, None]", "table[positions]"),
+        ("dy.sum(axis=1)", "dy.sum(axis=0)")]),
+    "queries_alone": ("though y still depends on it: a path around is missing, another use of it or a residual", [
+        ("dx, dwq, _", "dxq, dwq, _"), ("_, dwk, _", "dxk, dwk, _"), ("_, dwv, _", "dxv, dwv, _"),
+        ("return dx, {", "return dxq + dxk + dxv, {")]),
+    "mask_multiplied": ("forbidden scores become 0: exp(0) is 1, so they must become minus infinity", [
+        ("softmax_forward(scores * keep)", "softmax_forward(np.where(keep, scores, -np.inf))")]),
+    "gelu_with_relu_slope": ("the derivative is that of ReLU, 1 where x > 0 and 0 elsewhere: the forward is GELU", [
+        ("(x > 0).astype(x.dtype)", "cdf + x * pdf")]),
+    "one_layer_six_times": ("the layers have the same arrays, so a step of one moves the others", [
+        ("[init.encoder_layer(d_model, heads, hidden, rng, dtype=np.float64)] * depth",
+         "[init.encoder_layer(d_model, heads, hidden, rng, dtype=np.float64) for _ in range(depth)]")]),
+    "greedy_ends_together": ("a sentence that has ended goes on until all generate <eos> in one step", [
+        ("    ids = np.full((batch, 1), bos)", "    ids, ended = np.full((batch, 1), bos), np.zeros(batch, bool)"),
+        ("token = next_logits(ids).argmax(axis=-1)", "token = np.where(ended, pad, next_logits(ids).argmax(axis=-1))"),
+        ("        if (token == eos).all():", "        ended |= token == eos\n        if ended.all():")]),
+    "rnn_without_memory": ("every step starts from h = 0, so nothing is remembered", [
+        ("        new = ", "        h = "), ("append(new)", "append(h)")]),
+    "patch_order": ("the backward reads a patch as (channel, row, column): the forward writes it as (row, column, channel)", [
+        ("channels, patch_size, patch_size)   #", "patch_size, patch_size, channels)   #"),
+        ("x.transpose(0, 1, 4, 2, 5, 3)", "x.transpose(0, 1, 3, 2, 4, 5)")]),
+    "order_for_its_inverse": ("dy is ordered by ids_restore once more: backward needs the inverse order", [
+        ("np.take_along_axis(dy, ids_restore[..., None], axis=1)",
+         "np.take_along_axis(dy, np.argsort(ids_restore, axis=1)[..., None], axis=1)")]),
+    "mean_of_means": ("the mean is taken over the means of the parts: a part counts by its number of tokens", [
+        ("    loss, grads = 0.0,", "    total, loss, grads = 0, 0.0,"), ("        loss += part_loss / len(parts)",
+         "        total += count\n        loss += part_loss * count"), ("g / len(parts)", "g * count"),
+        ("    return loss, grads", "    return loss / total, {name: g / total for name, g in grads.items()}")]),
 }
 
 
@@ -816,19 +848,64 @@ def test_the_cause_is_named_and_the_story_told(name, check):
         assert lesson.sub("", renamed).strip() == lesson.sub("", verdict).strip()
 
 
+def mended(name, source):
+    for old, new in ZOO_CAUSES[name][1]:
+        source = replaced(source, old, new)
+    return source
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_a_mended_bug_passes(name, check):
-    def mend(source):
-        for old, new in ZOO_CAUSES[name][1]:
-            source = replaced(source, old, new)
-        return source
-
+    mend = partial(mended, name)
     report = check(name, mend, cause=ZOO[name].cause)
     assert report.ok and report.points == report.most == POINTS[ZOO[name].level]
     assert f"All of it is right. Your guess, '{ZOO[name].cause}', is right: " in report.text, report.text
     assert report.text.endswith(f"Why nobody noticed. {story(name)}")
     other = next(key for key in CAUSES if key != ZOO[name].cause)
     assert f"Your guess was '{other}'" in check(name, mend, cause=other).text
+
+
+MENDED_WRONGLY = [
+    ("positions_along_batch", "np.arange(x.shape[1])", "x.shape[1] - 1", "every token gets the position of the last one"),
+    ("positions_along_batch", "np.arange(x.shape[1])", "np.arange(1, x.shape[1] + 1)", "positions count from 1"),
+    ("gelu_with_relu_slope", "cdf + x * pdf", "cdf", "the derivative is cdf(x) alone"),
+    ("gelu_with_relu_slope", "return dy * slope",
+     "from tinymae.ops import activation\n    return dy * activation.gelu_forward(x, 'tanh')[1][0]", "of GELU's tanh form"),
+    ("patch_order", "x.transpose(0, 1, 3, 2, 4, 5)  ", "x.transpose(0, 1, 4, 2, 3, 5)  ", "swaps row and column"),
+    ("patch_order", "return x.reshape(batch, rows, cols, channels)", "return dpatches.reshape(batch, rows, cols, channels)",
+     "dpatches is reshaped at once"),
+    ("one_layer_six_times", "    return [init", "    layer = init.encoder_layer(d_model, heads, hidden, rng)\n"
+     "    return [__import__('copy').deepcopy(layer) for _ in range(depth)]\n    return [init", "start from the same numbers"),
+    ("one_layer_six_times", "range(depth)", "range(depth - 1)", "layers: it is 2, expected 3"),
+    ("one_layer_six_times", "    return [", "    [", "expected encoder_layers to return a list of trees, got a NoneType"),
+    ("greedy_ends_together", "np.where(ended, pad, next_logits(ids).argmax(axis=-1))", "next_logits(ids).argmax(axis=-1)",
+     "tokens after <eos> are kept"),
+    ("greedy_ends_together", "ended.all()", "ended.any()", "decoding ends when the first sentence has ended"),
+    ("greedy_ends_together", "            break", "            pass", "expected 5 steps, got 7"),
+    ("greedy_ends_together", "return ids[:, 1:]", "return np.where(ids == eos, pad, ids)[:, 1:]", "<eos> is left out"),
+    ("greedy_ends_together", "return ids[:, 1:]", "return ids", "<bos> is returned, too"),
+    ("greedy_ends_together", "return ids[:, 1:]", "return None", "ids: it is None"),
+    ("rnn_without_memory", "np.stack(states, axis=1)", "np.stack(states[::-1], axis=1)", "in the reverse order"),
+    ("rnn_without_memory", "np.stack(states, axis=1)", "np.stack([h] * len(states), axis=1)", "the last state stands"),
+    ("mean_of_means", "loss / total, {name: g / total ", "loss, {name: g ", "the sum over all tokens is not divided"),
+    ("mean_of_means", "part_loss * count", "part_loss * total", "loss: "),
+    ("mean_of_means", "return loss / total, {name: g / total for name, g in grads.items()}", "return part_loss, part_grads",
+     "the last part replaces those before"),
+    ("mean_of_means", "return loss / total, {name: g / total for name, g in grads.items()}", "return loss / total, None",
+     "dw, db: it is None"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "words"), MENDED_WRONGLY)
+def test_a_bug_that_is_mended_wrongly(name, old, new, words, check):
+    report = check(name, lambda source: replaced(mended(name, source), old, new))
+    assert not report.ok and words in report.text, report.text
+
+
+def test_parts_that_are_added(check):
+    """The sum of the means, which is a mistake of its own."""
+    report = check("mean_of_means", lambda source: replaced(source, " / len(parts)", ""))
+    assert "the parts are added, and the sum is not divided" in report.text, report.text
 
 
 def test_a_bug_is_guessed_first(tmp_path):

@@ -9,7 +9,7 @@ An exercise is a file of lessons/exercises with a function to complete; its hint
 (lessons/exercises/zoo) is a complete file with a mistake that somebody really made; the text below SPOILER explains why it was
 not noticed. The learner first writes a guess into the line CAUSE; then `check` shows what is wrong, and in the end that text.
 The tables EXERCISES and ZOO give the lesson and the level of each file, and the check from check_forwards, check_attention,
-check_layers or check_models that its functions have to pass.
+check_layers, check_models or check_zoo that its functions have to pass.
 
     name  --write_exercise-->  NAME.py  --the learner-->  NAME.py  --judge_file-->  Report(ok, text)
 
@@ -34,7 +34,7 @@ from types import FunctionType
 import numpy as np
 
 from tinymae import gradcheck
-from tinymae.learn import check_attention, check_forwards, check_layers, check_models
+from tinymae.learn import check_attention, check_forwards, check_layers, check_models, check_zoo
 from tinymae.learn.honesty import cheating
 from tinymae.learn.judge import UNKNOWN, Problem
 from tinymae.learn.lessons import lessons_folder
@@ -97,26 +97,39 @@ CAUSES = {
     "scale": "a constant is the wrong one",
     "order": "the right steps in the wrong order",
     "state": "something that should be remembered is not, or the reverse",
+    "mismatch": "forward and backward belong to two different functions",
+    "shared": "one array stands where there should be several",
     "rounding": "right on paper, and not in floating point",
 }
 ZOO = {
+    "bias_gradient_averaged": Exercise(1, "warm-up", check_layers.check_linear, "scale"),
+    "positions_along_batch": Exercise(6, "warm-up", check_zoo.check_positions, "axis"),
     "dv_before_dropout": Exercise(8, "core", check_attention.check_attention, "input"),
     "attention_item_0": Exercise(8, "core", partial(check_attention.check_attention, dropout=False), "shape"),
     "scaled_by_d_model": Exercise(8, "warm-up", partial(check_attention.check_attention, dropout=False), "scale"),
     "softmax_diagonal": Exercise(8, "core", check_layers.check_softmax, "term"),
     "sentence_as_batch": Exercise(9, "core", check_attention.check_sentence, "axis"),
+    "queries_alone": Exercise(9, "core", check_attention.check_multi_head_attention, "path"),
     "padding_mask_on_queries": Exercise(10, "warm-up", check_attention.check_padding_mask, "axis"),
     "padding_mask_broadcast": Exercise(10, "core", check_attention.check_padding_mask, "shape"),
+    "mask_multiplied": Exercise(10, "core", partial(check_attention.check_attention, dropout=False), "scale"),
     "layernorm_gamma_outside": Exercise(12, "hard", check_layers.check_layernorm, "order"),
     "layernorm_of_squares": Exercise(12, "hard", check_layers.check_layernorm, "rounding"),
+    "gelu_with_relu_slope": Exercise(13, "warm-up", check_zoo.check_gelu_slope, "mismatch"),
+    "one_layer_six_times": Exercise(14, "warm-up", check_zoo.check_layers, "shared"),
     "no_residual_backward": Exercise(14, "core", check_layers.check_encoder_layer, "path"),
     "cross_attention_swapped": Exercise(17, "core", check_attention.check_cross_attention, "input"),
     "softmax_by_batch": Exercise(19, "warm-up", check_layers.check_softmax, "axis"),
     "softmax_wrong_axis": Exercise(19, "hard", check_layers.check_softmax, "axis"),
     "adam_stands_still": Exercise(21, "core", check_models.check_adamw, "state"),
     "schedule_by_tensor": Exercise(21, "hard", check_models.check_schedule, "state"),
+    "greedy_ends_together": Exercise(23, "core", check_zoo.check_greedy, "state"),
+    "rnn_without_memory": Exercise(26, "core", check_zoo.check_rnn, "state"),
+    "patch_order": Exercise(28, "core", check_zoo.check_patch_order, "mismatch"),
+    "order_for_its_inverse": Exercise(29, "core", check_models.check_unshuffle, "input"),
     "mae_without_unshuffle": Exercise(29, "core", check_models.check_unshuffle, "order"),
     "true_patch_statistics": Exercise(29, "hard", check_models.check_reconstruct, "input"),
+    "mean_of_means": Exercise(35, "core", check_zoo.check_whole_gradient, "term"),
 }
 
 
