@@ -183,9 +183,9 @@ for axis in (-1, 0):
 # ----------------------
 # Post-norm, the paper's figure and articles A, C and D, is :math:`y = LayerNorm(x +
 # f(x))`. Pre-norm, as in GPT-2, ViT and MAE, is :math:`y = x + f(LayerNorm(x))`.
-# Article B is pre-norm: its attention takes ``LayerNorX``, a normalised x. Both have the
-# same parameters, so weights of one load into the other without complaint. In pre-norm
-# x grows with every layer, so one more norm ends the stack.
+# Article B is pre-norm: its attention takes ``LayerNorX``, a normalised x. Both have
+# the same parameters, so weights of one load into the other without complaint. In
+# pre-norm x grows with every layer, so one more norm ends the stack.
 #
 # In post-norm the last layer's weights receive a gradient of the same size at any
 # depth. In pre-norm the last norm divides by the size of x, so the gradient shrinks

@@ -48,7 +48,7 @@ np.testing.assert_allclose(bump[[0, 20, 30, 50]], [0, 0, 1, 0], atol=1e-12)
 fit = np.polynomial.Polynomial.fit(line, bump, 1)(line)
 assert bump[30] - fit[30] > 0.8
 curves = {f"unit {j}": (line, parts[:, j]) for j in range(3)} | {"sum": (line, bump)}
-caption = "How to read it: what each hidden unit adds to y at each x; the sum is the bump."
+caption = "How to read it: what each hidden unit adds to y at x. The sum is the bump."
 figure = plot.curves(curves, "x", "y", caption)
 print(plot.save(figure, figures / "feed_forward_bump.png"))
 
@@ -191,7 +191,7 @@ print(f"loss: relu {loss:.4f}, without {linear_loss:.4f}, best line {best_line:.
 assert loss < 0.01 and abs(linear_loss - best_line) < 0.001
 curves = {"with relu": (line, with_relu), "no activation": (line, without)}
 curves["sin(1.5 x), to learn"] = (line, target.ravel())
-caption = "How to read it: what 64 hidden units learn of the sine, with and without relu."
+caption = "How to read it: what 64 units learn of the sine, with and without relu."
 figure = plot.curves(curves, "x", "y", caption)
 print(plot.save(figure, figures / "feed_forward_line.png"))
 
