@@ -244,7 +244,7 @@ if answer_2 is not None:
 # %%
 # In the articles
 # ---------------
-# - **Article C, 5.1** hides the later tokens (lesson 10). What if one of them is visible?
+# - **Article C, 5.1** hides the later tokens (lesson 10). If one of them is visible:
 #   "Break it: a future that leaks".
 # - **The comments under article C**: to test with the true target, is it "作弊"? Token
 #   accuracy is then too high: "Its own mistakes".
