@@ -129,7 +129,7 @@ assert vanishing < 0.01 and exploding > 10 and 0.1 < min(fine) and max(fine) < 1
 
 caption = (
     "How to read it: from the right to the left. The gradient enters at the top, layer "
-    "20; a line shows its norm when it arrives at each layer, as a multiple of that."
+    "20, with norm 1; a line shows its norm at each layer, down to the bottom, 0."
 )
 figure = plot.curves(arriving, "layer", "norm of dx", caption, yscale="log")
 print(plot.save(figure, figures / "residual_gradient_by_layer.png"))

@@ -189,8 +189,8 @@ for axis in (-1, 0):
 #
 # In post-norm the last layer's weights receive a gradient of the same size at any
 # depth. In pre-norm the last norm divides by the size of x, so the gradient shrinks
-# with the square root of the depth: by half from 6 layers to 24. With the large ones of
-# post-norm, large first steps go wrong: it needs a warm-up (Xiong et al. 2020).
+# with the square root of the depth: by half from 6 layers to 24. In post-norm it stays
+# large, and the first steps must be small: a warm-up (Xiong et al. 2020; lesson 21).
 
 ratio = {}
 stack = [init.encoder_layer(32, 4, 64, rng, dtype=np.float64) for _ in range(24)]
