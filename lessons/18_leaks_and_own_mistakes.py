@@ -198,10 +198,10 @@ except AssertionError as complaint:
 # %%
 # What loss should I see?
 # -----------------------
-# Equal probabilities give ln V = 2.48; random weights start a little above. The honest
-# loss then stops at the floor of the task, the leaky one falls through. In use there is
-# no future to see, so what the leaky decoder generates is wrong. So compute the floor,
-# use ``assert_causal``, and measure what the model *generates*.
+# Equal probabilities give ln V = 2.48; random weights start above it. The honest loss
+# then stops at the floor of the task, the leaky one falls through. In use there is no
+# future to see, so what the leaky decoder generates is wrong. So compute the floor, use
+# ``assert_causal``, and measure what the model *generates*.
 
 cheat, _, cheating = train(leaky, 150)
 fooled = generate(cheat, leaky)
