@@ -18,10 +18,10 @@ Scalable Vision Learners), part 2 and code; article C (Transformer模型详解),
 # %%
 # True may attend
 # ---------------
-# A mask is boolean, and stands on the axis of the *keys*, the last one. By hand: one
-# query and three keys, whose scores have the exponentials 1, 2 and 3. The weights are
-# 1/6, 2/6, 3/6. With the last key hidden they are 1/3, 2/3, 0: the others share its
-# part. A score of 0 hides nothing, since exp(0) = 1: the key still gets 1/4.
+# A mask is an array of booleans. A row says which keys a query may attend to: the keys
+# are on the last axis. By hand: one query and three keys, whose scores have the
+# exponentials 1, 2 and 3. The weights are 1/6, 2/6, 3/6. With the last key hidden they
+# are 1/3, 2/3, 0. A score of 0 hides nothing, as exp(0) = 1: the key still gets 1/4.
 
 from pathlib import Path
 
@@ -47,8 +47,7 @@ np.testing.assert_allclose(softmax_forward(three * seen)[0], [1 / 4, 2 / 4, 1 / 
 #
 #    p_j = e^{s_j} / \sum_{k\ seen} e^{s_k} \text{ if j may be seen, else } 0 \qquad (1)
 #
-# At once: a hidden score becomes minus infinity, and e to the power of that is exactly
-# 0.
+# At once: a hidden score becomes minus infinity, whose exponential is exactly 0.
 
 
 def masked_softmax(scores, mask):
@@ -77,8 +76,8 @@ np.testing.assert_array_equal(at_once, packaged)
 # diagonal is open: what a token must predict stands one position to its right.
 #
 # C says that Mask QK^T is multiplied by V (使用 Mask QK^T 与矩阵 V 相乘). It is not: the
-# softmax stands between them, and minus infinity times V is no number. And Z_1 holds
-# tokens 0 *and* 1, as C's own mask shows, not "单词 1" only.
+# softmax stands between them. A sum of values times minus infinity is not a finite
+# number. And Z_1 holds tokens 0 *and* 1, as C's own mask shows, not "单词 1" only.
 
 tokens = ["<Begin>", "I", "have", "a", "cat", "<end>"]
 targets = np.arange(1, 6)[None]                                 # I have a cat <end>
@@ -94,7 +93,7 @@ z = weights @ v                                                 # fourth step
 with np.errstate(invalid="ignore"):
     assert not np.isfinite((masked @ v)[:4]).any()
 np.testing.assert_allclose(z[1], weights[1, 0] * v[0] + weights[1, 1] * v[1])
-assert weights[1, :2].min() > 0.1
+assert (weights[1] > 0).tolist() == [True, True, False, False, False]
 figure = plot.masks(scores, causal, tokens[:5], tokens[:5])
 print(plot.save(figure, figures / "mask_causal.png"))
 
@@ -103,15 +102,17 @@ print(plot.save(figure, figures / "mask_causal.png"))
 # --------------
 # Sentences of one batch must be equally long, so article A fills short ones with 0.
 # That 0 is an id like others. Even a key of zeros takes part: its score is q.0 = 0, and
-# exp(0) is 1. Cross-attention needs this mask, too. Article C says that the encoder's
-# output needs none (无需 Mask): true for one sentence alone, not for a padded one.
+# exp(0) is 1. So padding has to be masked, in a decoder together with the future: a key
+# must be allowed by both masks. The same holds where the decoder attends to the encoder
+# (lesson 17). Article C needs no mask there (无需 Mask): true for a sentence without
+# padding only.
 
 src = np.array([[5, 6, 7, 8, 9], [5, 6, 7, 0, 0]])              # 0 is <pad>
 pad = padding_mask(src)                                         # (B, 1, 1, Tk)
 scores = q @ (k * pad[1, 0, 0, :, None]).T / 4**0.5             # padded keys of zeros
 unmasked, _ = softmax_forward(scores)
 print("weight of padding without a mask:", unmasked[:, 3:].sum(axis=1).round(2))
-assert unmasked[:, 3:].sum(axis=1).min() > 0.1
+np.testing.assert_allclose(unmasked[:, 3], 1 / np.exp(scores).sum(axis=1))  # exp(0)
 both = causal_padding_mask(src)                                 # (B, 1, T, T)
 assert (both == (pad & causal)).all()
 names = ["I", "like", "cats", "<pad>", "<pad>"]

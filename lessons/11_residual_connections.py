@@ -9,8 +9,7 @@ One addition, x + f(x), repairs it. What exactly does it repair?
 You will be able to write x + f(x) and its backward pass, to draw the gradient layer by
 layer, and to tell vanishing gradients from degradation.
 
-Time: 20 minutes to read, 6 seconds to run.
-Needs: lesson 2.
+Time: 20 minutes to read, 6 seconds to run. Needs: lesson 2.
 
 Read beside: He et al. 2015, sections 1, 3.1 and 4.1; Vaswani et al. 2017, section 3.1;
 article A (MAE:Masked Autoencoders Are Scalable Vision Learners), 3、残差链接和层归一化;
@@ -22,7 +21,8 @@ part 六, Residuals.
 # Twenty layers, by hand
 # ----------------------
 # Let f map one number to one number, with slope 0.5. The chain rule multiplies slopes,
-# so twenty layers pass on a millionth of the gradient. The slope of x + f(x) is 1.5.
+# so twenty layers pass on a millionth of the gradient. The slope of x + f(x) is 1.5,
+# and twenty layers multiply the gradient by 3325.
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ figures = Path("figures")
 rng = np.random.default_rng(0)
 
 print(f"slope of 20 layers: f(x) {0.5**20:.1e}, x + f(x) {1.5**20:.0f}")
-assert 0.5**20 < 1e-6 and 1.5**20 > 3000
+assert 0.5**20 < 1e-6 and round(1.5**20) == 3325
 
 # %%
 # x + f(x), and its backward pass
@@ -52,10 +52,10 @@ assert 0.5**20 < 1e-6 and 1.5**20 > 3000
 #
 #    y = x + f(x) \qquad (1) \qquad\qquad dx = dy + J^T dy \qquad (2)
 #
-# The first dy of (2) is the short cut: it arrives whatever f does. In the last lines
-# the weights of f are 0. Alone, f forgets x and lets no gradient through. With x + f(x)
-# both pass unchanged: f has to learn the difference only (article C: 差异的部分). The layer
-# has two switches: x is added or not; f has a layer norm (lesson 12) before it or not.
+# The first dy of (2) is the short cut: it arrives whatever f does. The code has two
+# switches: x is added or not; f has a layer norm (lesson 12) in front of it or not. At
+# the end the weights of f are 0: f(x) is 0, and no gradient gets through. With x + f(x)
+# both pass unchanged, so f has to learn the difference only (article C: 差异的部分).
 
 
 def layer_forward(x, p, norm, residual):
@@ -76,7 +76,7 @@ def layer_backward(dy, cache):
 
 x, dy = rng.normal(size=(2, 2, 3, 6))                           # (B, T, D) each
 block = init.feed_forward(6, 8, rng, dtype=np.float64)
-block["fc1"]["b"] += 0.1
+block["fc1"]["b"] += 0.1                                        # no bias is 0
 for norm, residual in ((True, True), (True, False), (False, True), (False, False)):
     switches = {"norm": norm, "residual": residual}
     rows = gradcheck(layer_forward, layer_backward, x, block, **switches)
@@ -91,9 +91,9 @@ for residual in (True, False):
 # %%
 # The gradient, layer by layer
 # ----------------------------
-# Article A gives vanishing gradients (梯度消失) as the reason. Here are 20 fresh layers of
-# f(x) or x + f(x). Without a norm, the first gradient vanishes on the way down, and the
-# second explodes. With a norm in front of f both arrive. So far, a norm would do.
+# Article A's reason is vanishing gradients (梯度消失). In 20 untrained layers of f(x) the
+# gradient vanishes on its way from the top to the bottom; in x + f(x) it explodes. With
+# a layer norm in front of f both keep its size. So far, a norm would be enough.
 
 
 def stack_forward(x, layers, norm, residual):
@@ -125,11 +125,11 @@ for norm in (False, True):
         print(f"{name:14} the bottom receives {fraction[0]:.1e} of the gradient")
         arriving[name] = (np.arange(21), fraction)
 vanishing, exploding, *fine = [fraction[0] for _, fraction in arriving.values()]
-assert vanishing < 0.001 and exploding > 50 and 1 < min(fine) and max(fine) < 5
+assert vanishing < 0.01 and exploding > 10 and 0.1 < min(fine) and max(fine) < 10
 
 caption = (
-    "How to read it: the norm of the gradient in front of each of 20 fresh layers, "
-    "as a fraction of the one that enters at the top, on the right."
+    "How to read it: from the right to the left. The gradient enters at the top, layer "
+    "20, with norm 1; a line shows its norm at each layer, down to the bottom, 0."
 )
 figure = plot.curves(arriving, "layer", "norm of dx", caption, yscale="log")
 print(plot.save(figure, figures / "residual_gradient_by_layer.png"))
@@ -138,11 +138,11 @@ print(plot.save(figure, figures / "residual_gradient_by_layer.png"))
 # Degradation: more layers, a larger training loss
 # ------------------------------------------------
 # He et al. 2015 call it degradation (article C: 退化). It is not overfitting: the loss on
-# the *training* data is the larger one. Below, f(norm(x)) learns digits of 64 pixels.
-# More layers make it worse, and make x + f(norm(x)) better. In 8 layers of f(norm(x))
-# the gradient does not vanish: at the median step the bottom receives more than the
-# top. In 20 layers it vanishes as well, during the training. A deep network could have
-# copied the shallow one (exercise 1), but training does not find these weights.
+# the *training* data is the larger one. Below, networks learn digits of 64 pixels. Of
+# f(norm(x)), 8 layers learn much less than 2, though their gradient does not vanish:
+# see bottom/top, its median over the steps. 20 layers stay near ln 10 = 2.30, the loss
+# of guessing; their gradient vanishes as well. With x + f(norm(x)), deep networks are
+# better. Without it, they could copy the shallow one (exercise 1), but do not learn it.
 
 
 def network_forward(p, x, labels, residual):
@@ -170,7 +170,7 @@ def train(depth, residual):
         batch = draw.integers(0, len(labels), 64)
         _, cache = network_forward(p, pixels[batch], labels[batch], residual)
         grads, norms = network_backward(cache)
-        tree.map(lambda leaf, grad: np.subtract(leaf, 0.1 * grad, out=leaf), p, grads)
+        p = tree.map(lambda leaf, grad: leaf - 0.1 * grad, p, grads)
         arrived.append(norms[0] / norms[-1])
     loss, _ = network_forward(p, pixels, labels, residual)
     return p, loss, np.median(arrived)
@@ -182,23 +182,22 @@ trained, curves = {}, {}
 for residual in (False, True):
     name = "x + f(norm(x))" if residual else "f(norm(x))"
     for depth in (2, 8, 20):
-        p, loss, arrived = train(depth, residual)
-        trained[residual, depth] = (p, loss, arrived)
+        trained[residual, depth] = _, loss, arrived = train(depth, residual)
         print(f"{name:14} {depth:2} layers: loss {loss:.3f}, bottom/top {arrived:.2g}")
     curves[name] = ([2, 8, 20], [trained[residual, depth][1] for depth in (2, 8, 20)])
 worse, better = curves["f(norm(x))"][1], curves["x + f(norm(x))"][1]
-assert worse[2] > 2 * worse[1] > 20 * worse[0] and better[2] < better[1] < better[0]
-assert trained[False, 8][2] > 1 and trained[False, 20][2] < 0.01
+assert worse[1] > 5 * worse[0] and worse[2] > 2 and max(better[1:]) < 0.7 * better[0]
+assert trained[False, 8][2] > 0.2 and trained[False, 20][2] < 0.05
 
-caption = "How to read it: the training loss after 200 steps, against the depth."
+caption = "How to read it: each dot is a network, its loss that of its training data."
 figure = plot.curves(curves, "layers", "loss", caption, yscale="log", markers=True)
 print(plot.save(figure, figures / "residual_degradation.png"))
 
 # %%
 # Break it: a backward pass without the short cut
 # -----------------------------------------------
-# The forward pass adds x, the backward pass forgets dy. The feed forward inside passed
-# its check above. Only a check of the whole block finds the mistake.
+# The forward pass adds x, the backward pass forgets dy. The feed forward alone passes
+# its check. Only a check of the whole layer finds the mistake.
 
 
 def no_shortcut(dy, cache):
@@ -213,9 +212,9 @@ assert "residual path" in rows[0].diagnosis
 # %%
 # Exercises
 # ---------
-# 1. A plain layer can do nothing, too: find W1 (64, 128) and W2 (128, 64), so that
-#    relu(x W1) W2 is x for every x. Eighteen such layers do not change the trained
-#    network of 2. ``answer_1`` is (W1, W2).
+# 1. A layer f(x) can do nothing, too: find W1 (64, 128) and W2 (128, 64), so that
+#    relu(x W1) W2 is x for every x. Then 18 such layers more do not change the loss of
+#    the trained network of 2. ``answer_1`` is (W1, W2).
 #
 # 2. ReZero (Bachlechner et al. 2020) learns one number s, at first 0: y = x + s f(x).
 #    Write its backward, ``answer_2(dy, cache)``, which returns (dx, dp, ds).
@@ -244,7 +243,7 @@ if answer_2 is not None:
 # ---------------
 # - **A, 3、残差链接和层归一化.** "使梯度直接走捷径反传到最初始层": the dy of (2). A's reason, "防止梯度消失", is half
 #   of the truth: a norm lets the gradient through, too ("The gradient, layer by
-#   layer"). It does not repair the degradation.
+#   layer"), and still deep networks learn less ("Degradation").
 # - **C, 4.1 Add & Norm.** X + MultiHeadAttention(X), against 退化 (section 3), so that a
 #   layer learns the difference, "差异的部分": (1) with weights 0, and "Degradation".
 # - **D, 六 Residuals.** The arrow past each sublayer. Lesson 17 draws D's 2 + 2 layers.

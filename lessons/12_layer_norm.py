@@ -9,8 +9,7 @@ token depends on its neighbours. Article A's formula, read literally, does that.
 You will be able to write layer norm and its backward pass, to say what "normalised"
 means, and to tell pre-norm from post-norm.
 
-Time: 25 minutes to read, 2 seconds to run.
-Needs: lesson 11.
+Time: 25 minutes to read, 2 seconds to run. Needs: lesson 11.
 
 Read beside: Ba et al. 2016; Vaswani et al. 2017, section 3.1; article A (MAE:Masked
 Autoencoders Are Scalable Vision Learners), 3、残差链接和层归一化; article C
@@ -22,8 +21,8 @@ Residuals; article B (「解析」Attention 关键点), ``LayerNorX``.
 # Three tokens, as a loop
 # -----------------------
 # Layer norm takes mean and variance over the D features of *one* position. Try it by
-# hand below. The first token has mean 2 and variance 1, so it becomes -1, -1, 1, 1. The
-# second is ten times as large, and becomes the same: layer norm forgets the scale.
+# hand. The first token below, 1, 1, 3, 3, has mean 2 and variance 1, so it becomes -1,
+# -1, 1, 1. The second is ten times as large, and becomes the same: the scale is lost.
 #
 # .. math::
 #
@@ -96,13 +95,13 @@ print(f"mean {y.mean():.3f}, variance {y.var():.3f}, from -0.5 to 0.5: {middle:.
 assert abs(y.mean()) < 1e-12 and abs(y.var() - 1) < 1e-5 and middle < 0.01
 assert np.array_equal(y[0, :4000], y[0, 4000:])
 
-edges = np.linspace(-4, 7, 111)
+edges = np.linspace(-6, 7, 131)
 middles = (edges[1:] + edges[:-1]) / 2
 densities = {"standard normal distribution":
              (middles, np.exp(-(middles**2) / 2) / math.sqrt(2 * math.pi))}
 for name, numbers in (("before", token), ("after layer norm", y)):
     densities[name] = (middles, np.histogram(numbers, edges, density=True)[0])
-caption = "How to read it: how often each value occurs among the numbers of one token."
+caption = "How to read it: how often a value occurs in one token. Two heaps stay two."
 figure = plot.curves(densities, "value", "density", caption)
 print(plot.save(figure, figures / "layernorm_two_heaps.png"))
 
@@ -167,32 +166,33 @@ assert np.abs(dx.sum(axis=-1)).max() < 1e-13                    # nothing along 
 # ---------------------------------------------
 # A's text says one row at a time. Its formulas sum over i, the rows, and subtract mu_j:
 # mean and variance of a *column*, over the positions, as in batch norm. The gradient
-# check passes. But now a change of the last token changes the first.
+# check passes. But now a change of the last token, 3, changes the first, 0.
 
-rows = gradcheck(forward, backward, x, gamma, beta, axis=0)
-assert all(row.ok for row in rows)                              # blind
+assert all(row.ok for row in gradcheck(forward, backward, x, gamma, beta, axis=0))
 changed = x.copy()
-changed[3, 0] += 1
+changed[3] += 10
 for axis in (-1, 0):
     y, _ = forward(x, gamma, beta, axis=axis)
     after, _ = forward(changed, gamma, beta, axis=axis)
     moved = np.abs(after[0] - y[0]).max()
     print(f"axis {axis:2}: a change of token 3 moves token 0 by {moved:.2f}")
-    assert (moved > 0.01) == (axis == 0)
+    assert moved > 0.1 if axis == 0 else moved == 0
 
 # %%
 # Pre-norm or post-norm?
 # ----------------------
 # Post-norm, the paper's figure and articles A, C and D, is :math:`y = LayerNorm(x +
 # f(x))`. Pre-norm, as in GPT-2, ViT and MAE, is :math:`y = x + f(LayerNorm(x))`.
-# Article B is pre-norm: its attention takes ``LayerNorX``, an x that is normalised
-# already. The parameters are the same, so weights of one load into the other without
-# complaint. Pre-norm's x grows with every layer, so one more norm ends the stack.
+# Article B is pre-norm: its attention takes ``LayerNorX``, a normalised x. Both have
+# the same parameters, so weights of one load into the other without complaint. In
+# pre-norm x grows with every layer, so one more norm ends the stack.
 #
 # In post-norm the last layer's weights receive a gradient of the same size at any
-# depth. In pre-norm the last norm divides by the size of x, and the gradient shrinks
-# with the square root of the depth (Xiong et al. 2020). So post-norm needs a warm-up.
+# depth. In pre-norm the last norm divides by the size of x, so the gradient shrinks
+# with the square root of the depth: by half from 6 layers to 24. In post-norm it stays
+# large, and the first steps must be small: a warm-up (Xiong et al. 2020; lesson 21).
 
+ratio = {}
 stack = [init.encoder_layer(32, 4, 64, rng, dtype=np.float64) for _ in range(24)]
 tokens, dtop = rng.normal(size=(2, 8, 10, 32))                  # (B, T, D) each
 for name, norm_first in (("post-norm", False), ("pre-norm", True)):
@@ -210,8 +210,8 @@ for name, norm_first in (("post-norm", False), ("pre-norm", True)):
     print(f"{name}, 6 and 24 layers: size of x {sizes[0]:.2f} and {sizes[1]:.2f}, "
           f"gradient in the last layer {gradients[0]:.0f} and {gradients[1]:.0f}")
     assert sizes[1] > 3 if norm_first else abs(sizes[1] - 1) < 0.01
-    expected = math.sqrt(6 / 24) if norm_first else 1.0
-    assert 0.7 < gradients[1] / gradients[0] / expected < 1.4
+    ratio[name] = gradients[1] / gradients[0]                   # expected: 1 and 0.5
+assert 0.25 < ratio["pre-norm"] < 0.65 < ratio["post-norm"] < 1.5
 
 # %%
 # Exercises

@@ -26,8 +26,8 @@ Scalable Vision Learners), 4、前馈网络; article C (Transformer模型详解)
 #    y = \max(0, x + 1) - 2 \max(0, x) + \max(0, x - 1)
 #
 # By hand: at x = 0 the units are 1, 0, 0, and y is 1. At x = 2 they are 3, 2, 1, and y
-# is 3 - 4 + 1 = 0. So three lines with corners make a bump, which one straight line
-# cannot: the line that fits best misses it by more than 0.8.
+# is 3 - 4 + 1 = 0. So three lines with corners make a bump. One straight line cannot:
+# the line that fits best is more than 0.8 away from it at the top.
 
 from pathlib import Path
 
@@ -46,9 +46,9 @@ parts = np.maximum(0, line[:, None] + [1, 0, -1]) * [1, -2, 1]  # (61, 3)
 bump = parts.sum(axis=1)
 np.testing.assert_allclose(bump[[0, 20, 30, 50]], [0, 0, 1, 0], atol=1e-12)
 fit = np.polynomial.Polynomial.fit(line, bump, 1)(line)
-assert np.abs(fit - bump).max() > 0.8
+assert bump[30] - fit[30] > 0.8
 curves = {f"unit {j}": (line, parts[:, j]) for j in range(3)} | {"sum": (line, bump)}
-caption = "How to read it: what each hidden unit adds to y. The sum is the bump."
+caption = "How to read it: what each hidden unit adds to y at x. The sum is the bump."
 figure = plot.curves(curves, "x", "y", caption)
 print(plot.save(figure, figures / "feed_forward_bump.png"))
 
@@ -59,8 +59,8 @@ print(plot.save(figure, figures / "feed_forward_bump.png"))
 #
 #    h = x W_1 + b_1 \; (1) \quad a = \max(0, h) \; (2) \quad y = a W_2 + b_2 \; (3)
 #
-# Hidden unit j measures how much of column j of W_1 is in x. Where that and its bias
-# are above 0, it adds row j of W_2 to y, in proportion. No position affects another.
+# Hidden unit j takes the dot product of x and column j of W_1, plus a bias. If that is
+# above 0, it adds so many times row j of W_2 to y. No position affects another.
 
 
 def feed_forward_loop(x, w1, b1, w2, b2):
@@ -102,9 +102,9 @@ np.testing.assert_allclose(y, feed_forward_forward(x, p)[0])
 # ------------------------------------------
 # Article D says that every encoder's feed forward has the same parameters (参数都是相同的).
 # Shortly before it says that encoders do not share weights (权值不共享). That is right: each
-# layer has a feed forward of its own; with equal ones their order could not matter.
-# Within a layer, all positions share one: permuted positions give permuted outputs, and
-# a change at position 2 changes output 2 only.
+# layer has a feed forward of its own, so the order of two layers matters. Within a
+# layer, all positions share one: reversed positions give reversed outputs, and a change
+# at position 2 changes output 2 only.
 
 np.testing.assert_allclose(forward(x[:, ::-1], p)[0], y[:, ::-1])
 other = x.copy()
@@ -119,9 +119,9 @@ assert np.abs(y_12 - y_21).max() > 0.1                          # the order matt
 # %%
 # Three activations
 # -----------------
-# relu is the paper's, gelu (Hendrycks & Gimpel 2016) that of ViT and MAE, swish (also
-# called SiLU) that of Marian. relu is silent left of 0, and passes no gradient there.
-# The two smooth ones pass a little, in part with the other sign.
+# The paper has relu, ViT and MAE have gelu (Hendrycks & Gimpel 2016), some translators
+# have swish, also called SiLU. Left of 0, relu is 0 and passes no gradient. The two
+# smooth ones pass a little; where they fall, their slope is negative.
 
 h = np.array([-2.0, -1.0, 1.0, 2.0])
 activations = {"relu": relu_forward, "gelu": gelu_forward, "swish": swish_forward}
@@ -165,7 +165,7 @@ assert all(row.ok for row in gradcheck(forward, backward, x, p))
 # units learn no more than one straight line.
 
 target = np.sin(1.5 * line)[None, :, None]                      # (1, 61, 1)
-points = line[None, :, None]                                    # 61 positions, width 1
+points = line[None, :, None]                                    # 61 positions, D = 1
 
 
 def train(activate):
@@ -191,7 +191,7 @@ print(f"loss: relu {loss:.4f}, without {linear_loss:.4f}, best line {best_line:.
 assert loss < 0.01 and abs(linear_loss - best_line) < 0.001
 curves = {"with relu": (line, with_relu), "no activation": (line, without)}
 curves["sin(1.5 x), to learn"] = (line, target.ravel())
-caption = "How to read it: the same 64 units, trained with and without (2)."
+caption = "How to read it: what 64 units learn of the sine, with and without relu."
 figure = plot.curves(curves, "x", "y", caption)
 print(plot.save(figure, figures / "feed_forward_line.png"))
 
@@ -200,8 +200,8 @@ print(plot.save(figure, figures / "feed_forward_line.png"))
 # ----------------------------
 # Article A says that the network consists entirely of attention (完全由 Attention 机制组成).
 # In the paper's sizes, D = 512 and F = 2048, attention has four matrices D x D, the
-# feed forward two of D x 4 D: two thirds of an encoder layer. (A decoder layer has two
-# attentions, so there it is half.)
+# feed forward two of D x 4 D: 8 D^2 of 12 D^2, two thirds of an encoder layer. (A
+# decoder layer has two attentions, so there it is half.)
 
 layer = init.encoder_layer(512, 8, 2048, None)
 total, ffn = tree.count(layer), tree.count(layer["ffn"])

@@ -8,8 +8,7 @@ rows know about each other. Does the row of "it" then know about the animal?
 You will be able to write an encoder layer and its backward pass from the figure, to
 wire six encoders to six decoders, and to read which token a head attends to.
 
-Time: 30 minutes to read, 4 seconds to run.
-Needs: lessons 9, 11, 12 and 13.
+Time: 30 minutes to read, 4 seconds to run. Needs: lessons 9, 11, 12 and 13.
 
 Read beside: Vaswani et al. 2017, section 3.1; article A (MAE:Masked Autoencoders Are
 Scalable Vision Learners), 首先来看看神魔是 Transformer; article C (Transformer模型详解),
@@ -19,9 +18,9 @@ Scalable Vision Learners), 首先来看看神魔是 Transformer; article C (Tran
 # %%
 # X (n x d) -> C (n x d)
 # ----------------------
-# The paper's encoder at its real size. Article C's 我 有 一只 猫 goes in as 4 rows and comes
-# out as 4 rows. The six layers have the same structure and do not share weights, as
-# article D says. A feed forward is the same at every position, not in every layer.
+# The paper's encoder at its real size. Article C's 我 有 一只 猫 goes in as 4 rows (random
+# ones, for the shapes), and comes out as 4 rows. The layers have the same structure and
+# do not share weights, as article D says (权值不共享).
 
 from pathlib import Path
 
@@ -119,8 +118,9 @@ assert all(row.ok for row in gradcheck(layer_forward, layer_backward, x, p, head
 # %%
 # Six encoders, then six decoders
 # -------------------------------
-# Article A: 6 encoder-decoder pairs. But *every* decoder layer reads C, the output of
-# the last encoder (lesson 17). If decoder i reads encoder i, the result is another one.
+# Article A speaks of 6 encoder-decoder structures. They are no pairs: *every* decoder
+# layer attends to C, the output of the last encoder (lesson 17). The loop builds pairs,
+# decoder i with the output of encoder i, and gets a different result.
 
 encoders = [init.encoder_layer(8, 2, 12, rng, dtype=np.float64) for _ in range(6)]
 decoders = [init.decoder_layer(8, 2, 12, rng, dtype=np.float64) for _ in range(6)]
@@ -137,9 +137,9 @@ assert np.allclose(state, C) and not np.allclose(pairs, right, atol=0.01)
 # Break it: one layer, six times
 # ------------------------------
 # ``[layer] * 6`` is a list of six references to *one* layer. Shapes and the number of
-# parameters look right. But to change one layer is to change all. Count the arrays.
+# parameters look right. But a change of one layer changes all. Count the arrays.
 
-shared = [init.encoder_layer(8, 2, 12, rng, dtype=np.float64)] * 6
+shared = [encoders[0]] * 6
 assert tree.count(shared) == tree.count(encoders)               # blind
 arrays = [len({id(leaf) for _, leaf in tree.leaves(p)}) for p in (encoders, shared)]
 shared[0]["ffn"]["fc1"]["b"] += 1
@@ -149,8 +149,8 @@ assert arrays == [96, 16] and (shared[5]["ffn"]["fc1"]["b"] == 1).all()
 # "The animal didn't cross the street because it was too tired"
 # -------------------------------------------------------------
 # In article D two heads of a large model attend from "it" to *animal* and to *tired*.
-# Does a small encoder learn the same? Its task: name the noun that "it" stands for,
-# from the row of C at "it". A quarter of the pairs of nouns is a test set.
+# Train a small encoder to predict, from the row of C at "it", the noun that it stands
+# for: an animal is tired, a street is wide. A quarter of the noun pairs is a test set.
 
 animals = "animal dog cat horse cow sheep fox child".split()
 streets = "street road bridge river field square path garden".split()
@@ -166,7 +166,7 @@ for i, animal in enumerate(animals):
 vocabulary = sorted({token for sentence in sentences for token in sentence})
 ids = np.array([[vocabulary.index(token) for token in text] for text in sentences])
 nouns, test = np.array([vocabulary.index(noun) for noun in answers]), np.array(test)
-IT, ANIMAL, STREET, REASON = 7, 1, 5, 10                        # positions
+ANIMAL, STREET, IT = 1, 5, 7                                    # positions
 
 
 def model_forward(p, ids, nouns, mask=None):
@@ -187,46 +187,46 @@ def model_backward(cache):                                      # from dloss = 1
     return {"embed": dembed, "encoder": dencoder, "out": y[:, IT].T @ dlogits}
 
 
-draw, V = np.random.default_rng(8), len(vocabulary)             # this seed: see below
-embed = init.normal((V, 32), draw, 1.0, np.float64)
+draw, V = np.random.default_rng(0), len(vocabulary)
 two = [init.encoder_layer(32, 2, 64, draw, dtype=np.float64) for _ in range(2)]
-out = init.xavier_uniform((32, V), draw, np.float64)
-model = {"embed": embed, "encoder": {"blocks": two}, "out": out}
+model = {"embed": init.normal((V, 32), draw, 1.0, np.float64),
+         "encoder": {"blocks": two}, "out": init.normal((32, V), draw, 0.2, np.float64)}
 optimizer, train = AdamW(model, weight_decay=0.01), np.flatnonzero(~test)
-for step in range(200):
+for step in range(300):
     batch = draw.choice(train, 64)
     _, cache = model_forward(model, ids[batch], nouns[batch])
-    grads = model_backward(cache)
-    optimizer.step(model, grads, warmup_cosine(step, 200, 20, 0.003))
+    optimizer.step(model, model_backward(cache), warmup_cosine(step, 300, 20, 0.003))
 logits, cache = model_forward(model, ids, nouns)
 right = logits.argmax(axis=-1) == nouns                         # (N,)
 print(f"right: {right[train].mean():.0%} training, {right[test].mean():.0%} test")
-assert right[test].mean() > 0.95
+assert right[test].mean() > 0.8                                 # guess a noun: 1/17
 
 # %%
 # What does "it" attend to?
 # -------------------------
-# The last layer, in article D's sentence, which is in the test set. With *tired*, one
-# head attends to *animal* and the other to *tired*, as in D. With *wide*, the first
-# attends to *street*. Be careful: the seed was chosen for heads that are easy to read,
-# and attention to a token does not prove that the answer comes from it (exercise 2).
+# The weights of "it" in the last layer, means over the test sentences: the noun that
+# "it" stands for gets several times the weight of the other one, as in D. Which head
+# does it depends on the seed. And attention to a token does not prove that the answer
+# comes from it: hide the token (exercise 2).
 
 weights = blocks.attention_weights(cache[2]["blocks"][1]["attn"]["sublayer"])
-text = "The animal didn't cross the street because it was too"
-cases = [sentences.index(f"{text} {reason}".split()) for reason in ("tired", "wide")]
-assert right[cases].all() and test[cases].all()
-for i in cases:
-    caption = f'How to read it: what "it" attends to, if it was too {sentences[i][-1]}.'
-    figure = plot.attention_lines(sentences[i], weights[i], IT, caption=caption)
-    print(plot.save(figure, figures / f"encoder_it_{sentences[i][-1]}.png"))
-tired, wide = weights[cases, :, IT]                             # (H, T) each
-assert tired[1, ANIMAL] > 0.5 and tired[0, REASON] > 0.9 and wide[1, STREET] > 0.9
+means = {}
+roles = "The ANIMAL didn't cross the STREET because it was too REASON".split()
+for noun, kind in (("animal", animals), ("street", streets)):
+    mean = weights[test & np.isin(answers, kind)].mean(axis=0)  # (H, T, T)
+    caption = f'How to read it: what "it" attends to if it is the {noun}: mean weights.'
+    figure = plot.attention_lines(roles, mean, IT, caption=caption)
+    print(plot.save(figure, figures / f"encoder_it_{noun}.png"))
+    means[noun] = mean[:, IT].mean(axis=0)                      # (T,), over the heads
+same = (means["animal"][ANIMAL] + means["street"][STREET]) / 2
+other = (means["animal"][STREET] + means["street"][ANIMAL]) / 2
+print(f'"it" attends to the right noun with {same:.2f}, to the other with {other:.2f}')
+assert same > 1 / 11 and same > 1.5 * other                     # if equal: 1/11 each
 
 # %%
 # Exercises
 # ---------
 # 1. How many numbers does the paper's encoder learn? Write ``answer_1(D, F, layers)``.
-#
 # 2. Hide the last token, tired or wide, from every token, itself included: write the
 #    mask, broadcastable to (1, H, 11, 11). Then the model cannot tell them apart.
 
@@ -236,9 +236,9 @@ if answer_1 is not None:
 
 answer_2 = None
 if answer_2 is not None:
-    logits, _ = model_forward(model, ids[[*cases, 100]], nouns[[*cases, 100]], answer_2)
-    assert np.allclose(logits[0], logits[1]), "which axis is the token attended to?"
-    assert not np.allclose(logits[0], logits[2], atol=0.01), "the nouns must stay"
+    logits, _ = model_forward(model, ids, nouns, answer_2)      # 0: tired, 4: wide
+    assert np.allclose(logits[0], logits[4]), "which axis is the token attended to?"
+    assert not np.allclose(logits[0], logits[16], atol=0.01), "16 has another noun"
 
 # %%
 # In the articles
