@@ -32,12 +32,12 @@ from tinymae.ops.linear import linear_forward
 
 
 class Decoded(NamedTuple):
-    """The result of decoding a batch of B sources."""
+    """The result of decoding a batch of B sources; without attention, the last two are None."""
 
     ids: np.ndarray             # (B, T) integers: tokens, <eos>, padding
     log_probs: np.ndarray       # (B,) natural logarithm of each sentence's probability
-    cross: np.ndarray           # (B, L, H, T, Tk): attention weights of each generated token over the source
-    self_attention: np.ndarray  # (B, L, H, T, T): its attention weights over the tokens before it
+    cross: np.ndarray | None            # (B, L, H, T, Tk): attention weights of each generated token over the source
+    self_attention: np.ndarray | None   # (B, L, H, T, T): its attention weights over the tokens before it
 
 
 class State:
@@ -169,7 +169,8 @@ def _limits(src, params, config, max_len, never):
 
 
 def greedy(
-    src: np.ndarray, params: dict, config: TransformerConfig, *, max_len: int | None = None, never: Sequence[int] = ()
+    src: np.ndarray, params: dict, config: TransformerConfig, *,
+    max_len: int | None = None, never: Sequence[int] = (), attention: bool = True,
 ) -> Decoded:
     """Generate the most probable next token, again and again.
 
@@ -181,6 +182,7 @@ def greedy(
         the largest number of tokens, <eos> included; None for ten and twice the tokens of each source, its padding not counted,
         or all learned positions if these are fewer
     never : tokens that are not generated; the probabilities of the others stay as they are
+    attention : keep the attention weights of every token, which takes more memory than all the rest
 
     Raises
     ------
@@ -190,19 +192,19 @@ def greedy(
         if src is not a batch of sentences, max_len or never does not fit, or the parameters give logits that are not finite
     """
     limits = _limits(src, params, config, max_len, never)
-    return _one_by_one(src, params, config, limits, never, lambda logits, rows: logits.argmax(axis=-1))
+    return _one_by_one(src, params, config, limits, never, attention, lambda logits, rows: logits.argmax(axis=-1))
 
 
 def sample(
     src: np.ndarray, params: dict, config: TransformerConfig, *,
     rng: np.random.Generator, temperature: float = 1.0, top_k: int | None = None,
-    max_len: int | None = None, never: Sequence[int] = (),
+    max_len: int | None = None, never: Sequence[int] = (), attention: bool = True,
 ) -> Decoded:
     """Draw the next token by its probability, again and again.
 
     Parameters
     ----------
-    src, params, config, max_len, never : as `greedy`
+    src, params, config, max_len, never, attention : as `greedy`
     rng : source of the random draws
     temperature : positive. Below 1 favours probable tokens, towards `greedy`; above 1 favours improbable ones
     top_k : draw among the k most probable tokens only; None for all
@@ -229,10 +231,10 @@ def sample(
             scores = np.where(scores >= least, scores, -np.inf)
         return (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)      # Gumbel noise: argmax is then a draw from softmax
 
-    return _one_by_one(src, params, config, _limits(src, params, config, max_len, never), never, draw)
+    return _one_by_one(src, params, config, _limits(src, params, config, max_len, never), never, attention, draw)
 
 
-def _one_by_one(src, params, config, limits, never, choose):
+def _one_by_one(src, params, config, limits, never, attention, choose):
     """Decoded, at most limits (B,) tokens of each, with choose: logits (rows, V), rows (of the batch) -> tokens (rows,)."""
     batch, longest = len(src), int(limits.max())
     state = State(src, params, config, length=longest)
@@ -246,13 +248,16 @@ def _one_by_one(src, params, config, limits, never, choose):
         token = np.where(running, choose(logits, rows), config.pad)
         total[rows[running]] += (logits[np.arange(len(rows)), token] - log_sum)[running]
         ids[rows, state.t - 1] = token
-        steps.append((rows, weights))
+        if attention:
+            steps.append((rows, weights))
         running &= (token != config.eos) & (state.t < limits[rows])
         kept = _rows_to_keep(running)
         if len(kept) < len(rows):
             state.choose(kept)
             rows, token, running = rows[kept], token[kept], running[kept]
     ids = ids[:, : state.t]
+    if not attention:
+        return Decoded(ids, total, None, None)
     layers = config.decoder_layers
     cross = np.zeros((batch, layers, config.heads, state.t, src.shape[1]), logits.dtype)
     self_attention = np.zeros((*cross.shape[:4], state.t), logits.dtype)
@@ -267,7 +272,7 @@ def _one_by_one(src, params, config, limits, never, choose):
 
 def beam_search(
     src: np.ndarray, params: dict, config: TransformerConfig, *,
-    beam: int = 4, alpha: float = 0.6, max_len: int | None = None, never: Sequence[int] = (),
+    beam: int = 4, alpha: float = 0.6, max_len: int | None = None, never: Sequence[int] = (), attention: bool = True,
 ) -> Decoded:
     """The best sentence among those that `beam` beginnings lead to.
 
@@ -278,7 +283,7 @@ def beam_search(
 
     Parameters
     ----------
-    src, params, config, max_len, never : as `greedy`
+    src, params, config, max_len, never, attention : as `greedy`
     beam : W; 1 is `greedy`
     alpha : length penalty, see the top of this file
 
@@ -299,7 +304,7 @@ def beam_search(
     ids = np.full((batch, beam, longest), config.pad)
     total = np.full((batch, beam), -np.inf)                             # -inf: no beginning in this place
     total[:, 0] = 0                                                     # all start the same: one is enough
-    finished = [[] for _ in range(batch)]                               # (score, tokens) of each sentence
+    finished = [[] for _ in range(batch)]                               # (score, log p, tokens) of each sentence
     searched = list(zip(finished, limits, strict=True))                 # those of the sentences in `state`, and their limits
     token = np.full(batch * beam, config.bos)
     while (total > -np.inf).any():
@@ -315,7 +320,8 @@ def beam_search(
                 row, new = divmod(candidate, scores.shape[2])
                 if new == config.eos or t == limit:
                     sentence = np.append(ids[b, row, : t - 1], new)
-                    done.append((scores[b, row, new] / ((5 + t) / 6) ** alpha, sentence))
+                    log_p = scores[b, row, new]
+                    done.append((log_p / ((5 + t) / 6) ** alpha, log_p, sentence))
                 else:
                     origin[b, place], chosen[b, place], total[b, place] = row, new, scores[b, row, new]
         ids = np.take_along_axis(ids, origin[..., None], axis=1)
@@ -323,14 +329,16 @@ def beam_search(
         kept = _rows_to_keep((total > -np.inf).any(axis=1))
         state.choose((origin + beam * np.arange(len(searched))[:, None])[kept].ravel())
         ids, total, token, searched = ids[kept], total[kept], chosen[kept].ravel(), [searched[b] for b in kept]
-    best = [max(sentences, key=lambda found: found[0])[1] for sentences in finished]
+    _, totals, best = zip(*(max(sentences, key=lambda found: found[0]) for sentences in finished), strict=True)
     lengths = np.array([len(sentence) for sentence in best])
-    ids = np.full((lengths.max(), batch), config.pad)                   # (T, B)
-    for b, sentence in enumerate(best):
-        ids[: len(sentence), b] = sentence
+    ids = np.full((batch, lengths.max()), config.pad)
+    for row, sentence in zip(ids, best, strict=True):
+        row[: len(sentence)] = sentence
+    if not attention:
+        return Decoded(ids, np.array(totals, np.float64), None, None)
     # The best sentences are generated once more, for their attention: cheaper than to keep it for all beginnings.
-    tokens = iter(ids)
-    return _one_by_one(src, params, config, lengths, never, lambda logits, rows: next(tokens)[rows])
+    tokens = iter(ids.T)
+    return _one_by_one(src, params, config, lengths, never, True, lambda logits, rows: next(tokens)[rows])
 
 
 def _largest(scores, count):

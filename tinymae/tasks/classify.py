@@ -222,9 +222,9 @@ def train_vit(
         ranks.check_options(options)
         if saved:
             config = saved.config
-            run = resumed(saved, vit_optimizer(saved.params, config, settings), folder.path / "vit.npz", options)
+            run = resumed(saved, vit_optimizer(saved.params, config, settings, workers.map), folder.path / "vit.npz", options)
         else:
-            run, config = _new_run(data, settings, seed, encoder)
+            run, config = _new_run(data, settings, seed, encoder, workers.map)
         images, glance = (
             fit_pictures(part, config.img_size, config.in_chans) for part in (training.images, validation.images[:GLANCE])
         )
@@ -269,7 +269,7 @@ def describe_encoder(encoder: Encoder) -> str:
     return f"{encoder.model} encoder (fingerprint {fingerprint(parts)})"
 
 
-def _new_run(data, settings, seed, encoder):
+def _new_run(data, settings, seed, encoder, mapped):
     """(Run, ViTConfig) at step 0."""
     rng = np.random.default_rng(seed)
     if encoder is None:
@@ -279,7 +279,7 @@ def _new_run(data, settings, seed, encoder):
         params = vit_init(config, rng)
     else:
         config, params = vit_from(encoder, len(data.names), rng, settings.config)
-    return Run(params, vit_optimizer(params, config, settings), rng), config
+    return Run(params, vit_optimizer(params, config, settings, mapped), rng), config
 
 
 def vit_from(
@@ -333,10 +333,10 @@ def vit_from(
     return changed, params
 
 
-def vit_optimizer(params: dict, config: ViTConfig, settings: ClassifierSettings) -> AdamW:
+def vit_optimizer(params: dict, config: ViTConfig, settings: ClassifierSettings, mapped: Callable = map) -> AdamW:
     """AdamW with layer-wise learning rates, and weight decay as in the fine-tuning code of He et al. 2021."""
     rates = layer_rates(params, config, settings.layer_decay)
-    return AdamW(params, weight_decay=settings.weight_decay, decays=vit_decays(params), rates=rates)
+    return AdamW(params, weight_decay=settings.weight_decay, decays=vit_decays(params), rates=rates, mapped=mapped)
 
 
 def _load(folder):

@@ -226,9 +226,9 @@ def train_translator(
         Workers(ranks.threads() if threads is None else threads, ranks) as workers,
     ):
         if resume:
-            run, translator, frozen = _resumed(folder.path, options)
+            run, translator, frozen = _resumed(folder.path, options, workers.map)
         else:
-            run, translator, found = _new_run(corpus, settings, seed, vectors, tell)
+            run, translator, found = _new_run(corpus, settings, seed, vectors, workers.map, tell)
             frozen = found if freeze else {}
         config, languages = translator.config, translator.languages
         texts, pairs = fitting_pairs(corpus.train, languages, settings.tokens)
@@ -377,7 +377,7 @@ def _say_translations(translator, pairs, measured, say):
         say("    nearly every token is right if the tokens before it are given, and no sentence is: does the future leak?")
 
 
-def _new_run(corpus, settings, seed, vectors, say):
+def _new_run(corpus, settings, seed, vectors, mapped, say):
     """(Run at step 0, Translator, {embedding: rows that have a vector})."""
     languages = [
         Language.learn("bpe" if settings.pieces else kind, side, min_count=settings.min_count, pieces=settings.pieces)
@@ -399,15 +399,15 @@ def _new_run(corpus, settings, seed, vectors, say):
         rows[name] = found.found
         missing = f", not for {', '.join(found.missing[:5])} ..." if found.missing else ""
         say(f"{side}: vectors for {found.fraction:.1%} of {language}{missing}")
-    return Run(params, translator_optimizer(params), rng), Translator(params, config, languages, seed), rows
+    return Run(params, translator_optimizer(params, mapped), rng), Translator(params, config, languages, seed), rows
 
 
-def _resumed(folder, options):
+def _resumed(folder, options, mapped):
     """The run in the folder, ready to continue: (Run, Translator, frozen rows)."""
     saved, languages = load_translator(folder)
     if not options["vectors"]:                                  # the run knows what it started from
         options |= {name: saved.extra.get("options", options)[name] for name in ("vectors", "freeze")}
-    run = resumed(saved, translator_optimizer(saved.params), folder / "transformer.npz", options)
+    run = resumed(saved, translator_optimizer(saved.params, mapped), folder / "transformer.npz", options)
     for path in last_evaluations(folder).glob("*.npz"):         # evaluated after the last save: the run may go on differently
         if path > last_evaluations(folder, run.step):
             path.unlink(missing_ok=True)                        # several ranks resume at once
@@ -442,6 +442,6 @@ def _say_unknown(corpus, languages, say):
         say(f"{name}: {language}; unknown in the validation set: {len(unknown) / total:.2%}{such}")
 
 
-def translator_optimizer(params: dict) -> AdamW:
+def translator_optimizer(params: dict, mapped: Callable = map) -> AdamW:
     """Adam as in Vaswani et al. 2017, section 5.3."""
-    return AdamW(params, betas=(0.9, 0.98), eps=1e-9)
+    return AdamW(params, betas=(0.9, 0.98), eps=1e-9, mapped=mapped)

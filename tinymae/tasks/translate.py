@@ -178,7 +178,7 @@ class Translator:
         source, target = self.languages
         if not source.tokens(text):
             raise ValueError(f"expected a sentence, got {text!r}: it has no tokens to attend to")
-        decoded = self._decode(np.array([source.encode(text)]), beam)
+        decoded = self._decode(np.array([source.encode(text)]), beam, attention=True)
         words = [*target.words(decoded.ids[0].tolist()), "<eos>"][: decoded.ids.shape[1]]
         return [*source.tokens(text), "<eos>"], words, decoded
 
@@ -211,10 +211,10 @@ class Translator:
             results[i] = target.text(ids)
         return results
 
-    def _decode(self, src, beam):
+    def _decode(self, src, beam, attention=False):
         if beam == 1:
-            return greedy(src, self.params, self.config, never=(UNK,))
-        return beam_search(src, self.params, self.config, beam=beam, never=(UNK,))
+            return greedy(src, self.params, self.config, never=(UNK,), attention=attention)
+        return beam_search(src, self.params, self.config, beam=beam, never=(UNK,), attention=attention)
 
 
 def evaluate_translator(translator: Translator, pairs: list[tuple[str, str]], beam: int = 1) -> dict:

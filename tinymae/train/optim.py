@@ -24,6 +24,7 @@ SGD, which is gradient descent if the momentum is 0 (Sutskever et al. 2013):
 """
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from tinymae import tree
 from tinymae.arguments import check_arrays, check_scalars
 
 BLOCK = 16384  # numbers updated at a time: the five arrays of a block stay in the processor's cache
+JOB = 16 * BLOCK  # numbers that a thread takes at a time: less would cost more than it saves
 
 
 class SGD:
@@ -97,6 +99,7 @@ class AdamW:
     weight_decay : wd
     decays : tree of bool like params, True where wd acts; None for everywhere
     rates : tree of float like params, each leaf's factor of the learning rate, also in the term with wd; None for 1 everywhere
+    mapped : as the built-in `map`; a pool's works on several pieces at once, to the same bits
 
     Attributes
     ----------
@@ -113,12 +116,12 @@ class AdamW:
     def __init__(
         self, params: dict, *,
         betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
-        decays: dict | None = None, rates: dict | None = None,
+        decays: dict | None = None, rates: dict | None = None, mapped: Callable = map,
     ):
         _check_params("AdamW", params)
         check_scalars("AdamW", "fraction", **{"betas[0]": betas[0], "betas[1]": betas[1]})
         check_scalars("AdamW", "not_negative", eps=eps, weight_decay=weight_decay)
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.betas, self.eps, self.weight_decay, self.mapped = betas, eps, weight_decay, mapped
         self.decays = decays if decays is not None else tree.map(lambda leaf: True, params)
         self.rates = rates if rates is not None else tree.map(lambda leaf: 1.0, params)
         self.m = tree.map(np.zeros_like, params)
@@ -136,17 +139,36 @@ class AdamW:
         """
         check_scalars("AdamW", "not_negative", lr=lr)
         self.t += 1
-        tree.map(lambda *leaves: self._update(*leaves, lr), params, grads, self.m, self.v, self.decays, self.rates)
+        pieces = []
+        tree.map(lambda *leaves: pieces.extend(self._cut(*leaves, lr)), params, grads, self.m, self.v, self.decays, self.rates)
+        self._work(pieces)
 
-    def _update(self, p, g, m, v, decay, factor, lr):
+    def _cut(self, p, g, m, v, decay, factor, lr):
+        """A leaf in pieces of at most JOB numbers: (how many, the call that updates them)."""
         _check_shape("AdamW", p, g)
-        lr = lr * factor
+        flat = [a.reshape(-1) for a in (p, g, m, v)]
+        parts = [[a[start : start + JOB] for a in flat] for start in range(0, p.size, JOB)]
+        return [(part[0].size, partial(self._update, *part, decay, lr * factor)) for part in parts]
+
+    def _work(self, pieces):
+        """Make all calls; a thread takes so many of them that they have JOB numbers together."""
+        jobs, size = [], JOB
+        for count, call in pieces:
+            if size >= JOB:
+                jobs.append([])
+                size = 0
+            jobs[-1].append(call)
+            size += count
+        for _ in self.mapped(lambda calls: [call() for call in calls], jobs):
+            pass
+
+    def _update(self, p, g, m, v, decay, lr):
+        flat = p, g, m, v
         (b1, b2), shrink = self.betas, 1 - lr * self.weight_decay
         rate = lr / (1 - b1**self.t)
         root = math.sqrt(1 - b2**self.t)
-        flat = [a.reshape(-1) for a in (p, g, m, v)]
-        work = np.empty(min(p.size, BLOCK), p.dtype)
-        for start in range(0, p.size, BLOCK):
+        work = np.empty(min(flat[0].size, BLOCK), flat[0].dtype)
+        for start in range(0, flat[0].size, BLOCK):
             p, g, m, v = (a[start : start + BLOCK] for a in flat)
             w = work[: p.size]
             m *= b1                                             # (1)
@@ -187,8 +209,7 @@ class Muon(AdamW):
     matrices : tree of int like params: 0, moved by AdamW; 1, a matrix; 3, three matrices side by side, as a fused q/k/v
     rate : of the matrices, as a factor of lr
     momentum : in [0, 1)
-    betas, eps, weight_decay, decays, rates : as `AdamW`; matrices use neither betas nor eps
-    mapped : as the built-in `map`; a pool's moves several matrices at once, to the same bits
+    betas, eps, weight_decay, decays, rates, mapped : as `AdamW`; matrices use neither betas nor eps
 
     Differs: torch.optim.Muon takes matrices alone, computes (9) in bfloat16, and averages the momentum, which changes nothing
     but its length, and that is divided out in (9). Attributes are AdamW's; v of a matrix stays 0.
@@ -199,26 +220,25 @@ class Muon(AdamW):
         rate: float = 10.0, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0, decays: dict | None = None, rates: dict | None = None, mapped: Callable = map,
     ):
-        super().__init__(params, betas=betas, eps=eps, weight_decay=weight_decay, decays=decays, rates=rates)
+        super().__init__(params, betas=betas, eps=eps, weight_decay=weight_decay, decays=decays, rates=rates, mapped=mapped)
         check_scalars("Muon", "fraction", momentum=momentum)
         check_scalars("Muon", "not_negative", rate=rate)
-        self.matrices, self.rate, self.momentum, self.mapped = matrices, rate, momentum, mapped
+        self.matrices, self.rate, self.momentum = matrices, rate, momentum
 
     def step(self, params: dict, grads: dict, lr: float) -> None:
         """Move params, in place, against grads: arguments as `AdamW.step`."""
         check_scalars("Muon", "not_negative", lr=lr)
         self.t += 1
-        matrices = []
+        pieces = []
 
-        def move(p, g, m, v, decay, factor, count):
+        def add(p, g, m, v, decay, factor, count):
             if count:
-                matrices.append((p, g, m, decay, factor, count, lr))
+                pieces.append((JOB, partial(self._move, p, g, m, decay, factor, count, lr)))
             else:
-                self._update(p, g, m, v, decay, factor, lr)
+                pieces.extend(self._cut(p, g, m, v, decay, factor, lr))
 
-        tree.map(move, params, grads, self.m, self.v, self.decays, self.rates, self.matrices)
-        for _ in self.mapped(lambda leaves: self._move(*leaves), matrices):
-            pass
+        tree.map(add, params, grads, self.m, self.v, self.decays, self.rates, self.matrices)
+        self._work(pieces)
 
     def _move(self, p, g, m, decay, factor, count, lr):
         _check_shape("Muon", p, g)

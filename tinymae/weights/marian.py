@@ -13,6 +13,7 @@ punctuation before the tokenizer if sacremoses is installed; none of this is don
 <pad>; here that embedding is trained, since every sentence starts with it.
 """
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,8 @@ def translate_ids(
     for start in range(0, len(order), rows):
         batch = order[start : start + rows]
         src = pad_batch([sources[i] for i in batch], config.pad)
-        decoded = greedy(src, params, config) if beam == 1 else beam_search(src, params, config, beam=beam)
+        searched = greedy if beam == 1 else partial(beam_search, beam=beam)
+        decoded = searched(src, params, config, attention=False)
         for i, ids in zip(batch, decoded.ids.tolist(), strict=True):
             found[i] = [token for token in ids if token not in (config.eos, config.pad)]
     return found
