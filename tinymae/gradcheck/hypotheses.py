@@ -323,7 +323,7 @@ def _markings(case):
     return found
 
 
-def marked(case: Case) -> str:
+def not_counted(case: Case) -> str:
     bad = wrong_elements(case)
     for path, value, counts in _markings(case):
         if bad.ndim < counts.ndim or bad.shape[:counts.ndim] != counts.shape or not bad.any():
@@ -475,6 +475,6 @@ def unknown(case: Case) -> str:
 
 HYPOTHESES = (
     not_finite, vanished, nearly, blind_to_dy, constant_factor, row_factor, permuted, swapped, passed_by, residual, summand,
-    reordered, softmax_diagonal, other_gelu, along_x, marked, repeated_ids, gain_of_one, dropout, option, masked, batch,
+    reordered, softmax_diagonal, other_gelu, along_x, not_counted, repeated_ids, gain_of_one, dropout, option, masked, batch,
     wrong_axis, one_path, unknown,
 )
