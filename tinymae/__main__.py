@@ -93,7 +93,9 @@ def _parser():
         epilog=_("--debug with any command shows the traceback of an error."),
     )
     parser.add_argument("--lang", choices=SPOKEN, help=_("the language, before the command (default: the environment's)"))
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--version", action="version", version=__version__, help=_("show program's version number and exit"),
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     mae.add_demo(commands)
     train = commands.add_parser("train", help=_("train a model, and keep it")).add_subparsers(required=True, metavar="MODEL")

@@ -241,7 +241,7 @@ def _progress(reset):
             state = _("done")
         elif at:
             state = _("at cell {number} of {count}", number=at + 1, count=len(lesson.cells))
-        print(f"{lesson.number:2}  {lesson.title:50} {state}".rstrip())
+        print(f"{lesson.number:2}  {translated(lesson.title):50} {state}".rstrip())
     points = [0, 0]
     for name, _kind, it, _summary in list_exercises():
         mine = done["exercises"].get(name, {"hints": 0, "solved": False})

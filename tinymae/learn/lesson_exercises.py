@@ -15,6 +15,7 @@ from pathlib import Path
 from tinymae.files import whole_file
 from tinymae.learn.lessons import Lesson
 from tinymae.messages import message as _
+from tinymae.messages import translated
 
 
 def exercise_source(lesson: Lesson, number: int) -> str:
@@ -42,7 +43,8 @@ def exercise_source(lesson: Lesson, number: int) -> str:
     text = re.split(r"^(?=\d+\. )", f"{lesson.cells[start].prose}\n\n{comments}", flags=re.MULTILINE)
     task = next((part for part in text if part.startswith(f"{number}. ")), "").partition("\n\n")[0]
     code = "\n".join(_spaced(node) for node in [*kept, *own])
-    title = _("Lesson {lesson}, {title}: exercise {number}.", lesson=lesson.number, title=lesson.title, number=number)
+    title = _("Lesson {lesson}, {title}: exercise {number}.",
+              lesson=lesson.number, title=translated(lesson.title), number=number)
     ask = _("Write {name} below, then: python {file}", name=name, file=file_name(lesson, number))
     task = f"{title}\n\n{textwrap.dedent(task).strip()}\n\n{ask}"
     unanswered, right = (json.dumps(text, ensure_ascii=False) for text in (_("not answered yet"), _("right")))
