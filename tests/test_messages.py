@@ -24,7 +24,7 @@ from tinymae.gradcheck import gradcheck
 from tinymae.learn.exercises import CAUSES, hints, list_exercises, story
 from tinymae.learn.judge import UNKNOWN
 from tinymae.learn.lessons import lessons_folder
-from tinymae.messages import either, message, set_language, translated
+from tinymae.messages import either, message, padded, set_language, translated
 
 PACKAGE = Path(tinymae.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -154,6 +154,11 @@ def test_placeholders_are_filled():
 
 def test_names_to_choose_from():
     assert [either(names) for names in (["a"], ["a", "b"], {"a": 1, "b": 2, "c": 3})] == ["a", "a or b", "a, b or c"]
+
+
+def test_cells_of_a_table_are_as_wide_as_they_look():
+    assert [padded(text, 4) for text in ("错", "ok", "too wide")] == ["错  ", "ok  ", "too wide"]
+    assert padded("错", 4, right=True) == "  错"
 
 
 def test_the_language_is_one_option_before_the_command(capsys, monkeypatch):

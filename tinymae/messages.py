@@ -17,6 +17,7 @@ A sentence in a table is written when its module is imported, and translated whe
 """
 import gettext
 import os
+import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -70,6 +71,17 @@ def either(names: Iterable[str]) -> str:
     """`a`, `a or b`, `a, b or c`: names to choose from, as the user's language lists them."""
     *others, last = names
     return _("{names} or {last}", names=", ".join(others), last=last) if others else last
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """A cell of a table: the text with spaces to so many columns of a terminal, after it or, to stand on the right, before."""
+    spaces = " " * (width - columns(text))
+    return spaces + text if right else text + spaces
 
 
 def speak_like_us() -> None:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from tinymae.messages import message as _
-from tinymae.messages import translated
+from tinymae.messages import padded, translated
 
 
 def add_articles(commands: argparse._SubParsersAction) -> None:
@@ -126,7 +126,7 @@ def _exercise(name, bare):
     if name is None:
         for each, kind, it, summary in list_exercises():
             lesson = _("lesson {number:2}", number=it.lesson)
-            print(f"{each:32} {translated(kind):9} {lesson}  {translated(it.level):8} {summary}")
+            print(f"{each:32} {padded(translated(kind), 9)} {lesson}  {padded(translated(it.level), 8)} {summary}")
         print("\n" + _("python -m tinymae exercise NAME      writes NAME.py here; then: python -m tinymae check NAME.py"))
         return 0
     path = write_exercise(name, bare=bare)
@@ -241,7 +241,7 @@ def _progress(reset):
             state = _("done")
         elif at:
             state = _("at cell {number} of {count}", number=at + 1, count=len(lesson.cells))
-        print(f"{lesson.number:2}  {translated(lesson.title):50} {state}".rstrip())
+        print(f"{lesson.number:2}  {padded(translated(lesson.title), 50)} {state}".rstrip())
     points = [0, 0]
     for name, _kind, it, _summary in list_exercises():
         mine = done["exercises"].get(name, {"hints": 0, "solved": False})
@@ -278,16 +278,14 @@ def _gradcheck(seed, json):
     from tinymae.gradcheck import format_rows
     from tinymae.gradcheck.cases import run_checks
 
-    layout = "{:52} {:>7}  {:34} {:14} {:>8}  {}"
-    print(layout.format(
-        _("op, block or model"), _("tensors"), _("worst of them"), _("at"), _("error"), _("verdict"),
-    ))
+    print(_tensor_line(_("op, block or model"), _("tensors"), _("worst of them"), _("at"), _("error"), _("verdict")))
     report = []
     for check, rows in run_checks(seed):
         worst = max(rows, key=lambda row: row.error)
         right = all(row.ok for row in rows)
         verdict = _("ok") if right else _("WRONG")
-        print(layout.format(check.name, len(rows), worst.tensor, str(list(worst.worst)), f"{worst.error:.1e}", verdict))
+        at, error = str(list(worst.worst)), f"{worst.error:.1e}"
+        print(_tensor_line(check.name, str(len(rows)), worst.tensor, at, error, verdict))
         if not right:
             print(format_rows(check.name, [row for row in rows if not row.ok]))
         report += [{"check": check.name, **{k: _json(v) for k, v in asdict(row).items()}} for row in rows]
@@ -297,6 +295,11 @@ def _gradcheck(seed, json):
         json.write_text(dumps(report, indent=1) + "\n", encoding="utf-8")
         print(json)
     return 1 if wrong else 0
+
+
+def _tensor_line(name, tensors, worst, at, error, verdict):
+    tensors, error = padded(tensors, 7, right=True), padded(error, 8, right=True)
+    return f"{padded(name, 52)} {tensors}  {padded(worst, 34)} {padded(at, 14)} {error}  {verdict}"
 
 
 def _json(value):

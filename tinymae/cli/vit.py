@@ -15,7 +15,7 @@ from tinymae.cli.options import (
     with_options,
 )
 from tinymae.messages import message as _
-from tinymae.messages import translated
+from tinymae.messages import padded, translated
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
@@ -143,9 +143,9 @@ def _probe(model, data, per_class, heads, img_size, key):
 
     report = probe(model, load_labelled(data), per_class=per_class, heads=heads, img_size=img_size, key=key)
     print(_("accuracy on {test} test images, trained on {train} labels", test=report["test"], train=report["train"]))
-    print("{:26}{:>20}{:>20}".format("", _("encoder features"), _("raw pixels")))
+    print(" " * 26 + "".join(padded(view, 20, right=True) for view in (_("encoder features"), _("raw pixels"))))
     for key, label in (("linear", _("logistic regression")), ("knn", _("nearest neighbours"))):
         cells = [f"{report[view][key]:.2%} +- {report['deviations'][view][key]:.2%}" for view in ("features", "pixels")]
         cells = cells if per_class else [cell.partition(" +-")[0] for cell in cells]
-        print(f"{label:26}" + "".join(f"{cell:>20}" for cell in cells))
+        print(padded(label, 26) + "".join(f"{cell:>20}" for cell in cells))
     return 0

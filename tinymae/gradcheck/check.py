@@ -44,6 +44,7 @@ from tinymae.gradcheck.measure import (
     step_size,
 )
 from tinymae.gradcheck.pair import Pair, arrays_of, differentiable, float_parts, joint_norm, leaves_of, rebuild
+from tinymae.messages import columns, padded
 from tinymae.messages import message as _
 
 
@@ -138,8 +139,8 @@ def format_rows(title: str, rows: list[Row]) -> str:
         numbers = ["" if np.isnan(number) else f"{number:.6g}" for number in (row.analytic, row.numeric)]
         error = f"{row.error:.1e}" if np.isfinite(row.error) else ""
         lines.append((f"  {row.tensor}", worst, *numbers, error, _("ok") if row.ok else _("WRONG"), row.diagnosis))
-    widths = [max(len(line[column]) for line in lines) for column in range(6)] + [0]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+    widths = [max(columns(line[column]) for line in lines) for column in range(6)] + [0]
+    return "\n".join("  ".join(padded(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip()
                      for line in lines)
 
 

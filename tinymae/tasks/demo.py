@@ -15,6 +15,7 @@ from tinymae.files import remove_leftovers, whole_file
 from tinymae.images.hide import hidden_patches
 from tinymae.images.pixels import to_picture
 from tinymae.messages import message as _
+from tinymae.messages import padded
 from tinymae.models.attention_maps import mae_attention
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.ops.patches import image_sides, patchify_forward
@@ -123,7 +124,7 @@ def demo(
     say(_("after {steps:,} steps, {seconds:.0f} s of training; measured and drawn in {after:.0f} s",
           steps=run.step, seconds=seconds, after=after) + "\n")
     for label, path in [(_("model"), model), (_("table"), out / "demo.json"), *paths]:
-        say(f"{label:24}{path}")
+        say(f"{padded(label, 24)}{path}")
     return results
 
 

@@ -24,7 +24,7 @@ from tinymae.images.labelled import model_size
 from tinymae.images.pixels import MEAN, STD, to_picture, to_pixels
 from tinymae.images.resize import resize_picture
 from tinymae.images.sources import load_images, unseen_photos
-from tinymae.messages import marked, translated
+from tinymae.messages import marked, padded, translated
 from tinymae.messages import message as _
 from tinymae.models.mae import (
     MAEConfig,
@@ -319,10 +319,10 @@ def table_lines(measured: dict[str, dict]) -> Iterator[str]:
     """{name of a validation set: `table`} as lines to print."""
     yield "\n" + _("images that it was not trained on: mean squared error of the hidden pixels (the lower the better), and "
                    "PSNR in dB and SSIM (the higher the better)")
-    yield f"{'':46}" + "".join(f"{translated(name):>24}" for name in measured)
+    yield f"{'':46}" + "".join(padded(translated(name), 24, right=True) for name in measured)
     for method in next(iter(measured.values())):
         label, cells = translated(LABELS[method]), (rows[method] for rows in measured.values())
-        yield f"  {label:44}" + "".join(f"{it['error']:10.3f}{it['psnr']:7.1f}{it['ssim']:7.3f}" for it in cells)
+        yield f"  {padded(label, 44)}" + "".join(f"{it['error']:10.3f}{it['psnr']:7.1f}{it['ssim']:7.3f}" for it in cells)
 
 
 LABELS = {
