@@ -7,7 +7,7 @@ import warnings
 
 from tinymae.cli import learn, mae, translate, vit, weights
 from tinymae.files import visible
-from tinymae.messages import SPOKEN, set_language
+from tinymae.messages import SPOKEN, set_language, speak_like_us
 from tinymae.messages import message as _
 from tinymae.train.launcher import launched
 
@@ -28,10 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
             set_language(language)
         except ValueError as error:
             return _say(error, error, 2)
+    speak_like_us()
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments = ["demo", *arguments]
     if arguments[0] != "train" and launched() != 1:
-        print("tinymae: mpiexec runs several processes, and `train` alone knows how to share its work", file=sys.stderr)
+        told = _("mpiexec runs several processes, and `train` alone knows how to share its work")
+        print(f"tinymae: {told}", file=sys.stderr)
         return 2
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
@@ -43,18 +45,19 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()
             return status
     except BrokenPipeError as error:                            # `head` has seen enough: worth a word if it ends a training run
-        reason = "the reader of the output has closed it" if arguments[0] in ("train", "demo") else None
+        reason = _("the reader of the output has closed it") if arguments[0] in ("train", "demo") else None
         return _say(reason, error, 1)
     except KeyboardInterrupt as error:
-        return _say("interrupted", error, 130)
+        return _say(_("interrupted"), error, 130)
     except SystemExit as error:
-        return _say("ended by a signal", error, error.code)
+        return _say(_("ended by a signal"), error, error.code)
     except Exception as error:
         if debug:
             raise
         if isinstance(error, (ValueError, TypeError, OSError, ImportError, FloatingPointError)):
             return _say(error, error, 1)
-        return _say(f"{type(error).__name__}: {error} (the same command with --debug says where)", error, 1)
+        kind = type(error).__name__
+        return _say(_("{kind}: {error} (the same command with --debug says where)", kind=kind, error=error), error, 1)
 
 
 def _language(arguments):
@@ -95,16 +98,18 @@ def _parser():
         epilog=_("--debug with any command shows the traceback of an error."),
     )
     parser.add_argument("--lang", choices=SPOKEN, help=_("the language, before the command (default: the environment's)"))
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--version", action="version", version=__version__, help=_("show program's version number and exit"),
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     mae.add_demo(commands)
-    train = commands.add_parser("train", help="train a model, and keep it").add_subparsers(required=True, metavar="MODEL")
+    train = commands.add_parser("train", help=_("train a model, and keep it")).add_subparsers(required=True, metavar="MODEL")
     mae.add_train(train)
     translate.add_train(train)
     vit.add_train(train)
     translate.add_translate(commands)
     translate.add_average(commands)
-    evaluate = commands.add_parser("evaluate", help="measure a model").add_subparsers(required=True, metavar="MODEL")
+    evaluate = commands.add_parser("evaluate", help=_("measure a model")).add_subparsers(required=True, metavar="MODEL")
     mae.add_evaluate(evaluate)
     vit.add_evaluate(evaluate)
     translate.add_evaluate(evaluate)

@@ -7,16 +7,27 @@ A module that prints or raises such sentences imports `message as _`, gettext's 
 Values enter by named placeholders, because another language has another order of words; an f-string inside `_()` could not be
 found in a catalog, and a sentence that is put together from parts could not be translated. The catalogs are in
 `locale/LANGUAGE/LC_MESSAGES/tinymae.mo`; without one for the user's language the sentence stays as it is.
+
+A sentence in a table is written when its module is imported, and translated when it is used:
+
+    LEVELS = {"warm-up": marked("a few lines")}
+    print(translated(LEVELS["warm-up"]))
+
+`translated` also takes the texts of files, such as the hints of an exercise. Tools find the sentences by `-k _ -k marked`.
 """
 import gettext
 import os
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 CATALOGS = Path(__file__).parent / "locale"
 SPOKEN = {"en": "en", "zh": "zh_CN"}         # what `--lang` takes: the name of the catalog
+VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")       # of the environment, in which gettext finds the language
 
 
-def message(sentence: str, **values: object) -> str:
+def message(sentence: str, /, **values: object) -> str:
     """The sentence in the user's language, with its placeholders filled in.
 
     The language is that of the environment (`LANGUAGE`, `LC_ALL`, `LC_MESSAGES`, `LANG`, as gettext reads them), so a process
@@ -28,9 +39,55 @@ def message(sentence: str, **values: object) -> str:
         there are values
     values : for the placeholders
     """
-    catalog = gettext.translation("tinymae", CATALOGS, fallback=True)
-    found = catalog.gettext(sentence)
+    found = _catalog(CATALOGS, _languages()).gettext(sentence)
     return found.format(**values) if values else found
+
+
+_ = message
+
+
+def _languages():
+    """The languages that the user reads, the best first, with colons between them."""
+    return next(filter(None, map(os.environ.get, VARIABLES)), "C")
+
+
+@cache
+def _catalog(folder, languages):
+    """The first catalog that there is for some languages; one that changes nothing if there is none."""
+    return gettext.translation("tinymae", folder, languages.split(":"), fallback=True)
+
+
+def marked(sentence: str) -> str:
+    """The sentence as it is: a literal of a table, for the tools that make a catalog. `translated` translates it."""
+    return sentence
+
+
+def translated(sentence: str) -> str:
+    """A sentence that a variable holds, in the user's language: `marked` in a table, or the text of a file."""
+    return message(sentence) if sentence else ""                # gettext has the head of the catalog for an empty one
+
+
+def either(names: Iterable[str]) -> str:
+    """`a`, `a or b`, `a, b or c`: names to choose from, as the user's language lists them."""
+    *others, last = names
+    return _("{names} or {last}", names=", ".join(others), last=last) if others else last
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """A cell of a table: the text with spaces to so many columns of a terminal, after it or, to stand on the right, before."""
+    spaces = " " * (width - columns(text))
+    return spaces + text if right else text + spaces
+
+
+def speak_like_us() -> None:
+    """Let argparse, whose words come from gettext's global domain, take them from our catalogs: "usage:", and its errors."""
+    gettext.bindtextdomain("tinymae", CATALOGS)
+    gettext.textdomain("tinymae")
 
 
 def set_language(name: str) -> None:
@@ -42,5 +99,5 @@ def set_language(name: str) -> None:
         if it is none of them
     """
     if name not in SPOKEN:
-        raise ValueError(f"expected a language, {' or '.join(SPOKEN)}, after --lang, got {name!r}")
+        raise ValueError(_("expected a language, {names}, after --lang, got {name!r}", names=either(SPOKEN), name=name))
     os.environ["LANGUAGE"] = SPOKEN[name]

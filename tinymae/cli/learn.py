@@ -4,11 +4,14 @@ import math
 import time
 from pathlib import Path
 
+from tinymae.messages import message as _
+from tinymae.messages import padded, translated
+
 
 def add_articles(commands: argparse._SubParsersAction) -> None:
     """`articles`."""
-    articles = commands.add_parser("articles", help="the five articles: which lesson runs which place in them")
-    articles.add_argument("letter", nargs="?", type=str.upper, choices="ABCDE", metavar="A..E", help="one of them")
+    articles = commands.add_parser("articles", help=_("the five articles: which lesson runs which place in them"))
+    articles.add_argument("letter", nargs="?", type=str.upper, choices="ABCDE", metavar="A..E", help=_("one of them"))
     articles.set_defaults(command=_articles)
 
 
@@ -22,9 +25,10 @@ def _articles(letter):
         for row in article.rows:
             print(f"   {row.place}: {row.what}".replace("`", ""))
             for number, heading, file, line in row.cells:
-                print(f"       lesson {number}: {heading}  ({_near(file)}:{line})")
+                where = f"{_near(file)}:{line}"
+                print("       " + _("lesson {number}: {heading}  ({where})", number=number, heading=heading, where=where))
             for file, line in row.code:
-                print(f"       code: {_near(file)}:{line}")
+                print("       " + _("code: {where}", where=f"{_near(file)}:{line}"))
         print()
     return 0
 
@@ -39,7 +43,7 @@ def _near(path):
 
 def add_lessons(commands: argparse._SubParsersAction) -> None:
     """`lessons`."""
-    lessons = commands.add_parser("lessons", help="list the lessons")
+    lessons = commands.add_parser("lessons", help=_("list the lessons"))
     lessons.set_defaults(command=_lessons)
 
 
@@ -48,17 +52,17 @@ def _lessons():
 
     for lesson in lessons():
         print(f"{lesson.number:2}  {lesson.title:50} {lesson.chinese}")
-    print("\npython -m tinymae lesson 1 --step      walks through the first one, cell by cell")
+    print("\n" + _("python -m tinymae lesson 1 --step      walks through the first one, cell by cell"))
     return 0
 
 
 def add_lesson(commands: argparse._SubParsersAction) -> None:
     """`lesson`."""
-    lesson = commands.add_parser("lesson", help="run a lesson, or walk through it cell by cell")
-    lesson.add_argument("number", type=int, nargs="?", metavar="N", help="its number (default: go on where you left)")
+    lesson = commands.add_parser("lesson", help=_("run a lesson, or walk through it cell by cell"))
+    lesson.add_argument("number", type=int, nargs="?", metavar="N", help=_("its number (default: go on where you left)"))
     how = lesson.add_mutually_exclusive_group()
-    how.add_argument("--step", action="store_true", help="cell by cell: read, press Enter, look, go on")
-    how.add_argument("--exercise", type=int, metavar="K", help="write its exercise K here; the second time, run it")
+    how.add_argument("--step", action="store_true", help=_("cell by cell: read, press Enter, look, go on"))
+    how.add_argument("--exercise", type=int, metavar="K", help=_("write its exercise K here; the second time, run it"))
     lesson.set_defaults(command=_lesson)
 
 
@@ -71,7 +75,7 @@ def _lesson(number, step, exercise):
     if number is None:
         number = next((each.number for each in lessons() if done.get(str(each.number)) != "done"), None)
         if number is None:
-            print("you have been through all lessons: python -m tinymae lessons")
+            print(_("you have been through all lessons: python -m tinymae lessons"))
             return 0
     lesson = find_lesson(number)
     if exercise is not None:
@@ -95,21 +99,24 @@ def _lesson_exercise(lesson, exercise):
     name = file_name(lesson, exercise)
     if not Path(name).exists():
         path = write_lesson_exercise(lesson, exercise)
-        print(f"{path}\nwrite the answer in it, then: python -m tinymae lesson {lesson.number} --exercise {exercise}")
+        print(path)
+        print(_("write the answer in it, then: python -m tinymae lesson {lesson} --exercise {exercise}",
+                lesson=lesson.number, exercise=exercise))
         return 0
     try:
         runpy.run_path(name, run_name="__main__")
     except AssertionError as wrong:
-        print(f"{name}: not right yet: {wrong or 'its assert fails'}")
+        reason = str(wrong) or _("its assert fails")
+        print(_("{name}: not right yet: {reason}", name=name, reason=reason))
         return 1
     return 0
 
 
 def add_exercise(commands: argparse._SubParsersAction) -> None:
     """`exercise`."""
-    exercise = commands.add_parser("exercise", help="write an exercise, or a bug of the zoo, for you to solve")
-    exercise.add_argument("name", nargs="?", metavar="NAME", help="which one (default: list them)")
-    exercise.add_argument("--bare", action="store_true", help="without the equations: derive them yourself")
+    exercise = commands.add_parser("exercise", help=_("write an exercise, or a bug of the zoo, for you to solve"))
+    exercise.add_argument("name", nargs="?", metavar="NAME", help=_("which one (default: list them)"))
+    exercise.add_argument("--bare", action="store_true", help=_("without the equations: derive them yourself"))
     exercise.set_defaults(command=_exercise)
 
 
@@ -118,21 +125,23 @@ def _exercise(name, bare):
 
     if name is None:
         for each, kind, it, summary in list_exercises():
-            print(f"{each:32} {kind:9} lesson {it.lesson:2}  {it.level:8} {summary}")
-        print("\npython -m tinymae exercise NAME      writes NAME.py here; then: python -m tinymae check NAME.py")
+            lesson = _("lesson {number:2}", number=it.lesson)
+            print(f"{each:32} {padded(translated(kind), 9)} {lesson}  {padded(translated(it.level), 8)} {summary}")
+        print("\n" + _("python -m tinymae exercise NAME      writes NAME.py here; then: python -m tinymae check NAME.py"))
         return 0
     path = write_exercise(name, bare=bare)
+    print(path)
     if name in ZOO:
-        print(f"{path}\nread it, write your guess into the line CAUSE, then: python -m tinymae check {path}, and mend it")
+        print(_("read it, write your guess into the line CAUSE, then: python -m tinymae check {path}, and mend it", path=path))
     else:
-        print(f"{path}\nread it, complete it, then: python -m tinymae check {path}; stuck? python -m tinymae hint {path}")
+        print(_("read it, complete it, then: python -m tinymae check {path}; stuck? python -m tinymae hint {path}", path=path))
     return 0
 
 
 def add_hint(commands: argparse._SubParsersAction) -> None:
     """`hint`."""
-    hint = commands.add_parser("hint", help="the next of three hints for an exercise")
-    hint.add_argument("file", type=Path, metavar="FILE", help="what `exercise` wrote; it is not executed")
+    hint = commands.add_parser("hint", help=_("the next of three hints for an exercise"))
+    hint.add_argument("file", type=Path, metavar="FILE", help=_("what `exercise` wrote; it is not executed"))
     hint.set_defaults(command=_hint)
 
 
@@ -143,18 +152,18 @@ def _hint(file):
     name = name_of(file)
     found = hints(name)
     number = progress.next_hint(name, len(found))
-    print(f"hint {number + 1} of {len(found)}: {found[number]}")
+    print(_("hint {number} of {count}: {hint}", number=number + 1, count=len(found), hint=found[number]))
     return 0
 
 
 def add_check(commands: argparse._SubParsersAction) -> None:
     """`check`."""
-    check = commands.add_parser("check", help="check your solution of an exercise, and say what is wrong with it")
-    check.add_argument("file", type=Path, metavar="FILE", help="what `exercise` wrote and you completed; it is executed")
+    check = commands.add_parser("check", help=_("check your solution of an exercise, and say what is wrong with it"))
+    check.add_argument("file", type=Path, metavar="FILE", help=_("what `exercise` wrote and you completed; it is executed"))
     how = check.add_mutually_exclusive_group()
-    how.add_argument("--watch", action="store_true", help="check it each time that it is saved, until Ctrl-C")
-    how.add_argument("--json", action="store_true", help="the report and the points as JSON, for a grader")
-    check.add_argument("--story", action="store_true", help="of a bug of the zoo: tell it without a guess")
+    how.add_argument("--watch", action="store_true", help=_("check it each time that it is saved, until Ctrl-C"))
+    how.add_argument("--json", action="store_true", help=_("the report and the points as JSON, for a grader"))
+    check.add_argument("--story", action="store_true", help=_("of a bug of the zoo: tell it without a guess"))
     check.set_defaults(command=_check)
 
 
@@ -201,7 +210,7 @@ def _watch(file, story):
             print(f"\n{report.text}\n", flush=True)
             if report.ok:
                 return 0
-            print(f"watching {file}: save it to check again, Ctrl-C to stop", flush=True)
+            print(_("watching {file}: save it to check again, Ctrl-C to stop", file=file), flush=True)
         _pause()
 
 
@@ -211,8 +220,8 @@ def _pause():
 
 def add_progress(commands: argparse._SubParsersAction) -> None:
     """`progress`."""
-    progress = commands.add_parser("progress", help="which lessons and exercises you have done")
-    progress.add_argument("--reset", action="store_true", help="forget it")
+    progress = commands.add_parser("progress", help=_("which lessons and exercises you have done"))
+    progress.add_argument("--reset", action="store_true", help=_("forget it"))
     progress.set_defaults(command=_progress)
 
 
@@ -223,31 +232,42 @@ def _progress(reset):
 
     if reset:
         progress.reset()
-        print(f"{progress.progress_file()}: gone")
+        print(_("{path}: gone", path=progress.progress_file()))
         return 0
     done = progress.load_progress()
     for lesson in lessons():
-        state = done["lessons"].get(str(lesson.number), "")
-        state = "done" if state == "done" else f"at cell {state + 1} of {len(lesson.cells)}" if state else ""
-        print(f"{lesson.number:2}  {lesson.title:50} {state}".rstrip())
+        at, state = done["lessons"].get(str(lesson.number)), ""
+        if at == "done":
+            state = _("done")
+        elif at:
+            state = _("at cell {number} of {count}", number=at + 1, count=len(lesson.cells))
+        print(f"{lesson.number:2}  {padded(translated(lesson.title), 50)} {state}".rstrip())
     points = [0, 0]
-    for name, _, it, _ in list_exercises():
+    for name, _kind, it, _summary in list_exercises():
         mine = done["exercises"].get(name, {"hints": 0, "solved": False})
         points[0] += mine["solved"] * POINTS[it.level]
         points[1] += POINTS[it.level]
-        hints = f", {mine['hints']} hint{'s' * (mine['hints'] > 1)}" if mine["hints"] else ""
-        if mine["solved"] or hints:
-            print(f"    {name:50} {'solved' if mine['solved'] else 'begun'}{hints}")
+        if mine["solved"] or mine["hints"]:
+            print(f"    {name:50} {_so_far(**mine)}")
     through = sum(state == "done" for state in done["lessons"].values())
-    print(f"\n{through} of {len(lessons())} lessons, {points[0]} of {points[1]} points; kept in {progress.progress_file()}")
+    print("\n" + _("{through} of {lessons} lessons, {points} of {most} points; kept in {path}",
+                   through=through, lessons=len(lessons()), points=points[0], most=points[1], path=progress.progress_file()))
     return 0
+
+
+def _so_far(hints, solved):
+    """What is done of an exercise, in words."""
+    state = _("solved") if solved else _("begun")
+    if hints == 1:
+        return _("{state}, 1 hint", state=state)
+    return _("{state}, {hints} hints", state=state, hints=hints) if hints else state
 
 
 def add_gradcheck(commands: argparse._SubParsersAction) -> None:
     """`gradcheck`."""
-    gradcheck = commands.add_parser("gradcheck", help="check every gradient against finite differences")
+    gradcheck = commands.add_parser("gradcheck", help=_("check every gradient against finite differences"))
     gradcheck.add_argument("--seed", type=int, default=0)
-    gradcheck.add_argument("--json", type=Path, metavar="FILE", help="write the rows to a file, too")
+    gradcheck.add_argument("--json", type=Path, metavar="FILE", help=_("write the rows to a file, too"))
     gradcheck.set_defaults(command=_gradcheck)
 
 
@@ -258,22 +278,28 @@ def _gradcheck(seed, json):
     from tinymae.gradcheck import format_rows
     from tinymae.gradcheck.cases import run_checks
 
-    layout = "{:52} {:>7}  {:34} {:14} {:>8}  {}"
-    print(layout.format("op, block or model", "tensors", "worst of them", "at", "error", "verdict"))
+    print(_tensor_line(_("op, block or model"), _("tensors"), _("worst of them"), _("at"), _("error"), _("verdict")))
     report = []
     for check, rows in run_checks(seed):
         worst = max(rows, key=lambda row: row.error)
-        verdict = "ok" if all(row.ok for row in rows) else "WRONG"
-        print(layout.format(check.name, len(rows), worst.tensor, str(list(worst.worst)), f"{worst.error:.1e}", verdict))
-        if verdict == "WRONG":
+        right = all(row.ok for row in rows)
+        verdict = _("ok") if right else _("WRONG")
+        at, error = str(list(worst.worst)), f"{worst.error:.1e}"
+        print(_tensor_line(check.name, str(len(rows)), worst.tensor, at, error, verdict))
+        if not right:
             print(format_rows(check.name, [row for row in rows if not row.ok]))
         report += [{"check": check.name, **{k: _json(v) for k, v in asdict(row).items()}} for row in rows]
     wrong = sum(not row["ok"] for row in report)
-    print(f"\n{len(report)} tensors, {wrong} wrong")
+    print("\n" + _("{tensors} tensors, {wrong} wrong", tensors=len(report), wrong=wrong))
     if json:
         json.write_text(dumps(report, indent=1) + "\n", encoding="utf-8")
         print(json)
     return 1 if wrong else 0
+
+
+def _tensor_line(name, tensors, worst, at, error, verdict):
+    tensors, error = padded(tensors, 7, right=True), padded(error, 8, right=True)
+    return f"{padded(name, 52)} {tensors}  {padded(worst, 34)} {padded(at, 14)} {error}  {verdict}"
 
 
 def _json(value):

@@ -6,17 +6,20 @@ from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from tinymae.messages import marked
+from tinymae.messages import message as _
+
 # What `--data` may be. Written here, so that `--help` imports neither NumPy nor Pillow; a test compares them with the tables.
-IMAGE_DATA = (
+IMAGE_DATA = marked(
     "photos, digits, openml:NAME, a folder of images, an IDX file (also .gz; EMNIST as transposed:FILE) or an .npz file with "
     "the key images"
 )
-LABELLED_DATA = (
+LABELLED_DATA = marked(
     "digits, openml:NAME, a folder with a folder of images for each class, an IDX file of images (also .gz; EMNIST as "
     "transposed:FILE) with its labels beside it, or an .npz file with the keys images and labels"
 )
-PAIR_DATA = "phrasebook, dates, french, a tab-separated file, or a source and a target file (.gz too)"
-RESUME = "interrupted; the same command with --resume continues from here"
+PAIR_DATA = marked("phrasebook, dates, french, a tab-separated file, or a source and a target file (.gz too)")
+RESUME = marked("interrupted; the same command with --resume continues from here")
 
 
 def add_length(parser: ArgumentParser, minutes: str, epochs: str | None = None) -> None:
@@ -24,23 +27,23 @@ def add_length(parser: ArgumentParser, minutes: str, epochs: str | None = None) 
     length = parser.add_mutually_exclusive_group()
     if epochs:
         length.add_argument("--epochs", type=int, help=epochs)
-    length.add_argument("--steps", type=int, help="train for this many steps: the same result every time")
-    length.add_argument("--minutes", type=float, help=f"train for this long ({minutes})")
+    length.add_argument("--steps", type=int, help=_("train for this many steps: the same result every time"))
+    length.add_argument("--minutes", type=float, help=_("train for this long ({minutes})", minutes=minutes))
 
 
 def add_run(parser: ArgumentParser) -> None:
     """--seed and --threads."""
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="default: one for each core")
+    parser.add_argument("--threads", type=int, help=_("default: one for each core"))
 
 
 def add_folder(parser: ArgumentParser, out: str) -> None:
     """--out, with its help text, --resume, --overwrite and --save-every."""
     parser.add_argument("--out", type=Path, required=True, help=out)
     former = parser.add_mutually_exclusive_group()
-    former.add_argument("--resume", action="store_true", help="continue with the model in the folder")
-    former.add_argument("--overwrite", action="store_true", help="replace the model in the folder")
-    parser.add_argument("--save-every", type=float, default=30, metavar="SECONDS", help="how often to save (default: 30)")
+    former.add_argument("--resume", action="store_true", help=_("continue with the model in the folder"))
+    former.add_argument("--overwrite", action="store_true", help=_("replace the model in the folder"))
+    parser.add_argument("--save-every", type=float, default=30, metavar="SECONDS", help=_("how often to save (default: 30)"))
 
 
 def add_ranks(parser: ArgumentParser, command: Callable) -> None:
@@ -49,7 +52,7 @@ def add_ranks(parser: ArgumentParser, command: Callable) -> None:
     All but the first print nothing.
     """
     parser.add_argument(
-        "--exact-sum", action="store_true", help="under mpiexec: the same bits for any number of processes; slow"
+        "--exact-sum", action="store_true", help=_("under mpiexec: the same bits for any number of processes; slow")
     )
 
     def on_all_ranks(exact_sum, **options):
@@ -77,17 +80,18 @@ def _img_size(text):
 
 def add_heads(parser: ArgumentParser, decoder: bool = False) -> None:
     """--heads and, for models with a decoder, --decoder-heads and --norm-pix-loss: of published weights."""
-    parser.add_argument("--heads", type=int, help="attention heads of published weights that do not say how many they have")
+    parser.add_argument("--heads", type=int, help=_("attention heads of published weights that do not say how many they have"))
     if decoder:
-        parser.add_argument("--decoder-heads", type=int, help="the same for their decoder")
+        parser.add_argument("--decoder-heads", type=int, help=_("the same for their decoder"))
         parser.add_argument(
-            "--norm-pix-loss", action=BooleanOptionalAction, help="whether they predict normalised pixels"
+            "--norm-pix-loss", action=BooleanOptionalAction, help=_("whether they predict normalised pixels")
         )
 
 
 def add_key(parser: ArgumentParser) -> None:
     """--key: of published weights."""
-    parser.add_argument("--key", metavar="NAME", help="which model of a file of published weights that has several, as teacher")
+    parser.add_argument("--key", metavar="NAME", help=_("which model of a file of published weights that has several, as "
+                                                        "teacher"))
 
 
 def given(options: dict) -> dict:

@@ -5,36 +5,41 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinymae.cli.options import PAIR_DATA, RESUME, add_folder, add_length, add_ranks, add_run, with_options
+from tinymae.messages import marked, translated
+from tinymae.messages import message as _
 
-OWN = "folder that train translate wrote to, or a file of export --to tinymae (default: the model that comes with tinymae)"
+OWN = marked(
+    "folder that train translate wrote to, or a file of export --to tinymae (default: the model that comes with tinymae)"
+)
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
     """`train translate`."""
-    parser = models.add_parser("translate", help="an encoder-decoder Transformer")
-    parser.add_argument("--data", nargs="+", default=["phrasebook"], metavar="DATA", help=PAIR_DATA)
-    parser.add_argument("--valid", nargs="+", metavar="FILE", help="validation pairs (default: one in fifty of the data)")
-    parser.add_argument("--reverse", action="store_true", help="translate from the second language into the first")
-    epochs = "go through the training pairs this many times (default for files: 10)"
-    add_length(parser, minutes="default: phrasebook 3, dates 1, french 0.2", epochs=epochs)
+    parser = models.add_parser("translate", help=_("an encoder-decoder Transformer"))
+    parser.add_argument("--data", nargs="+", default=["phrasebook"], metavar="DATA", help=translated(PAIR_DATA))
+    parser.add_argument("--valid", nargs="+", metavar="FILE", help=_("validation pairs (default: one in fifty of the data)"))
+    parser.add_argument("--reverse", action="store_true", help=_("translate from the second language into the first"))
+    epochs = _("go through the training pairs this many times (default for files: 10)")
+    add_length(parser, minutes=_("default: phrasebook 3, dates 1, french 0.2"), epochs=epochs)
     add_run(parser)
-    add_folder(parser, out="folder for the model, transformer.npz")
-    words = parser.add_argument_group("words")
-    words.add_argument("--min-count", type=int, help="rarer tokens become <unk> (default: files of words 2, all else 1)")
-    words.add_argument("--bpe", type=int, dest="pieces", metavar="N", help="a vocabulary of N subwords (BPE) in place of words")
-    words.add_argument("--bpe-dropout", type=float, metavar="P", help="cut training sentences in other ways in each epoch")
-    words.add_argument("--source-vectors", type=Path, metavar="FILE", help="word vectors (word2vec, GloVe) to start from")
-    words.add_argument("--target-vectors", type=Path, metavar="FILE", help="the same for the other language")
-    words.add_argument("--freeze", action="store_true", help="do not train on the words that have such vectors")
-    model = parser.add_argument_group("model and training; the defaults fit the data")
+    add_folder(parser, out=_("folder for the model, transformer.npz"))
+    words = parser.add_argument_group(_("words"))
+    words.add_argument("--min-count", type=int, help=_("rarer tokens become <unk> (default: files of words 2, all else 1)"))
+    words.add_argument("--bpe", type=int, dest="pieces", metavar="N", help=_("a vocabulary of N subwords (BPE) in place of "
+                                                                             "words"))
+    words.add_argument("--bpe-dropout", type=float, metavar="P", help=_("cut training sentences in other ways in each epoch"))
+    words.add_argument("--source-vectors", type=Path, metavar="FILE", help=_("word vectors (word2vec, GloVe) to start from"))
+    words.add_argument("--target-vectors", type=Path, metavar="FILE", help=_("the same for the other language"))
+    words.add_argument("--freeze", action="store_true", help=_("do not train on the words that have such vectors"))
+    model = parser.add_argument_group(_("model and training; the defaults fit the data"))
     for name in ("d-model", "encoder-layers", "decoder-layers", "heads", "d-ff", "tokens"):
-        model.add_argument(f"--{name}", type=int, help="tokens in a batch" if name == "tokens" else None)
+        model.add_argument(f"--{name}", type=int, help=_("tokens in a batch") if name == "tokens" else None)
     model.add_argument("--dropout", type=float)
-    model.add_argument("--post-norm", dest="norm_first", action="store_false", default=None, help="as in the paper")
+    model.add_argument("--post-norm", dest="norm_first", action="store_false", default=None, help=_("as in the paper"))
     model.add_argument("--label-smoothing", type=float)
-    model.add_argument("--lr", type=float, help="the highest learning rate")
-    model.add_argument("--schedule", choices=("cosine", "noam"), help="of the learning rate (default: cosine)")
-    model.add_argument("--warmup", type=int, help="steps of warm-up for noam (default: 4000, as in the paper)")
+    model.add_argument("--lr", type=float, help=_("the highest learning rate"))
+    model.add_argument("--schedule", choices=("cosine", "noam"), help=_("of the learning rate (default: cosine)"))
+    model.add_argument("--warmup", type=int, help=_("steps of warm-up for noam (default: 4000, as in the paper)"))
     add_ranks(parser, _train_translate)
 
 
@@ -50,7 +55,8 @@ def _train_translate(
 
     corpus = load_corpus(data, seed, valid)
     corpus = corpus.reversed() if reverse else corpus
-    print(f"{len(corpus.train)} sentence pairs to train on, {len(corpus.held_out)} in the validation set")
+    print(_("{train} sentence pairs to train on, {validation} in the validation set",
+            train=len(corpus.train), validation=len(corpus.held_out)))
     if corpus.note:
         print(corpus.note)
     if epochs is None and steps is None and minutes is None:
@@ -63,37 +69,38 @@ def _train_translate(
         say=tqdm.write, ranks=ranks,
     )
     if run.interrupted:
-        print(RESUME, flush=True)
+        print(translated(RESUME), flush=True)
     if ranks.rank:
         return 0
     sources, references = zip(*corpus.held_out, strict=True)
     translator = Translator.load(out)
     exact = sum(map(translator.exact, translator.translate(sources), references)) / len(references)
-    print(f"{run.step} steps, {run.seconds:.0f} s; exact match on {len(references)} validation pairs: {exact:.2%}")
+    print(_("{steps} steps, {seconds:.0f} s; exact match on {count} validation pairs: {exact:.2%}",
+            steps=run.step, seconds=run.seconds, count=len(references), exact=exact))
     print(out)
     return 0
 
 
 def add_translate(commands: argparse._SubParsersAction) -> None:
     """`translate`."""
-    use = commands.add_parser("translate", help="translate: with the small model that comes with tinymae, or another")
-    use.add_argument("text", nargs="*", metavar="TEXT", help="sentences (default: lines from standard input)")
+    use = commands.add_parser("translate", help=_("translate: with the small model that comes with tinymae, or another"))
+    use.add_argument("text", nargs="*", metavar="TEXT", help=_("sentences (default: lines from standard input)"))
     which = use.add_mutually_exclusive_group()
-    which.add_argument("--model", type=Path, help=OWN)
-    which.add_argument("--weights", type=Path, metavar="FOLDER", help="a Marian translator in Hugging Face's format")
-    use.add_argument("--tokens", action="store_true", help="with --weights: TEXT and answer are ids; needs no tokenizer")
-    use.add_argument("--beam", type=int, default=1, help="hypotheses to keep; 1 is greedy (default)")
-    use.add_argument("--attention", type=Path, metavar="FILE.png", help="draw what each token attended to (one TEXT)")
-    use.add_argument("--layer", type=int, help="of the decoder, from 0, for --attention (default: the mean over all layers)")
+    which.add_argument("--model", type=Path, help=translated(OWN))
+    which.add_argument("--weights", type=Path, metavar="FOLDER", help=_("a Marian translator in Hugging Face's format"))
+    use.add_argument("--tokens", action="store_true", help=_("with --weights: TEXT and answer are ids; needs no tokenizer"))
+    use.add_argument("--beam", type=int, default=1, help=_("hypotheses to keep; 1 is greedy (default)"))
+    use.add_argument("--attention", type=Path, metavar="FILE.png", help=_("draw what each token attended to (one TEXT)"))
+    use.add_argument("--layer", type=int, help=_("of the decoder, from 0, for --attention (default: the mean over all layers)"))
     use.set_defaults(command=_translate)
 
 
 def _translate(text, model, weights, tokens, beam, attention, layer):
     if tokens and not weights:
-        raise ValueError("--tokens is for published models: give --weights FOLDER")
+        raise ValueError(_("--tokens is for published models: give --weights FOLDER"))
     if weights:
         if attention or layer is not None:
-            raise ValueError("--attention is for models trained here: give --model DIR")
+            raise ValueError(_("--attention is for models trained here: give --model DIR"))
         return _translate_published(text, weights, tokens, beam)
     return _translate_own(text, model, beam, attention, layer)
 
@@ -112,7 +119,7 @@ def _translate_published(text, weights, tokens, beam):
             continue
         unknown = tokenizer.unknown(line)
         if unknown:
-            print(f"tinymae: unknown to the model: {', '.join(unknown)}", file=sys.stderr)
+            print("tinymae: " + _("unknown to the model: {tokens}", tokens=", ".join(unknown)), file=sys.stderr)
         print(tokenizer.decode(translate_ids([tokenizer.encode(line)], params, config, beam=beam)[0]), flush=True)
     return 0
 
@@ -121,7 +128,7 @@ def _translate_own(text, model, beam, attention, layer):
     from tinymae.tasks.translate import Translator
 
     if layer is not None and not attention:
-        raise ValueError("--layer is for a picture: give --attention FILE.png, too")
+        raise ValueError(_("--layer is for a picture: give --attention FILE.png, too"))
     translator = Translator.load(model)
     if model is None:
         _describe_shipped(translator)
@@ -130,7 +137,7 @@ def _translate_own(text, model, beam, attention, layer):
     for line in text or (line.rstrip("\r\n") for line in sys.stdin):
         unknown = translator.languages[0].unknown(line)
         if unknown:
-            print(f"tinymae: unknown to the model: {', '.join(unknown)}", file=sys.stderr)
+            print("tinymae: " + _("unknown to the model: {tokens}", tokens=", ".join(unknown)), file=sys.stderr)
         print(translator.translate([line], beam)[0], flush=True)
     return 0
 
@@ -139,25 +146,25 @@ def _describe_shipped(translator):
     """Two lines on stderr: what the translator that comes with tinymae knows."""
     from tinymae.text.vocabulary import SPECIALS
 
-    knows = []
-    for language, what in zip(translator.languages, ("Chinese characters", "English words"), strict=True):
-        words = language.vocabulary.words[len(SPECIALS):]
-        knows.append(f"{len(words)} {what}, such as {' '.join(words[10 :: len(words) // 8])}")
-    print(
-        "tinymae: the small translator that comes with tinymae, Chinese to English, for the sentences of the phrasebook\n"
-        f"tinymae: it knows {'; '.join(knows)}", file=sys.stderr,
-    )
+    characters, words = (language.vocabulary.words[len(SPECIALS):] for language in translator.languages)
+    some, others = (" ".join(known[10 :: len(known) // 8]) for known in (characters, words))
+    for line in (
+        _("the small translator that comes with tinymae, Chinese to English, for the sentences of the phrasebook"),
+        _("it knows {characters} Chinese characters, such as {some}; {words} English words, such as {others}",
+          characters=len(characters), some=some, words=len(words), others=others),
+    ):
+        print(f"tinymae: {line}", file=sys.stderr)
 
 
 def _draw_attention(translator, text, beam, path, layer):
     from tinymae import plot
 
     if len(text) != 1:
-        raise ValueError(f"--attention draws one sentence, got {len(text)}")
+        raise ValueError(_("--attention draws one sentence, got {count}", count=len(text)))
     sources, words, decoded = translator.decode(text[0], beam)
     weights = decoded.cross[0][:, :, : len(words)]              # (L, H, T, Tk)
     if layer is not None and not 0 <= layer < len(weights):
-        raise ValueError(f"--layer {layer}: the decoder has the layers 0 to {len(weights) - 1}")
+        raise ValueError(_("--layer {layer}: the decoder has the layers 0 to {last}", layer=layer, last=len(weights) - 1))
     where = f"mean over the {len(weights)} layers of the decoder" if layer is None else f"layer {layer} of the decoder"
     caption = (
         f"How to read it: each map is one head ({where}), each row one token of the translation: how it spread its attention "
@@ -169,11 +176,11 @@ def _draw_attention(translator, text, beam, path, layer):
 
 def add_average(commands: argparse._SubParsersAction) -> None:
     """`average`."""
-    mean = commands.add_parser("average", help="the mean of a translator's last evaluations, as a model of its own")
-    mean.add_argument("--model", type=Path, required=True, help="folder that train translate wrote to")
-    mean.add_argument("--last", type=int, default=5, help="how many evaluations (default, and at most: 5)")
-    mean.add_argument("--out", type=Path, required=True, help="folder for the averaged model")
-    mean.add_argument("--overwrite", action="store_true", help="replace the model in that folder")
+    mean = commands.add_parser("average", help=_("the mean of a translator's last evaluations, as a model of its own"))
+    mean.add_argument("--model", type=Path, required=True, help=_("folder that train translate wrote to"))
+    mean.add_argument("--last", type=int, default=5, help=_("how many evaluations (default, and at most: 5)"))
+    mean.add_argument("--out", type=Path, required=True, help=_("folder for the averaged model"))
+    mean.add_argument("--overwrite", action="store_true", help=_("replace the model in that folder"))
     mean.set_defaults(command=_average)
 
 
@@ -181,19 +188,21 @@ def _average(model, last, out, overwrite):
     from tinymae.tasks.train_translator import average
 
     steps = average(model, out, last, overwrite=overwrite)
-    print(f"the mean of the parameters after {', '.join(map(str, steps))} steps: {out}")
+    print(_("the mean of the parameters after {steps} steps: {out}", steps=", ".join(map(str, steps)), out=out))
     return 0
 
 
 def add_evaluate(models: argparse._SubParsersAction) -> None:
     """`evaluate translate`."""
-    judge = models.add_parser("translate", help="BLEU, exact match and perplexity of translations")
-    judge.add_argument("--model", type=Path, help=OWN)
-    judge.add_argument("--average", type=int, metavar="N", help="evaluate the mean of the parameters of the last N evaluations")
+    judge = models.add_parser("translate", help=_("BLEU, exact match and perplexity of translations"))
+    judge.add_argument("--model", type=Path, help=translated(OWN))
+    judge.add_argument("--average", type=int, metavar="N", help=_("evaluate the mean of the parameters of the last N "
+                                                                  "evaluations"))
     judge.add_argument("--data", nargs="+", metavar="DATA",
-                       help=f"{PAIR_DATA}; by name: its validation set (default, without --model: phrasebook)")
-    judge.add_argument("--reverse", action="store_true", help="from the second language into the first")
-    judge.add_argument("--beam", type=int, default=1, help="hypotheses to keep; 1 is greedy (default)")
+                       help=_("{data}; by name: its validation set (default, without --model: phrasebook)",
+                              data=translated(PAIR_DATA)))
+    judge.add_argument("--reverse", action="store_true", help=_("from the second language into the first"))
+    judge.add_argument("--beam", type=int, default=1, help=_("hypotheses to keep; 1 is greedy (default)"))
     judge.set_defaults(command=_evaluate_translate)
 
 
@@ -202,9 +211,9 @@ def _evaluate_translate(model, average, data, reverse, beam):
     from tinymae.text.corpus import CORPORA, load_corpus, read_pairs
 
     if model is None and average is not None:
-        raise ValueError("--average is for a run that kept its last evaluations: give --model DIR")
+        raise ValueError(_("--average is for a run that kept its last evaluations: give --model DIR"))
     if model is not None and data is None:
-        raise ValueError(f"expected --data with --model: {PAIR_DATA}")
+        raise ValueError(_("expected --data with --model: {data}", data=translated(PAIR_DATA)))
     data = data or ["phrasebook"]
     translator = Translator.load(model)
     if average is not None:

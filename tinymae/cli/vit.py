@@ -15,29 +15,33 @@ from tinymae.cli.options import (
     given,
     with_options,
 )
+from tinymae.messages import message as _
+from tinymae.messages import padded, translated
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
     """`train vit`."""
-    parser = models.add_parser("vit", help="a Vision Transformer that classifies images")
-    parser.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth is the validation set")
+    parser = models.add_parser("vit", help=_("a Vision Transformer that classifies images"))
+    parser.add_argument("--data", required=True, help=_("{data}; the last fifth is the validation set",
+                                                        data=translated(LABELLED_DATA)))
     parser.add_argument(
-        "--from", dest="from_folder", type=Path, metavar="DIR", help="fine-tune this encoder: a folder, or a file of weights"
+        "--from", dest="from_folder", type=Path, metavar="DIR", help=_("fine-tune this encoder: a folder, or a file of weights")
     )
     add_key(parser)
-    add_length(parser, minutes="default: 9, digits 1", epochs="go through the training images this many times")
+    add_length(parser, minutes=_("default: 9, digits 1"), epochs=_("go through the training images this many times"))
     add_run(parser)
-    add_folder(parser, out="folder for the model, vit.npz")
-    model = parser.add_argument_group("model and training; the defaults fit the data")
-    model.add_argument("--heads", type=int, dest="num_heads", help="also of published weights that do not say it, with --from")
-    add_img_size(model, "to which images are scaled; with --from, positions are interpolated")
+    add_folder(parser, out=_("folder for the model, vit.npz"))
+    model = parser.add_argument_group(_("model and training; the defaults fit the data"))
+    model.add_argument("--heads", type=int, dest="num_heads", help=_("also of published weights that do not say it, with "
+                                                                     "--from"))
+    add_img_size(model, _("to which images are scaled; with --from, positions are interpolated"))
     for name in ("patch-size", "embed-dim", "depth", "batch", "shift"):
-        model.add_argument(f"--{name}", type=int, help="pixels by which images are moved" if name == "shift" else None)
-    model.add_argument("--pool", choices=("token", "mean"), help="class token, or mean of the patches")
+        model.add_argument(f"--{name}", type=int, help=_("pixels by which images are moved") if name == "shift" else None)
+    model.add_argument("--pool", choices=("token", "mean"), help=_("class token, or mean of the patches"))
     model.add_argument("--positions", dest="position_encoding", choices=("learned", "fixed"))
     for name in ("dropout", "lr", "weight-decay", "label-smoothing", "mixup", "layer-decay"):
         model.add_argument(f"--{name}", type=float)
-    model.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror images (default: colour ones)")
+    model.add_argument("--flip", action=argparse.BooleanOptionalAction, help=_("mirror images (default: colour ones)"))
     add_ranks(parser, _train_vit)
 
 
@@ -62,23 +66,24 @@ def _train_vit(
         ranks=ranks,
     )
     if run.interrupted:
-        print(RESUME, flush=True)
+        print(translated(RESUME), flush=True)
     if ranks.rank:
         return 0
     result = evaluate_classifier(out, labelled, threads=threads)
-    accuracy, count = result["accuracy"], result["pictures"]
-    print(f"{run.step} steps, {run.seconds:.0f} s; accuracy {accuracy:.2%} on {count} validation images")
+    print(_("{steps} steps, {seconds:.0f} s; accuracy {accuracy:.2%} on {count} validation images",
+            steps=run.step, seconds=run.seconds, accuracy=result["accuracy"], count=result["pictures"]))
     print(out / "vit.npz")
     return 0
 
 
 def add_evaluate(models: argparse._SubParsersAction) -> None:
     """`evaluate vit`."""
-    judge = models.add_parser("vit", help="accuracy and confusions of a classifier")
-    judge.add_argument("--model", type=Path, required=True, help="folder that train vit wrote to")
-    judge.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth of it is evaluated")
-    judge.add_argument("--whole", action="store_true", help="all of the data, if none of it was trained on")
-    judge.add_argument("--rollout", type=Path, metavar="FILE.png", help="draw what the model attends to in six images")
+    judge = models.add_parser("vit", help=_("accuracy and confusions of a classifier"))
+    judge.add_argument("--model", type=Path, required=True, help=_("folder that train vit wrote to"))
+    judge.add_argument("--data", required=True, help=_("{data}; the last fifth of it is evaluated",
+                                                       data=translated(LABELLED_DATA)))
+    judge.add_argument("--whole", action="store_true", help=_("all of the data, if none of it was trained on"))
+    judge.add_argument("--rollout", type=Path, metavar="FILE.png", help=_("draw what the model attends to in six images"))
     judge.set_defaults(command=_evaluate_vit)
 
 
@@ -89,10 +94,10 @@ def _evaluate_vit(model, data, whole, rollout):
     labelled = load_labelled(data)
     result = evaluate_classifier(model, labelled, whole=whole)
     names, confusion = result["names"], result["confusion"]
-    print(f"accuracy {result['accuracy']:.2%} on {result['pictures']} images")
+    print(_("accuracy {accuracy:.2%} on {count} images", accuracy=result["accuracy"], count=result["pictures"]))
     if len(names) <= 20:
         wide = max(5, *(len(name) + 1 for name in names))
-        print("\ntrue class down, predicted class across")
+        print("\n" + _("true class down, predicted class across"))
         print(" " * wide + "".join(f"{name:>{wide}}" for name in names))
         for name, row in zip(names, confusion, strict=True):
             print(f"{name:>{wide}}" + "".join(f"{count:{wide}}" for count in row))
@@ -124,13 +129,15 @@ def _draw_rollout(model, labelled, path):
 
 def add_probe(commands: argparse._SubParsersAction) -> None:
     """`probe`."""
-    probe = commands.add_parser("probe", help="what an encoder has learned: simple classifiers on its frozen features")
-    probe.add_argument("--model", type=Path, required=True, help="folder of a masked autoencoder or a ViT, or a published one")
-    probe.add_argument("--data", required=True, help=f"{LABELLED_DATA}; the last fifth is for testing")
+    probe = commands.add_parser("probe", help=_("what an encoder has learned: simple classifiers on its frozen features"))
+    probe.add_argument("--model", type=Path, required=True, help=_("folder of a masked autoencoder or a ViT, or a published "
+                                                                   "one"))
+    probe.add_argument("--data", required=True, help=_("{data}; the last fifth is for testing", data=translated(LABELLED_DATA)))
     add_heads(probe)
     add_key(probe)
-    add_img_size(probe, "to which images are scaled, with interpolated positions (default: as the model was trained)")
-    probe.add_argument("--per-class", type=int, metavar="N", help="train on N labels a class, drawn ten times (default: all)")
+    add_img_size(probe, _("to which images are scaled, with interpolated positions (default: as the model was trained)"))
+    probe.add_argument("--per-class", type=int, metavar="N", help=_("train on N labels a class, drawn ten times (default: "
+                                                                    "all)"))
     probe.set_defaults(command=_probe)
 
 
@@ -139,10 +146,10 @@ def _probe(model, data, per_class, heads, img_size, key):
     from tinymae.tasks.probe import probe
 
     report = probe(model, load_labelled(data), per_class=per_class, heads=heads, img_size=img_size, key=key)
-    print(f"accuracy on {report['test']} test images, trained on {report['train']} labels")
-    print(f"{'':26}{'encoder features':>20}{'raw pixels':>20}")
-    for key, label in (("linear", "logistic regression"), ("knn", "nearest neighbours")):
+    print(_("accuracy on {test} test images, trained on {train} labels", test=report["test"], train=report["train"]))
+    print(" " * 26 + "".join(padded(view, 20, right=True) for view in (_("encoder features"), _("raw pixels"))))
+    for key, label in (("linear", _("logistic regression")), ("knn", _("nearest neighbours"))):
         cells = [f"{report[view][key]:.2%} +- {report['deviations'][view][key]:.2%}" for view in ("features", "pixels")]
         cells = cells if per_class else [cell.partition(" +-")[0] for cell in cells]
-        print(f"{label:26}" + "".join(f"{cell:>20}" for cell in cells))
+        print(padded(label, 26) + "".join(f"{cell:>20}" for cell in cells))
     return 0

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from tinymae.cli.options import add_key
 from tinymae.files import visible
+from tinymae.messages import either
+from tinymae.messages import message as _
 
 
 def add_inspect(commands: argparse._SubParsersAction) -> None:
     """`inspect`."""
-    inspect = commands.add_parser("inspect", help="list the tensors of a file of weights: what model is it?")
-    inspect.add_argument("file", metavar="FILE", type=Path, help=".pth, .bin, .safetensors, or a Hugging Face folder")
+    inspect = commands.add_parser("inspect", help=_("list the tensors of a file of weights: what model is it?"))
+    inspect.add_argument("file", metavar="FILE", type=Path, help=_(".pth, .bin, .safetensors, or a Hugging Face folder"))
     add_key(inspect)
     inspect.set_defaults(command=_inspect)
 
@@ -21,12 +23,14 @@ def _inspect(file, key):
     found = inspect(file, key=key)
     for name, shape, dtype in found.tensors:
         print(f"{visible(name):64} {tuple(shape)!s:20} {dtype}")
-    print(f"\n{len(found.tensors)} tensors, {sum(math.prod(shape) for _, shape, _ in found.tensors):,} numbers")
-    print(f"{found.what}\nit can: {found.can}")
+    numbers = sum(math.prod(shape) for _name, shape, _dtype in found.tensors)
+    print("\n" + _("{tensors} tensors, {numbers:,} numbers", tensors=len(found.tensors), numbers=numbers))
+    print(found.what)
+    print(_("it can: {what}", what=found.can))
     if found.asks:
-        print(f"it does not say everything; to load it, give {', '.join(found.asks)}")
+        print(_("it does not say everything; to load it, give {options}", options=", ".join(found.asks)))
     if found.unread:
-        print(visible(f"not part of it: {listed(found.unread)}"))
+        print(visible(_("not part of it: {names}", names=listed(found.unread))))
     if found.licence:
         print(found.licence)
     return 0
@@ -34,12 +38,12 @@ def _inspect(file, key):
 
 def add_export(commands: argparse._SubParsersAction) -> None:
     """`export`."""
-    export = commands.add_parser("export", help="write a model trained here as one small file, or for other code")
-    export.add_argument("--model", type=Path, required=True, help="folder that train mae, vit or translate wrote to")
+    export = commands.add_parser("export", help=_("write a model trained here as one small file, or for other code"))
+    export.add_argument("--model", type=Path, required=True, help=_("folder that train mae, vit or translate wrote to"))
     export.add_argument("--to", required=True, choices=("mae", "vit-mae", "vit", "tinymae"),
-                        help="whose format: of the official code, of Hugging Face, or ours in half precision")
+                        help=_("whose format: of the official code, of Hugging Face, or ours in half precision"))
     export.add_argument("file", metavar="FILE", type=Path,
-                        help="mae: .pth; vit-mae: Hugging Face folder; vit: either; tinymae: .safetensors")
+                        help=_("mae: .pth; vit-mae: Hugging Face folder; vit: either; tinymae: .safetensors"))
     export.set_defaults(command=_export)
 
 
@@ -53,11 +57,13 @@ def _export(model, to, file):
     from tinymae.weights import export
 
     if is_published(model):                                     # our files say how we scale pixels, which theirs do differently
-        raise ValueError(f"{model}: a published model: expected the folder of a model trained here, which can be exported")
+        raise ValueError(_("{model}: a published model: expected the folder of a model trained here, which can be exported",
+                           model=model))
     found = load_encoder(model)
     if (found.model == "vit") != (to == "vit"):
-        raise ValueError(f"{model}: holds a {found.model} model, which --to {to} cannot hold: expected --to " + (
-            "vit" if found.model == "vit" else "mae or vit-mae"))
+        fitting = either(["vit"] if found.model == "vit" else ["mae", "vit-mae"])
+        raise ValueError(_("{model}: holds a {kind} model, which --to {to} cannot hold: expected --to {fitting}",
+                           model=model, kind=found.model, to=to, fitting=fitting))
     write = {"mae": export.export_mae, "vit-mae": export.export_vit_mae, "vit": export.export_vit}[to]
     print(write(file, found.config, found.params))
     return 0

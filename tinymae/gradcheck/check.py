@@ -44,6 +44,8 @@ from tinymae.gradcheck.measure import (
     step_size,
 )
 from tinymae.gradcheck.pair import Pair, arrays_of, differentiable, float_parts, joint_norm, leaves_of, rebuild
+from tinymae.messages import columns, padded
+from tinymae.messages import message as _
 
 
 @dataclass(frozen=True)
@@ -120,21 +122,25 @@ def gradcheck(
         guilty = _find_write(*functions, **point)
         if guilty is None:                      # an array that was read-only before the check
             raise
-        return [_refusal(guilty[1], "{} writes into {}: a function writes in place only into arrays that it made in this "
-                                    "call; write a = a * b instead of a *= b, or copy first".format(*guilty))]
+        function, array = guilty
+        return [_refusal(array, _(
+            "{function} writes into {array}: a function writes in place only into arrays that it made in this call; write "
+            "a = a * b instead of a *= b, or copy first", function=function, array=array,
+        ))]
 
 
 def format_rows(title: str, rows: list[Row]) -> str:
     """The rows as an aligned table: tensor, worst index, both numbers there, relative error, verdict, diagnosis."""
     gradients = any(np.isfinite([row.analytic, row.numeric]).any() for row in rows)
-    lines = [(title, *(("worst", "analytic", "numeric") if gradients else ("", "", "")), "error", "", "")]
+    heads = (_("worst"), _("analytic"), _("numeric")) if gradients else ("", "", "")
+    lines = [(title, *heads, _("error"), "", "")]
     for row in rows:
         worst = "[" + ", ".join(map(str, row.worst)) + "]" if row.worst else ""
         numbers = ["" if np.isnan(number) else f"{number:.6g}" for number in (row.analytic, row.numeric)]
         error = f"{row.error:.1e}" if np.isfinite(row.error) else ""
-        lines.append((f"  {row.tensor}", worst, *numbers, error, "ok" if row.ok else "WRONG", row.diagnosis))
-    widths = [max(len(line[column]) for line in lines) for column in range(6)] + [0]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        lines.append((f"  {row.tensor}", worst, *numbers, error, _("ok") if row.ok else _("WRONG"), row.diagnosis))
+    widths = [max(columns(line[column]) for line in lines) for column in range(6)] + [0]
+    return "\n".join("  ".join(padded(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip()
                      for line in lines)
 
 
@@ -147,30 +153,39 @@ def _named(forward, args, options):
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:len(args)]
     names += [f"arg{i}" for i in range(len(names), len(args))]
     if twice := sorted(set(names) & options.keys()):
-        raise TypeError(f"{twice[0]!r} is given twice: by position and by keyword")
+        raise TypeError(_("{name!r} is given twice: by position and by keyword", name=twice[0]))
     return dict(zip(names, args, strict=True)) | options
 
 
 def _demand(inputs, positional, h, tolerance, samples):
     if not h > 0 or not tolerance > 0:
-        raise ValueError(f"h is {h} and tolerance is {tolerance}, expected small positive numbers such as 1e-5 and 1e-6")
+        raise ValueError(_("h is {h} and tolerance is {tolerance}, expected small positive numbers such as 1e-5 and 1e-6",
+                           h=h, tolerance=tolerance))
     for path, leaf in leaves_of(inputs):
         if isinstance(leaf, np.random.Generator):
-            raise TypeError(f"{path} is a Generator, expected an int seed: forward runs many times and has to draw the "
-                            f"same numbers every time; pass rng=0, and forward gets a fresh default_rng(0) in each call")
+            raise TypeError(_("{path} is a Generator, expected an int seed: forward runs many times and has to draw the same "
+                              "numbers every time; pass rng=0, and forward gets a fresh default_rng(0) in each call",
+                              path=path))
         if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "c":
-            raise TypeError(f"{path} is {leaf.dtype}, a gradient check needs real numbers: a complex number moves in two "
-                            f"directions; pass {path}.real and {path}.imag as two arguments")
+            raise TypeError(_("{path} is {dtype}, a gradient check needs real numbers: a complex number moves in two "
+                              "directions; pass {path}.real and {path}.imag as two arguments", path=path, dtype=leaf.dtype))
         if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" and leaf.dtype != np.float64:
-            reason = "" if leaf.itemsize >= 8 else (f": {leaf.dtype} keeps {np.finfo(leaf.dtype).precision} digits, and the "
-                                                    f"difference over a step of 1e-5 is hidden by rounding")
-            raise TypeError(f"{path} is {leaf.dtype}, a gradient check needs float64 in the byte order of this machine"
-                            f"{reason}; pass {path}.astype(np.float64)")
+            raise TypeError(_not_float64(path, leaf.dtype))
     if not differentiable(inputs, positional):
-        raise ValueError(f"nothing to differentiate: among {list(inputs)} no positional argument is a float64 array, or "
-                         f"a dict or list with one; keyword arguments are constants")
+        raise ValueError(_("nothing to differentiate: among {names} no positional argument is a float64 array, or a dict or "
+                           "list with one; keyword arguments are constants", names=list(inputs)))
     if samples is not None and samples < 1:
-        raise ValueError(f"samples is {samples}, expected at least 1, or None for every element")
+        raise ValueError(_("samples is {samples}, expected at least 1, or None for every element", samples=samples))
+
+
+def _not_float64(path, dtype):
+    """A sentence on an argument of another floating type."""
+    if dtype.itemsize >= 8:
+        return _("{path} is {dtype}, a gradient check needs float64 in the byte order of this machine; pass "
+                 "{path}.astype(np.float64)", path=path, dtype=dtype)
+    return _("{path} is {dtype}, a gradient check needs float64 in the byte order of this machine: {dtype} keeps {digits} "
+             "digits, and the difference over a step of 1e-5 is hidden by rounding; pass {path}.astype(np.float64)",
+             path=path, dtype=dtype, digits=np.finfo(dtype).precision)
 
 
 def _check(pair, h, tolerance, samples):
@@ -182,14 +197,14 @@ def _check(pair, h, tolerance, samples):
                 for path, gradient in gradients.items() if not isinstance(gradient, str)}
     judged = {path: judge_tensor(pair, path, gradients[path], numeric, slack, h=h, tolerance=tolerance, rng=rng)
               for path, (numeric, slack) in measured.items() if gradients[path].shape == numeric.shape}
-    largest = max(largest_element(array) for array in [*pair.weights, *(numeric for numeric, _ in measured.values())])
+    largest = max(largest_element(array) for array in [*pair.weights, *(numeric for numeric, _slack in measured.values())])
 
     rows = []
     for path, gradient in gradients.items():
         if isinstance(gradient, str):
             rows.append(_refusal(path, gradient))
         elif path not in judged:
-            others = {other: (gradients[other], numeric) for other, (numeric, _) in measured.items()}
+            others = {other: (gradients[other], numeric) for other, (numeric, _slack) in measured.items()}
             rows.append(_refusal(path, explain_shape(path, gradient, others.pop(path)[1], others)))
         else:
             worst, error = judged[path]
@@ -205,21 +220,21 @@ def _check(pair, h, tolerance, samples):
     pair.forward_elsewhere(h)
     late = pair.backward(pair.cache)
     if any(not _equal(gradient, late.get(path)) for path, gradient in gradients.items()):
-        rows.append(_refusal("backward", "the same arguments gave another gradient later: something outlives the call; "
-                                         "backward must read only its cache, and add to no stored gradient"))
+        rows.append(_refusal("backward", _("the same arguments gave another gradient later: something outlives the call; "
+                                           "backward must read only its cache, and add to no stored gradient")))
     return rows
 
 
 def _output_problem(pair):
     for part in pair.y:
         if part.dtype != np.float64:
-            return f"y is {part.dtype} for float64 arguments: which line of forward casts it?"
+            return _("y is {dtype} for float64 arguments: which line of forward casts it?", dtype=part.dtype)
         if not np.isfinite(part).all():
-            return f"y contains {part[~np.isfinite(part)][0]}: forward itself fails at this point"
+            return _("y contains {number}: forward itself fails at this point", number=part[~np.isfinite(part)][0])
     again = float_parts(pair.forward()[0])
     if len(again) != len(pair.y) or any(not _equal(a, b) for a, b in zip(again, pair.y, strict=True)):
-        return ("not deterministic: two calls of forward with the same arguments differ; pass rng=0 if it draws random "
-                "numbers, and look for state that outlives the call if not")
+        return _("not deterministic: two calls of forward with the same arguments differ; pass rng=0 if it draws random "
+                 "numbers, and look for state that outlives the call if not")
     return ""
 
 
@@ -254,7 +269,7 @@ def _explain(pair, path, gradients, measured, h, rng):
 
     return diagnose(Case(
         tensor=path, analytic=gradients[path], numeric=numeric, gradients={
-            where: (gradients[where], n) for where, (n, _) in measured.items() if gradients[where].shape == n.shape},
+            where: (gradients[where], n) for where, (n, _slack) in measured.items() if gradients[where].shape == n.shape},
         inputs=dict(leaves_of(pair.inputs)), dy=[np.asarray(d) for d in pair.weights], y=pair.y,
         rescaled=lambda scale: pair.backward(pair.forward()[1], scale)[path], passes=passes, lost=lost))
 
@@ -262,7 +277,7 @@ def _explain(pair, path, gradients, measured, h, rng):
 def _agrees(pair, path, analytic, h, rng):
     """Three random directions agree, and show more than noise."""
     seen = False
-    for _ in range(3):
+    for _trial in range(3):
         v = rng.standard_normal(analytic.shape)
         slope, noise = pair.slope(path, ..., v, h)
         scale = joint_norm([analytic * v])
@@ -277,14 +292,14 @@ def _find_write(forward, backward, inputs, **point):
     pair = partial(Pair, forward, backward, inputs, **point)
     if _writes(pair, freeze=""):                # not because of the freezing: the array was read-only before
         return None
-    for path, _ in arrays_of(inputs):
+    for path, _array in arrays_of(inputs):
         if _writes(pair, freeze=path):
             return "forward", path
     loose = pair(freeze="")
     candidates = arrays_of(inputs) + arrays_of({"dy": loose.dy, "cache": loose.cache})
     if _writes(loose.backward, loose.cache):
         return None
-    for path, _ in candidates:
+    for path, _array in candidates:
         frozen = pair(freeze=path)
         if _writes(frozen.backward, frozen.cache):
             return "backward", path

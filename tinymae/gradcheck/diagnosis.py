@@ -13,6 +13,7 @@ import numpy as np
 
 from tinymae.gradcheck.evidence import Case, exchange, same
 from tinymae.gradcheck.hypotheses import HYPOTHESES
+from tinymae.messages import message as _
 
 
 def diagnose(case: Case) -> str:
@@ -24,26 +25,37 @@ def explain_shape(
     tensor: str, analytic: np.ndarray, numeric: np.ndarray, others: dict[str, tuple[np.ndarray, np.ndarray]],
 ) -> str:
     """One sentence on a gradient of the wrong shape; others is {tensor: (analytic, numeric)} of the other tensors."""
-    text = f"the gradient has shape {analytic.shape}, expected {numeric.shape}"
-    taken = [other for other, (_, gradient) in others.items() if same(analytic, gradient)]
+    cause = _cause_of_shape(tensor, analytic, numeric, others)
+    if not cause:
+        return _("the gradient has shape {shape}, expected {expected}", shape=analytic.shape, expected=numeric.shape)
+    return _("the gradient has shape {shape}, expected {expected}: {cause}",
+             shape=analytic.shape, expected=numeric.shape, cause=cause)
+
+
+def _cause_of_shape(tensor, analytic, numeric, others):
+    """A sentence on what the gradient of the wrong shape is, or '' if it is nothing known."""
+    taken = [other for other, (_analytic, gradient) in others.items() if same(analytic, gradient)]
     for other in taken:
         if not same(others[other][0], others[other][1]):        # where it belongs, there is something else
-            return f"{text}: it is the gradient of {other}; {exchange(tensor, other)}"
+            return _("it is the gradient of {other}; {advice}", other=other, advice=exchange(tensor, other))
     if analytic.size == numeric.size and same(analytic.reshape(numeric.shape), numeric):
-        return f"{text}: the numbers are right, reshape it"
+        return _("the numbers are right, reshape it")
     for axes in itertools.permutations(range(analytic.ndim)):
         turned = analytic.transpose(axes)
         if turned.shape == numeric.shape and same(turned, numeric):
-            return f"{text}: it is right after transpose{axes}"
+            return _("it is right after transpose{axes}", axes=axes)
     for count in range(1, analytic.ndim + 1):
         for axes in itertools.combinations(range(analytic.ndim), count):
             total = analytic.sum(axis=axes)
             if total.size == numeric.size and same(total.reshape(numeric.shape), numeric):
-                return f"{text}: it is right when summed over axes {axes}, along which forward repeated {tensor}"
+                return _("it is right when summed over axes {axes}, along which forward repeated {tensor}",
+                         axes=axes, tensor=tensor)
     for count in range(1, numeric.ndim + 1):
         for axes in itertools.combinations(range(numeric.ndim), count):
             total = numeric.sum(axis=axes)
             if total.size == analytic.size and same(analytic.reshape(total.shape), total):
-                return (f"{text}: it is the sum of the true gradient over axis {', '.join(map(str, axes))}: one axis too many; "
-                        "the gradient of what all positions share is the sum over all axes but its own")
-    return f"{text}: it is the gradient of {taken[0]}; {exchange(tensor, taken[0])}" if taken else text
+                return _("it is the sum of the true gradient over axis {axes}: one axis too many; the gradient of what all "
+                         "positions share is the sum over all axes but its own", axes=", ".join(map(str, axes)))
+    if taken:
+        return _("it is the gradient of {other}; {advice}", other=taken[0], advice=exchange(tensor, taken[0]))
+    return ""

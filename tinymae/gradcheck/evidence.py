@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinymae.messages import message as _
+
 MATCH = 1e-5            # two gradients are the same if they differ by less than this fraction of their norm
 
 
@@ -32,8 +34,8 @@ class Case:
 def exchange(tensor: str, other: str) -> str:
     """How to correct two gradients if one is returned instead of the other."""
     if "." in tensor and "." in other:
-        return "put each under its own key, and unpack the gradients of another backward in the order that it returns them"
-    return "return one for each, in the order of forward's arguments"
+        return _("put each under its own key, and unpack the gradients of another backward in the order that it returns them")
+    return _("return one for each, in the order of forward's arguments")
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:

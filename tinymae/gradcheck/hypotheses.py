@@ -4,10 +4,13 @@
 """
 import itertools
 import math
+from functools import reduce
 
 import numpy as np
 
 from tinymae.gradcheck.evidence import MATCH, Case, arrays, exchange, same, wrong_elements, zero_sums
+from tinymae.messages import either
+from tinymae.messages import message as _
 from tinymae.ops.activation import gelu_forward
 
 BRANCHES = 8            # subtrees of the arguments that are switched off one by one: each takes a forward and a backward
@@ -15,7 +18,7 @@ BRANCHES = 8            # subtrees of the arguments that are switched off one by
 
 def not_finite(case: Case) -> str:
     if np.isinf(case.numeric).any():
-        return "forward is not finite next to this point: a log or a division close to 0, or an overflow"
+        return _("forward is not finite next to this point: a log or a division close to 0, or an overflow")
     return ""
 
 
@@ -23,9 +26,9 @@ def vanished(case: Case) -> str:
     known = np.isfinite(case.numeric)
     true, given = np.linalg.norm(case.numeric[known]), np.linalg.norm(case.analytic[known])
     if not np.any(case.analytic):
-        return "all zeros: no gradient reaches it; a path from y back to it is missing"
+        return _("all zeros: no gradient reaches it; a path from y back to it is missing")
     if true <= 1e-6 * given:
-        return "the true gradient is 0 here: y does not depend on it, or its effects cancel"
+        return _("the true gradient is 0 here: y does not depend on it, or its effects cancel")
     return ""
 
 
@@ -35,16 +38,16 @@ def nearly(case: Case) -> str:
         return ""
     known = np.isfinite(case.numeric)
     off = np.linalg.norm(case.analytic[known] - case.numeric[known]) / np.linalg.norm(case.numeric[known])
-    return (f"right up to {off:.0e} of its norm: does backward leave out an eps of forward, or add it elsewhere (to a square "
-            f"root, not to what is inside)? does a line cast to float32, or a constant have too few digits?")
+    return _("right up to {off:.0e} of its norm: does backward leave out an eps of forward, or add it elsewhere (to a square "
+             "root, not to what is inside)? does a line cast to float32, or a constant have too few digits?", off=off)
 
 
 def blind_to_dy(case: Case) -> str:
     double = np.asarray(case.rescaled(2.0))
     if same(double, case.analytic):
-        return "it does not change when dy is doubled: backward ignores dy, multiply by it"
+        return _("it does not change when dy is doubled: backward ignores dy, multiply by it")
     if not same(double, 2.0 * case.analytic):
-        return "it does not double when dy is doubled: a backward has to be linear in dy"
+        return _("it does not double when dy is doubled: a backward has to be linear in dy")
     return ""
 
 
@@ -58,19 +61,35 @@ def constant_factor(case: Case) -> str:
     if spread > min(MATCH, 0.05 * abs(factor - 1.0)):
         return ""
     ratio = max(abs(factor), 1 / abs(factor))
-    sign = "the sign is wrong" if factor < 0 else ""
-    if abs(ratio - 1.0) <= MATCH:
-        return f"{sign} everywhere, the size is right"
-    where = "everywhere" if case.numeric.size > 1 else "(it is one number only)"
-    text = f"{ratio:.6g} times too {'large' if abs(factor) > 1 else 'small'} {where}{', and ' * bool(sign)}{sign}"
+    if abs(ratio - 1.0) <= MATCH:                               # a factor of 1 has been `nearly`
+        return _("the sign is wrong everywhere, the size is right")
+    finding = _factor(factor, ratio, one=case.numeric.size == 1)
     names = [name for number, name in _known_numbers(case) if abs(number / ratio - 1.0) <= 1e-4]
-    if not names and abs(ratio - round(ratio)) <= 1e-4 * ratio and abs(factor) < 1:
-        return (f"{text}: no size among the arguments is {round(ratio)}, but if forward uses {case.tensor} {round(ratio)} "
-                "times, the gradients of all uses are added, not averaged")
-    if not names:
-        return f"{text}: no size among the arguments explains this number"
-    advice = "; divide by it in one place only" if names[0].startswith("the batch") else ""
-    return f"{text}: {ratio:.6g} is {', or '.join(names[:3])}{advice}"
+    if names:
+        listed = reduce(lambda some, other: _("{some}, or {other}", some=some, other=other), names[:3])
+        if names[0] == _batch_size(next(iter(arrays(case, "f")))):
+            return _("{finding}: {ratio:.6g} is {names}; divide by it in one place only",
+                     finding=finding, ratio=ratio, names=listed)
+        return _("{finding}: {ratio:.6g} is {names}", finding=finding, ratio=ratio, names=listed)
+    if abs(ratio - round(ratio)) <= 1e-4 * ratio and abs(factor) < 1:
+        return _("{finding}: no size among the arguments is {count}, but if forward uses {tensor} {count} times, the gradients "
+                 "of all uses are added, not averaged", finding=finding, count=round(ratio), tensor=case.tensor)
+    return _("{finding}: no size among the arguments explains this number", finding=finding)
+
+
+def _factor(factor, ratio, one):
+    """A sentence on a gradient that is wrong by this factor, or 1 / ratio; one if it is a single number, which proves less."""
+    if factor > 1:
+        return (_("{ratio:.6g} times too large (it is one number only)", ratio=ratio) if one else
+                _("{ratio:.6g} times too large everywhere", ratio=ratio))
+    if factor > 0:
+        return (_("{ratio:.6g} times too small (it is one number only)", ratio=ratio) if one else
+                _("{ratio:.6g} times too small everywhere", ratio=ratio))
+    if factor < -1:
+        return (_("{ratio:.6g} times too large, and the sign is wrong (it is one number only)", ratio=ratio) if one else
+                _("{ratio:.6g} times too large everywhere, and the sign is wrong", ratio=ratio))
+    return (_("{ratio:.6g} times too small, and the sign is wrong (it is one number only)", ratio=ratio) if one else
+            _("{ratio:.6g} times too small everywhere, and the sign is wrong", ratio=ratio))
 
 
 def row_factor(case: Case) -> str:
@@ -83,8 +102,13 @@ def row_factor(case: Case) -> str:
     factor = np.vecdot(case.analytic, case.numeric)[..., None] / size
     if not same(factor * case.numeric, case.analytic) or (factor <= 0).any():
         return ""
-    return (f"each row is right but for a factor of its own, from {factor.min():.3g} to {factor.max():.3g}: a number that "
-            "belongs to a row, such as rstd in a normalisation, is missing, or multiplied where it divides, or there twice")
+    return _("each row is right but for a factor of its own, from {least:.3g} to {most:.3g}: a number that belongs to a row, "
+             "such as rstd in a normalisation, is missing, or multiplied where it divides, or there twice",
+             least=factor.min(), most=factor.max())
+
+
+def _batch_size(path):
+    return _("the batch size (axis 0 of {path})", path=path)
 
 
 def _known_numbers(case):
@@ -95,39 +119,48 @@ def _known_numbers(case):
     for path, leaf in arrays(case, "fiub").items():
         for axis, size in enumerate(leaf.shape):
             if path == first and leaf.ndim > 1 and axis == 0:
-                batch.append((size, f"the batch size (axis 0 of {path})"))
+                batch.append((size, _batch_size(path)))
             elif path == first and axis == leaf.ndim - 1:
-                last.append((size, f"the last dimension (axis {axis} of {path})"))
+                last.append((size, _("the last dimension (axis {axis} of {path})", axis=axis, path=path)))
             else:
-                sizes.append((size, f"the size of axis {axis} of {path}"))
+                sizes.append((size, _("the size of axis {axis} of {path}", axis=axis, path=path)))
     for path, leaf in floating.items():
         if leaf.ndim > 1:
-            sizes += [(leaf.size, f"the number of elements of {path} (mean or sum?)"),
-                      (leaf.size // max(1, leaf.shape[-1]), f"the number of rows of {path} (mean or sum?)")]
-    sizes += [(part.size, "the number of elements of y (mean or sum?)") for part in case.y]
+            sizes += [
+                (leaf.size, _("the number of elements of {path} (mean or sum?)", path=path)),
+                (leaf.size // max(1, leaf.shape[-1]), _("the number of rows of {path} (mean or sum?)", path=path)),
+            ]
+    sizes += [(part.size, _("the number of elements of y (mean or sum?)")) for part in case.y]
     for path, leaf in case.inputs.items():
         if isinstance(leaf, int) and not isinstance(leaf, bool) and leaf > 1 and path != "rng":
             sizes.append((leaf, path))
-            roots += [(math.sqrt(leaf), f"sqrt({path}), which is sqrt(d_model / d_k) if {path} counts heads: scores are "
-                                        f"scaled by sqrt(d_k), in both passes")]
+            roots.append((math.sqrt(leaf), _("sqrt({path}), which is sqrt(d_model / d_k) if {path} counts heads: scores are "
+                                             "scaled by sqrt(d_k), in both passes", path=path)))
         elif isinstance(leaf, float) and 0 < leaf < 1:
             rates += [(1 / leaf, path), (1 / (1 - leaf), f"1 / (1 - {path})")]
-    roots += [(math.sqrt(size), f"the square root of {name}") for size, name in last + batch + sizes]
+    roots += [(math.sqrt(size), _("the square root of {name}", name=name)) for size, name in last + batch + sizes]
     widths = {path: leaf.shape[-1] for path, leaf in floating.items() if leaf.ndim > 1}
-    roots += [(math.sqrt(a / b), f"the square root of {a} / {b}, the last dimensions of {one} and {other}: the root of one was "
-                                 f"taken where that of the other belongs")
-              for one, a in widths.items() for other, b in widths.items() if a > b]
-    two = [(2.0, "the 2 of a square, or one path counted twice or forgotten")]
+    roots += [
+        (math.sqrt(a / b), _("the square root of {a} / {b}, the last dimensions of {one} and {other}: the root of one was "
+                             "taken where that of the other belongs", a=a, b=b, one=one, other=other))
+        for one, a in widths.items() for other, b in widths.items() if a > b
+    ]
+    two = [(2.0, _("the 2 of a square, or one path counted twice or forgotten"))]
     unbiased, fractions = [], []
     for n, name in {n: name for n, name in reversed(last + batch + sizes) if n > 2}.items():
-        ratio, passes = f"n / (n - 1) with n = {n}, {name}", "has 1 / n in one pass, 1 / (n - 1) in the other"
-        unbiased += [(n / (n - 1), f"{ratio}: a variance {passes}"),
-                     (math.sqrt(n / (n - 1)), f"the square root of {ratio}: a standard deviation {passes}")]
+        unbiased += [
+            (n / (n - 1), _("n / (n - 1) with n = {n}, {name}: a variance has 1 / n in one pass, 1 / (n - 1) in the other",
+                            n=n, name=name)),
+            (math.sqrt(n / (n - 1)), _("the square root of n / (n - 1) with n = {n}, {name}: a standard deviation has 1 / n in "
+                                       "one pass, 1 / (n - 1) in the other", n=n, name=name)),
+        ]
     for path, value, counts in _markings(case):
         if counts.any():
-            counted = f"the number of {path} that are not {value}"
-            fractions += [(counts.size / counts.sum(), f"the size of {path} by {counted} (over which is the mean?)"),
-                          (counts.sum(), f"{counted} (mean or sum?)")]
+            fractions += [
+                (counts.size / counts.sum(), _("the size of {path} by the number of {path} that are not {value} (over which is "
+                                               "the mean?)", path=path, value=value)),
+                (counts.sum(), _("the number of {path} that are not {value} (mean or sum?)", path=path, value=value)),
+            ]
     named = {}
     for number, name in batch + last + sizes + two + rates + roots + fractions + unbiased:
         if number > 1:
@@ -144,11 +177,11 @@ def permuted(case: Case) -> str:
             continue
         turned = analytic.transpose(axes)
         if same(turned, case.numeric):
-            return f"it is the true gradient with its axes permuted: right after transpose{axes}"
+            return _("it is the true gradient with its axes permuted: right after transpose{axes}", axes=axes)
         forgotten = analytic.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))
         if same(turned.reshape(shape), case.numeric) or same(forgotten, case.numeric):
-            return (f"the true gradient, but with its numbers in wrong positions: a reshape does not replace transpose{axes}; "
-                    f"split or join an axis first, then transpose")
+            return _("the true gradient, but with its numbers in wrong positions: a reshape does not replace transpose{axes}; "
+                     "split or join an axis first, then transpose", axes=axes)
     return ""
 
 
@@ -156,8 +189,9 @@ def swapped(case: Case) -> str:
     for other, (analytic, numeric) in case.gradients.items():
         if other != case.tensor and same(case.analytic, numeric):
             if same(analytic, case.numeric):
-                return f"swapped with the gradient of {other}: {exchange(case.tensor, other)}"
-            return f"this is the gradient of {other}"
+                advice = exchange(case.tensor, other)
+                return _("swapped with the gradient of {other}: {advice}", other=other, advice=advice)
+            return _("this is the gradient of {other}", other=other)
     return ""
 
 
@@ -165,22 +199,22 @@ def passed_by(case: Case) -> str:
     missing = case.numeric - case.analytic
     for dy in case.dy:
         if same(dy, missing):
-            return "numeric - analytic is dy: the residual path is missing (y = x + f(x) gives dx = dy + ...)"
+            return _("numeric - analytic is dy: the residual path is missing (y = x + f(x) gives dx = dy + ...)")
         if same(dy, -missing):
-            return "analytic - numeric is dy: dy is added once too often"
+            return _("analytic - numeric is dy: dy is added once too often")
         if same(case.analytic, dy):
-            return "it is dy itself: only the residual path has a gradient, the path through the function is missing"
+            return _("it is dy itself: only the residual path has a gradient, the path through the function is missing")
     return ""
 
 
 def summand(case: Case) -> str:
     missing = case.numeric - case.analytic
-    for other, (analytic, _) in case.gradients.items():
+    for other, (analytic, _numeric) in case.gradients.items():
         if other != case.tensor and same(analytic, missing):
-            return (f"numeric - analytic is the gradient of {other}: {case.tensor} is used twice, and the gradients of "
-                    f"all uses are added")
+            return _("numeric - analytic is the gradient of {other}: {tensor} is used twice, and the gradients of all uses are "
+                     "added", other=other, tensor=case.tensor)
         if other != case.tensor and same(analytic, -missing):
-            return f"analytic - numeric is the gradient of {other}: it does not belong here"
+            return _("analytic - numeric is the gradient of {other}: it does not belong here", other=other)
     return ""
 
 
@@ -189,16 +223,16 @@ def reordered(case: Case) -> str:
         return ""
     for axis in range(case.numeric.ndim):
         if same(np.sort(case.analytic, axis=axis), np.sort(case.numeric, axis=axis)):
-            return (f"the right numbers in a different order along axis {axis}: undo a gather with the inverse order "
-                    f"(np.argsort of the order), not with the order itself")
+            return _("the right numbers in a different order along axis {axis}: undo a gather with the inverse order "
+                     "(np.argsort of the order), not with the order itself", axis=axis)
     return ""
 
 
 def softmax_diagonal(case: Case) -> str:
     for y, dy in zip(case.y, case.dy, strict=True):
         if y.shape == case.analytic.shape and same(case.analytic, y * (1 - y) * dy):
-            return ("it is y * (1 - y) * dy, the diagonal of the softmax Jacobian: every output of a row depends on every "
-                    "input of it, dx = y * (dy - sum(dy * y))")
+            return _("it is y * (1 - y) * dy, the diagonal of the softmax Jacobian: every output of a row depends on every "
+                     "input of it, dx = y * (dy - sum(dy * y))")
     return ""
 
 
@@ -213,13 +247,14 @@ def other_gelu(case: Case) -> str:
     if all(y.shape != x.shape for y in case.y):
         return ""
     with np.errstate(all="ignore"):
-        forms = {"exact form": gelu_forward(x), "tanh form": gelu_forward(x, "tanh"),
-                 "logistic form, x / (1 + exp(-1.702 x))": logistic_gelu_forward(x)}
+        forms = {_("exact form"): gelu_forward(x), _("tanh form"): gelu_forward(x, "tanh"),
+                 _("logistic form, x / (1 + exp(-1.702 x))"): logistic_gelu_forward(x)}
     for y, dy in zip(case.y, case.dy, strict=True):
-        used = [name for name, (value, _) in forms.items() if same(y, value)]
-        derived = [name for name, (_, (slope,)) in forms.items() if y.shape == x.shape and same(case.analytic, dy * slope)]
+        used = [name for name, (value, _cache) in forms.items() if same(y, value)]
+        derived = [name for name, (_value, (slope,)) in forms.items() if y.shape == x.shape and same(case.analytic, dy * slope)]
         if used and derived:
-            return f"forward is GELU in its {used[0]}, this is the derivative of its {derived[0]}: take one form for both"
+            return _("forward is GELU in its {used}, this is the derivative of its {derived}: take one form for both",
+                     used=used[0], derived=derived[0])
     return ""
 
 
@@ -233,9 +268,9 @@ def along_x(case: Case) -> str:
     ours, true = (np.vecdot(gradient, xhat)[..., None] for gradient in (analytic, numeric))
     if np.linalg.norm(true) > 1e-3 * np.linalg.norm(ours) or not same(analytic - ours * xhat, numeric - true * xhat):
         return ""
-    return ("right but for a multiple of x - mean(x) in each row, to which the true gradient is orthogonal, as that of a layer "
-            "normalisation: the term xhat * mean(dxhat * xhat) is missing, has a wrong factor, or its mean divides by D - 1 "
-            "instead of D")
+    return _("right but for a multiple of x - mean(x) in each row, to which the true gradient is orthogonal, as that of a "
+             "layer normalisation: the term xhat * mean(dxhat * xhat) is missing, has a wrong factor, or its mean divides by D "
+             "- 1 instead of D")
 
 
 def repeated_ids(case: Case) -> str:
@@ -247,12 +282,12 @@ def repeated_ids(case: Case) -> str:
         if ids.size and ids.min() >= 0 and ids.max() < rows:
             counts = np.bincount(ids.ravel().astype(int), minlength=rows)
             if same(case.analytic * np.maximum(counts, 1).reshape(-1, *[1] * (case.numeric.ndim - 1)), case.numeric):
-                return (f"each row is divided by the number of times that {path} names it: the gradients of all uses are "
-                        f"added, not averaged")
+                return _("each row is divided by the number of times that {path} names it: the gradients of all uses are "
+                         "added, not averaged", path=path)
             lost = not case.analytic[bad].any()                 # rows without any gradient are another mistake
             if bad.any() and not bad[counts < 2].any() and (counts == 1).any() and not lost:
-                return (f"wrong only in rows that {path} names more than once: their gradients add up (np.add.at), "
-                        f"dw[{path}] += dy keeps the last one")
+                return _("wrong only in rows that {path} names more than once: their gradients add up (np.add.at), "
+                         "dw[{path}] += dy keeps the last one", path=path)
     return ""
 
 
@@ -266,10 +301,13 @@ def masked(case: Case) -> str:
             except ValueError:                                  # this mask does not belong to this tensor
                 continue
             if bad.any() and not bad[allowed].any() and allowed.any():
-                return f"wrong only where {path} is False: what was masked in forward gets no gradient (or a fixed one)"
-    if masks and case.passes({path: np.ones_like(mask) for path, mask in masks.items()}):
-        return f"right when {' and '.join(masks)} is True everywhere: backward treats masked positions wrongly"
-    return ""
+                return _("wrong only where {path} is False: what was masked in forward gets no gradient (or a fixed one)",
+                         path=path)
+    if not masks or not case.passes({path: np.ones_like(mask) for path, mask in masks.items()}):
+        return ""
+    if len(masks) > 1:
+        return _("right when {masks} are True everywhere: backward treats masked positions wrongly", masks=", ".join(masks))
+    return _("right when {mask} is True everywhere: backward treats masked positions wrongly", mask=next(iter(masks)))
 
 
 def _markings(case):
@@ -285,14 +323,15 @@ def _markings(case):
     return found
 
 
-def marked(case: Case) -> str:
+def not_counted(case: Case) -> str:
     bad = wrong_elements(case)
     for path, value, counts in _markings(case):
         if bad.ndim < counts.ndim or bad.shape[:counts.ndim] != counts.shape or not bad.any():
             continue
         wrong = bad.reshape(*counts.shape, -1).any(axis=-1)
         if not wrong[counts].any() and counts.any():
-            return f"wrong only where {path} is {value}: what does not count in forward gets no gradient"
+            return _("wrong only where {path} is {value}: what does not count in forward gets no gradient",
+                     path=path, value=value)
     return ""
 
 
@@ -309,11 +348,14 @@ def gain_of_one(case: Case) -> str:
         changes = next(({path: leaf} for path, leaf in group.items() if case.passes({path: leaf})), group)
         state = ", ".join(f"{path} = {leaf.flat[0]:.0f}" for path, leaf in changes.items())
         if changes.keys() == {case.tensor}:
-            return f"right only while {state}: the gradient of a factor does not contain that factor"
+            return _("right only while {state}: the gradient of a factor does not contain that factor", state=state)
         if changes.keys() <= gains.keys():
-            return f"right only while {state}: in a normalisation gamma multiplies dy before the means are taken, not after"
-        hint = ": does dgamma use y instead of xhat? at the initial values they are the same" if own.ndim == 1 else ""
-        return f"right only while {state}{hint}"
+            return _("right only while {state}: in a normalisation gamma multiplies dy before the means are taken, not after",
+                     state=state)
+        if own.ndim == 1:
+            return _("right only while {state}: does dgamma use y instead of xhat? at the initial values they are the same",
+                     state=state)
+        return _("right only while {state}", state=state)
     return ""
 
 
@@ -322,8 +364,8 @@ def dropout(case: Case) -> str:
                if isinstance(leaf, float) and 0 < leaf < 1 and (path == "p" or "rate" in path or "drop" in path)}
     trials = [{"rng": None}] * (case.inputs.get("rng") is not None) + [changes] * bool(changes)
     if any(case.passes(trial) for trial in trials):
-        return ("right without dropout, wrong with it: backward has to use the mask and scale that forward drew, and in each "
-                "product the factor that forward used, before dropout or after it")
+        return _("right without dropout, wrong with it: backward has to use the mask and scale that forward drew, and in each "
+                 "product the factor that forward used, before dropout or after it")
     return ""
 
 
@@ -332,7 +374,9 @@ def option(case: Case) -> str:
     numbers = [path for path, leaf in case.inputs.items() if isinstance(leaf, float) and leaf]
     with np.errstate(all="ignore"):                             # forward may divide by it
         off = [path for path in numbers if case.passes({path: 0.0})]
-    return f"right with {off[0]} = 0: backward leaves it out, or is wrong in what it brings in" if off else ""
+    if not off:
+        return ""
+    return _("right with {path} = 0: backward leaves it out, or is wrong in what it brings in", path=off[0])
 
 
 def batch(case: Case) -> str:
@@ -343,15 +387,15 @@ def batch(case: Case) -> str:
     if case.numeric.ndim > 1 and case.numeric.shape[0] == size:
         bad = wrong_elements(case).reshape(size, -1).mean(axis=1)
         if bad[0] == 0 and bad[1:].min() > 0.5:
-            return "the first item of the batch is right, all others are wrong: only item 0 is used"
+            return _("the first item of the batch is right, all others are wrong: only item 0 is used")
     items = {path: leaf[:1] for path, leaf in arrays(case, "fiub").items()
              if leaf.ndim and leaf.shape[0] == size and "." not in path and path != case.tensor}
     tensor = case.inputs[case.tensor]
     if "." not in case.tensor and tensor.ndim > 1 and tensor.shape[0] == size:
         items[case.tensor] = tensor[:1]
     if case.passes(items):
-        return (f"right for a batch of one, wrong for a batch of {size}: is one item used for all, or are items mixed or "
-                f"counted twice?")
+        return _("right for a batch of one, wrong for a batch of {size}: is one item used for all, or are items mixed or "
+                 "counted twice?", size=size)
     return ""
 
 
@@ -361,16 +405,19 @@ def wrong_axis(case: Case) -> str:
         return ""
     ours, true = zero_sums(analytic), zero_sums(numeric)
     if true - ours and ours - true:
-        return (f"every sum along axis {min(true - ours)} of the true gradient is 0, yours is 0 along axis "
-                f"{min(ours - true)}: the sum in backward runs along the wrong axis")
+        return _("every sum along axis {right} of the true gradient is 0, yours is 0 along axis {wrong}: the sum in backward "
+                 "runs along the wrong axis", right=min(true - ours), wrong=min(ours - true))
     if true - ours:
-        return (f"every sum along axis {min(true - ours)} of the true gradient is 0, as with a softmax or a subtracted "
-                f"mean, and yours is not: the term that couples the elements along that axis is missing or wrong")
+        return _("every sum along axis {axis} of the true gradient is 0, as with a softmax or a subtracted mean, and yours is "
+                 "not: the term that couples the elements along that axis is missing or wrong", axis=min(true - ours))
     for axis in range(numeric.ndim):
         ours, true = (np.ptp(g, axis=axis).max() <= MATCH * np.abs(g).max() for g in (analytic, numeric))
-        if numeric.shape[axis] > 1 and ours != true:
-            return (f"{'yours' if ours else 'the true gradient'} is constant along axis {axis}, "
-                    f"{'the true gradient' if ours else 'yours'} is not: a sum or mean over the wrong axis")
+        if numeric.shape[axis] > 1 and ours and not true:
+            return _("yours is constant along axis {axis}, the true gradient is not: a sum or mean over the wrong axis",
+                     axis=axis)
+        if numeric.shape[axis] > 1 and true and not ours:
+            return _("the true gradient is constant along axis {axis}, yours is not: a sum or mean over the wrong axis",
+                     axis=axis)
     return ""
 
 
@@ -395,16 +442,19 @@ def residual(case: Case) -> str:
     off = _outermost([prefix for prefix, zeros in _branches(case).items() if case.lost(zeros)])
     if not off:
         return ""
-    return (f"all zeros once {' or '.join(off)} is 0, though y still depends on it: a path around is missing, another use of "
-            f"it or a residual path (y = x + f(x) gives dx = dy + ...)")
+    return _("all zeros once {parts} is 0, though y still depends on it: a path around is missing, another use of it or a "
+             "residual path (y = x + f(x) gives dx = dy + ...)", parts=either(off))
 
 
 def one_path(case: Case) -> str:
     off = _outermost([prefix for prefix, zeros in _branches(case).items() if case.passes(zeros)])
     if not off:
         return ""
-    return (f"right once {' or '.join(off)} is 0: what is wrong or missing is the gradient that comes back through "
-            f"{'it' if len(off) == 1 else 'one of them'}; if a tensor is on several paths, their gradients add up")
+    if len(off) > 1:
+        return _("right once {parts} is 0: what is wrong or missing is the gradient that comes back through one of them; if a "
+                 "tensor is on several paths, their gradients add up", parts=either(off))
+    return _("right once {part} is 0: what is wrong or missing is the gradient that comes back through it; if a tensor is on "
+             "several paths, their gradients add up", part=off[0])
 
 
 def unknown(case: Case) -> str:
@@ -412,18 +462,19 @@ def unknown(case: Case) -> str:
     analytic, numeric = case.analytic[known], case.numeric[known]
     bad = wrong_elements(case)
     cosine = float(np.vdot(analytic, numeric) / (np.linalg.norm(analytic) * np.linalg.norm(numeric)))
-    text = (f"no known pattern: {int(bad[known].sum())} of {int(known.sum())} measured elements differ, the cosine of the "
-            f"two gradients is {cosine:.3f}, their norms are {np.linalg.norm(analytic):.3g} and "
-            f"{np.linalg.norm(numeric):.3g}")
+    text = _("no known pattern: {wrong} of {measured} measured elements differ, the cosine of the two gradients is "
+             "{cosine:.3f}, their norms are {ours:.3g} and {true:.3g}",
+             wrong=int(bad[known].sum()), measured=int(known.sum()), cosine=cosine, ours=np.linalg.norm(analytic),
+             true=np.linalg.norm(numeric))
     for axis in range(bad.ndim):
         where = np.flatnonzero(bad.any(axis=tuple(i for i in range(bad.ndim) if i != axis)))
         if 0 < len(where) < bad.shape[axis] and len(where) <= 5:
-            text += f"; wrong only at {', '.join(map(str, where))} of axis {axis}"
+            text = _("{text}; wrong only at {where} of axis {axis}", text=text, where=", ".join(map(str, where)), axis=axis)
     return text
 
 
 HYPOTHESES = (
     not_finite, vanished, nearly, blind_to_dy, constant_factor, row_factor, permuted, swapped, passed_by, residual, summand,
-    reordered, softmax_diagonal, other_gelu, along_x, marked, repeated_ids, gain_of_one, dropout, option, masked, batch,
+    reordered, softmax_diagonal, other_gelu, along_x, not_counted, repeated_ids, gain_of_one, dropout, option, masked, batch,
     wrong_axis, one_path, unknown,
 )

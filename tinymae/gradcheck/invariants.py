@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinymae.gradcheck.pair import unravel
+from tinymae.messages import message as _
 
 
 def assert_mask_hides(
@@ -28,18 +29,19 @@ def assert_mask_hides(
     ValueError
         if the mask hides nothing or everything, or holds anything but 0 and 1
     """
-    _, rows, cols, _ = images.shape
+    rows, cols = images.shape[1:3]
     if not np.isin(mask, (0, 1)).all():
-        raise ValueError(f"assert_mask_hides: expected a mask of 0 and 1 = removed, got {mask[~np.isin(mask, (0, 1))][0]}")
+        raise ValueError(_("assert_mask_hides: expected a mask of 0 and 1 = removed, got {number}",
+                           number=mask[~np.isin(mask, (0, 1))][0]))
     grid = (rows // patch_size, cols // patch_size)
     removed = np.kron(mask.reshape(-1, *grid) == 1, np.ones((1, patch_size, patch_size), bool))     # (B, rows, cols)
     if removed.all() or not removed.any():
-        raise ValueError("assert_mask_hides: expected a mask that hides some patches and shows some")
+        raise ValueError(_("assert_mask_hides: expected a mask that hides some patches and shows some"))
     other = images + np.random.default_rng(seed).uniform(1, 2, images.shape).astype(images.dtype)   # different everywhere
     before = encode(images)
-    _assert_same(before, encode(np.where(removed[..., None], other, images)), "pixels under the mask reach the output")
+    _assert_same(before, encode(np.where(removed[..., None], other, images)), _("pixels under the mask reach the output"))
     if np.array_equal(before, encode(np.where(removed[..., None], images, other))):
-        raise AssertionError("visible pixels do not reach the output: is the mask inverted? 1 = removed")
+        raise AssertionError(_("visible pixels do not reach the output: is the mask inverted? 1 = removed"))
 
 
 def assert_batch_independent(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> None:
@@ -62,14 +64,16 @@ def assert_batch_independent(function: Callable[..., np.ndarray], *arrays: np.nd
     BLAS may sum in a different order for another batch size, so equality is up to 100 roundings of the largest number.
     """
     if min(len(array) for array in arrays) < 2:
-        raise ValueError("assert_batch_independent: expected at least two examples")
+        raise ValueError(_("assert_batch_independent: expected at least two examples"))
     together = function(*arrays)
     if len(together) != len(arrays[0]):
-        raise AssertionError(f"expected {len(arrays[0])} results for {len(arrays[0])} examples, got {len(together)}")
+        raise AssertionError(_("expected {count} results for {count} examples, got {got}",
+                               count=len(arrays[0]), got=len(together)))
     tolerance = 100 * np.finfo(together.dtype).eps * np.abs(together).max()
     for i in range(len(together)):
         alone = function(*(array[i : i + 1] for array in arrays))
-        _assert_same(together[i : i + 1], alone, f"example {i} gives one result in its batch and another alone", tolerance)
+        complaint = _("example {i} gives one result in its batch and another alone", i=i)
+        _assert_same(together[i : i + 1], alone, complaint, tolerance)
 
 
 def assert_causal(function: Callable[[np.ndarray], np.ndarray], ids: np.ndarray, *, seed: int = 0) -> None:
@@ -88,19 +92,20 @@ def assert_causal(function: Callable[[np.ndarray], np.ndarray], ids: np.ndarray,
         if T is 1, if all ids are the same, or if function does not return a row for each token
     """
     if ids.shape[1] < 2:
-        raise ValueError(f"assert_causal: expected at least two tokens, got ids {ids.shape}")
+        raise ValueError(_("assert_causal: expected at least two tokens, got ids {shape}", shape=ids.shape))
     other = _other(ids, seed)
     before = function(ids)
     if before.shape[:2] != ids.shape[:2]:
-        raise ValueError(f"assert_causal: expected {ids.shape[:2]} rows, one for each token, got {before.shape}")
+        raise ValueError(_("assert_causal: expected {rows} rows, one for each token, got {shape}",
+                           rows=ids.shape[:2], shape=before.shape))
     for t in range(1, ids.shape[1]):
         changed = ids.copy()
         changed[:, t:] = other[:, t:]
         after = function(changed)
-        complaint = f"the tokens from position {t} on reach an earlier output: is the mask causal?"
+        complaint = _("the tokens from position {t} on reach an earlier output: is the mask causal?", t=t)
         _assert_same(before[:, :t], after[:, :t], complaint)
         if np.array_equal(before[:, t:], after[:, t:]):
-            raise AssertionError(f"the tokens from position {t} on reach no output at all: is the function constant?")
+            raise AssertionError(_("the tokens from position {t} on reach no output at all: is the function constant?", t=t))
 
 
 def assert_pad_invariant(
@@ -127,21 +132,21 @@ def assert_pad_invariant(
     up to 100 roundings of the largest number.
     """
     if mask.all() or not mask.any():
-        raise ValueError("assert_pad_invariant: expected a mask with some tokens and some padding")
+        raise ValueError(_("assert_pad_invariant: expected a mask with some tokens and some padding"))
     before, other = function(ids, mask), _other(ids, seed)
     shown = mask.reshape(*mask.shape, *[1] * (ids.ndim - 2))
-    _assert_same(before, function(np.where(shown, ids, other), mask), "the content of the padding reaches the output")
+    _assert_same(before, function(np.where(shown, ids, other), mask), _("the content of the padding reaches the output"))
     longer = np.concatenate([ids, other[:, -1:], other[:, :1]], axis=1)
     after = function(longer, np.pad(mask, ((0, 0), (0, 2))))
     if after.shape != before.shape:
-        raise ValueError(
-            f"assert_pad_invariant: expected the outputs of the tokens only, got {before.shape}, and {after.shape} for two "
-            "more positions: return output[mask]"
-        )
+        raise ValueError(_(
+            "assert_pad_invariant: expected the outputs of the tokens only, got {shape}, and {longer} for two more positions: "
+            "return output[mask]", shape=before.shape, longer=after.shape,
+        ))
     tolerance = 100 * np.finfo(before.dtype).eps * np.abs(before).max()
-    _assert_same(before, after, "two more positions of padding reach the output", tolerance)
+    _assert_same(before, after, _("two more positions of padding reach the output"), tolerance)
     if np.array_equal(before, function(np.where(shown, other, ids), mask)):
-        raise AssertionError("the tokens do not reach the output: is the mask inverted? True = token")
+        raise AssertionError(_("the tokens do not reach the output: is the mask inverted? True = token"))
 
 
 def _other(x, seed):
@@ -151,7 +156,8 @@ def _other(x, seed):
         return x + rng.uniform(1, 2, x.shape).astype(x.dtype)
     tokens, index = np.unique(x, return_inverse=True)
     if len(tokens) < 2:
-        raise ValueError(f"expected at least two different ids, got {tokens} only: there is nothing to change them to")
+        raise ValueError(_("expected at least two different ids, got {tokens} only: there is nothing to change them to",
+                           tokens=tokens))
     return tokens[(index.reshape(x.shape) + rng.integers(1, len(tokens), x.shape)) % len(tokens)]
 
 
@@ -159,4 +165,5 @@ def _assert_same(a, b, complaint, tolerance=0.0):
     difference = np.abs(a - b)
     if not difference.max() <= tolerance:                       # NaN is not smaller either
         worst = unravel(np.argmax(difference), difference.shape)
-        raise AssertionError(f"{complaint}: output{list(worst)} is {a[worst]:.6g} and then {b[worst]:.6g}")
+        raise AssertionError(_("{complaint}: output{index} is {before:.6g} and then {after:.6g}",
+                               complaint=complaint, index=list(worst), before=a[worst], after=b[worst]))

@@ -5,6 +5,7 @@ The numbers in brackets are those of `check`: (1) the numeric gradient, (3) the 
 import numpy as np
 
 from tinymae.gradcheck.pair import EPS, Pair, joint_norm, unravel
+from tinymae.messages import message as _
 
 FILL = 256              # a wrong tensor of up to this size is measured completely before it is diagnosed
 
@@ -103,8 +104,9 @@ def hidden_by_noise(
     zero = largest_element(analytic) <= 1000 * EPS * largest and noise <= tolerance * largest
     if zero or noise <= 0.1 * max(largest_element(analytic), largest_element(numeric)):
         return ""
-    return (f"cannot be judged: rounding in forward makes differences of up to {noise:.0e}, and the gradient is not larger "
-            f"(at most {largest_element(analytic):.0e}); make y smaller (subtract a constant, mean for sum), or h larger")
+    return _("cannot be judged: rounding in forward makes differences of up to {noise:.0e}, and the gradient is not larger (at "
+             "most {most:.0e}); make y smaller (subtract a constant, mean for sum), or h larger",
+             noise=noise, most=largest_element(analytic))
 
 
 def kink(pair: Pair, path: str, index: tuple, analytic: float, *, h: float) -> str:
@@ -120,8 +122,8 @@ def kink(pair: Pair, path: str, index: tuple, analytic: float, *, h: float) -> s
     noise = 20 * EPS * pair.size / step
     if gaps[1] > max(0.5 * gaps[0], 0.01 * abs(low), 0.01 * abs(high), 2 * noise) \
             and low - noise <= analytic <= high + noise:
-        return (f"forward has a kink at this very point (slopes {low:.4g} and {high:.4g}, as ReLU has at 0), and the "
-                f"gradient is between them: move the argument a little and check again")
+        return _("forward has a kink at this very point (slopes {low:.4g} and {high:.4g}, as ReLU has at 0), and the gradient "
+                 "is between them: move the argument a little and check again", low=low, high=high)
     return ""
 
 

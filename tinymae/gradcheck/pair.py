@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from tinymae import tree
+from tinymae.messages import message as _
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -35,42 +36,52 @@ def _match(returned, wanted, inputs):
             found[name] = _one_gradient(gradient, inputs[name])
             continue
         if not isinstance(gradient, (dict, list)):
-            found[name] = f"the gradient is a {type(gradient).__name__}, expected a tree like {name}: {', '.join(leaves)}"
+            found[name] = _("the gradient is a {kind}, expected a tree like {name}: {leaves}",
+                            kind=type(gradient).__name__, name=name, leaves=", ".join(leaves))
             continue
         branches = dict(tree.leaves(gradient, name))
         for path, leaf in leaves.items():
             found[path] = _one_gradient(branches.get(path), leaf)
         for path in sorted(branches.keys() - dict(tree.leaves(inputs[name], name)).keys()):
-            found[path] = "backward returned a gradient for something that is not among the arguments: a misspelt key?"
+            found[path] = _("backward returned a gradient for something that is not among the arguments: a misspelt key?")
     return found
 
 
 def _wrong_number(returned, given, wanted):
     """A sentence on a backward that returns too many gradients, too few, or none."""
     names = ", ".join(wanted)
-    expected = f"a tuple of {len(wanted)}: {names}" if len(wanted) > 1 else f"the gradient of {names} alone"
+    if len(wanted) > 1:
+        expected = _("a tuple of {count}: {names}", count=len(wanted), names=names)
+    else:
+        expected = _("the gradient of {name} alone", name=names)
     if returned is None:
-        return f"backward returned None, expected {expected}; is its return missing?"
+        return _("backward returned None, expected {expected}; is its return missing?", expected=expected)
     if isinstance(returned, list):
-        return f"backward returned a list, expected {expected}; `return a, b` makes a tuple, brackets make a list"
-    got = f"{len(given)} gradient(s) in a tuple" if isinstance(returned, tuple) else f"one {type(returned).__name__}"
-    hint = "one for each (give gradcheck arguments without a gradient by keyword)"
+        return _("backward returned a list, expected {expected}; `return a, b` makes a tuple, brackets make a list",
+                 expected=expected)
+    if isinstance(returned, tuple):
+        got = _("{count} gradient(s) in a tuple", count=len(given))
+    else:
+        got = _("one {kind}", kind=type(returned).__name__)
     if len(given) > len(wanted):
-        hint = "integers, booleans and keyword arguments have no gradient"
-    return f"backward returned {got}, expected {expected}; {hint}"
+        return _("backward returned {got}, expected {expected}; integers, booleans and keyword arguments have no gradient",
+                 got=got, expected=expected)
+    return _("backward returned {got}, expected {expected}; one for each (give gradcheck arguments without a gradient by "
+             "keyword)", got=got, expected=expected)
 
 
 def _one_gradient(gradient, leaf):
     if gradient is None:
-        return "backward returned no gradient for it"
+        return _("backward returned no gradient for it")
     if not isinstance(gradient, (np.ndarray, np.generic, float)):
-        return f"the gradient is a {type(gradient).__name__}, expected an array of shape {leaf.shape}"
+        return _("the gradient is a {kind}, expected an array of shape {shape}", kind=type(gradient).__name__, shape=leaf.shape)
     gradient = np.array(gradient)                               # a copy: the original may be dy itself
     if gradient.dtype != np.float64:
-        return f"the gradient is {gradient.dtype}, expected float64 as the argument: which line casts it?"
+        return _("the gradient is {dtype}, expected float64 as the argument: which line casts it?", dtype=gradient.dtype)
     if not np.isfinite(gradient).all():
         index = unravel(np.argmin(np.isfinite(gradient)), gradient.shape)
-        return f"the gradient has {gradient[index]} at {index}: a division by 0, log of 0 or overflow in backward?"
+        return _("the gradient has {number} at {index}: a division by 0, log of 0 or overflow in backward?",
+                 number=gradient[index], index=index)
     return gradient
 
 
@@ -112,7 +123,7 @@ class Pair:
         args = [inputs.pop(name) for name in list(inputs)[:self.positional]]
         result = self.functions[0](*args, **inputs)
         if not (isinstance(result, tuple) and len(result) == 2):
-            raise TypeError(f"forward returned a {type(result).__name__}, expected the tuple (y, cache)")
+            raise TypeError(_("forward returned a {kind}, expected the tuple (y, cache)", kind=type(result).__name__))
         return result
 
     def backward(self, cache: object, scale: float = 1.0) -> dict[str, np.ndarray | str]:
@@ -177,11 +188,11 @@ def _random_like(y, rng):
     """A random dy: normal for arrays; for a number, one of either sign that is clearly neither 0, 1 nor 2."""
     for part in _parts(y):
         if isinstance(part, (complex, np.complexfloating, np.ndarray)) and np.asarray(part).dtype.kind == "c":
-            raise TypeError(f"forward returned a y of {np.asarray(part).dtype}, a gradient check needs real numbers: return "
-                            f"(y.real, y.imag)")
+            raise TypeError(_("forward returned a y of {dtype}, a gradient check needs real numbers: return (y.real, y.imag)",
+                              dtype=np.asarray(part).dtype))
     if not any(_is_float(part) for part in _parts(y)):
-        raise TypeError(f"forward returned a y of type {type(y).__name__}, expected a float, a floating array, or a tuple "
-                        f"with one of them")
+        raise TypeError(_("forward returned a y of type {kind}, expected a float, a floating array, or a tuple with one of "
+                          "them", kind=type(y).__name__))
     dy = tuple(None if not _is_float(part) else rng.standard_normal(part.shape) if np.ndim(part) else
                float(rng.choice([-1, 1]) * rng.uniform(1.2, 1.8)) for part in _parts(y))
     return dy if isinstance(y, tuple) else dy[0]

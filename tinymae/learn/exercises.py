@@ -39,6 +39,8 @@ from tinymae.learn.honesty import cheating
 from tinymae.learn.judge import UNKNOWN, Problem
 from tinymae.learn.lessons import lessons_folder
 from tinymae.learn.report import Report, existing_file
+from tinymae.messages import either, marked, translated
+from tinymae.messages import message as _
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
 HINTS = "# ---- hints ----\n"
@@ -55,7 +57,7 @@ class Exercise:
     cause: str | None = None    # of a bug of the zoo: a key of CAUSES
 
 
-POINTS = {"warm-up": 1, "core": 2, "hard": 3}
+POINTS = {marked("warm-up"): 1, marked("core"): 2, marked("hard"): 3}
 EXERCISES = {
     "linear_forward": Exercise(1, "warm-up", check_forwards.check_linear_forward),
     "linear": Exercise(1, "core", check_layers.check_linear),
@@ -89,17 +91,17 @@ EXERCISES = {
     "masked_mse": Exercise(29, "core", check_models.check_masked_mse),
 }
 CAUSES = {
-    "axis": "something runs along the wrong axis",
-    "path": "a path of the gradient is missing",
-    "term": "a term or a factor is missing",
-    "input": "the wrong array is used",
-    "shape": "an axis of the batch, or a broadcast, is not the intended one",
-    "scale": "a constant is the wrong one",
-    "order": "the right steps in the wrong order",
-    "state": "something that should be remembered is not, or the reverse",
-    "mismatch": "forward and backward belong to two different functions",
-    "shared": "one array stands where there should be several",
-    "rounding": "right on paper, and not in floating point",
+    "axis": marked("something runs along the wrong axis"),
+    "path": marked("a path of the gradient is missing"),
+    "term": marked("a term or a factor is missing"),
+    "input": marked("the wrong array is used"),
+    "shape": marked("an axis of the batch, or a broadcast, is not the intended one"),
+    "scale": marked("a constant is the wrong one"),
+    "order": marked("the right steps in the wrong order"),
+    "state": marked("something that should be remembered is not, or the reverse"),
+    "mismatch": marked("forward and backward belong to two different functions"),
+    "shared": marked("one array stands where there should be several"),
+    "rounding": marked("right on paper, and not in floating point"),
 }
 ZOO = {
     "bias_gradient_averaged": Exercise(1, "warm-up", check_layers.check_linear, "scale"),
@@ -136,10 +138,10 @@ ZOO = {
 def list_exercises() -> list[tuple[str, str, Exercise, str]]:
     """All exercises and the zoo, each in the order of the lessons: (name, "exercise" or "zoo", Exercise, summary)."""
     found = []
-    for kind, table in (("exercise", EXERCISES), ("zoo", ZOO)):
+    for kind, table in ((marked("exercise"), EXERCISES), (marked("zoo"), ZOO)):
         for name, exercise in table.items():
             docstring = ast.get_docstring(ast.parse(_source(name)))
-            found.append((name, kind, exercise, docstring.partition("\n")[0]))
+            found.append((name, kind, exercise, translated(docstring.partition("\n")[0])))
     return found
 
 
@@ -161,10 +163,10 @@ def write_exercise(name: str, folder: Path | str = ".", *, bare: bool = False) -
     """
     source, path = _source(name), Path(folder) / f"{name}.py"
     if path.exists():
-        raise FileExistsError(f"{path} exists already and is not overwritten: check it, or move it away first")
+        raise FileExistsError(_("{path} exists already and is not overwritten: check it, or move it away first", path=path))
     source = source.partition(SPOILER)[0].partition(HINTS)[0].rstrip() + "\n"
     if name in ZOO:
-        line = f"CAUSE = None{'':52}# your guess, one of: {', '.join(CAUSES)}"
+        line = f"CAUSE = None{'':52}# " + _("your guess, one of: {causes}", causes=", ".join(CAUSES))
         source = re.sub(r"^EXERCISE = .*$", lambda found: f"{found[0]}\n{line}", source, count=1, flags=re.MULTILINE)
     path.write_text(_bare(source) if bare else source, encoding="utf-8")
     return path
@@ -173,7 +175,7 @@ def write_exercise(name: str, folder: Path | str = ".", *, bare: bool = False) -
 def _bare(source):
     """The source of an exercise without its equations: the paragraphs of its docstring that have any, and all references."""
     quotes = '"' * 3
-    _, docstring, code = source.split(quotes, 2)
+    _before, docstring, code = source.split(quotes, 2)
     paragraphs = docstring.split("\n\n")
     kept = [part for part in paragraphs if not re.search(r"^ +\(\d+\)", part, re.MULTILINE) and not part.endswith(":")]
     code = re.sub(r" +# \(\d.*$|,? equations? \(\d\)", "", code, flags=re.MULTILINE)
@@ -191,8 +193,13 @@ def hints(name: str) -> list[str]:
     """
     found = re.split(r"^# \d\. ", _source(name).partition(HINTS)[2], flags=re.MULTILINE)[1:]
     if not found:
-        raise ValueError(f"{name}: a bug of the zoo has no hints: read it line by line beside its equations")
-    return [" ".join(line.removeprefix("#").strip() for line in hint.splitlines()).strip() for hint in found]
+        raise ValueError(_("{name}: a bug of the zoo has no hints: read it line by line beside its equations", name=name))
+    return [_text(hint) for hint in found]
+
+
+def _text(comment):
+    """The text of some lines of comment in an exercise's file as one line, in the user's language."""
+    return translated(" ".join(line.removeprefix("#").strip() for line in comment.splitlines()).strip())
 
 
 def name_of(path: Path | str) -> str:
@@ -208,7 +215,7 @@ def name_of(path: Path | str) -> str:
     path = existing_file(path)
     found = re.search(r"^EXERCISE = [\"\'](\w+)[\"\']", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     if not found:
-        raise ValueError(f'{path}: {_NO_NAME}')
+        raise ValueError(f"{path}: {_no_name()}")
     _source(found[1])
     return found[1]
 
@@ -222,8 +229,9 @@ def story(name: str) -> str:
         if the zoo has no bug of this name
     """
     if name not in ZOO:
-        raise ValueError(f"the zoo has no bug {name!r}, and only a bug has a story: `python -m tinymae exercise` lists them")
-    return " ".join(line.removeprefix("#").strip() for line in _source(name).partition(SPOILER)[2].splitlines())
+        raise ValueError(_("the zoo has no bug {name!r}, and only a bug has a story: `python -m tinymae exercise` lists them",
+                           name=name))
+    return _text(_source(name).partition(SPOILER)[2])
 
 
 def judge_file(path: Path | str, before: Callable[[], None] = lambda: None, *, tell: bool = False) -> Report:
@@ -252,7 +260,7 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None, *, t
         return Report(False, f"{path}: {problem}")
     except BaseException as error:                              # of the learner's code; `_where` raises it again if it is ours
         return Report(False, _where(error, path, names))
-    text, ok = [f"{path}: {name}, lesson {exercise.lesson}"], False
+    text, ok = [_("{path}: {name}, lesson {number}", path=path, name=name, number=exercise.lesson)], False
     report = partial(Report, exercise=name, most=POINTS[exercise.level])
     try:
         guess = None if tell else _guess(name, exercise, names)
@@ -270,9 +278,9 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None, *, t
     except BaseException as error:
         text.append(_where(error, path, names))
     else:
-        text += ["All of it is right."] * ok
+        text += [_("All of it is right.")] * ok
         text += [_wrapped(guess)] if guess and ok else []
-        text += [_wrapped(f"Why nobody noticed. {story(name)}")] if name in ZOO and (ok or tell) else []
+        text += [_wrapped(_("Why nobody noticed. {story}", story=story(name)))] if name in ZOO and (ok or tell) else []
         return report(ok, "\n\n".join(text), points=ok * POINTS[exercise.level])
     return report(False, "\n\n".join(text))
 
@@ -281,17 +289,18 @@ def _guess(name, exercise, names):
     """What there is to say about the guess of a learner who mends a bug; a Problem if there is none yet."""
     if name not in ZOO:
         return None
-    guess, listed = names.get("CAUSE"), "\n".join(f"    {key:10}{words}" for key, words in CAUSES.items())
+    guess = names.get("CAUSE")
     if guess not in CAUSES:
-        wrong = "" if guess is None else f"CAUSE is {guess!r}. "
-        raise Problem(
-            f"{wrong}Read the file first, and guess what is wrong: write one of the words below into the line CAUSE, and check "
-            f"again. (`check --story` tells you at once.)\n{listed}"
-        )
-    right = guess == exercise.cause
-    return f"Your guess, {guess!r}, is right: {CAUSES[guess]}." if right else (
-        f"Your guess was {guess!r}, {CAUSES[guess]}. It is {exercise.cause!r}: {CAUSES[exercise.cause]}."
-    )
+        ask = _("Read the file first, and guess what is wrong: write one of the words below into the line CAUSE, and check "
+                "again. (`check --story` tells you at once.)")
+        if guess is not None:
+            ask = _("CAUSE is {guess!r}. {ask}", guess=guess, ask=ask)
+        raise Problem("\n".join([ask, *(f"    {key:10}{translated(words)}" for key, words in CAUSES.items())]))
+    said, right = translated(CAUSES[guess]), translated(CAUSES[exercise.cause])
+    if guess == exercise.cause:
+        return _("Your guess, {guess!r}, is right: {cause}.", guess=guess, cause=right)
+    return _("Your guess was {guess!r}, {said}. It is {cause!r}: {right}.",
+             guess=guess, said=said, cause=exercise.cause, right=right)
 
 
 def _source(name):
@@ -310,8 +319,10 @@ def _defines(name):
 
 def _unknown(name):
     alike = difflib.get_close_matches(name, EXERCISES | ZOO, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(alike)}? " if alike else ""
-    return f"there is no exercise {name!r}: {hint}`python -m tinymae exercise` lists them"
+    if not alike:
+        return _("there is no exercise {name!r}: `python -m tinymae exercise` lists them", name=name)
+    return _("there is no exercise {name!r}: did you mean {names}? `python -m tinymae exercise` lists them",
+             name=name, names=either(alike))
 
 
 def _execute(path, names):
@@ -321,22 +332,24 @@ def _execute(path, names):
         with tokenize.open(path) as file:                       # UTF-8, unless its first line declares a different encoding
             code = compile(file.read(), str(path), "exec")
     except SyntaxError as error:
-        where = f"line {error.lineno} is" if error.lineno else "it is"
-        line = f"\n    {error.text.strip()}" if error.text else ""
-        raise Problem(f"{where} not Python: {error.msg}{line}") from error
+        text = _("it is not Python: {message}", message=error.msg)
+        if error.lineno:
+            text = _("line {line} is not Python: {message}", line=error.lineno, message=error.msg)
+        raise Problem(f"{text}\n    {error.text.strip()}" if error.text else text) from error
     except ValueError as error:                                 # bytes that are not UTF-8, or null bytes
-        raise Problem(f"it is not a text file in UTF-8: {error}") from error
+        raise Problem(_("it is not a text file in UTF-8: {error}", error=error)) from error
     exec(code, names)
 
 
-_NO_NAME = 'expected a line such as EXERCISE = "layernorm": it selects the check, so leave it in the file'
+def _no_name():
+    return _('expected a line such as EXERCISE = "layernorm": it selects the check, so leave it in the file')
 
 
 def _exercise_of(names):
     """(name, Exercise) that a learner's file declares in its line EXERCISE = ...."""
     name = names.get("EXERCISE")
     if not isinstance(name, str):
-        raise Problem(_NO_NAME)
+        raise Problem(_no_name())
     if name not in EXERCISES | ZOO:
         raise Problem(_unknown(name))
     return name, (EXERCISES | ZOO)[name]
@@ -349,16 +362,18 @@ def _table(text, title, rows):
     for row in rows:
         if not row.ok:
             tensors.setdefault(row.diagnosis, []).append(row.tensor)
-    known = sorted((cause for cause in tensors if not cause.startswith(UNKNOWN)), key=lambda cause: -len(tensors[cause]))
+    unknown = UNKNOWN, translated(UNKNOWN)                      # a catalog may lack a sentence: it is English then
+    known = sorted((cause for cause in tensors if not cause.startswith(unknown)), key=lambda cause: -len(tensors[cause]))
     for cause in known[:3] or list(tensors)[:1]:
         text.append(_wrapped(f"{_few(tensors[cause])}: {cause}"))
     if rows[0].tensor == "y" and not rows[0].ok and len(rows) > 1 and all(row.ok for row in rows[1:]):
-        text.append(_wrapped("The gradients are right for this forward: a gradient check cannot detect a wrong forward."))
+        text.append(_wrapped(_("The gradients are right for this forward: a gradient check cannot detect a wrong forward.")))
     return not tensors
 
 
 def _few(tensors):
-    return ", ".join(tensors[:4]) + f" and {len(tensors) - 4} more" * (len(tensors) > 4)
+    names = ", ".join(tensors[:4])
+    return _("{names} and {count} more", names=names, count=len(tensors) - 4) if len(tensors) > 4 else names
 
 
 def _wrapped(sentence):
@@ -371,35 +386,37 @@ def _where(error, path, names):
     """An exception in the learner's code: the line, the message, and the shapes of the arrays in that line."""
     trace = error.__traceback__
     lines = traceback.extract_tb(trace)
-    frames = [(line, frame) for line, (frame, _) in zip(lines, traceback.walk_tb(trace), strict=True)
+    frames = [(line, frame) for line, (frame, _line) in zip(lines, traceback.walk_tb(trace), strict=True)
               if line.filename == str(path)]
     if isinstance(error, KeyboardInterrupt) and not (frames and lines[-1].line.startswith("raise")):
         raise error                                             # Ctrl-C
     text = _wrapped(f"{type(error).__name__}: {error}")
     if isinstance(error, SystemExit):
-        text = "SystemExit: it ends Python itself, by exit(), quit() or sys.exit(): take that line out"
+        text = _("SystemExit: it ends Python itself, by exit(), quit() or sys.exit(): take that line out")
     if not frames:                                              # not in their code, but in the call or in what it returned
         if isinstance(error, SystemExit):
             return text
         if isinstance(error, TypeError) and str(error).startswith(tuple(f"{name}() " for name in _defined(names, path))):
-            return _wrapped(f"{error}: leave the arguments as `exercise` wrote them")
+            return _wrapped(_("{error}: leave the arguments as `exercise` wrote them", error=error))
         if isinstance(error, TypeError) and Path(lines[-1].filename).parent == Path(gradcheck.__file__).parent:
             return _wrapped(str(error))
         raise error
-    line, frame = frames[-1]
+    (line, frame), notes = frames[-1], []
     if isinstance(error, NotImplementedError):
-        return f"{line.name} is not written yet (line {line.lineno}): {error}"
+        return _("{function} is not written yet (line {line}): {what}",
+                 function=line.name, line=line.lineno, what=translated(str(error)))
     if isinstance(error, ModuleNotFoundError):
-        text += "\nAn exercise needs NumPy, and nothing else but what its file imports already: take that import out."
+        notes.append(_("An exercise needs NumPy, and nothing else but what its file imports already: take that import out."))
     if "read-only" in str(error):
-        text += "\nA function must not write into its arguments: copy the argument first, or make a new array."
+        notes.append(_("A function must not write into its arguments: copy the argument first, or make a new array."))
     if "inhomogeneous shape" in str(error):
-        text += "\nIs one of these a pair (y, cache)? A forward of tinymae returns both: y, _ = layer_forward(...)."
+        notes.append(_("Is one of these a pair (y, cache)? A forward of tinymae returns both: y, _ = layer_forward(...)."))
     if isinstance(error, (ValueError, IndexError)):
         arrays = {name: frame.f_locals.get(name) for name in re.findall(r"\w+", line.line)}
         shapes = [f"{name} {array.shape}" for name, array in arrays.items() if isinstance(array, np.ndarray)]
-        text += f"\nShapes: {', '.join(shapes)}" * bool(shapes)
-    return f"line {line.lineno}, in {line.name}:\n    {line.line}\n{text}"
+        notes += [_("Shapes: {shapes}", shapes=", ".join(shapes))] if shapes else []
+    where = _("line {line}, in {function}:", line=line.lineno, function=line.name)
+    return "\n".join([where, f"    {line.line}", text, *notes])
 
 
 def _defined(names, path):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tinymae.messages import message as _
+
 PACKAGE = Path(__file__).parents[1]
 OTHER_NAMES = {                             # what an exercise's function is called in the package, if it is called differently
     "attention": "scaled_dot_product_attention_forward", "encoder_layer": "encoder_layer_forward",
@@ -42,11 +44,11 @@ def cheating(exercise: object, names: dict, path: Path, defined: set[str]) -> st
             if code.co_name.endswith("_forward") and above is not None:
                 forwards[above] = forwards.get(above, 0) + 1
                 if forwards[above] > 2:
-                    complaints.append(
-                        f"{above.f_code.co_name} calls {code.co_name} again and again: a difference of the forward is what the "
-                        "check computes itself. It is right to a few digits, and takes a forward for each number: derive the "
-                        "gradient instead"
-                    )
+                    complaints.append(_(
+                        "{backward} calls {forward} again and again: a difference of the forward is what the check computes "
+                        "itself. It is right to a few digits, and takes a forward for each number: derive the gradient instead",
+                        backward=above.f_code.co_name, forward=code.co_name,
+                    ))
         elif code.co_name in copied and PACKAGE in Path(code.co_filename).parents and _called_from(frame, path):
             complaints.append(_is_ours(code.co_name))
 
@@ -63,10 +65,8 @@ def cheating(exercise: object, names: dict, path: Path, defined: set[str]) -> st
 
 
 def _is_ours(name):
-    return (
-        f"it calls {name} of tinymae, and that one is right. The exercise is to write it: read it there, close it, and write "
-        "yours"
-    )
+    return _("it calls {name} of tinymae, and that one is right. The exercise is to write it: read it there, close it, and "
+             "write yours", name=name)
 
 
 def _file(value):

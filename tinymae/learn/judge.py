@@ -4,6 +4,8 @@ Causes are found by trying. *Variants* are common mistakes, written as code: if 
 text is the cause. *Invariants* are properties that hold for all inputs, such as that a causal mask hides the future. If neither
 explains the numbers, they are described: scaled, transposed, wrong at one index.
 
+Titles and causes that a check hands in are sentences of `messages.message`, or literals that are `messages.marked`.
+
     judge       one output against the expected array -> a Row, as those of the gradient checker
     judge_all   several outputs of one function
     check_forward   a forward alone: judge on y
@@ -19,8 +21,10 @@ import numpy as np
 
 from tinymae import tree
 from tinymae.gradcheck import Row, gradcheck
+from tinymae.messages import marked, translated
+from tinymae.messages import message as _
 
-UNKNOWN = "no known pattern"            # a diagnosis starts with these words if the cause is unknown
+UNKNOWN = marked("no known pattern")    # a diagnosis starts with these words if the cause is unknown, in a translation too
 B, H, TQ, TK, D, F, V = 4, 2, 5, 6, 14, 10, 11                  # all different, and none is 3, the number of q, k, v
 DK, DV = D // H, 8
 
@@ -44,7 +48,7 @@ class Problem(Exception):
 def function(names: dict, name: str) -> Callable:
     """The function or class `name` in the namespace of a learner's file; a Problem if there is none."""
     if not callable(names.get(name)):
-        raise Problem(f"expected a function or class {name} in the file, found none: was it renamed?")
+        raise Problem(_("expected a function or class {name} in the file, found none: was it renamed?", name=name))
     return names[name]
 
 
@@ -52,14 +56,17 @@ def parts(result: object, *expected: str) -> tuple:
     """The tuple that a learner's function returned; a Problem if it is not a tuple of the expected length."""
     if isinstance(result, tuple) and len(result) == len(expected):
         return result
-    got, cause = f"a {type(result).__name__}", "look at its return"
+    names = ", ".join(expected)
     if result is None:
-        got, cause = "None", "is its return missing?"
-    elif isinstance(result, tuple):
-        got = f"a tuple of {len(result)}"
-    elif isinstance(result, list):
-        cause = "`return a, b` makes a tuple, brackets make a list"
-    raise Problem(f"expected a function to return ({', '.join(expected)}), got {got}: {cause}")
+        raise Problem(_("expected a function to return ({names}), got None: is its return missing?", names=names))
+    if isinstance(result, tuple):
+        raise Problem(_("expected a function to return ({names}), got a tuple of {count}: look at its return",
+                        names=names, count=len(result)))
+    if isinstance(result, list):
+        raise Problem(_("expected a function to return ({names}), got a list: `return a, b` makes a tuple, brackets make a "
+                        "list", names=names))
+    raise Problem(_("expected a function to return ({names}), got a {kind}: look at its return",
+                    names=names, kind=type(result).__name__))
 
 
 def judge(
@@ -88,28 +95,36 @@ def judge(
     """
     refuse = partial(Row, name, (), np.nan, np.nan, np.inf, False)
     if ours is None:
-        return refuse("it is None: is the return missing?")
+        return refuse(_("it is None: is the return missing?"))
     try:
         array = np.asarray(ours)
     except ValueError:                                          # a list of rows of different lengths
-        return refuse(f"expected an array of shape {expected.shape}, got a {type(ours).__name__} that is not an array")
+        return refuse(_("expected an array of shape {shape}, got a {kind} that is not an array",
+                        shape=expected.shape, kind=type(ours).__name__))
+    if array.dtype.kind not in "fiub" and isinstance(ours, np.ndarray):
+        return refuse(_("expected numbers of shape {shape}, got an array of {dtype}", shape=expected.shape, dtype=array.dtype))
     if array.dtype.kind not in "fiub":
-        got = f"an array of {array.dtype}" if isinstance(ours, np.ndarray) else f"a {type(ours).__name__}"
-        return refuse(f"expected numbers of shape {expected.shape}, got {got}")
+        return refuse(_("expected numbers of shape {shape}, got a {kind}", shape=expected.shape, kind=type(ours).__name__))
     if array.shape != expected.shape:
-        return refuse(f"it has shape {array.shape}, expected {expected.shape}")
+        return refuse(_("it has shape {shape}, expected {expected}", shape=array.shape, expected=expected.shape))
     if expected.dtype == bool and array.dtype != bool:
-        return refuse(f"it is {array.dtype}, expected bool: True and False, not 1 and 0")
+        return refuse(_("it is {dtype}, expected bool: True and False, not 1 and 0", dtype=array.dtype))
     ours, whole = array.astype(np.float64), expected.dtype.kind in "iu"
     expected = expected.astype(np.float64)
     if close(ours, expected, tolerance):
         if whole and array.dtype.kind == "f":
-            return refuse(f"it is {array.dtype}, expected integers: 1.0 cannot be an index")
+            return refuse(_("it is {dtype}, expected integers: 1.0 cannot be an index", dtype=array.dtype))
         return Row(name, (), np.nan, np.nan, _distance(ours, expected), True, "")
-    causes = [f"it is the result if {words}" for words, variant in (variants or {}).items()
-              if _agrees(ours, variant(), tolerance)][:1]
+    causes = [_result_if(words) for words, variant in (variants or {}).items() if _agrees(ours, variant(), tolerance)][:1]
     causes += [complaint for complaint in map(_violation, invariants) if complaint][:1]
-    return refuse(". Besides, ".join(causes) or otherwise or _likeness(array, ours, expected, tolerance))
+    if len(causes) == 2:
+        return refuse(_("{cause}. Besides, {other}", cause=causes[0], other=causes[1]))
+    return refuse(causes[0] if causes else translated(otherwise) or _likeness(array, ours, expected, tolerance))
+
+
+def _result_if(words):
+    """A sentence on the mistake that gives the learner's numbers."""
+    return _("it is the result if {mistake}", mistake=translated(words))
 
 
 def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> list[Row]:
@@ -117,8 +132,8 @@ def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> li
     rows = []
     for name, ours in zip(outputs, parts(result, *outputs), strict=True):
         expected, variants = outputs[name]
-        swapped = {f"{other} is returned in its place": lambda right=right: right
-                   for other, (right, _) in outputs.items() if other != name}
+        swapped = {_("{other} is returned in its place", other=other): lambda right=right: right
+                   for other, (right, _variants) in outputs.items() if other != name}
         rows.append(judge(name, ours, expected, variants | swapped))
     return rows
 
@@ -153,35 +168,38 @@ def _violation(invariant):
 def _likeness(array, ours, expected, tolerance):
     """One sentence that describes wrong numbers; array is `ours` before it became float64."""
     if not np.isfinite(ours).all():
-        cause = "an overflow, or None instead of a number" if np.isnan(ours).any() else "or an overflow"
-        return f"it holds {ours[~np.isfinite(ours)][0]}: a division by 0, the log of 0, {cause}"
+        number = ours[~np.isfinite(ours)][0]
+        if np.isnan(ours).any():
+            return _("it holds {number}: a division by 0, the log of 0, an overflow, or None instead of a number",
+                     number=number)
+        return _("it holds {number}: a division by 0, the log of 0, or an overflow", number=number)
     if array.dtype.kind in "iu" and close(ours, np.trunc(expected), tolerance):
-        return f"it is {array.dtype}, which cuts off the digits after the decimal point: expected float64"
+        return _("it is {dtype}, which cuts off the digits after the decimal point: expected float64", dtype=array.dtype)
     if close(ours, expected, 1e-5):
-        return (f"it is nearly right, off by {_distance(ours, expected):.0e} of the largest number: is an array float32, or is "
-                f"an eps or a step different from the argument?")
+        return _("it is nearly right, off by {off:.0e} of the largest number: is an array float32, or is an eps or a step "
+                 "different from the argument?", off=_distance(ours, expected))
     if not ours.any():
-        return f"it is {'False' if array.dtype == bool else '0'} everywhere"
+        return _("it is {number} everywhere", number="False" if array.dtype == bool else "0")
     if expected.size > 1 and expected.any():
         factor = np.vdot(ours, expected) / np.vdot(expected, expected)
         if close(ours, factor * expected, tolerance):
-            return f"it is {factor:.6g} times what it should be, everywhere"
+            return _("it is {factor:.6g} times what it should be, everywhere", factor=factor)
     for axes in itertools.permutations(range(ours.ndim)):
         if close(ours.transpose(axes), expected, tolerance):
-            return f"its axes are in a different order: it is right after transpose{axes}"
+            return _("its axes are in a different order: it is right after transpose{axes}", axes=axes)
     wrong = np.abs(ours - expected) > tolerance * np.abs(expected).max()
     if ours.ndim > 1 and len(ours) > 1 and not wrong[0].any() and all(item.mean() > 0.5 for item in wrong[1:]):
-        return "item 0 of axis 0 is right, and all others are wrong"
+        return _("item 0 of axis 0 is right, and all others are wrong")
     worst = np.unravel_index(np.argmax(np.abs(ours - expected)), ours.shape)
     if expected.size == 1:
-        return f"it is {ours[worst]:.6g}, expected {expected[worst]:.6g}"
-    index = f"[{', '.join(map(str, worst))}]"
-    return (f"{np.count_nonzero(wrong)} of {wrong.size} numbers are wrong: {index} is {ours[worst]:.6g}, expected "
-            f"{expected[worst]:.6g}")
+        return _("it is {ours:.6g}, expected {expected:.6g}", ours=ours[worst], expected=expected[worst])
+    return _("{wrong} of {count} numbers are wrong: [{index}] is {ours:.6g}, expected {expected:.6g}",
+             wrong=np.count_nonzero(wrong), count=wrong.size, index=", ".join(map(str, worst)), ours=ours[worst],
+             expected=expected[worst])
 
 
 def check_forward(
-    names: dict, name: str, reference: Callable, *args, title: str = "forward",
+    names: dict, name: str, reference: Callable, *args, title: str = marked("forward"),
     variants: dict[str, Callable] | None = None, invariants: list[Callable] | tuple = (), tolerance: float = 1e-9,
     otherwise: str = "", **options,
 ) -> Iterator[tuple[str, list[Row]]]:
@@ -202,7 +220,8 @@ def check_forward(
 
     tried = {words: partial(variant, *args, **options) for words, variant in (variants or {}).items()}
     held = [partial(invariant, y) for invariant in invariants]
-    yield title, [judge("y", y(*args, **options), expected, tried, invariants=held, tolerance=tolerance, otherwise=otherwise)]
+    row = judge("y", y(*args, **options), expected, tried, invariants=held, tolerance=tolerance, otherwise=otherwise)
+    yield translated(title), [row]
 
 
 def _unwritable(value):
@@ -215,7 +234,7 @@ def check_pair(
     name: str,
     reference: Callable,
     *args,
-    title: str = "forward and backward",
+    title: str = marked("forward and backward"),
     variants: dict[str, Callable] | None = None,
     invariants: list[Callable] | tuple = (),
     slips: dict[str, Callable] | None = None,
@@ -258,5 +277,6 @@ def check_pair(
         dx = backward(dy, cache)
         dx = dx[0] if isinstance(dx, tuple) else dx
         words = [words for words, slip in slips.items() if close(dx, slip(dy, *args, **options), 1e-9)]
-        checked[0] = replace(checked[0], diagnosis=f"it is the result if {words[0]}" if words else checked[0].diagnosis)
-    yield title, rows + checked
+        if words:
+            checked[0] = replace(checked[0], diagnosis=_result_if(words[0]))
+    yield translated(title), rows + checked

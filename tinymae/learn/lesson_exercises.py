@@ -7,12 +7,15 @@ needs, and so on. If in doubt, a statement is kept.
 """
 import ast
 import builtins
+import json
 import re
 import textwrap
 from pathlib import Path
 
 from tinymae.files import whole_file
 from tinymae.learn.lessons import Lesson
+from tinymae.messages import message as _
+from tinymae.messages import translated
 
 
 def exercise_source(lesson: Lesson, number: int) -> str:
@@ -29,7 +32,8 @@ def exercise_source(lesson: Lesson, number: int) -> str:
     theirs = [node for cell in lesson.cells[start:stop] for node in ast.parse(cell.code).body]
     numbers = {int(found[1]) for node in theirs if (found := re.fullmatch(r"answer_(\d+) = None", ast.unparse(node)))}
     if number not in numbers:
-        raise ValueError(f"lesson {lesson.number} has no exercise {number}: it has {', '.join(map(str, sorted(numbers)))}")
+        raise ValueError(_("lesson {lesson} has no exercise {number}: it has {numbers}",
+                           lesson=lesson.number, number=number, numbers=", ".join(map(str, sorted(numbers)))))
     name, others = f"answer_{number}", {f"answer_{each}" for each in numbers - {number}}
     own = [node for node in theirs if name in _loaded(node) | _bound(node)]
     before += [node for node in theirs if node not in own and not others & (_loaded(node) | _bound(node))]
@@ -39,9 +43,12 @@ def exercise_source(lesson: Lesson, number: int) -> str:
     text = re.split(r"^(?=\d+\. )", f"{lesson.cells[start].prose}\n\n{comments}", flags=re.MULTILINE)
     task = next((part for part in text if part.startswith(f"{number}. ")), "").partition("\n\n")[0]
     code = "\n".join(_spaced(node) for node in [*kept, *own])
-    title = f"Lesson {lesson.number}, {lesson.title}: exercise {number}."
-    task = f"{title}\n\n{textwrap.dedent(task).strip()}\n\nWrite {name} below, then: python {file_name(lesson, number)}"
-    return f'r"""{task}\n"""\n{code}\nprint("not answered yet" if {name} is None else "right")\n'
+    title = _("Lesson {lesson}, {title}: exercise {number}.",
+              lesson=lesson.number, title=translated(lesson.title), number=number)
+    ask = _("Write {name} below, then: python {file}", name=name, file=file_name(lesson, number))
+    task = f"{title}\n\n{textwrap.dedent(task).strip()}\n\n{ask}"
+    unanswered, right = (json.dumps(text, ensure_ascii=False) for text in (_("not answered yet"), _("right")))
+    return f'r"""{task}\n"""\n{code}\nprint({unanswered} if {name} is None else {right})\n'
 
 
 def file_name(lesson: Lesson, number: int) -> str:
@@ -61,7 +68,7 @@ def write_lesson_exercise(lesson: Lesson, number: int, folder: Path | str = ".")
     """
     path, source = Path(folder) / file_name(lesson, number), exercise_source(lesson, number)
     if path.exists():
-        raise FileExistsError(f"{path} exists already and is not overwritten: run it, or move it away first")
+        raise FileExistsError(_("{path} exists already and is not overwritten: run it, or move it away first", path=path))
     with whole_file(path) as file:
         file.write(source.encode())
     return path

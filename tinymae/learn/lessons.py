@@ -18,6 +18,8 @@ import runpy
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinymae.messages import message as _
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -52,7 +54,8 @@ def lessons_folder() -> Path:
     for folder in (package / "lessons", package.parent / "lessons"):
         if any(folder.glob("[0-9][0-9]_*.py")):
             return folder
-    raise FileNotFoundError(f"no lessons in {package} or beside it: was tinymae installed without them? Install it again")
+    raise FileNotFoundError(_("no lessons in {package} or beside it: was tinymae installed without them? Install it again",
+                              package=package))
 
 
 def lessons() -> list[Lesson]:
@@ -70,7 +73,7 @@ def find_lesson(number: int) -> Lesson:
     """
     found = [lesson for lesson in lessons() if lesson.number == number]
     if not found:
-        raise ValueError(f"there is no lesson {number}: `python -m tinymae lessons` lists them")
+        raise ValueError(_("there is no lesson {number}: `python -m tinymae lessons` lists them", number=number))
     return found[0]
 
 
@@ -84,7 +87,7 @@ def read_lesson(path: Path) -> Lesson:
     """
     source = path.read_text(encoding="utf-8")
     docstring = ast.get_docstring(ast.parse(source))
-    title, _, question = (docstring or "").partition("\n")
+    title, _newline, question = (docstring or "").partition("\n")
     english, dot, chinese = title.partition(" · ")
     if not dot:
         raise ValueError(f"{path}: expected a docstring with the title `English · 中文`, got {title!r}")

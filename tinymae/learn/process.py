@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from tinymae.learn.report import Report, existing_file
+from tinymae.messages import message as _
 
 START = 60.0                 # seconds that Python, NumPy and tinymae may take to start on the slowest machine
 STAGES = 10                  # running a file, and the tables of its check: no exercise has more
@@ -83,7 +84,7 @@ def _serve(path, folder, seconds, tell):
     try:
         report = judge_file(path, partial(faulthandler.dump_traceback_later, seconds, exit=True, file=dump), tell=tell)
     except KeyboardInterrupt:
-        report = Report(False, f"{path}: it was interrupted (SIGINT) before all checks were done")
+        report = Report(False, _("{path}: it was interrupted (SIGINT) before all checks were done", path=path))
     except BaseException:
         report = None
         Path(folder, "failure").write_text(traceback.format_exc(), encoding="utf-8")
@@ -102,25 +103,28 @@ def _report(path, folder, status, seconds):
     if (folder / "report.json").is_file():
         return Report(**json.loads((folder / "report.json").read_text(encoding="utf-8")))
     if (folder / "failure").is_file():
-        raise RuntimeError(f"the check itself failed, not your file:\n{(folder / 'failure').read_text(encoding='utf-8')}")
+        failure = (folder / "failure").read_text(encoding="utf-8")
+        raise RuntimeError(_("the check itself failed, not your file:\n{failure}", failure=failure))
     dump = (folder / "dump").read_text(encoding="utf-8") if (folder / "dump").is_file() else None
     if dump is None:
-        raise RuntimeError(f"the process that checks {path} ended with status {status} before it began: its message is above")
+        raise RuntimeError(_("the process that checks {path} ended with status {status} before it began: its message is above",
+                             path=path, status=status))
     if dump.startswith("Timeout"):
         text = _too_long(seconds)
     elif status < 0:
-        text = f"Python was ended by signal {-status} ({signal.strsignal(-status)}): it crashed, or was out of memory"
+        text = _("Python was ended by signal {number} ({name}): it crashed, or was out of memory",
+                 number=-status, name=signal.strsignal(-status))
     elif dump:
-        text = f"Python crashed with status {status}"
+        text = _("Python crashed with status {status}", status=status)
     else:
-        text = (f"it ended Python with status {status} before all checks were done, by os._exit() or in a similar way: "
-                "take that line out")
+        text = _("it ended Python with status {status} before all checks were done, by os._exit() or in a similar way: take "
+                 "that line out", status=status)
     line = _line(path, dump)
     return Report(False, f"{line}\n{text}" if line else f"{path}: {text}")
 
 
 def _too_long(seconds):
-    return f"still running after {seconds:g} s: does the loop end?"
+    return _("still running after {seconds:g} s: does the loop end?", seconds=seconds)
 
 
 def _line(path, dump):
@@ -129,7 +133,8 @@ def _line(path, dump):
     for thread in reversed(dump.split("\n\n")):                 # the main thread is the last one
         found = re.search(rf'File "{name}", line (\d+) in (.+)', thread)
         if found:
-            return f"line {found[1]}, in {found[2]}:\n    {linecache.getline(str(path), int(found[1])).strip()}"
+            where = _("line {line}, in {function}:", line=found[1], function=found[2])
+            return f"{where}\n    {linecache.getline(str(path), int(found[1])).strip()}"
     return ""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from tinymae.files import whole_file
+from tinymae.messages import message as _
 
 
 def progress_file() -> Path:
@@ -37,9 +38,8 @@ def load_progress() -> dict:
             name: {"hints": int(each["hints"]), "solved": bool(each["solved"])} for name, each in found["exercises"].items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: is not what tinymae wrote ({error}): `python -m tinymae progress --reset` begins anew"
-        ) from error
+        raise ValueError(_("{path}: is not what tinymae wrote ({error}): `python -m tinymae progress --reset` begins anew",
+                           path=path, error=error)) from error
     return {"lessons": lessons, "exercises": exercises}
 
 

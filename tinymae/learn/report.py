@@ -5,6 +5,8 @@ It imports no NumPy: a process that only waits for a report starts at once.
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinymae.messages import message as _
+
 
 @dataclass(frozen=True)
 class Report:
@@ -27,8 +29,8 @@ def existing_file(path: Path | str) -> Path:
     """
     path = Path(path)
     if not path.is_file():
-        hint = "`python -m tinymae exercise NAME` writes one"
-        if path.with_suffix(".py").is_file():
-            hint = f"did you mean {path.with_suffix('.py')}?"
-        raise FileNotFoundError(f"there is no file {path}: {hint}")
+        script = path.with_suffix(".py")
+        if script.is_file():
+            raise FileNotFoundError(_("there is no file {path}: did you mean {script}?", path=path, script=script))
+        raise FileNotFoundError(_("there is no file {path}: `python -m tinymae exercise NAME` writes one", path=path))
     return path

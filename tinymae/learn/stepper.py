@@ -22,8 +22,7 @@ import numpy as np
 from tinymae import tree
 from tinymae.learn.lessons import Lesson
 from tinymae.learn.terminal import coloured, inline_picture, narrow, readable
-
-HELP = "Enter run it · i look · b back · l list · N cell N · /word find · q quit > "
+from tinymae.messages import message as _
 
 
 def step(lesson: Lesson, start: int = 0) -> int:
@@ -68,7 +67,7 @@ def step(lesson: Lesson, start: int = 0) -> int:
             with contextlib.redirect_stdout(io.StringIO()):
                 done = run(each)
             if not done:
-                print(f"cell {each + 1} raises an error")
+                print(_("cell {number} raises an error", number=each + 1))
                 return each
         return target
 
@@ -77,7 +76,7 @@ def step(lesson: Lesson, start: int = 0) -> int:
         cell = lesson.cells[index]
         _show(lesson, index)
         try:
-            answer = input(HELP if cell.code else HELP.replace("run it", "go on")).strip()
+            answer = input(_keys(cell)).strip()
         except EOFError:
             return index
         command = answer.lower()
@@ -97,18 +96,27 @@ def step(lesson: Lesson, start: int = 0) -> int:
             index += run(index)
         else:
             first = command == "b"
-            print("this is the first cell: there is none to go back to" if first else f"{answer!r} is none of these")
-    print(f"\nThe end of lesson {lesson.number}. Next: python -m tinymae lesson --step")
+            print(_("this is the first cell: there is none to "
+                    "go back to") if first else _("{answer!r} is none of these", answer=answer))
+    print("\n" + _("The end of lesson {number}. Next: python -m tinymae lesson --step", number=lesson.number))
     return index
+
+
+def _keys(cell):
+    """What one may type at a cell."""
+    if cell.code:
+        return _("Enter run it · i look · b back · l list · N cell N · /word find · q quit > ")
+    return _("Enter go on · i look · b back · l list · N cell N · /word find · q quit > ")
 
 
 def _show(lesson, index):
     cell, count = lesson.cells[index], len(lesson.cells)
     width = shutil.get_terminal_size().columns                  # anew for each cell: the window may have changed
-    heading = cell.heading or "(continued)"
+    heading = cell.heading or _("(continued)")
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
     done = round(20 * index / max(1, count - 1))
-    print(f"\n{bold}Lesson {lesson.number} [{index + 1}/{count}] {'=' * done}{'.' * (20 - done)}  {heading}{plain}\n")
+    title = _("Lesson {number}", number=lesson.number)
+    print(f"\n{bold}{title} [{index + 1}/{count}] {'=' * done}{'.' * (20 - done)}  {heading}{plain}\n")
     if cell.prose:
         print(readable(cell.prose, width), end="\n\n")
     if cell.code:
@@ -120,7 +128,8 @@ def _show(lesson, index):
 def _list(lesson, index):
     """The cells of a lesson, with a mark at this one."""
     for number, cell in enumerate(lesson.cells):
-        print(f"{'>' if number == index else ' '} {number + 1:2}  {cell.heading or '   (continued)'}")
+        heading = cell.heading or "   " + _("(continued)")
+        print(f"{'>' if number == index else ' '} {number + 1:2}  {heading}")
 
 
 def _found(lesson, index, words):
@@ -130,7 +139,7 @@ def _found(lesson, index, words):
         cell = lesson.cells[target]
         if words and words.lower() in f"{cell.heading} {cell.prose} {cell.code}".lower():
             return target
-    print(f"{words!r} is not in this lesson")
+    print(_("{words!r} is not in this lesson", words=words))
     return index
 
 
@@ -149,7 +158,7 @@ def _run_cell(lesson, cell, namespace):
     for line in filter(None, (shape_of(name, value) for name, value in new.items())):
         print(f"  {line}")
     for figure in output.figures():
-        print(f"  saved: {figure.resolve()}")
+        print("  " + _("saved: {path}", path=figure.resolve()))
         if picture := inline_picture(figure):
             print(picture, flush=True)
         elif has_screen():
@@ -183,9 +192,9 @@ def shape_of(name: str, value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{name} {value.shape} {value.dtype}"
     if isinstance(value, (dict, list)) and value:
-        leaves = [leaf for _, leaf in tree.leaves(value)]
+        leaves = [leaf for _path, leaf in tree.leaves(value)]
         if all(isinstance(leaf, np.ndarray) for leaf in leaves):
-            return f"{name}: {len(leaves)} arrays, {tree.count(value):,} numbers"
+            return _("{name}: {arrays} arrays, {numbers:,} numbers", name=name, arrays=len(leaves), numbers=tree.count(value))
     return ""
 
 
@@ -212,7 +221,7 @@ def _copied(namespace):
 
 def _look(namespace):
     """An interactive prompt with the lesson's variables, which it may change: IPython's if it is installed."""
-    banner = "The lesson's variables are here. exit() goes back to the lesson.\n"
+    banner = _("The lesson's variables are here. exit() goes back to the lesson.") + "\n"
     theirs = dict(namespace)                                    # a prompt adds names of its own
     try:
         from IPython.terminal.embed import InteractiveShellEmbed

@@ -3,8 +3,9 @@ import base64
 import os
 import re
 import sys
-import unicodedata
 from pathlib import Path
+
+from tinymae.messages import columns
 
 
 def readable(prose: str, width: int = 88) -> str:
@@ -58,11 +59,6 @@ def _fitted(paragraph, width):
                 line = f"{line} {word}" if line else word
         fitted.append(line)
     return "\n".join(fitted)
-
-
-def columns(text: str) -> int:
-    """How many columns of a terminal a text takes: a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def narrow(code: str, width: int) -> str:

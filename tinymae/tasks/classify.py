@@ -20,6 +20,7 @@ from tinymae.files import fingerprint
 from tinymae.images.augment import crop_and_flip, mixup
 from tinymae.images.labelled import Labelled, fit_pictures, model_size
 from tinymae.images.pixels import MEAN, STD, to_pixels
+from tinymae.messages import message as _
 from tinymae.models.fine_tuning import layer_rates, resize_vit, vit_decays
 from tinymae.models.mae import StoredPositions
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
@@ -108,7 +109,7 @@ class Classifier:
 
         logits = np.concatenate(list((workers.map if workers else map)(part, micro_batches(len(images), rows))))
         if not np.isfinite(logits).all():
-            raise FloatingPointError("the model gives logits that are not finite: its training diverged, train it again")
+            raise FloatingPointError(_("the model gives logits that are not finite: its training diverged, train it again"))
         return logits
 
     def predict(self, images: np.ndarray, workers: Workers | None = None) -> np.ndarray:
@@ -201,7 +202,8 @@ def train_vit(
     check_length(steps, minutes, epochs)
     ranks = ranks or Ranks()
     if key is not None and from_folder is None:
-        raise ValueError(f"got the key {key!r} of published weights and none to start from: expected --from (from_folder)")
+        raise ValueError(_("got the key {key!r} of published weights and none to start from: expected --from (from_folder)",
+                           key=key))
     training, validation = data.split()
     with (
         run_folder(out, "vit.npz", resume=resume, overwrite=overwrite, rank=ranks.rank) as folder,
@@ -214,7 +216,7 @@ def train_vit(
         encoder = load_encoder(from_folder, heads=settings.config.get("num_heads"), key=key) if from_folder else None
         ours = Preparation()
         if say and encoder and replace(encoder.preparation, mean=ours.mean, std=ours.std, size=None) != ours:
-            say("images are scaled as always here (the centre, Lanczos), not as the files beside the encoder say")
+            say(_("images are scaled as always here (the centre, Lanczos), not as the files beside the encoder say"))
         options = {
             "data": describe_labelled(data), "from": describe_encoder(encoder) if encoder else begun.get("from"), "seed": seed,
             "settings": asdict(settings),
@@ -245,7 +247,8 @@ def train_vit(
             return np.mean(predicted == validation.labels[:GLANCE])
 
         def report(accuracy):
-            say(f"step {run.step}: accuracy on {len(glance)} validation images {accuracy:.2%}")
+            say(_("step {step}: accuracy on {count} validation images {accuracy:.2%}",
+                  step=run.step, count=len(glance), accuracy=accuracy))
 
         batches = itertools.islice(endless(epoch), run.step, None)          # continues where it was interrupted
         gradient = vit_gradient(config, lambda indices: to_pixels(images[indices]), training.labels, settings, workers)
@@ -319,7 +322,8 @@ def vit_from(
     resized, config = resize_vit(encoder_params, config, changes.get("img_size", config.img_size))
     changed = replace(config, **changes)
     if replace(changed, pool=config.pool, dropout=config.dropout) != config:
-        raise ValueError(f"expected settings that fit the trained encoder, {config}, got {changes}: leave its sizes out")
+        raise ValueError(_("expected settings that fit the trained encoder, {config}, got {changes}: leave its sizes out",
+                           config=config, changes=changes))
     params = vit_init(changed, rng)
     kept = {name: encoder.params["encoder"][name] for name in params["encoder"] if name in encoder.params["encoder"]}
     params["encoder"] |= tree.map(lambda leaf: np.array(leaf, order="C"), kept)         # published ones are transposed views
@@ -372,8 +376,8 @@ def evaluate_classifier(folder: Path | str, data: Labelled, *, whole: bool = Fal
     classifier = Classifier.load(folder)
     unknown = [name for name in data.names if name not in classifier.names]
     if unknown:
-        known = ", ".join(classifier.names)
-        raise ValueError(f"{folder}: expected the model's classes {known}, got {', '.join(unknown)}")
+        raise ValueError(_("{folder}: expected the model's classes {known}, got {unknown}",
+                           folder=folder, known=", ".join(classifier.names), unknown=", ".join(unknown)))
     test = data if whole else data.split()[1]
     labels = np.array([classifier.names.index(name) for name in data.names])[test.labels]
     with Workers(os.cpu_count() if threads is None else threads) as workers:

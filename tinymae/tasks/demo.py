@@ -14,6 +14,8 @@ from tinymae import tree
 from tinymae.files import remove_leftovers, whole_file
 from tinymae.images.hide import hidden_patches
 from tinymae.images.pixels import to_picture
+from tinymae.messages import message as _
+from tinymae.messages import padded
 from tinymae.models.attention_maps import mae_attention
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.ops.patches import image_sides, patchify_forward
@@ -65,11 +67,12 @@ def demo(
     out = Path(out)
     task = prepare(data, mask_ratio, norm_pix_loss, SHORT_RUN if data == "photos" else None)
     if task.config.in_chans not in (1, 3):
-        raise ValueError(f"{data}: expected 1 or 3 channels to draw, got {task.config.in_chans}: `train mae` takes any number")
+        raise ValueError(_("{data}: expected 1 or 3 channels to draw, got {channels}: `train mae` takes any number",
+                           data=data, channels=task.config.in_chans))
     model, older = out / "mae.npz", _earlier_demo(out)
     remove_leftovers(out)
-    size = image_sides(task.config.img_size)
-    say(f"A masked autoencoder learns from {data!r}, on images of {size[0]} x {size[1]} pixels.")
+    rows, cols = image_sides(task.config.img_size)
+    say(_("A masked autoencoder learns from {data!r}, on images of {rows} x {cols} pixels.", data=data, rows=rows, cols=cols))
     fits = steps_that_fit(task, minutes, threads) if minutes else steps
     if data == "photos":
         chosen = suited(task, fits)
@@ -78,24 +81,26 @@ def demo(
             fits = steps_that_fit(chosen, minutes, threads)
         task = chosen
     if minutes:
-        say(f"In {minutes:g} minutes about {fits:,} steps of {task.batch} images will fit on this machine.")
+        say(_("In {minutes:g} minutes about {steps:,} steps of {batch} images will fit on this machine.",
+              minutes=minutes, steps=fits, batch=task.batch))
     if data == "photos" and enough:
-        say(f"That is too few to be better than linear interpolation: --minutes {enough} would be enough.")
-    say(f"The model has {tree.count(mae_init(task.config, None)):,} parameters. Ctrl-C ends early and still draws what it has.")
+        say(_("That is too few to be better than linear interpolation: --minutes {enough} would be enough.", enough=enough))
+    count = tree.count(mae_init(task.config, None))
+    say(_("The model has {count:,} parameters. Ctrl-C ends early and still draws what it has.", count=count))
     run = train_mae(
         task, out / "training", steps=steps, minutes=minutes, seed=seed, threads=threads, overwrite=True,
         extra={"data": str(data), "demo": True},
     )
     if not run.losses:
-        raise ValueError("interrupted before the first step: there is nothing to show")
+        raise ValueError(_("interrupted before the first step: there is nothing to show"))
     os.replace(out / "training" / "mae.npz", model)
     remove_if_empty(out / "training")
     if older:
-        say(f"{model}: replaces the model of an earlier demo")
+        say(_("{model}: replaces the model of an earlier demo", model=model))
     if run.interrupted:
-        say(f"stopped after {run.step} steps; this is how far the model got")
+        say(_("stopped after {steps} steps; this is how far the model got", steps=run.step))
     seconds, after = round(run.seconds, 1), time.perf_counter()
-    layout = "measuring and drawing: {percentage:3.0f} % |{bar}| {remaining} left"
+    layout = _("measuring and drawing: {percentage:3.0f} % |{bar}| {remaining} left")
     parts = len(task.validation) + 5 + bool(task.photos)
     with (
         Workers(os.cpu_count() if threads is None else threads) as workers,
@@ -115,9 +120,11 @@ def demo(
             bar.update()
     for line in table_lines(measured):
         say(line)
-    say(f"after {run.step:,} steps, {seconds:.0f} s of training; measured and drawn in {time.perf_counter() - after:.0f} s\n")
-    for label, path in [("model", model), ("table", out / "demo.json"), *paths]:
-        say(f"{label:24}{path}")
+    after = time.perf_counter() - after
+    say(_("after {steps:,} steps, {seconds:.0f} s of training; measured and drawn in {after:.0f} s",
+          steps=run.step, seconds=seconds, after=after) + "\n")
+    for label, path in [(_("model"), model), (_("table"), out / "demo.json"), *paths]:
+        say(f"{padded(label, 24)}{path}")
     return results
 
 
@@ -137,7 +144,8 @@ def _earlier_demo(out):
     extra = checkpoint.load(path, "mae", MAEConfig, mae_init).extra
     old = "options" not in extra and (out / "demo.json").exists()           # tinymae 0.2 did not write who trained it
     if not (old or extra.get("demo")):
-        raise FileExistsError(f"{path}: is not the model of a demo, and is not replaced by one: give another --out")
+        raise FileExistsError(_("{path}: is not the model of a demo, and is not replaced by one: give another --out",
+                                path=path))
     return True
 
 
@@ -154,19 +162,19 @@ def draw(task: Task, run: Run, measured: dict, out: Path, mapped: Callable = map
         pictures, original, mode = restore(few, params, config, ratio)
         title = f"{ratio:.0%} of the patches hidden, of images it was not trained on"
         figure = plot.reconstructions(*pictures, original, title=title, mode=mode)
-        yield f"{ratio:.0%} hidden", plot.save(figure, out / f"restored_{100 * ratio:g}.png")
+        yield _("{ratio:.0%} hidden", ratio=ratio), plot.save(figure, out / f"restored_{100 * ratio:g}.png")
     for photo in list(task.photos.values())[:1]:
         grid = grid_of(photo.shape, DETAIL, config)
         hidden = hidden_patches("random", grid, config.mask_ratio, np.random.default_rng(1))
         restored = restore_photo(photo, hidden_pixels(hidden, photo.shape), params, config, mapped=mapped)
         path = draw_restored(restored, config, "A photograph it was not trained on", out / "photo.png")
-        yield "the whole photograph", path
+        yield _("the whole photograph"), path
     means = {name: np.mean([rows[name]["error"] for rows in measured.values()]) for name in ("mean", "nearest", "linear")}
     baselines = {} if config.norm_pix_loss else means
     figure = plot.loss_curve(range(1, run.step + 1), run.losses, evaluations=dict(run.evaluations), baselines=baselines)
-    yield "loss curve", plot.save(figure, out / "loss.png")
+    yield _("loss curve"), plot.save(figure, out / "loss.png")
     last = mae_attention(few[:1], params, config)[-1][0]        # (H, 1 + N, 1 + N)
-    patches, _ = patchify_forward(few[:1], config.patch_size)
+    patches = patchify_forward(few[:1], config.patch_size)[0]
     patch = int(np.argmax(patches[0].std(axis=-1)))             # the one with the most to see
     figure = plot.attention_over_picture(to_picture(few[0]), last[:, 0, 1:], last[:, 1 + patch, 1:], patch, config.grid)
-    yield "attention", plot.save(figure, out / "attention.png")
+    yield _("attention"), plot.save(figure, out / "attention.png")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinymae.images.pixels import MEAN, STD, check_bytes, to_picture, to_pixels
+from tinymae.messages import message as _
 from tinymae.models.mae import MAEConfig, mae_restore
 from tinymae.ops.patches import image_sides
 
@@ -42,7 +43,7 @@ def grid_of(shape: tuple[int, ...], detail: int, config: MAEConfig) -> tuple[int
     There are `detail` along the shorter side, but not more than the photograph has pixels for, and not fewer than a tile has.
     """
     if detail < 1:
-        raise ValueError(f"expected a detail of at least 1, the patches along the shorter side, got {detail}")
+        raise ValueError(_("expected a detail of at least 1, the patches along the shorter side, got {detail}", detail=detail))
     shorter = min(shape[:2])
     patch = shorter / min(detail, max(1, shorter // config.patch_size))         # side of a patch, in pixels of the photograph
     return tuple(max(least, round(side / patch)) for side, least in zip(shape[:2], config.grid, strict=True))
@@ -103,16 +104,19 @@ def restore_photo(
     """
     check_bytes(photo)
     if photo.ndim != 3 or photo.shape[2] not in {1, config.in_chans} or not photo.size:
-        raise ValueError(f"expected a photograph (rows, cols, {config.in_chans}), or with 1 channel, got {photo.shape}")
+        raise ValueError(_("expected a photograph (rows, cols, {channels}), or with 1 channel, got {shape}",
+                           channels=config.in_chans, shape=photo.shape))
     if hidden.dtype != bool or hidden.shape != photo.shape[:2]:
-        raise ValueError(f"expected hidden, bool {photo.shape[:2]}, one for each pixel, got {hidden.dtype} {hidden.shape}")
+        raise ValueError(_("expected hidden, bool {size}, one for each pixel, got {dtype} {shape}",
+                           size=photo.shape[:2], dtype=hidden.dtype, shape=hidden.shape))
     grid = grid_of(photo.shape, detail, config)
     patches = _any_hidden(hidden, grid)
     if not hidden.any():
-        raise ValueError("expected some pixels to be hidden, got none: there is nothing to restore")
+        raise ValueError(_("expected some pixels to be hidden, got none: there is nothing to restore"))
     if patches.all():
-        raise ValueError(f"expected a visible patch, got {grid[0]} x {grid[1]} of which each has hidden pixels: a detail "
-                         f"above {detail} makes smaller patches")
+        down, across = grid
+        raise ValueError(_("expected a visible patch, got {down} x {across} of which each has hidden pixels: a detail above "
+                           "{detail} makes smaller patches", down=down, across=across, detail=detail))
     size = config.patch_size
     small = _shrunk(photo, tuple(count * size for count in grid))
     shown = to_pixels(small, mean=mean, std=std)
@@ -130,7 +134,7 @@ def restore_photo(
     window = _window(config)
     total, weight = np.zeros_like(shown), np.zeros((*shown.shape[:2], 1), shown.dtype)
     results = list(mapped(predict, batches))
-    for batch, (predicted, _) in zip(batches, results, strict=True):
+    for batch, (predicted, _mode) in zip(batches, results, strict=True):
         for part, area, image in zip(tiles[batch], areas[batch], predicted, strict=True):
             share = window * (1e-3 + np.mean(~patches[part], dtype=window.dtype))       # a tile that sees little counts little
             total[area] += share * image
@@ -240,7 +244,7 @@ def _enlarged_into(photo, hidden, small, mapped):
             part = _between_rows(part.swapaxes(0, 1), cols, across).swapaxes(0, 1)
             restored[strip][where] = np.rint(part[where]).astype(np.uint8)
 
-    for _ in mapped(fill, strips):
+    for _filled in mapped(fill, strips):
         pass
     return restored
 

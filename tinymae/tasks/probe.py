@@ -17,6 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from tinymae.images.labelled import Labelled
+from tinymae.messages import message as _
 from tinymae.tasks.encoders import load_encoder
 
 NEIGHBOURS = 5
@@ -90,9 +91,7 @@ def few_labels(train: Labelled, per_class: int, rng: np.random.Generator) -> np.
     """Indices of `per_class` images of each class, drawn at random."""
     counts = np.bincount(train.labels, minlength=len(train.names))
     if not 1 <= per_class <= counts.min():
-        raise ValueError(
-            f"expected per_class from 1 to {counts.min()}, as many as there are of class {train.names[counts.argmin()]!r}, got "
-            f"{per_class}"
-        )
+        raise ValueError(_("expected per_class from 1 to {most}, as many as there are of class {name!r}, got {per_class}",
+                           most=counts.min(), name=train.names[counts.argmin()], per_class=per_class))
     classes = range(len(train.names))
     return np.concatenate([rng.choice(np.flatnonzero(train.labels == c), per_class, replace=False) for c in classes])

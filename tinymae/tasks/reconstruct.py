@@ -16,6 +16,7 @@ from tinymae.images.hide import MASKS, hidden_patches
 from tinymae.images.load import load_picture
 from tinymae.images.pixels import MEAN, STD
 from tinymae.images.sources import unseen_photos
+from tinymae.messages import message as _
 from tinymae.models.fine_tuning import resize_mae
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.tasks.photograph import DETAIL, Restored, fitting_detail, grid_of, hidden_pixels, restore_photo
@@ -58,9 +59,11 @@ def own_model(model: Path | str | None = None, img_size: int | tuple[int, int] |
         saved = checkpoint.load(path / "mae.npz" if path.is_dir() else path, "mae", MAEConfig, mae_init)
         config, params, extra = saved.config, saved.params, saved.extra
     if config.in_chans not in (1, 3):
-        raise ValueError(f"{path}: a model of {config.in_chans} channels cannot restore a photograph: it has 1 or 3")
+        raise ValueError(_("{path}: a model of {channels} channels cannot restore a photograph: it has 1 or 3",
+                           path=path, channels=config.in_chans))
     if "crops" not in extra:
-        raise ValueError(f"{path}: does not say whether it was trained on crops: expected a file that train_mae wrote")
+        raise ValueError(_("{path}: does not say whether it was trained on crops: expected a file that train_mae wrote",
+                           path=path))
     config = config if img_size is None else resize_mae(config, img_size)
     return PhotoModel(config, params, DETAIL if extra["crops"] else None, turned=bool(extra["crops"]))
 
@@ -89,7 +92,8 @@ def published_model(
     prepared = preparation(weights, key=key)
     prepared.check(config.img_size if img_size is None else None, config.in_chans)
     if config.in_chans != 3:
-        raise ValueError(f"{weights}: a model of {config.in_chans} channels cannot restore a photograph: expected 3")
+        raise ValueError(_("{path}: a model of {channels} channels cannot restore a photograph: expected 3",
+                           path=weights, channels=config.in_chans))
     mean, std = (np.array(value, np.float32) for value in (prepared.mean, prepared.std))
     return PhotoModel(config, params, mean=mean, std=std)
 
@@ -123,7 +127,7 @@ def reconstruct(
     """
     writes = _writer(Path(out))
     if figure is not None and Path(figure).suffix.lower() != ".png":
-        raise ValueError(f"{figure}: expected the name of a .png for the figure")
+        raise ValueError(_("{figure}: expected the name of a .png for the figure", figure=figure))
     samples = {} if Path(picture).exists() or Path(picture).suffix else unseen_photos()
     photo = samples[str(picture)] if str(picture) in samples else load_picture(picture)
     if (photo == photo[..., :1]).all():
@@ -137,7 +141,7 @@ def reconstruct(
         hidden = hidden_pixels(hidden_patches(mask, grid, ratio, np.random.default_rng(seed)), photo.shape)
     else:
         if mask_ratio is not None:
-            raise ValueError(f"{mask}: a painted mask says itself what is hidden: leave the mask ratio out")
+            raise ValueError(_("{mask}: a painted mask says itself what is hidden: leave the mask ratio out", mask=mask))
         hidden = load_mask(mask, photo.shape)
         detail = detail or (fitting_detail(hidden, model.config) if model.detail else min(model.config.grid))
     with Workers(os.cpu_count() if threads is None else threads) as workers:
@@ -155,11 +159,13 @@ def reconstruct(
 def load_mask(path: Path | str, shape: tuple[int, ...]) -> np.ndarray:
     """A painted mask as bool (rows, cols), True where the image is light. Raises a ValueError if it has another size."""
     if not Path(path).exists():
-        raise FileNotFoundError(f"no file {str(path)!r}: expected a mask {', '.join(MASKS)}, or an image file")
+        raise FileNotFoundError(_("no file {path!r}: expected a mask {masks}, or an image file",
+                                  path=str(path), masks=", ".join(MASKS)))
     painted = load_picture(path)
     if painted.shape[:2] != shape[:2]:
-        sizes = (f"{cols} x {rows}" for rows, cols in (shape[:2], painted.shape[:2]))
-        raise ValueError("{}: expected a mask of the photograph's size, {} pixels, got {}".format(path, *sizes))
+        size, own = (f"{cols} x {rows}" for rows, cols in (shape[:2], painted.shape[:2]))
+        raise ValueError(_("{path}: expected a mask of the photograph's size, {size} pixels, got {own}",
+                           path=path, size=size, own=own))
     return painted.mean(axis=2) > 127
 
 
@@ -168,14 +174,14 @@ def _writer(out):
     formats = {suffix: name for suffix, name in Image.registered_extensions().items() if name in Image.SAVE}
     name = formats.get(out.suffix.lower())
     if name is None or out.is_dir():
-        raise ValueError(f"{out}: expected the name of an image to write, such as restored.png or restored.jpg")
+        raise ValueError(_("{out}: expected the name of an image to write, such as restored.png or restored.jpg", out=out))
     options = {"quality": 95} if name in ("JPEG", "WEBP") else {}
     return lambda image, file: image.save(file, format=name, **options)
 
 
 def _with_bar(mapped):
     def shown(function: Callable, items: list) -> Iterator:
-        layout = "{percentage:3.0f} % |{bar}| {remaining} left"
+        layout = _("{percentage:3.0f} % |{bar}| {remaining} left")
         return tqdm(mapped(function, items), total=len(items), leave=False, bar_format=layout)
 
     return shown

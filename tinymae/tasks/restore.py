@@ -24,6 +24,8 @@ from tinymae.images.labelled import model_size
 from tinymae.images.pixels import MEAN, STD, to_picture, to_pixels
 from tinymae.images.resize import resize_picture
 from tinymae.images.sources import load_images, unseen_photos
+from tinymae.messages import marked, padded, translated
+from tinymae.messages import message as _
 from tinymae.models.mae import (
     MAEConfig,
     check_mask_ratio,
@@ -85,7 +87,8 @@ def prepare(
     pictures = load_images(data)
     channels = {picture.shape[2] for picture in pictures}
     if len(channels) > 1:
-        raise ValueError(f"{data}: expected pictures with the same number of channels, got {sorted(channels)}")
+        raise ValueError(_("{data}: expected pictures with the same number of channels, got {channels}",
+                           data=data, channels=sorted(channels)))
     made_up = []
     if data == "photos":
         named = unseen_photos()
@@ -93,7 +96,7 @@ def prepare(
         with ThreadPoolExecutor() as pool:
             made_up = list(pool.map(lambda i: dead_leaves(np.random.default_rng(i)), range(MADE_UP)))
     elif len(pictures) < 2:
-        raise ValueError(f"{data}: expected at least two images, one to train on and one for validation, got one")
+        raise ValueError(_("{data}: expected at least two images, one to train on and one for validation, got one", data=data))
     else:
         apart = math.ceil(len(pictures) / 5)
         pictures, kept = pictures[:-apart], pictures[-apart:]
@@ -107,7 +110,7 @@ def prepare(
             np.stack([resize_picture(picture, config.img_size) for picture in part]) for part in (pictures, kept[:256])
         )
         check_hides(config)
-        validation = {"validation images": to_pixels(kept)}
+        validation = {marked("validation images"): to_pixels(kept)}
         return Task(config, lambda rng, count: random_pictures(pictures, rng, count), validation, {}, described, vary=vary)
     config = MAEConfig(**{"img_size": CROP, "patch_size": CROP_PATCH, **common})
     check_hides(config)
@@ -120,7 +123,7 @@ def prepare(
         validation = {name: unseen_crops(photo, side, 64) for name, photo in named.items()}
     else:
         crops = [unseen_crops(picture, side, max(1, 64 // len(kept))) for picture in kept[:64]]
-        named, validation = {"validation photograph": kept[0]}, {"validation photographs": np.concatenate(crops)}
+        named, validation = {"validation photograph": kept[0]}, {marked("validation photographs"): np.concatenate(crops)}
     validation = {name: to_pixels(crops[:, :rows, :cols]) for name, crops in validation.items()}
 
     def sample(rng, count):
@@ -146,10 +149,8 @@ def check_hides(config: MAEConfig) -> None:
     number = config.num_patches
     kept = int(number * (1 - config.mask_ratio))
     if not 0 < kept < number:
-        raise ValueError(
-            f"expected a mask ratio that hides some of the {number} patches and shows some, got {config.mask_ratio}, "
-            f"which shows {kept}"
-        )
+        raise ValueError(_("expected a mask ratio that hides some of the {number} patches and shows some, got {ratio}, which "
+                           "shows {kept}", number=number, ratio=config.mask_ratio, kept=kept))
 
 
 def train_mae(
@@ -297,9 +298,9 @@ def table(
     """
     from skimage.metrics import structural_similarity
 
-    _, _, mask = random_masking(validation_noise(images, config), config.mask_ratio)
+    mask = random_masking(validation_noise(images, config), config.mask_ratio)[2]
     removed = removed_pixels(mask, *image_sides(config.img_size), config.patch_size)
-    predicted, _ = restored_tiles(images, mask, params, config, orientations)
+    predicted = restored_tiles(images, mask, params, config, orientations)[0]
     fills = {
         "mae": np.where(removed[..., None], predicted, images),
         **({"biharmonic": biharmonic_fill(images, removed)} if biharmonic else {}),
@@ -322,20 +323,20 @@ def table(
 
 def table_lines(measured: dict[str, dict]) -> Iterator[str]:
     """{name of a validation set: `table`} as lines to print."""
-    yield ("\nimages that it was not trained on: mean squared error of the hidden pixels (the lower the better), and PSNR in "
-           "dB and SSIM (the higher the better)")
-    yield f"{'':46}" + "".join(f"{name:>24}" for name in measured)
+    yield "\n" + _("images that it was not trained on: mean squared error of the hidden pixels (the lower the better), and "
+                   "PSNR in dB and SSIM (the higher the better)")
+    yield f"{'':46}" + "".join(padded(translated(name), 24, right=True) for name in measured)
     for method in next(iter(measured.values())):
-        label, cells = LABELS[method], (rows[method] for rows in measured.values())
-        yield f"  {label:44}" + "".join(f"{it['error']:10.3f}{it['psnr']:7.1f}{it['ssim']:7.3f}" for it in cells)
+        label, cells = translated(LABELS[method]), (rows[method] for rows in measured.values())
+        yield f"  {padded(label, 44)}" + "".join(f"{it['error']:10.3f}{it['psnr']:7.1f}{it['ssim']:7.3f}" for it in cells)
 
 
 LABELS = {
-    "mae": "masked autoencoder",
-    "biharmonic": "biharmonic inpainting",
-    "linear": "linear interpolation of the visible pixels",
-    "nearest": "nearest visible pixel",
-    "mean": "mean of the visible pixels",
+    "mae": marked("masked autoencoder"),
+    "biharmonic": marked("biharmonic inpainting"),
+    "linear": marked("linear interpolation of the visible pixels"),
+    "nearest": marked("nearest visible pixel"),
+    "mean": marked("mean of the visible pixels"),
 }
 
 

@@ -16,6 +16,8 @@ import numpy as np
 
 from tinymae.arguments import check_settings
 from tinymae.files import fingerprint, whole_file
+from tinymae.messages import marked, translated
+from tinymae.messages import message as _
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
 from tinymae.tasks.translate import (
     KEPT,
@@ -73,14 +75,15 @@ class TranslatorSettings:
             counts=("tokens", "micro_batch", "warmup", "min_count", "pieces"),
         )
         if self.bpe_dropout and not self.pieces:
-            raise ValueError(f"expected a number of subwords (--bpe) with bpe_dropout={self.bpe_dropout}: words are not cut")
+            raise ValueError(_("expected a number of subwords (--bpe) with bpe_dropout={dropout}: words are not cut",
+                               dropout=self.bpe_dropout))
 
     def rate(self) -> Callable[[int, float], float]:
         """The schedule as `train.loop.train` takes it. Raises a ValueError if it is unknown."""
         if self.schedule == "cosine":
             return cosine(self.lr)
         if self.schedule != "noam":
-            raise ValueError(f"expected schedule 'cosine' or 'noam', got {self.schedule!r}")
+            raise ValueError(_("expected schedule 'cosine' or 'noam', got {schedule!r}", schedule=self.schedule))
         dim = self.config["d_model"]
         factor = self.lr * math.sqrt(dim * self.warmup)         # so that its highest rate is lr; the paper's factor is 1
         return lambda step, progress: noam(step + 1, dim, self.warmup, factor)
@@ -100,7 +103,7 @@ LARGE = TranslatorSettings(
 
 def translator_settings(corpus: Corpus) -> TranslatorSettings:
     """SMALL for sentences that are made of fewer than 1,000 different words, characters or letters, LARGE for all others."""
-    tokens = {token for text, _ in corpus.train[:5000] for token in TOKENISERS[corpus.source](text)}
+    tokens = {token for text, _target in corpus.train[:5000] for token in TOKENISERS[corpus.source](text)}
     return SMALL if len(tokens) < 1000 else LARGE
 
 
@@ -148,7 +151,7 @@ def transformer_gradient(
 
     def gradient(params, rng, batch):
         chosen = sorted(zip(*batch, strict=True), key=lambda pair: (len(pair[1]), len(pair[0])))
-        total = sum(len(target) for _, target in chosen)
+        total = sum(len(target) for _source, target in chosen)
         longest = max(max(map(len, pair)) for pair in chosen)
         rows = max(1, micro_batch // longest)
         parts = [chosen[start : start + rows] for start in range(0, len(chosen), rows)]         # short ones together
@@ -233,9 +236,10 @@ def train_translator(
         config, languages = translator.config, translator.languages
         texts, pairs = fitting_pairs(corpus.train, languages, settings.tokens)
         if left_out := len(corpus.train) - len(texts):
-            tell(f"{left_out} pairs are longer than a batch of {settings.tokens} tokens, and left out")
+            tell(_("{count} pairs are longer than a batch of {tokens} tokens, and left out",
+                   count=left_out, tokens=settings.tokens))
         glance = 1024 if epochs else 512                        # evaluated twenty times in minutes, or once in an epoch
-        _, validation = fitting_pairs(corpus.held_out[:glance], languages, settings.tokens)
+        validation = fitting_pairs(corpus.held_out[:glance], languages, settings.tokens)[1]
         _say_unknown(corpus, languages, tell)
         if not run.step:
             _say_first_loss(run.params, config, validation, tell)
@@ -280,7 +284,7 @@ def train_translator(
             config, micro_batch=settings.micro_batch, workers=workers, label_smoothing=settings.label_smoothing, frozen=frozen
         )
         return train(
-            run, gradient, schedule, batch=round(len(pairs.target) / len(epoch(0))), unit="sentences", batches=batches,
+            run, gradient, schedule, batch=round(len(pairs.target) / len(epoch(0))), unit=marked("sentences"), batches=batches,
             steps=steps, minutes=minutes, max_norm=1.0,
             evaluate=lambda params: score(params, config, validation, workers=workers), evaluate_at=evaluate_at, report=report,
             save=save, save_every=save_every, bar=bar, stop=stop,
@@ -311,8 +315,9 @@ def average(folder: Path | str, out: Path | str, last: int = KEPT, *, overwrite:
     """
     folder, out = Path(folder), Path(out)
     if folder.resolve() == out.resolve():
-        raise ValueError(f"expected another folder to write to than {folder}: the model there can still be trained on")
-    saved, _ = load_translator(folder)
+        raise ValueError(_("expected another folder to write to than {folder}: the model there can still be trained on",
+                           folder=folder))
+    saved = load_translator(folder)[0]
     mean, models = last_mean(folder, last)
     with run_folder(out, "transformer.npz", overwrite=overwrite) as held:
         path = held.path / "transformer.npz"
@@ -353,28 +358,36 @@ def _say_first_loss(params, config, validation, say):
     first = score(params, config, Encoded(validation.source[:64], validation.target[:64])).loss
     expected = math.log(config.tgt_vocab)
     if abs(first - expected) > 1:
-        why = "" if config.tie == "none" else " (a fresh model with tied embeddings tends to repeat its input token)"
-        say(f"the first loss is {first:.2f}, far from ln V = {expected:.2f} of a model that knows nothing{why}")
+        if config.tie == "none":
+            say(_("the first loss is {first:.2f}, far from ln V = {expected:.2f} of a model that knows nothing",
+                  first=first, expected=expected))
+        else:
+            say(_("the first loss is {first:.2f}, far from ln V = {expected:.2f} of a model that knows nothing (a fresh model "
+                  "with tied embeddings tends to repeat its input token)", first=first, expected=expected))
 
 
 def _say_score(measured: Score, step, ends, say):
-    when = f"step {step}"
+    when = _("step {step}", step=step)
     if ends:
         done = bisect.bisect_right(ends, step)
-        when = f"epoch {done}, {when}" if step in ends else f"in epoch {done + 1}, {when}"
-    say(
-        f"{when}: validation loss {measured.loss:.4f}, perplexity {measured.perplexity:.3f}, accuracy {measured.accuracy:.2%}"
-    )
+        if step in ends:
+            when = _("epoch {epoch}, step {step}", epoch=done, step=step)
+        else:
+            when = _("in epoch {epoch}, step {step}", epoch=done + 1, step=step)
+    say(_("{when}: validation loss {loss:.4f}, perplexity {perplexity:.3f}, accuracy {accuracy:.2%}",
+          when=when, loss=measured.loss, perplexity=measured.perplexity, accuracy=measured.accuracy))
 
 
 def _say_translations(translator, pairs, measured, say):
     sources, references = zip(*pairs, strict=True)
     hypotheses = translator.translate(sources)
     for source, reference, hypothesis in zip(sources, references, hypotheses, strict=True):
+        line = f"    {source} -> {hypothesis}"
         right = translator.exact(hypothesis, reference)
-        say(f"    {source} -> {hypothesis}" + ("" if right else f"   (expected: {reference})"))
+        say(line if right else _("{line}   (expected: {reference})", line=line, reference=reference))
     if measured.accuracy > 0.9 and not any(map(translator.exact, hypotheses, references)):
-        say("    nearly every token is right if the tokens before it are given, and no sentence is: does the future leak?")
+        leak = _("nearly every token is right if the tokens before it are given, and no sentence is: does the future leak?")
+        say(f"    {leak}")
 
 
 def _new_run(corpus, settings, seed, vectors, mapped, say):
@@ -392,13 +405,18 @@ def _new_run(corpus, settings, seed, vectors, mapped, say):
     for side, path in vectors.items():
         name, language = {"source": ("src_embed", languages[0]), "target": ("tgt_embed", languages[1])}[side]
         if language.kind == "bpe" or name not in params:
-            raise ValueError(f"{path}: word vectors are for words, and the {side} is made of {language}")
+            raise ValueError(_("{path}: word vectors are for words, and the {side} is made of {language}",
+                               path=path, side=translated(side), language=language))
         found = load_word_vectors(path, language.vocabulary, rng, config.d_model)
         # as large as fresh embeddings are, or the first logits would be far too large
         params[name] = found.table * np.float32(config.d_model**-0.5 / found.table.std())
         rows[name] = found.found
-        missing = f", not for {', '.join(found.missing[:5])} ..." if found.missing else ""
-        say(f"{side}: vectors for {found.fraction:.1%} of {language}{missing}")
+        if found.missing:
+            say(_("{side}: vectors for {share:.1%} of {language}, not for {missing} ...",
+                  side=translated(side), share=found.fraction, language=language, missing=", ".join(found.missing[:5])))
+        else:
+            say(_("{side}: vectors for {share:.1%} of {language}",
+                  side=translated(side), share=found.fraction, language=language))
     return Run(params, translator_optimizer(params, mapped), rng), Translator(params, config, languages, seed), rows
 
 
@@ -428,18 +446,24 @@ def fitting_pairs(
     encoded = zip(*encode_pairs(texts, languages), strict=True)
     kept = [(text, ids) for text, ids in zip(texts, encoded, strict=True) if max(map(len, ids)) <= most]
     if not kept:
-        raise ValueError(f"expected pairs of at most {most} tokens, all {len(texts)} are longer: allow larger batches")
-    return [text for text, _ in kept], Encoded(*map(list, zip(*(ids for _, ids in kept), strict=True)))
+        raise ValueError(_("expected pairs of at most {most} tokens, all {count} are longer: allow larger batches",
+                           most=most, count=len(texts)))
+    return [text for text, _ids in kept], Encoded(*map(list, zip(*(ids for _text, ids in kept), strict=True)))
 
 
 def _say_unknown(corpus, languages, say):
     """One line for each language: its size, and which tokens of the validation set it lacks."""
     sides = zip(*corpus.held_out[:1024], strict=True)
-    for name, language, side in zip(("source", "target"), languages, sides, strict=True):
+    for name, language, side in zip((marked("source"), marked("target")), languages, sides, strict=True):
         total = sum(len(language.tokens(text)) for text in side)
         unknown = [word for text in side for word in language.unknown(text)]
-        such = f", such as {', '.join(list(dict.fromkeys(unknown))[:5])}" if unknown else ""
-        say(f"{name}: {language}; unknown in the validation set: {len(unknown) / total:.2%}{such}")
+        share, some = len(unknown) / total, ", ".join(list(dict.fromkeys(unknown))[:5])
+        if unknown:
+            say(_("{side}: {language}; unknown in the validation set: {share:.2%}, such as {some}",
+                  side=translated(name), language=language, share=share, some=some))
+        else:
+            say(_("{side}: {language}; unknown in the validation set: {share:.2%}",
+                  side=translated(name), language=language, share=share))
 
 
 def translator_optimizer(params: dict, mapped: Callable = map) -> AdamW:

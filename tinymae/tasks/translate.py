@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinymae import tree
+from tinymae.messages import message as _
 from tinymae.models.decoding import Decoded, beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_forward, transformer_init
 from tinymae.text.batches import pad_batch
@@ -71,7 +72,7 @@ def score(
     total, right, words = map(sum, zip(*parts, strict=True))
     loss = total / words
     if not math.isfinite(loss):
-        raise FloatingPointError(f"the model gives a loss of {loss}: its training diverged, train it again")
+        raise FloatingPointError(_("the model gives a loss of {loss}: its training diverged, train it again", loss=loss))
     return Score(loss, math.exp(loss) if loss < 700 else math.inf, right / words)
 
 
@@ -125,7 +126,8 @@ def last_mean(folder: Path | str, last: int = KEPT) -> tuple[dict, list[checkpoi
     """
     paths = sorted(last_evaluations(Path(folder)).glob("*.npz"))
     if not 1 <= last <= len(paths):
-        raise ValueError(f"{folder}: expected a number from 1 to {len(paths)}, the evaluations kept, got {last}")
+        raise ValueError(_("{folder}: expected a number from 1 to {most}, the evaluations kept, got {last}",
+                           folder=folder, most=len(paths), last=last))
     models = [checkpoint.load(path, "transformer", TransformerConfig, transformer_init) for path in paths[-last:]]
     mean = tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float64).astype(leaves[0].dtype), *(
         model.params for model in models
@@ -177,7 +179,7 @@ class Translator:
         """Source tokens, target tokens and all that was computed for one sentence, for its attention."""
         source, target = self.languages
         if not source.tokens(text):
-            raise ValueError(f"expected a sentence, got {text!r}: it has no tokens to attend to")
+            raise ValueError(_("expected a sentence, got {text!r}: it has no tokens to attend to", text=text))
         decoded = self._decode(np.array([source.encode(text)]), beam, attention=True)
         words = [*target.words(decoded.ids[0].tolist()), "<eos>"][: decoded.ids.shape[1]]
         return [*source.tokens(text), "<eos>"], words, decoded
@@ -244,7 +246,7 @@ def evaluate_translator(translator: Translator, pairs: list[tuple[str, str]], be
     try:
         from sacrebleu.metrics import BLEU
     except ImportError as error:
-        raise ImportError('BLEU needs sacrebleu: python -m pip install -e ".[text]"') from error
+        raise ImportError(_('BLEU needs sacrebleu: python -m pip install -e ".[text]"')) from error
     sources, references = zip(*pairs, strict=True)
     hypotheses = translator.translate(sources, beam)
     chinese = any("一" <= c <= "鿿" for reference in references for c in reference)

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tinymae.files import remove_leftovers
+from tinymae.messages import message as _
 
 MODELS = ("mae.npz", "vit.npz", "transformer.npz")              # a folder holds one of them
 LOCK, OWNER = ".lock", ".lock-owner"
@@ -42,21 +43,24 @@ class RunFolder:
         self.release()
         file = next((path for path in (self.path, *self.path.parents) if path.exists() and not path.is_dir()), None)
         if file:
-            raise NotADirectoryError(f"{file}: expected a folder for the model, got a file: give another name")
+            raise NotADirectoryError(_("{file}: expected a folder for the model, got a file: give another name", file=file))
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK, thread_local=False)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise BlockingIOError(
-                f"{self.path}: {_owner(self.path)} is training in this folder: wait until it ends, or give another folder"
-            ) from error
+            raise BlockingIOError(_(
+                "{path}: {owner} is training in this folder: wait until it ends, or give another folder",
+                path=self.path, owner=_owner(self.path),
+            )) from error
         except OSError as error:                                # some file systems name no file
-            raise type(error)(
-                f"{self.path}: cannot be written to ({error.strerror or error}): give another folder, or change its permissions"
-            ) from error
+            raise type(error)(_(
+                "{path}: cannot be written to ({reason}): give another folder, or change its permissions",
+                path=self.path, reason=error.strerror or error,
+            )) from error
         self._lock, self._identity = lock, _identity(self.path / LOCK)
-        owner = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},"
+        owner = _("process {number} on {host}, since {when},",
+                  number=os.getpid(), host=platform.node(), when=time.strftime("%Y-%m-%d %H:%M:%S"))
         (self.path / OWNER).write_text(owner, encoding="utf-8")
         for folder in (self.path, self.path / "last"):
             remove_leftovers(folder)
@@ -84,7 +88,7 @@ def _owner(folder):
     try:
         return (folder / OWNER).read_text(encoding="utf-8")
     except FileNotFoundError:                                   # it has locked the folder this very moment
-        return "another process"
+        return _("another process")
 
 
 @contextmanager
@@ -113,24 +117,23 @@ def run_folder(
         as `RunFolder.hold`
     """
     if resume and overwrite:
-        raise ValueError("expected resume or overwrite, got both: a model is continued, or replaced by a new one")
+        raise ValueError(_("expected resume or overwrite, got both: a model is continued, or replaced by a new one"))
     folder = RunFolder(out)
     if rank:
         yield folder
         return
     if resume and not (folder.path / model).is_file():
-        raise FileNotFoundError(f"{folder.path / model}: no such checkpoint: there is nothing to resume")
+        raise FileNotFoundError(_("{path}: no such checkpoint: there is nothing to resume", path=folder.path / model))
     new = not folder.path.exists()
     folder.hold()
     try:
         found = [name for name in MODELS if (folder.path / name).is_file()]
         if found and not (resume or overwrite):
-            raise FileExistsError(
-                f"{folder.path / found[0]}: a model is there already: continue its training with --resume, replace it with "
-                "--overwrite, or give another folder"
-            )
+            raise FileExistsError(_("{path}: a model is there already: continue its training with --resume, replace it with "
+                                    "--overwrite, or give another folder", path=folder.path / found[0]))
         if set(found) - {model}:
-            raise FileExistsError(f"{folder.path}: holds {', '.join(found)}, not {model} alone: give another folder")
+            raise FileExistsError(_("{path}: holds {models}, not {model} alone: give another folder",
+                                    path=folder.path, models=", ".join(found), model=model))
         yield folder
     finally:
         folder.release()

@@ -25,6 +25,8 @@ import numpy as np
 from tqdm.auto import tqdm  # a widget in a notebook, a line of text elsewhere
 
 from tinymae import tree
+from tinymae.messages import marked, translated
+from tinymae.messages import message as _
 from tinymae.trace import first_fault
 from tinymae.train import checkpoint
 from tinymae.train.folder import RunFolder
@@ -98,19 +100,18 @@ def resumed(saved: checkpoint.Checkpoint, optimizer: AdamW, path: Path, options:
         if the checkpoint holds no run, or one with other options: names each with its value then and now, one a line
     """
     if saved.moments is None or saved.rng is None:
-        raise ValueError(f"{path}: holds a model, but no optimiser and rng to go on with")
+        raise ValueError(_("{path}: holds a model, but no optimiser and rng to go on with", path=path))
     if "options" not in saved.extra:
-        raise ValueError(
-            f"{path}: tinymae 0.2 wrote it, and only that version can continue its training: it does not say on which data"
-        )
+        raise ValueError(_("{path}: tinymae 0.2 wrote it, and only that version can continue its training: it does not say on "
+                           "which data", path=path))
     if not set(_HISTORY) <= saved.extra.keys():
-        raise ValueError(f"{path}: holds a model, but not the history of its training")
+        raise ValueError(_("{path}: holds a model, but not the history of its training", path=path))
     losses, evaluations, seconds, due = (saved.extra[name] for name in _HISTORY)
     if not (
         _numbers(losses) and isinstance(evaluations, list) and all(_numbers(pair) and len(pair) == 2 for pair in evaluations)
         and _numbers([seconds]) and type(due) is bool and isinstance(saved.extra["options"], dict)
     ):
-        raise ValueError(f"{path}: the history of its training is not one of numbers: damaged, or edited")
+        raise ValueError(_("{path}: the history of its training is not one of numbers: damaged, or edited", path=path))
     check_options(path, saved.extra["options"], options)
     checkpoint.restore_optimizer(optimizer, saved.moments)
     run = Run(saved.params, optimizer, saved.rng, saved.step, **{name: saved.extra[name] for name in _HISTORY})
@@ -128,8 +129,11 @@ def check_options(path: Path, began: dict, options: dict) -> None:
     began, options = dict(_flat(began)), dict(_flat(json.loads(json.dumps(options))))       # JSON has no tuples
     changed = [name for name in {**began, **options} if began.get(name) != options.get(name)]
     if changed:
-        lines = (f"    {name}: {_written(began.get(name))}, now {_written(options.get(name))}" for name in changed)
-        raise ValueError(f"{path}: the run was begun with other options: resume with the same ones\n" + "\n".join(lines))
+        lines = [_("{path}: the run was begun with other options: resume with the same ones", path=path)]
+        for name in changed:
+            then, now = _written(began.get(name)), _written(options.get(name))
+            lines.append("    " + _("{name}: {then}, now {now}", name=name, then=then, now=now))
+        raise ValueError("\n".join(lines))
 
 
 def _flat(options):
@@ -142,16 +146,15 @@ def _flat(options):
 
 
 def _written(value):
-    return "not given" if value is None else value
+    return _("not given") if value is None else value
 
 
 def check_length(steps: int | None = None, minutes: float | None = None, epochs: int | None = None) -> None:
     """Raise a ValueError unless exactly one length is given, and is positive."""
     given = [length for length in (steps, minutes, epochs) if length is not None]
     if len(given) != 1 or not 0 < given[0] < math.inf:
-        raise ValueError(
-            f"expected one of steps, minutes and epochs, positive, got steps={steps}, minutes={minutes}, epochs={epochs}"
-        )
+        raise ValueError(_("expected one of steps, minutes and epochs, positive, got steps={steps}, minutes={minutes}, "
+                           "epochs={epochs}", steps=steps, minutes=minutes, epochs=epochs))
 
 
 def endless(epoch_batches: Callable[[int], list]) -> Iterator:
@@ -175,8 +178,8 @@ def cosine(lr: float, warmup: float = 0.05) -> Callable[[int, float], float]:
 
 def train(
     run: Run, gradient: Callable, schedule: Callable[[int, float], float], *,
-    batch: int, unit: str = "images", batches: Iterator | None = None, steps: int | None = None, minutes: float | None = None,
-    max_norm: float | None = None, evaluate: Callable[[dict], object] | None = None,
+    batch: int, unit: str = marked("images"), batches: Iterator | None = None, steps: int | None = None,
+    minutes: float | None = None, max_norm: float | None = None, evaluate: Callable[[dict], object] | None = None,
     evaluate_at: Sequence[float] = TWENTIETHS, report: Callable[[object], None] | None = None,
     save: Callable[[Run], object] | None = None, save_every: float = SAVE_EVERY, bar: bool = True,
     stop: threading.Event | None = None, ranks: Ranks | None = None,
@@ -223,12 +226,12 @@ def train(
     """
     check_length(steps, minutes)
     if not 0 < save_every < math.inf:
-        raise ValueError(f"expected a positive number of seconds between two saves, got {save_every}")
+        raise ValueError(_("expected a positive number of seconds between two saves, got {seconds}", seconds=save_every))
     run.interrupted, ranks = False, ranks or Ranks()
     if ranks.rank:
         evaluate, save, bar = None, None, False
     before, started = run.seconds, time.perf_counter()
-    saved_at, saved = -math.inf, None                           # when the last save was, and what it was
+    saved_at, saved = -math.inf, None                           # when the last save was, and a sentence on it
     rng = run.rng                                               # of the state that `run` is in
     whole = False                                               # a gradient has been computed, and no step is half done
 
@@ -238,7 +241,8 @@ def train(
     def measure():
         value = evaluate(run.params)
         if not math.isfinite(float(value)):
-            raise FloatingPointError(f"step {run.step}: the evaluation gives {float(value)}: {_advice(run.step)}")
+            raise FloatingPointError(_("step {step}: the evaluation gives {number}: {advice}",
+                                       step=run.step, number=float(value), advice=_advice(run.step)))
         if report:
             report(value)                                       # first, because it is done again if it was interrupted
         run.evaluations.append((run.step, float(value)))
@@ -249,7 +253,11 @@ def train(
         if save:
             place = save(replace(run, rng=rng))
             saved_at = time.perf_counter()
-            saved = f"saved as it was after {run.step} steps" + (f", in {place}" if place else "")
+            if place:
+                saved = _("the run is saved as it was after {steps} steps, in {place}, and can be resumed from there",
+                          steps=run.step, place=place)
+            else:
+                saved = _("the run is saved as it was after {steps} steps, and can be resumed from there", steps=run.step)
 
     def agreed():
         """(progress of rank 0, whether any rank has been stopped)."""
@@ -272,10 +280,10 @@ def train(
                 loss, dparams = gradient(run.params, run.rng, *given)
                 norm = clip_grad_norm(dparams, math.inf if max_norm is None else max_norm)
                 if not (math.isfinite(loss) and math.isfinite(norm)):
-                    raise FloatingPointError(
-                        f"step {run.step}: {_not_finite(loss, dparams)}; "
-                        f"{_cause(gradient, run.params, rng, given)}: {_advice(run.step, rate)}"
-                    )
+                    raise FloatingPointError(_(
+                        "step {step}: {what}; {cause}: {advice}", step=run.step, what=_not_finite(loss, dparams),
+                        cause=_cause(gradient, run.params, rng, given), advice=_advice(run.step, rate),
+                    ))
                 whole = True
                 with signals.put_off():
                     if time.perf_counter() - saved_at >= save_every:
@@ -288,9 +296,10 @@ def train(
                     rng, whole = run.rng, True
                     run.evaluation_due = bool(evaluate) and bisect.bisect_right(evaluate_at, progress()) > evaluated
                 recent = run.losses[-50:]
-                shown.set_postfix_str(
-                    f"loss {sum(recent) / len(recent):.4f}, {batch * run.step / run.seconds:.0f} {unit}/s", refresh=False
-                )
+                shown.set_postfix_str(_(
+                    "loss {loss:.4f}, {rate:.0f} {unit}/s", loss=sum(recent) / len(recent),
+                    rate=batch * run.step / run.seconds, unit=translated(unit),
+                ), refresh=False)
                 shown.update(1 if steps else min(run.seconds, total) - shown.n)
                 if run.evaluation_due:
                     evaluated = bisect.bisect_right(evaluate_at, progress())
@@ -308,9 +317,9 @@ def train(
                         keep()
                     except (OSError, FloatingPointError) as failure:
                         if failure is not error:
-                            error.add_note(f"and it could not be saved: {failure}")
+                            error.add_note(_("and it could not be saved: {failure}", failure=failure))
                 if saved:
-                    error.add_note(f"the run is {saved}, and can be resumed from there")
+                    error.add_note(saved)
             raise
     return run
 
@@ -318,33 +327,37 @@ def train(
 def _not_finite(loss, dparams):
     """What is wrong with a loss and gradients that were not clipped."""
     if not math.isfinite(loss):
-        return f"the loss is {loss}"
+        return _("the loss is {loss}", loss=loss)
     largest = {name: float(np.max(np.abs(leaf), initial=0)) for name, leaf in tree.leaves(dparams)}
     for name, value in largest.items():
         if not math.isfinite(value):
-            return f"the loss is finite, and the gradient of {name} is not"
+            return _("the loss is finite, and the gradient of {name} is not", name=name)
     name = max(largest, key=largest.get)
-    return f"the gradient of {name} reaches {largest[name]:.3g}, and its square is too large for its dtype"
+    return _("the gradient of {name} reaches {most:.3g}, and its square is too large for its dtype",
+             name=name, most=largest[name])
 
 
 def _cause(gradient, params, rng, given):
     """Where the first number that is not finite comes from, found by running the batch again under a trace."""
     fault = first_fault(gradient, params, copy.deepcopy(rng), *given)
-    return "no forward or backward returns such a number" if fault is None else str(fault)
+    return _("no forward or backward returns such a number") if fault is None else str(fault)
 
 
 def _advice(step, rate=None):
     if step == 0:
-        return "look at the data and the initial parameters, the learning rate has had no effect yet"
-    return "try a lower learning rate" + (f" than {rate:.2g}" if rate else "")
+        return _("look at the data and the initial parameters, the learning rate has had no effect yet")
+    return _("try a lower learning rate than {rate:.2g}", rate=rate) if rate else _("try a lower learning rate")
 
 
 def _progress_bar(run, steps, total, bar):
-    unit, layout = ("step", "{n_fmt}/{total_fmt} steps") if steps else ("s", "{n:.0f}/{total} s")
+    if steps:
+        unit, layout = "step", _("{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}")
+    else:
+        unit, layout = "s", _("{percentage:3.0f} % |{bar}| {n:.0f}/{total} s, {remaining} left{postfix}")
     return tqdm(
         total=total,
         initial=run.step if steps else min(run.seconds, total),
         disable=not bar,
         unit=unit,
-        bar_format="{percentage:3.0f} % |{bar}| " + layout + ", {remaining} left{postfix}",
+        bar_format=layout,
     )
