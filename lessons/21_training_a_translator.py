@@ -169,7 +169,7 @@ def validate(params):
     ids = map(pad_batch, encode_pairs(corpus.held_out, [french, english]))
     loss, _ = transformer.transformer_forward(*ids, params, config, label_smoothing=0.1)
     outputs, _ = translate(params, [source for source, _ in corpus.held_out])
-    print(f"validation {loss:.2f}", *zip(corpus.held_out, outputs, strict=True), sep="\n")
+    print(f"loss {loss:.2f}", *zip(corpus.held_out, outputs, strict=True), sep="\n")
     return loss
 
 
