@@ -193,9 +193,9 @@ for name, decoded in (("greedy", first), ("beam of 4", best)):
     paths[name] = np.cumsum(log_probs[range(len(ids)), ids])
 assert won[case] and paths["beam of 4"][-1] > paths["greedy"][-1] + 0.1
 caption = (
-    f"How to read it: log p so far of a translation of {sources[case]!r}; higher is "
-    "more probable. Greedy search takes the most probable token at each step; the beam kept "
-    "another path, which ends higher."
+    f"How to read it: log p so far, translating {sources[case]!r}; higher is "
+    "more probable. Greedy search takes the most probable token at each step; the beam "
+    "kept another path, which ends higher."
 )
 figure = plot.curves(paths, "token", "log p so far", caption, markers=True)
 print(plot.save(figure, Path("figures/decoding_beam_path.png")))
