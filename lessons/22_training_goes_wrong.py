@@ -231,8 +231,8 @@ assert "p.v.w" not in wrong and "3 times too small" in wrong["p.q.w"]
 # %%
 # Exercises
 # ---------
-# 1. By mistake a schedule counts a step for each of our 128 tensors, not for each batch.
-#    Its warm-up has 4000 steps. In which batch is the warm-up over?
+# 1. By mistake a schedule counts a step for each of our 128 tensors, not one a batch.
+#    Its warm-up has 4000 steps. In which batch is it over?
 answer_1 = None
 if answer_1 is not None:
     assert answer_1 == math.ceil(4000 / tensors), "a batch counts as 128 steps"

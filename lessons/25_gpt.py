@@ -19,8 +19,7 @@ Touvron et al. 2023 (Llama), section 2.2; article C (Transformer模型详解), s
 # What comes next?
 # ----------------
 # The English side of the phrasebook. The simplest model counts pairs: what follows
-# *the*? Models are compared by perplexity, e to the mean cross entropy: that of a model
-# which chooses among n equally probable tokens is n.
+# *the*? Perplexity is e to the mean cross entropy: n, for n equally probable tokens.
 
 import math
 from pathlib import Path
@@ -209,9 +208,8 @@ _, (_, _, stack, _) = logits_forward(np.array([text]), params, causal_mask(len(t
 weights = attention_weights(stack["blocks"][1]["attn"]["sublayer"])[0]  # (H, T, T)
 assert (np.triu(weights, 1) == 0).all()
 names = [language.vocabulary.words[i] for i in text]
-figure = plot.attention(weights, names, names, caption="How to read it: a map for each "
-    "head; a row is a token, a column one that it attends to. Each row sums to 1. Later "
-    "tokens are masked, so nothing stands above the diagonal.")
+figure = plot.attention(weights, names, names, caption="How to read it: a map is a "
+    "head, a row a token, a column one that it attends to. Later tokens are masked.")
 print(plot.save(figure, Path("figures/gpt.png")))
 
 # %%
@@ -248,5 +246,5 @@ if answer_2 is not None:
 # %%
 # In the articles
 # ---------------
-# - Article C, 6: without positions a Transformer is a "词袋模型" (bag of words). True for
-#   an encoder, not for a causal stack: "Causal, and not a bag of words" asserts both.
+# - Article C, 6: without positions, "词袋模型" (a bag of words)? True for an encoder, wrong
+#   for a stack of causal layers: "Causal, and not a bag of words" asserts both.

@@ -134,8 +134,8 @@ with threadpool_limits(1, "blas"):  # one core
     for name, (forward, _) in pairs.items():
         for t in lengths:
             x = rng.normal(size=(1, t, D)).astype(np.float32)
-            taken = timeit.repeat(partial(forward, x, params[name]), number=1, repeat=10)
-            times[name][1].append(1000 * min(taken))  # the others were disturbed
+            runs = timeit.repeat(partial(forward, x, params[name]), number=1, repeat=10)
+            times[name][1].append(1000 * min(runs))  # the others were disturbed
         print(f"{name:10}", *(f"{ms:7.2f}" for ms in times[name][1]), "ms")
 assert times["attention"][1][-1] > 10 * times["attention"][1][2]  # 8 times the tokens
 speed = {name: table[name](64)[0] / times[name][1][1] for name in pairs}  # for T = 64
