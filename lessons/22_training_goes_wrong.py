@@ -182,9 +182,9 @@ assert list(found.values()) == [
 del curves["as it should be"]
 figure = plot.curves(
     curves, "step", "loss (label smoothing 0.1)",
-    "How to read it: one mistake in each run. Four curves stay near the frequencies or "
-    "above, the low rate is slow. The last three look healthy; two are not.",
-    levels=levels, ylim=(0.5, 5))
+    "How to read it: one mistake in each run. Four curves stay near the token "
+    "frequencies or above, the low rate is slow. The last three look healthy, but two "
+    "of these models translate badly.", levels=levels, ylim=(0.5, 5))
 print(plot.save(figure, Path("figures") / "wrong_losses.png"))
 
 # %%
