@@ -22,7 +22,8 @@ Softmax 预测输出单词"; article D (笔记 | 深入理解Transformer), "八�
 # Article D's vocabulary: *a am i thanks student <eos>*. Let the decoder's vector have
 # dimension 2. The linear layer W has a column for each word, an arrow in the same
 # plane. The logit of a word is the dot product of the vector with its arrow: for x =
-# (2, 1) and *am* = (1, 1) it is 3. The largest logit wins.
+# (2, 1) and *am* = (1, 1) it is 3. The softmax makes probabilities of the logits, and
+# the largest wins.
 
 import math
 from pathlib import Path
@@ -122,14 +123,14 @@ assert english.text(logits.argmax(axis=1).tolist()) == "i am a student"
 # %%
 # What is the Output Embedding?
 # -----------------------------
-# Neither the encoder's input nor its output C, which readers of article C suspect: it
-# is the lookup of the *decoder's* input, the target tokens shifted right. They have a
-# table of their own, (V, D), a row for each target token.
+# A reader of article C asks: is it the input X, or the encoder's output C? It is
+# neither, but the lookup of the *decoder's* input, the target tokens shifted right.
+# They have a table of their own, (V, D), a row for each target token.
 #
 # The last linear layer is (D, V), a column for each target token. Vaswani et al., 3.4,
-# use one matrix for both: *tied weights*. The package's translator does too: no matrix
-# of its own for the output, 53,120 parameters less. With article D's 10,000 words and
-# D = 512, tying saves 5.12 million.
+# use one matrix for both: *tied weights*. (In the lookup they multiply it by the square
+# root of D.) The package's translator does so too: no matrix of its own for the output,
+# 53,120 parameters less. For article D's 10,000 words and D = 512: 5.12 million less.
 
 table = embedding_table("tgt", params, config)                  # (V, D)
 assert "out" not in params and table.shape == (415, 128) and table.size == 53120
@@ -155,8 +156,6 @@ assert np.array_equal(embedded[0, 0], table[BOS])
 # .. math::
 #
 #    dE = dW^T + (\text{the gradient of the lookup, from } dx) \quad (5)
-#
-# Article D's vocabulary has no <bos>: here <eos> is fed as <bos>.
 
 
 def head_forward(x, w, b):
@@ -185,7 +184,7 @@ def tied_backward(dp, cache):
 
 assert all(row.ok for row in gradcheck(head_forward, head_backward, x, w, b))
 small = rng.normal(size=(V, D))
-ids = np.array([5, 2, 1, 0, 4])                                 # <eos> i am a student
+ids = np.array([5, 2, 1, 0, 4])  # <eos> (as <bos>) i am a student
 assert all(row.ok for row in gradcheck(tied_forward, tied_backward, small, ids=ids))
 
 # %%
@@ -238,9 +237,10 @@ if answer_3 is not None:
 # %%
 # In the articles
 # ---------------
-# - **Article C, 5.3**: "Softmax 根据输出矩阵的每一行预测下一个单词". A Linear comes first:
-#   "The softmax alone gives no word". In the comments: "Output Embedding" is neither X
-#   nor C: "What is the Output Embedding?".
+# - **Article C, 5.3**: "Softmax 根据输出矩阵的每一行预测下一个单词". Wrong as it stands: a
+#   Linear comes before the softmax. "The softmax alone gives no word" asserts it.
+# - **Article C, the comments**: what is the "Output Embedding", X or C? The author
+#   answers with Q, K and V. It is neither: "What is the Output Embedding?".
 # - **Article D, 八**: logits, "1万个英语单词", the largest probability, and in 九 the
 #   one-hot row of "am": "Six words in a plane".
 # - **Vaswani et al., 3.4**: tied weights. In the paper the source's embedding is the

@@ -2,14 +2,12 @@
 Training a translator · 训练一个翻译模型
 ========================================
 
-A new Transformer is full of random numbers. Ten lines of code train it. The difficult
-part is to know whether the loss that you see is a good one: is 3.0 good, is 0.7? Here a
-model learns 41 French sentences in seconds.
+A new Transformer is full of random numbers. Ten lines of code train it. It is harder to
+know whether a loss is good: is 3.0, is 0.7? Here a model learns 41 French sentences.
 
 You will be able to write Adam and the training loop, and to say which losses to expect.
 
-Time: 25 minutes to read, 7 seconds to run.
-Needs: lessons 16, 17 and 20.
+Time: 25 minutes to read, 7 seconds to run. Needs: lessons 16, 17 and 20.
 
 Read beside: Vaswani et al. 2017, section 5; article D (笔记 | 深入理解Transformer),
 九、回顾训练过程; article C (Transformer模型详解), 5.1.
@@ -20,7 +18,7 @@ Read beside: Vaswani et al. 2017, section 5; article D (笔记 | 深入理解Tra
 # --------------------
 # A batch is two arrays of token numbers, padded with 0. In training, the decoder is fed
 # the *true* sentence, shifted right, and predicts the next token at all positions at
-# once. This is teacher forcing (lesson 16).
+# once. This is teacher forcing (lesson 16). A target of padding is not counted.
 
 import math
 from pathlib import Path
@@ -39,25 +37,22 @@ from tinymae.text.corpus import load_corpus
 from tinymae.text.language import Language
 from tinymae.train.optim import AdamW, clip_grad_norm, noam
 
-threadpool_limits(1, "blas")  # for small matrices one thread is the fastest
-figures = Path("figures")
 corpus = load_corpus(["french"])
-french = Language.learn("words", [source for source, _ in corpus.train])
-english = Language.learn("words", [target for _, target in corpus.train])
+french, english = (Language.learn("words", s) for s in zip(*corpus.train, strict=True))
 words = english.vocabulary.words
 V = len(words)
-encoded = encode_pairs(corpus.train, [french, english])
-src, targets = pad_batch(encoded.source), pad_batch(encoded.target)  # (B, Tk), (B, Tq)
-assert src.shape == targets.shape == (41, 6) and V == 37
+src, targets = map(pad_batch, encode_pairs(corpus.train, [french, english]))
+assert src.shape == targets.shape == (41, 6) and V == 37  # (B, Tk), (B, Tq)
 student = corpus.train.index(("je suis étudiant", "i am a student"))
 fed = shift_right(targets, bos=1)
-print("fed:      ", fed[student], [words[i] for i in fed[student]])
-print("predicted:", targets[student], [words[i] for i in targets[student]])
+for row in (fed[student], targets[student]):
+    print(row, [words[i] for i in row])
 
 # %%
 # One step of Adam, as a loop
 # ---------------------------
-# The gradient gives the direction, Adam the length. For a parameter p, in step t:
+# Gradient descent makes large steps where the gradient is large. Adam gives each
+# parameter a step length of its own. For a parameter p, in step t:
 #
 # .. math::
 #
@@ -81,8 +76,7 @@ def adam(p, gradients, lr, b1=0.9, b2=0.98, eps=1e-9):
 
 
 rng = np.random.default_rng(0)
-start = rng.normal(size=6)
-gradients = rng.normal(size=(10, 6))
+start, gradients = rng.normal(size=6), rng.normal(size=(10, 6))
 p = {"w": start.copy()}
 optimizer = AdamW(p, betas=(0.9, 0.98), eps=1e-9)
 for g in gradients:
@@ -99,8 +93,8 @@ np.testing.assert_allclose(first, -0.01 * np.sign(gradients[0]), atol=1e-5)
 #
 # .. math:: lr = factor \cdot D^{-1/2} \min(step^{-1/2},\; step \cdot warmup^{-3/2})
 #
-# At the last step of the warm-up both arms are equal, and the rate is highest. A short
-# warm-up has a high peak, so our factor is 0.5. The paper's is 1.
+# Where the two terms meet, the warm-up ends and the rate is highest. A short warm-up
+# has a high peak, so our factor is 0.5. The paper's is 1.
 
 
 def rate(step):
@@ -108,13 +102,13 @@ def rate(step):
 
 
 print(f"highest rate: ours {rate(40):.1e}, the paper's {noam(4000, 512, 4000):.1e}")
-assert rate(40) == max(rate(step) for step in range(1, 151))
+assert rate(40) == max(map(rate, range(1, 151)))
 
 # %%
 # The training loop
 # -----------------
 # Loss, gradient, clip, step: this is all of training. All 41 pairs are in one batch.
-# Clipping shortens a gradient that is longer than 1.
+# Clipping shortens a gradient longer than 1. ``AdamW`` without weight decay is Adam.
 
 config = transformer.TransformerConfig(
     len(french.vocabulary), V, d_model=64, encoder_layers=2, decoder_layers=2, heads=4,
@@ -122,6 +116,7 @@ config = transformer.TransformerConfig(
 )  # post-norm, ReLU, dropout 0.1: the paper's model, but small
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # fastest for small matrices
 def fit(rate):
     rng = np.random.default_rng(0)
     params = transformer.transformer_init(config, rng)
@@ -149,8 +144,9 @@ params, losses = fit(rate)
 #   occurs. A loss that stays here does not use the source.
 # - **the floor of label smoothing**: the model knows everything. No loss lies below it.
 #
-# Then translate the validation set. There the decoder is fed its own tokens.
-
+# A model can learn its training set by heart. So measure the validation set, too, and
+# translate it: there the decoder is fed its own tokens. With four sentences, one more
+# that is right may be luck.
 
 levels = {"ln V": math.log(V)}
 frequencies = np.bincount(targets[targets != 0], minlength=V) / (targets != 0).sum()
@@ -159,79 +155,80 @@ for name, q in (("token frequencies", frequencies), ("floor", np.eye(V)[0])):
     levels[name] = -(smooth * np.log(smooth)).sum()
 print({name: round(float(level), 2) for name, level in levels.items()})
 print(f"loss: first {losses[0]:.2f}, last {losses[-1]:.2f}")
-assert abs(losses[0] - levels["ln V"]) < 1
+assert levels["ln V"] - 0.1 < losses[0] < 2 * levels["ln V"]
 assert levels["floor"] < losses[-1] < levels["floor"] + 0.1
 
 
 def translate(params, texts):
     ids = pad_batch([french.encode(text) for text in texts])
-    decoded = greedy(ids, params, config, never=(0, 1, 3))
+    decoded = greedy(ids, params, config, never=(0, 1, 3))  # <pad>, <bos>, <unk>
     return [" ".join(english.words(row.tolist())) for row in decoded.ids], decoded
 
 
-sources, references = zip(*corpus.held_out, strict=True)
-outputs, _ = translate(params, sources)
-print(*zip(sources, outputs, strict=True), sep="\n")
-right = sum(np.array(outputs) == references)
-assert right >= 3
+def validate(params):
+    ids = map(pad_batch, encode_pairs(corpus.held_out, [french, english]))
+    loss, _ = transformer.transformer_forward(*ids, params, config, label_smoothing=0.1)
+    outputs, _ = translate(params, [source for source, _ in corpus.held_out])
+    print(f"loss {loss:.2f}", *zip(corpus.held_out, outputs, strict=True), sep="\n")
+    return loss
+
+
+validation_loss = validate(params)
+assert validation_loss < levels["token frequencies"]
 
 # %%
 # Target outputs against trained outputs
 # --------------------------------------
-# Article D's two tables. The target is certain of each token; the model nearly so, as
-# label smoothing asks for 0.903, not for 1. The loss is the mean of -ln p.
+# Article D's two tables. The target is certain of each token, the model nearly so, as
+# label smoothing asks for 0.9 + 0.1/37. The loss is the mean of -ln p.
 
 pair = src[[student]], targets[[student]]
 loss, cache = transformer.transformer_forward(*pair, params, config)
 p, _ = softmax_forward(cache["logits"])  # (5, V)
-one_hot = np.eye(V)[cache["targets"]]  # (5, V)
-p_right = p[one_hot == 1]  # (5,)
-difference = np.abs(one_hot - p).sum(axis=1).mean()
-print(f"right tokens: p {p_right.round(2)}, loss {loss:.3f}, not {difference:.3f}")
+one_hot = np.eye(V)[cache["targets"]]
+p_right = p[one_hot == 1]
+print(f"probabilities of the right tokens {p_right.round(2)}, loss {loss:.3f}")
 assert (p.argmax(axis=1) == cache["targets"]).all() and 0.7 < p_right.min() < 0.999
 np.testing.assert_allclose(loss, -np.log(p_right).mean(), rtol=1e-5)
-assert difference > loss + 0.02  # the subtraction of the tables is another number
 figure = plot.output_probabilities(one_hot, p, words)
-print(plot.save(figure, figures / "training_outputs.png"))
+print(plot.save(figure, Path("figures") / "training_outputs.png"))
 
 # %%
 # Where each token attended
 # -------------------------
-# No head of the cross attention was told what to do, so not every map can be read. Look
-# at the row of *not*: French has two tokens for it, *ne* and *pas*.
+# No head of the cross-attention was told what to do, so not every map can be read. Look
+# at the row of *not*: French has *ne* and *pas*. Uniform weights would give them 2/6.
 
-negated = "je ne suis pas étudiant <eos>"
-(output,), decoded = translate(params, ["je ne suis pas étudiant"])
+negated = "je ne suis pas étudiant"
+(output,), decoded = translate(params, [negated])
 cross = decoded.cross[0]  # (L, H, T, Tk)
-figure = plot.attention(cross[-1], f"{output} <eos>".split(), negated.split())
-print(plot.save(figure, figures / "training_attention.png"))
+rows, columns = (f"{sentence} <eos>".split() for sentence in (output, negated))
+figure = plot.attention(cross[-1], rows, columns, caption="How to read it: "
+    "the last layer's cross-attention, a map for each head. A row is the step that "
+    "outputs a token, a column a token of the source. Each row sums to 1.")
+print(plot.save(figure, Path("figures") / "training_attention.png"))
 negation = cross[:, :, 2, [1, 3]].sum(axis=-1)  # (L, H): from not to ne and pas
-print("not: weight of ne and pas in each layer:", negation.mean(axis=1).round(2))
-assert output == "i am not a student" and negation.mean() > 0.5
+print("not: weight of ne and pas, by layer and head:", *negation.round(2))
+assert output == "i am not a student" and negation.max() > 2 / 6
 
 # %%
 # Break it: no warm-up
 # --------------------
-# Training starts at the highest rate, with directions that come from one or two
-# gradients. The loss falls more slowly, and the translations are worse. A deeper
-# post-norm model suffers more: lesson 22.
+# Training starts at the highest rate, with means m and v of one or two gradients. The
+# loss falls more slowly. A deeper post-norm model suffers more: lesson 22.
 
 broken, slow = fit(lambda step: rate(max(step, 40)))
-outputs, _ = translate(broken, sources)
-worse = sum(np.array(outputs) == references)
-print(f"without: loss {slow[-1]:.2f}, {worse} of 4 right; with: {right} of 4")
-assert np.mean(slow[20:100]) > np.mean(losses[20:100]) + 0.1 and worse < right
+validate(broken)
+assert np.mean(slow[20:100]) > np.mean(losses[20:100])
 figure = plot.curves(
     {"with warm-up": losses, "without": slow}, "step", "loss (label smoothing 0.1)",
-    "How to read it: a run starts near ln V, falls below the token frequencies when it "
-    "uses the source, and approaches the floor.", levels=levels)
-print(plot.save(figure, figures / "training_losses.png"))
+    "How to read it: a run starts at ln V or above, falls below the token frequencies "
+    "when it uses the source, and approaches the floor.", levels=levels)
+print(plot.save(figure, Path("figures") / "training_losses.png"))
 
 # %%
 # Exercises
 # ---------
-# Write your answer in the place of ``None`` and run the cell again.
-
 # 1. The paper's vocabulary has 37,000 tokens. Which first loss do you expect?
 answer_1 = None
 if answer_1 is not None:
@@ -249,8 +246,5 @@ if answer_2 is not None:
 # In the articles
 # ---------------
 # - Article D, 九: "Target outputs against trained outputs" draws its tables for *je suis
-#   étudiant*. D says that the loss is 做一个简单的减法 (a simple subtraction). It is the
-#   cross entropy; the cell asserts that the two numbers differ. The subtraction is the
-#   gradient of the loss (lesson 20).
-# - Article C, 5.1: in training the decoder is fed the true sentence. "Sentences as
-#   numbers" prints what it is fed and what it predicts.
+#   étudiant*. D's loss, 做一个简单的减法 (a simple subtraction), is wrong: lesson 20.
+# - Article C, 5.1: the decoder is fed the true sentence: "Sentences as numbers".

@@ -30,7 +30,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tinymae import plot, tree
 from tinymae.models.decoding import State, beam_search, greedy
@@ -41,9 +40,8 @@ from tinymae.text.batches import pad_batch
 from tinymae.text.corpus import Corpus, load_corpus
 from tinymae.text.vocabulary import BOS, EOS, PAD, UNK
 
-threadpool_limits(1, "blas")  # faster than several threads for matrices this small
-
 sentences = {"Ax": 0.6 * 0.55, "Ay": 0.6 * 0.45, "Bx": 0.4 * 0.9, "By": 0.4 * 0.1}
+print({sentence: round(p, 2) for sentence, p in sentences.items()})
 assert max(sentences, key=sentences.get) == "Bx"  # greedy search ends in Ax
 
 # %%
@@ -74,8 +72,8 @@ src = pad_batch([english.encode(source) for source in sources])  # (B, Tk)
 # decoder, take the most probable token, feed it back, stop at ``<end>`` (``<eos>``).
 # Only the *last* position is needed: the others repeat earlier predictions. The name of
 # the first token does not matter (fairseq feeds ``<eos>`` as ``<bos>``), but training
-# and use must agree. ``<pad>``, ``<bos>`` and ``<unk>`` are ruled out. No parameter
-# changes, so there is no gradient check: a simpler search, this loop, checks a search.
+# and use must agree. ``<pad>``, ``<bos>`` and ``<unk>`` are ruled out. The package's
+# search must give the same tokens as this loop, and the same probabilities.
 
 
 def read(text):
@@ -158,8 +156,9 @@ def beam_loop(text, beam, alpha=0.6, most=30):
         for total, ids in candidates[: beam - len(finished)]:
             ended = ids[-1] == EOS or len(ids) > most
             (finished if ended else beginnings).append((total, ids))
-    total, ids = max(finished, key=lambda f: f[0] / ((4 + len(f[1])) / 6) ** alpha)
-    return ids[1:], total  # length: without <bos>, len(ids) - 1
+    # <bos> does not count: the length is len(ids) - 1
+    total, ids = max(finished, key=lambda f: f[0] / ((5 + len(f[1]) - 1) / 6) ** alpha)
+    return ids[1:], total
 
 
 for beam in (1, 4):
@@ -175,8 +174,8 @@ for beam in (1, 4):
 # ---------------------
 # For some sentences a beam of 4 finds a translation that the *same model* calls more
 # probable than the greedy one. (A beam guarantees nothing: it can lose the greedy
-# beginning.) A first character collects the probability of all words that begin with
-# it, and may lose most of it when the second character comes, as in the figure.
+# beginning.) The figure shows one: greedy search takes the character that is a little
+# more probable, and the sentence can only go on with improbable ones.
 
 best = beam_search(src, params, config, beam=4, alpha=0.0, max_len=30, never=(UNK,))
 gain = best.log_probs - first.log_probs
@@ -194,8 +193,9 @@ for name, decoded in (("greedy", first), ("beam of 4", best)):
     paths[name] = np.cumsum(log_probs[range(len(ids)), ids])
 assert won[case] and paths["beam of 4"][-1] > paths["greedy"][-1] + 0.1
 caption = (
-    f"How to read it: log p of the translation so far, for {sources[case]!r}. Greedy "
-    "search takes the most probable token at each step; the beam kept another path."
+    f"How to read it: log p so far, translating {sources[case]!r}; higher is "
+    "more probable. Greedy search takes the most probable token at each step; the beam "
+    "kept another path, which ends higher."
 )
 figure = plot.curves(paths, "token", "log p so far", caption, markers=True)
 print(plot.save(figure, Path("figures/decoding_beam_path.png")))
@@ -226,8 +226,6 @@ assert given.mean() > own.mean() + 0.01 and ((given == 1) == (own == 1)).all()
 # %%
 # Exercises
 # ---------
-# Write your answer in the place of ``None`` and run the cell again.
-
 # 1. A sentence of 7 tokens, <eos> included, has log p = -3. Its score with alpha = 1?
 answer_1 = None
 if answer_1 is not None:

@@ -9,8 +9,7 @@ replaced, build both layers: each is a few lines, forward and backward.
 You will be able to write a recurrent layer with backpropagation through time, and a
 causal convolution, and to say which of their loops can be vectorised.
 
-Time: 20 minutes to read, 2 seconds to run.
-Needs: lessons 2 and 7.
+Time: 20 minutes to read, 2 seconds to run. Needs: lessons 2 and 7.
 
 Read beside: Vaswani et al. 2017, sections 1, 2 and 4; article E (67 自注意力), 位置编码 and
 总结; article A (MAE:Masked Autoencoders Are Scalable Vision Learners), 首先来看看神魔是
@@ -60,7 +59,7 @@ np.testing.assert_allclose(states, [0.76, 0.36, 0.18], atol=0.005)
 # Vectorised: one loop stays
 # --------------------------
 # The products with :math:`W_x` are one matrix product for all tokens. The loop over
-# time stays, because a step needs the result of the step before.
+# time stays, because a step needs the result of the previous step.
 
 
 def rnn_forward(x, p):
@@ -169,9 +168,9 @@ assert all(row.ok for row in rows)
 # %%
 # Which token reaches which output?
 # ---------------------------------
-# The picture shows the gradient of each output with respect to each token, as a norm.
-# In the RNN the past fades. In the convolution it ends after a window of 3. Attention
-# (lesson 7) would fill the whole square.
+# The figure shows how strongly each output (the sum of its features) depends on each
+# token: the norm of the gradient. In the RNN the past fades. In the convolution it ends
+# after a window of 3. Attention without a mask (lesson 7) would fill the whole square.
 
 
 def influence(forward, backward, x, p):
@@ -223,8 +222,6 @@ assert all(row.ok for row in gradcheck(rnn_forward, forgets_backward, x[:, :1], 
 # %%
 # Exercises
 # ---------
-# Write your answer in the place of ``None`` and run the cell again.
-
 # 1. Three convolutions with windows of 3 are stacked. How many outputs of the last one
 #    does the first token reach?
 answer_1 = None
@@ -235,8 +232,8 @@ if answer_1 is not None:
         y, _ = conv_forward(y, {"w": np.ones((3, 4, 4)), "b": np.zeros(4)})
     assert answer_1 == np.count_nonzero(y[0, :, 0]), "each adds 2 to the first 1"
 
-# 2. A state of one number, :math:`W_h = 0.5`, and all inputs are 0. How many steps back
-#    is the gradient below 1/1000 for the first time?
+# 2. A state of one number, :math:`W_h = 0.5`, b = 0, and all inputs are 0. How many
+#    steps back is the gradient below 1/1000 of the last token's for the first time?
 answer_2 = None
 if answer_2 is not None:
     p = {"wx": one, "wh": 0.5 * one, "b": np.zeros(1)}
@@ -247,7 +244,7 @@ if answer_2 is not None:
 # In the articles
 # ---------------
 # - Article E, 位置编码: an RNN processes tokens 逐个 (one by one). That is the loop which
-#   stays in "Vectorised: one loop stays". E's 总结 says that convolution and attention
+#   stays in "Vectorised: one loop stays". E's 小结 says that convolution and attention
 #   are both parallel: "The convolution, as a loop and vectorised" has no such loop.
 # - Article A: the Transformer 抛弃了传统的 CNN 和 RNN (discards them). What is gained, and
 #   what it costs, is lesson 27.

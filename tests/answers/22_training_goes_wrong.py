@@ -3,5 +3,5 @@
 answer_1 = 32  # 128 tensors: 31.25, rounded up
 wrong_1 = 4000
 
-answer_2 = "rate too high"
-wrong_2 = "source not used: warm-up"  # it is near the token frequencies, but it was lower
+answer_2 = "rate, warm-up"
+wrong_2 = "output or loss"  # it is below ln V: the frequencies are learned
