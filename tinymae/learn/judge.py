@@ -19,6 +19,7 @@ import numpy as np
 
 from tinymae import tree
 from tinymae.gradcheck import Row, gradcheck
+from tinymae.messages import message as _
 
 UNKNOWN = "no known pattern"            # a diagnosis starts with these words if the cause is unknown
 B, H, TQ, TK, D, F, V = 4, 2, 5, 6, 14, 10, 11                  # all different, and none is 3, the number of q, k, v
@@ -97,7 +98,7 @@ def judge(
         got = f"an array of {array.dtype}" if isinstance(ours, np.ndarray) else f"a {type(ours).__name__}"
         return refuse(f"expected numbers of shape {expected.shape}, got {got}")
     if array.shape != expected.shape:
-        return refuse(f"it has shape {array.shape}, expected {expected.shape}")
+        return refuse(_misshapen(array, expected, variants or {}, tolerance))
     if expected.dtype == bool and array.dtype != bool:
         return refuse(f"it is {array.dtype}, expected bool: True and False, not 1 and 0")
     ours, whole = array.astype(np.float64), expected.dtype.kind in "iu"
@@ -106,7 +107,7 @@ def judge(
         if whole and array.dtype.kind == "f":
             return refuse(f"it is {array.dtype}, expected integers: 1.0 cannot be an index")
         return Row(name, (), np.nan, np.nan, _distance(ours, expected), True, "")
-    causes = [f"it is the result if {words}" for words, variant in (variants or {}).items()
+    causes = [_("it is the result if {mistake}", mistake=words) for words, variant in (variants or {}).items()
               if _agrees(ours, variant(), tolerance)][:1]
     causes += [complaint for complaint in map(_violation, invariants) if complaint][:1]
     return refuse(". Besides, ".join(causes) or otherwise or _likeness(array, ours, expected, tolerance))
@@ -121,6 +122,22 @@ def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> li
                    for other, (right, _) in outputs.items() if other != name}
         rows.append(judge(name, ours, expected, variants | swapped))
     return rows
+
+
+def _misshapen(array, expected, variants, tolerance):
+    """One sentence about an array of the wrong shape: its numbers may still show the cause."""
+    shapes, numbers = {"shape": array.shape, "expected": expected.shape}, array.astype(np.float64)
+    for words, variant in variants.items():
+        if _agrees(numbers, variant(), tolerance):
+            return _("it has shape {shape}, expected {expected}: it is the result if {mistake}", **shapes, mistake=words)
+    for axes in itertools.permutations(range(array.ndim)) if array.ndim == expected.ndim else ():
+        if close(numbers.transpose(axes), expected, tolerance):
+            return _("it has shape {shape}, expected {expected}: its axes are in a different order, it is right after "
+                     "transpose{axes}", **shapes, axes=axes)
+    if array.size == expected.size and close(numbers.reshape(expected.shape), expected, tolerance):
+        return _("it has shape {shape}, expected {expected}: the numbers are right and in the right order, only the axes are "
+                 "not; insert axes of size 1 with None, or reshape", **shapes)
+    return _("it has shape {shape}, expected {expected}", **shapes)
 
 
 def close(ours: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
@@ -198,7 +215,11 @@ def check_forward(
 
     def y(*args, **options):
         result = ours(*tree.map(_unwritable, list(args)), **options)
-        return result[0] if isinstance(result, tuple) and result else result
+        if not isinstance(result, tuple) or not result:
+            return result
+        if any(isinstance(part, np.ndarray) and close(part, expected, tolerance) for part in result[1:]):
+            raise Problem(_("the right y is returned, but not in the first place: return y alone, or y and then a cache"))
+        return result[0]
 
     tried = {words: partial(variant, *args, **options) for words, variant in (variants or {}).items()}
     held = [partial(invariant, y) for invariant in invariants]
@@ -232,7 +253,8 @@ def check_pair(
     *args : the arguments of the forward, as for `gradcheck`
     variants : {mistake: function of these arguments that returns the y of this mistake}
     invariants : functions of one argument, the learner's forward as a function that returns y alone
-    slips : {mistake in the backward: function of dy and these arguments that returns the first gradient of this mistake}
+    slips : {mistake in the backward: function of dy and these arguments that returns the gradients of this mistake}
+        the first gradient, or a tuple, which may have None for one of them and may leave out the last ones
     compare : False if y is random: different random numbers are not a mistake
     **options : passed on, as for `gradcheck`
     """
@@ -252,11 +274,36 @@ def check_pair(
         if not rows or rows[0].ok:
             raise
         checked = []                                            # so y is reported alone
-    if checked and slips and not checked[0].ok and np.isfinite(checked[0].error):      # wrong numbers of the right shape
-        result, cache = forward(*copy.deepcopy(args), **options)
-        dy = gaussian(*np.shape(result), seed=1)
-        dx = backward(dy, cache)
-        dx = dx[0] if isinstance(dx, tuple) else dx
-        words = [words for words, slip in slips.items() if close(dx, slip(dy, *args, **options), 1e-9)]
-        checked[0] = replace(checked[0], diagnosis=f"it is the result if {words[0]}" if words else checked[0].diagnosis)
+    if slips and any(not row.ok and np.isfinite(row.error) for row in checked):
+        checked = _explained(checked, slips, forward, backward, args, options)
     yield title, rows + checked
+
+
+def _explained(rows, slips, forward, backward, args, options):
+    """The rows of a gradient check; those of wrong numbers get the slips that give exactly these numbers as their diagnoses."""
+    def drawn():                                                # as in `gradcheck`, rng is the seed of a new Generator
+        rng = options.get("rng")
+        return options | ({} if rng is None else {"rng": np.random.default_rng(rng)})
+
+    def named(gradients):
+        """{tensor: gradient} of what a backward or a slip returned: the first of the gradients, or some of them."""
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+        return dict(tree.leaves(dict(zip(arguments, gradients, strict=False))))
+
+    arguments = list(dict.fromkeys(row.tensor.partition(".")[0] for row in rows))
+    y, cache = forward(*copy.deepcopy(args), **drawn())
+    dy = gaussian(*np.shape(y), seed=1)
+    ours = named(backward(dy, cache))
+    left = {row.tensor for row in rows if not row.ok and np.isfinite(row.error)} & ours.keys()
+    fits = {}
+    for words, slip in slips.items():
+        theirs = named(slip(dy, *args, **drawn()))
+        fits[words] = {tensor for tensor in left & theirs.keys() if close(np.asarray(ours[tensor]), theirs[tensor], 1e-9)}
+    causes = {}
+    while left:
+        best = max(fits, key=lambda words: len(left & fits[words]))                         # it explains most of what is left
+        if not left & fits[best]:
+            break
+        causes |= dict.fromkeys(left & fits[best], _("it is the result if {mistake}", mistake=best))
+        left -= fits[best]
+    return [replace(row, diagnosis=causes.get(row.tensor, row.diagnosis)) for row in rows]
