@@ -17,10 +17,16 @@ from tinymae.ops import attention, linear, softmax
 
 def dropout_rows(name: str, draw: Callable[[], np.ndarray], x: np.ndarray, dropout: float) -> list[Row]:
     """Whether draw() is x (rows, columns) after dropout, each call with new random numbers."""
-    y, again = draw(), draw()
+    y, again, *others = (draw() for call in range(20))
     stays, fraction = y != 0, np.mean(y == 0)
+    fractions = {float(np.mean(each == 0)) for each in (y, again, *others)}
     alike = ""
-    if np.array_equal(stays, again != 0):
+    if fractions == {0.0, 1.0}:
+        alike = _("each call drops all numbers or none: one random number is drawn for the whole array; each number needs its "
+                  "own, rng.random(x.shape)")
+    elif fractions == {0.0}:
+        alike = _("no number is ever dropped")
+    elif np.array_equal(stays, again != 0):
         alike = _("two calls with one rng drop the same numbers: draw the random numbers from this rng")
     elif any((stays.all(axis) | ~stays.any(axis)).any() for axis in (0, 1)):
         alike = _("whole rows or columns are dropped: each number needs its own random number")
@@ -129,18 +135,30 @@ def _row_sums(weights, dweights, axis=-1):
 
 
 def attention_slips() -> dict[str, Callable]:
-    """{mistake in the backward: function that returns the gradients (dq, dk, dv) of it}."""
-    scales = {
-        _("the gradient is not divided by sqrt(d_k): it is the factor of (1)"): 1.0,
-        _("it is divided by d_k: the factor of (1) is 1 / sqrt(d_k), and it counts once"): 1 / DK,
-        _("it is multiplied by sqrt(d_k): the factor of (1) divides, in backward as in forward"): math.sqrt(DK),
-        _("it is divided by the square root of d_v, the dimension of the values: forward has that of the keys, d_k"):
-            1 / math.sqrt(DV),
-        _("it is divided by the square root of the number of keys: forward has that of the dimension d_k"): 1 / math.sqrt(TK),
-        _("it is divided by the square root of the number of queries: forward has that of the dimension d_k"):
-            1 / math.sqrt(TQ),
-        _("it is divided by sqrt(d_model), which is sqrt(H d_k): forward has sqrt(d_k)"): 1 / math.sqrt(D),
-    }
+    """{mistake in the backward: function that returns the gradients (dq, dk, dv) of it, or None for some}."""
+    def scaled(scale, where):
+        def gradients(*args, **options):
+            found = attention_gradients(*args, through_scale=scale, **options)
+            return *(gradient if name in where else None for name, gradient in zip(("dq", "dk"), found, strict=False)), None
+        return gradients
+
+    scales = {}                                                 # in both gradients, or in one of them
+    for where in ("dq, dk", "dq", "dk"):
+        for words, scale in {
+            _("the factor 1 / sqrt(d_k) of (1) is missing: {gradients}", gradients=where): 1.0,
+            _("the factor of (1) is 1 / d_k, or counts twice: {gradients}; it is 1 / sqrt(d_k), once", gradients=where): 1 / DK,
+            _("the factor of (1) multiplies by sqrt(d_k): {gradients}; it divides, in backward as in forward", gradients=where):
+                math.sqrt(DK),
+            _("the factor of (1) has d_v, the dimension of the values: {gradients}; in forward it has that of the keys, d_k",
+              gradients=where): 1 / math.sqrt(DV),
+            _("the factor of (1) has the number of keys: {gradients}; in forward it has their dimension, d_k", gradients=where):
+                1 / math.sqrt(TK),
+            _("the factor of (1) has the number of queries: {gradients}; in forward it has their dimension, d_k",
+              gradients=where): 1 / math.sqrt(TQ),
+            _("the factor of (1) has d_model, which is H d_k: {gradients}; in forward it has d_k", gradients=where):
+                1 / math.sqrt(D),
+        }.items():
+            scales[words] = scale, where
     softmaxes = {
         _("the softmax backward is missing: (8) turns dweights into dscores"): lambda g, w, keep: g * keep,
         _("the softmax backward is w * (1 - w) * dweights, the diagonal of its Jacobian: each weight of a row depends on all "
@@ -175,8 +193,7 @@ def attention_slips() -> dict[str, Callable]:
         _("keep counts as 0 or 1 only: it also has the factor 1 / (1 - dropout), in backward as in forward"):
             lambda g, w, keep: _through_softmax(g, w, keep > 0),
     }
-    wrong = {words: {"through_scale": scale} for words, scale in scales.items()}
-    wrong |= {words: {"through_softmax": step} for words, step in softmaxes.items()}
+    wrong = {words: {"through_softmax": step} for words, step in softmaxes.items()}
     wrong |= {
         _("the weights before dropout are used: y = dropped v, so (5) has those after it"):
             {"dv": lambda w, keep, ds, dy: w.mT @ dy},
@@ -194,7 +211,8 @@ def attention_slips() -> dict[str, Callable]:
         _("v is reshaped in place of a transpose: ddropped = dy v^T, with the last two axes of v swapped"):
             {"ddropped": lambda dy, v: dy @ v.reshape(*v.shape[:2], DV, TK)},
     }
-    return {words: partial(attention_gradients, **options) for words, options in wrong.items()}
+    return {words: scaled(*options) for words, options in scales.items()} | {
+        words: partial(attention_gradients, **options) for words, options in wrong.items()}
 
 
 def check_attention(names: dict, dropout: bool = True) -> Iterator[tuple[str, list[Row]]]:
@@ -304,12 +322,14 @@ def heads_gradients(
     split: Callable | None = None,
     merge: dict[str, Callable] | None = None,
     through: str = "qkv",
+    order: str = "qkv",
     turned: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict]:
     """({"q": dxq, "k": dxk, "v": dxv}, dp) of `attend_heads`, without mistakes; the options are mistakes.
 
     out(dy, W_out) gives dz, split replaces the split of dz, merge that of the gradients it names, through are the caches that
-    dq, dk and dv go back through, and turned leaves out the transpose of W_q, W_k and W_v.
+    dq, dk and dv go back through, order is how the gradients of the core are unpacked, and turned leaves out the transpose of
+    W_q, W_k and W_v.
     """
     merge, sources = merge or {}, {"q": xq, "k": xkv, "v": xkv}
     projected = {name: linear.linear_forward(x, **p[name]) for name, x in sources.items()}
@@ -317,9 +337,10 @@ def heads_gradients(
     dz, dout, _db = linear.linear_backward(dy, linear.linear_forward(_merge(z), **p["out"])[1])
     dz = out(dy, p["out"]["w"]) if out else dz
     gradients = attention.scaled_dot_product_attention_backward(split(dz) if split else _split(dz, heads), core)
+    unpacked = dict(zip(order, gradients, strict=True))
     dx, dp = {}, {"out": {"w": dout}}
-    for name, gradient, cache in zip("qkv", gradients, through, strict=True):
-        gradient = merge.get(name, _merge)(gradient)
+    for name, cache in zip("qkv", through, strict=True):
+        gradient = merge.get(name, _merge)(unpacked[name])
         dx[name], dw, _db = linear.linear_backward(gradient, projected[cache][1])
         dx[name] = gradient @ p[cache]["w"] if turned else dx[name]
         dp[name] = {"w": dw}
@@ -364,15 +385,20 @@ def head_slips(gradients: Callable, same_length: bool = True) -> dict[str, Calla
            for through in itertools.product("qkv", repeat=3)
            if "".join(through) != "qkv" and (same_length or (through[0] == "q" and "q" not in through[1:]))},
     }
+    for order in itertools.permutations("qkv"):
+        if "".join(order) != "qkv" and (same_length or order[0] == "q"):
+            words = _("the core's gradients are unpacked as d{first}, d{second}, d{third}: unpack the gradients of another "
+                      "backward in the order that it returns them, dq, dk, dv", first=order[0], second=order[1], third=order[2])
+            wrong[words] = {"order": "".join(order)}
     return {words: partial(gradients, **options) for words, options in wrong.items()}
 
 
-def sums(names: str, right: str) -> Iterator[tuple[str, str]]:
-    """Wrong sums of up to three of these gradients, as (text, names): ("dxq + dxk", "qk")."""
-    for count in (1, 2, 3):
+def sums(prefix: str, names: str) -> Iterator[tuple[str, str]]:
+    """The wrong sums of some of these gradients, as (text, names): ("dxq + dxk", "qk")."""
+    for count in range(1, len(names) + 1):
         for chosen in itertools.combinations_with_replacement(names, count):
-            if "".join(chosen) != right:
-                yield " + ".join(f"dx{name}" for name in chosen), "".join(chosen)
+            if "".join(chosen) != names:
+                yield " + ".join(f"{prefix}{name}" for name in chosen), "".join(chosen)
 
 
 def check_multi_head_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -394,9 +420,8 @@ def check_multi_head_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("the three gradients of x are averaged: x is used three times, so they are added"):
                 totals(lambda dx: sum(dx.values()) / 3),
             _("the three gradients of x are multiplied: they are added"): totals(lambda dx: dx["q"] * dx["k"] * dx["v"]),
-            **{_("dx is {wrong}, where dxq is what comes back through the queries: x went three ways, so dx is dxq + dxk + dxv",
-                 wrong=text): totals(lambda dx, chosen=chosen: sum(dx[name] for name in chosen))
-               for text, chosen in sums("qkv", "qkv")},
+            **{_("dx is {wrong}: x went three ways, to q, k and v, so dx is dxq + dxk + dxv", wrong=text):
+               totals(lambda dx, chosen=chosen: sum(dx[name] for name in chosen)) for text, chosen in sums("dx", "qkv")},
         },
     )
     yield from block()
@@ -438,9 +463,9 @@ def check_cross_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("the two gradients of memory are averaged: memory is used twice, so they are added"):
             totals(lambda q, k, v: (q, (k + v) / 2)),
         _("the two gradients of memory are multiplied: they are added"): totals(lambda q, k, v: (q, k * v)),
-        **{_("dmemory is {wrong}, where dxk is what comes back through the keys: memory went two ways, so it is dxk + dxv",
-             wrong=text): totals(lambda q, k, v, chosen=chosen: (q, sum({"k": k, "v": v}[name] for name in chosen)))
-           for text, chosen in sums("kv", "kv")},
+        **{_("dmemory is {wrong}: memory went two ways, to k and v, so it is dmemory_k + dmemory_v", wrong=text):
+           totals(lambda q, k, v, chosen=chosen: (q, sum({"k": k, "v": v}[name] for name in chosen)))
+           for text, chosen in sums("dmemory_", "kv")},
     }
     mixed = {
         _("dx is the sum of all three gradients, as in self-attention: it is that of the queries alone"):

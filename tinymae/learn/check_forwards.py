@@ -97,7 +97,7 @@ def check_softmax_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
             lambda s: softmax_with(s / math.sqrt(TK), 0),
         _("the maximum is subtracted along axis 0, the wrong axis: it cancels only if it is the same for a whole row, axis -1"):
             lambda s: softmax_with(s, s.max(0, keepdims=True)),
-        **{_("{eps:g} is added to the sum: nothing is, the sum is not 0, because the largest score of a row adds 1",
+        **{_("{eps:g} is added to the sum: leave it out, the largest score of a row adds 1, so the sum is never 0",
              eps=eps): over(lambda e, eps=eps: e.sum(-1, keepdims=True) + eps) for eps in (1e-8, 1e-7, 1e-6, 1e-5)},
     })
     yield from check_forward(
@@ -280,8 +280,8 @@ def check_multi_head_attention_forward(names: dict) -> Iterator[tuple[str, list[
              matrices=", ".join(f"W_{name}" for name in chosen)):
            changed(lambda p, chosen=chosen: p | {name: {"w": p[name]["w"].T} for name in chosen})
            for count in (1, 2, 3) for chosen in itertools.combinations(("q", "k", "v", "out"), count) if chosen != ("out",)},
-        **{_("q, k and v are made with {first}, {second} and {third}, or handed over in this order: it is W_q, W_k and W_v",
-             **{place: f"W_{name}" for place, name in zip(("first", "second", "third"), chosen, strict=True)}):
+        **{_("q, k and v are made with W_{first}, W_{second} and W_{third}, or handed over in this order: it should be W_q, "
+             "W_k and W_v", first=chosen[0], second=chosen[1], third=chosen[2]):
            changed(lambda p, chosen=chosen: p | {name: p[other] for name, other in zip("qkv", chosen, strict=True)})
            for chosen in itertools.product("qkv", repeat=3) if "".join(chosen) not in ("qkv", "qvk", "qqv", "qkk")},
     }

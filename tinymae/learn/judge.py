@@ -126,18 +126,19 @@ def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> li
 
 def _misshapen(array, expected, variants, tolerance):
     """One sentence about an array of the wrong shape: its numbers may still show the cause."""
-    shapes, numbers = {"shape": array.shape, "expected": expected.shape}, array.astype(np.float64)
+    shape, numbers = array.shape, array.astype(np.float64)
     for words, variant in variants.items():
         if _agrees(numbers, variant(), tolerance):
-            return _("it has shape {shape}, expected {expected}: it is the result if {mistake}", **shapes, mistake=words)
+            return _("it has shape {shape}, expected {expected}: it is the result if {mistake}",
+                     shape=shape, expected=expected.shape, mistake=words)
     for axes in itertools.permutations(range(array.ndim)) if array.ndim == expected.ndim else ():
         if close(numbers.transpose(axes), expected, tolerance):
             return _("it has shape {shape}, expected {expected}: its axes are in a different order, it is right after "
-                     "transpose{axes}", **shapes, axes=axes)
+                     "transpose{axes}", shape=shape, expected=expected.shape, axes=axes)
     if array.size == expected.size and close(numbers.reshape(expected.shape), expected, tolerance):
         return _("it has shape {shape}, expected {expected}: the numbers are right and in the right order, only the axes are "
-                 "not; insert axes of size 1 with None, or reshape", **shapes)
-    return _("it has shape {shape}, expected {expected}", **shapes)
+                 "not; insert axes of size 1 with None, or reshape", shape=shape, expected=expected.shape)
+    return _("it has shape {shape}, expected {expected}", shape=shape, expected=expected.shape)
 
 
 def close(ours: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
@@ -293,15 +294,17 @@ def _explained(rows, slips, forward, backward, args, options):
     arguments = list(dict.fromkeys(row.tensor.partition(".")[0] for row in rows))
     y, cache = forward(*copy.deepcopy(args), **drawn())
     dy = gaussian(*np.shape(y), seed=1)
-    ours = named(backward(dy, cache))
+    ours = {tensor: gradient for tensor, gradient in named(backward(dy, cache)).items() if isinstance(gradient, np.ndarray)}
     left = {row.tensor for row in rows if not row.ok and np.isfinite(row.error)} & ours.keys()
-    fits = {}
+    right, fits, contradicted = {row.tensor for row in rows if row.ok}, {}, {}
     for words, slip in slips.items():
-        theirs = named(slip(dy, *args, **drawn()))
-        fits[words] = {tensor for tensor in left & theirs.keys() if close(np.asarray(ours[tensor]), theirs[tensor], 1e-9)}
+        theirs = {tensor: gradient for tensor, gradient in named(slip(dy, *args, **drawn())).items() if gradient is not None}
+        agree = {tensor for tensor in theirs.keys() & ours.keys() if close(ours[tensor], theirs[tensor], 1e-9)}
+        if not (theirs.keys() - agree) & right:                 # a mistake that would spoil what is right was not made
+            fits[words], contradicted[words] = agree, len(theirs) - len(agree)
     causes = {}
-    while left:
-        best = max(fits, key=lambda words: len(left & fits[words]))                         # it explains most of what is left
+    while left and fits:                                        # the slip that explains most of them, and contradicts least
+        best = max(fits, key=lambda words: (len(left & fits[words]), -contradicted[words]))
         if not left & fits[best]:
             break
         causes |= dict.fromkeys(left & fits[best], _("it is the result if {mistake}", mistake=best))
