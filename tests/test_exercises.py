@@ -1310,6 +1310,19 @@ KINDS = [
     ("layernorm_forward", "(centred * centred).mean(", "(centred * centred).sum(", "the variance is a sum"),
     ("encoder_layer_forward", '**p["ln1"]', 'p["ln1"]["beta"], p["ln1"]["gamma"]', "gamma and beta are swapped in ln1:"),
     ("encoder_layer_forward", "(x + f, ", "(2 * x + f, ", "x1 is added twice in the second sum"),
+    # what is generated: pairs of axes, of cuts, of frames, of factors
+    ("softmax_forward", "scores.max(axis=-1", "scores.max(axis=1",
+     "the maximum is taken along axis 1 and the sum along axis -1"),
+    ("layernorm_forward", "(centred * centred).mean(axis=-1", "(centred * centred).mean(axis=0",
+     "the variance is the mean along axis 0 of the squares of x minus its mean along axis -1"),
+    ("multi_head_attention_forward", CUT, "y.swapaxes(1, 2).reshape(len(y), heads, y.shape[1], -1)",
+     "the heads are split as x.swapaxes(1, 2).reshape(B, H, T, d) and merged as z.swapaxes(1, 2).reshape(B, T, D)"),
+    ("encoder_layer_forward", 'layernorm_forward(x + f, **p["ln2"])[0]', 'layernorm_forward(x, **p["ln2"])[0] + f',
+     "the first sublayer is norm(x + f(x)) and the second norm(x) + f(x)"),
+    ("attention", "softmax_backward(dweights, (weights,))",
+     "weights * (dweights - (weights * ddropped).sum(axis=-1, keepdims=True))",
+     "weights * (dweights - sum(weights * ddropped))"),
+    ("linear_forward", "return x @ w + b", "y = x @ w + b\n    y[..., -1] = 0\n    return y", "wrong only at 9 of axis 2"),
 ]
 
 
@@ -1324,6 +1337,11 @@ def test_a_slip_that_would_spoil_what_is_right_is_not_the_cause(check):
     name = "cross_attention"
     report = check(name, append=replaced(answer(name), '"k": {"w": dwk}', '"k": {"w": dwv}'))
     assert "p.k.w: this is the gradient of p.v.w" in report.text and "unpacked" not in report.text, report.text
+
+
+def test_a_factor_in_all_gradients_is_not_taken_for_an_average_of_one(check):
+    report = check("cross_attention", append=replaced(answer("cross_attention"), "split_heads(dz,", "split_heads(dz / 2,"))
+    assert "2 times too small everywhere" in report.text and "averaged" not in report.text, report.text
 
 
 def test_one_random_number_for_all_is_named(check):

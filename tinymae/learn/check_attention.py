@@ -193,6 +193,19 @@ def attention_slips() -> dict[str, Callable]:
         _("keep counts as 0 or 1 only: it also has the factor 1 / (1 - dropout), in backward as in forward"):
             lambda g, w, keep: _through_softmax(g, w, keep > 0),
     }
+    def with_factors(outer, first, inner, second):
+        """weights * (dweights - sum(weights * dweights)), each with keep or without it."""
+        def dscores(g, w, keep):
+            return w * keep**outer * (g * keep**first - (w * keep**inner * g * keep**second).sum(-1, keepdims=True))
+        return dscores
+
+    softmaxes |= {
+        _("the softmax backward is {outer} * ({first} - sum({inner} * {second})): it is weights * (dweights - sum(weights * "
+          "dweights)), where dweights is ddropped * keep", outer=("weights", "dropped")[factors[0]],
+          first=("ddropped", "dweights")[factors[1]], inner=("weights", "dropped")[factors[2]],
+          second=("ddropped", "dweights")[factors[3]]): with_factors(*factors)
+        for factors in itertools.product((0, 1), repeat=4) if factors not in ((0, 1, 0, 1), (0, 0, 1, 0))
+    }
     wrong = {words: {"through_softmax": step} for words, step in softmaxes.items()}
     wrong |= {
         _("the weights before dropout are used: y = dropped v, so (5) has those after it"):
@@ -247,6 +260,7 @@ def check_split_heads(names: dict) -> Iterator[tuple[str, list[Row]]]:
             lambda: x.reshape(B, H, TQ, DK),
         _("the columns are assigned to the heads in turn: head h has the columns h d ... (h + 1) d - 1"):
             lambda: x.reshape(B, TQ, DK, H).transpose(0, 3, 1, 2),
+        _("there are d heads of H columns: it is H heads of d columns"): lambda: x.reshape(B, TQ, DK, H).swapaxes(1, 2),
         _("features and tokens are swapped before the reshape: first make an axis of heads out of the columns"):
             lambda: x.mT.reshape(B, H, TQ, DK),
         _("head h owns the columns in the reverse order of the heads: head 0 has the first d columns"):
@@ -259,6 +273,10 @@ def check_split_heads(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("the heads are reshaped at once: swap the axes back first, then merge the last two"): lambda: heads.reshape(B, TQ, D),
         _("the columns of the heads take turns: swap the axes of heads and tokens only, then whole heads are side by side"):
             lambda: heads.transpose(0, 2, 3, 1).reshape(B, TQ, D),
+        _("the heads are concatenated along the tokens: along the features, the last axis"):
+            lambda: np.concatenate([*heads.swapaxes(0, 1)], axis=1),
+        _("the heads are added up: put them side by side"): lambda: heads.sum(1),
+        _("the heads are averaged: put them side by side"): lambda: heads.mean(1),
         _("tokens and features are swapped, too: swap the axes of heads and tokens only"):
             lambda: heads.swapaxes(1, 3).reshape(B, TQ, D),
         _("heads and features are swapped: swap the axes of heads and tokens"):
@@ -531,5 +549,9 @@ def check_masks(names: dict) -> Iterator[tuple[str, list[Row]]]:
             partial(expected.swapaxes, 2, 3),
         _("no token attends to itself: token t attends to 0..t, including itself"): lambda: np.tri(TQ, k=-1)[None, None],
         _("a token attends to the next one, too: token t attends to 0..t"): lambda: np.tri(TQ, k=1)[None, None],
+        _("each token attends to itself only: token t attends to 0..t"): lambda: np.eye(TQ)[None, None],
+        _("each token attends to all: token t attends to 0..t"): lambda: np.ones((1, 1, TQ, TQ)),
+        _("positions are compared each with itself: compare a column, np.arange(T)[:, None], with a row"):
+            lambda: np.ones((1, 1, TQ)),
         _("the mask is inverted: True = may attend"): lambda: ~expected,
     })]

@@ -95,8 +95,11 @@ def check_softmax_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
             lambda s: (np.exp(s) - s.max(-1, keepdims=True)) / (np.exp(s) - s.max(-1, keepdims=True)).sum(-1, keepdims=True),
         _("the scores are divided by the square root of the length of a row: a softmax scales nothing"):
             lambda s: softmax_with(s / math.sqrt(TK), 0),
-        _("the maximum is subtracted along axis 0, the wrong axis: it cancels only if it is the same for a whole row, axis -1"):
-            lambda s: softmax_with(s, s.max(0, keepdims=True)),
+        **{_("the maximum is taken along axis {first} and the sum along axis {second}: a row is the last axis, -1, for both",
+             first=first, second=second):
+           lambda s, first=first, second=second: softmax_with(s, s.max(first, keepdims=True), second)
+           for first in (0, 1, -2, -1) for second in (0, 1, -2, -1, None)
+           if first != second and (first, second) not in ((-1, 0), (-1, 1), (-1, -2), (-2, -1), (-1, None))},
         **{_("{eps:g} is added to the sum: leave it out, the largest score of a row adds 1, so the sum is never 0",
              eps=eps): over(lambda e, eps=eps: e.sum(-1, keepdims=True) + eps) for eps in (1e-8, 1e-7, 1e-6, 1e-5)},
     })
@@ -115,6 +118,12 @@ def check_layernorm_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
 
     def rstd(x, eps=1e-5):
         return 1 / np.sqrt(x.var(-1, keepdims=True) + eps)
+
+    def apart(x, gamma, beta, first, second, squares=False):
+        """Mean and variance along axes of their own."""
+        moved = x - x.mean(first, keepdims=True)
+        var = (moved * moved).mean(second, keepdims=True) if squares else x.var(second, keepdims=True)
+        return gamma * moved / np.sqrt(var + 1e-5) + beta
 
     yield from core(gaussian(B, TQ, D), gamma, beta, variants=LAYERNORM_VARIANTS | {
         _("beta is not added"): lambda x, gamma, beta: gamma * centred(x) * rstd(x),
@@ -141,7 +150,15 @@ def check_layernorm_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
         **{_("mean and variance are taken along axis {axis}: each position is normalised over its own features, axis -1",
              axis=axis):
            partial(normalise, axis=axis) for axis in (0, (0, 1), (1, 2))},
+        **{_("the mean is taken along axis {first} and the variance along axis {second}: both along axis -1", first=first,
+             second=second): partial(apart, first=first, second=second)
+           for first in (0, 1, -1, None) for second in (0, 1, -1, None) if first != second},
+        **{_("the variance is the mean along axis {second} of the squares of x minus its mean along axis {first}: both along "
+             "axis -1", first=first, second=second): partial(apart, first=first, second=second, squares=True)
+           for first in (0, 1, -1, None) for second in (0, 1, -1, None) if first != second},
         _("eps is squared: it is added as it is"): lambda x, gamma, beta: gamma * centred(x) * rstd(x, 1e-10) + beta,
+        _("the square root of eps is added to that of the variance: eps is added to the variance, inside one root"):
+            lambda x, gamma, beta: gamma * centred(x) / (x.std(-1, keepdims=True) + math.sqrt(1e-5)) + beta,
         _("gamma is added to 1: here gamma itself multiplies"):
             lambda x, gamma, beta: (1 + gamma) * centred(x) * rstd(x) + beta,
         _("only the mean is divided by the square root: brackets are missing around x - mean"):
@@ -223,6 +240,23 @@ def check_attention_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     yield from core(title=_("with a mask"), mask=mask)
 
 
+SPLITS = {                                                      # as a learner writes them, and as functions
+    "x.reshape(B, H, T, d)": lambda y: y.reshape(len(y), H, -1, DK),
+    "x.reshape(B, T, d, H).transpose(0, 3, 1, 2)": lambda y: y.reshape(*y.shape[:2], -1, H).transpose(0, 3, 1, 2),
+    "x.swapaxes(1, 2).reshape(B, H, T, d)": lambda y: y.mT.reshape(len(y), H, -1, DK),
+    "x.reshape(H, B, T, d).swapaxes(0, 1)": lambda y: y.reshape(H, len(y), -1, DK).swapaxes(0, 1),
+}
+MERGES = {
+    "z.reshape(B, T, D)": lambda z: z.reshape(len(z), -1, D),
+    "z.transpose(0, 2, 3, 1).reshape(B, T, D)": lambda z: z.transpose(0, 2, 3, 1).reshape(len(z), -1, D),
+    "z.transpose(0, 3, 1, 2).reshape(B, T, D)": lambda z: z.transpose(0, 3, 1, 2).reshape(len(z), -1, D),
+    "z.transpose(0, 3, 2, 1).reshape(B, T, D)": lambda z: z.transpose(0, 3, 2, 1).reshape(len(z), -1, D),
+    "z.swapaxes(2, 3).reshape(B, T, D)": lambda z: z.mT.reshape(len(z), -1, D),
+    "z.swapaxes(0, 1).reshape(B, T, D)": lambda z: z.swapaxes(0, 1).reshape(len(z), -1, D),
+    "z.swapaxes(1, 2).reshape(B, T, D)": lambda z: z.swapaxes(1, 2).reshape(len(z), -1, D),
+}
+
+
 def check_multi_head_attention_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """Self-attention, without a mask and with a causal one."""
     def right(x, p, heads, mask=None):
@@ -274,6 +308,22 @@ def check_multi_head_attention_forward(names: dict) -> Iterator[tuple[str, list[
           "(h + 1) d - 1"): changed(split=in_turn, merge=take_turns),
         _("the heads are added up, and the sum stands in the place of each: put them side by side"):
             changed(merge=lambda z: np.tile(z.sum(1), z.shape[1])),
+        _("x is overwritten: q is made of x, k of q and v of k; all three are made of x"): changed(lambda p: p | {
+            "k": {"w": p["q"]["w"] @ p["k"]["w"]}, "v": {"w": p["q"]["w"] @ p["k"]["w"] @ p["v"]["w"]}}),
+        **{_("{second} is made of {first} in place of x", first=first, second=second):
+           changed(lambda p, first=first, second=second: p | {second: {"w": p[first]["w"] @ p[second]["w"]}})
+           for first, second in itertools.permutations("qkv", 2)},
+        _("there are d heads of H columns: it is H heads of d columns"):
+            lambda x, p, heads, mask=None: attend_heads(x, x, x, p, x.shape[-1] // heads, mask),
+        _("there are d heads of H columns, each of every d-th column: it is H heads of d columns"):
+            changed(split=lambda y: y.reshape(*y.shape[:2], -1, H).swapaxes(1, 2)),
+        _("every head uses the first d rows of W_out: head h has the rows h d ... (h + 1) d - 1"):
+            changed(lambda p: p | {"out": {"w": np.tile(p["out"]["w"][:DK], (H, 1))}}),
+        _("W_out has its rows in the order of other heads: head h has the rows h d ... (h + 1) d - 1"):
+            changed(lambda p: p | {"out": {"w": p["out"]["w"].reshape(DK, H, D).swapaxes(0, 1).reshape(D, D)}}),
+        **{_("the heads are split as {split} and merged as {merge}: it is x.reshape(B, T, H, d).swapaxes(1, 2) and "
+             "z.swapaxes(1, 2).reshape(B, T, D)", split=cut, merge=joined): changed(split=SPLITS[cut], merge=MERGES[joined])
+           for cut in SPLITS for joined in MERGES},
         **{_("{input} is x itself: it is x times its own matrix, {matrix}", input=name, matrix=f"W_{name}"):
            changed(lambda p, name=name: p | {name: {"w": np.eye(D)}}) for name in "qkv"},
         **{_("these matrices are transposed: {matrices}; here they are (in, out), PyTorch has (out, in)",
@@ -291,6 +341,26 @@ def check_multi_head_attention_forward(names: dict) -> Iterator[tuple[str, list[
     yield from core(
         title=_("with a causal mask"), mask=mask, invariants=[lambda y: assert_causal(lambda x: y(x, p, heads=H, mask=mask), x)]
     )
+
+
+FRAMES = {                                                      # what there may be around a sublayer f, and its norm
+    "norm(x + f(x))": lambda x, f, norm: norm(x + f(x)),
+    "x + f(norm(x))": lambda x, f, norm: x + f(norm(x)),
+    "norm(x) + f(x)": lambda x, f, norm: norm(x) + f(x),
+    "norm(x) + f(norm(x))": lambda x, f, norm: norm(x) + f(norm(x)),
+    "x + norm(f(x))": lambda x, f, norm: x + norm(f(x)),
+    "x + norm(x + f(x))": lambda x, f, norm: x + norm(x + f(x)),
+    "norm(x + f(norm(x)))": lambda x, f, norm: norm(x + f(norm(x))),
+    "norm(x) + norm(f(x))": lambda x, f, norm: norm(x) + norm(f(x)),
+    "norm(f(x))": lambda x, f, norm: norm(f(x)),
+    "norm(f(f(x)))": lambda x, f, norm: norm(f(f(x))),
+    "norm(x + f(f(x)))": lambda x, f, norm: norm(x + f(f(x))),
+    "f(norm(x))": lambda x, f, norm: f(norm(x)),
+    "x + f(x)": lambda x, f, norm: x + f(x),
+    "f(x)": lambda x, f, norm: f(x),
+    "norm(x)": lambda x, f, norm: norm(x),
+    "norm(norm(x + f(x)))": lambda x, f, norm: norm(norm(x + f(x))),
+}
 
 
 def check_encoder_layer_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -315,6 +385,15 @@ def check_encoder_layer_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
         x = x + layernorm.layernorm_forward(a, **p["ln1"])[0]
         f, _ = blocks.feed_forward_forward(x, p["ffn"])
         return x + layernorm.layernorm_forward(f, **p["ln2"])[0]
+
+    def framed(first, second):
+        """A layer whose sublayers have these frames."""
+        def y(x, p, heads, mask=None):
+            x1 = first(x, lambda h: blocks.multi_head_attention_forward(h, h, p["attn"], heads, mask)[0],
+                       lambda h: layernorm.layernorm_forward(h, **p["ln1"])[0])
+            return second(x1, lambda h: blocks.feed_forward_forward(h, p["ffn"])[0],
+                          lambda h: layernorm.layernorm_forward(h, **p["ln2"])[0])
+        return y
 
     def unnormed_residual(x, p, heads, mask=None):
         h = x + blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)[0]
@@ -349,6 +428,9 @@ def check_encoder_layer_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("the mask is not used"): lambda x, p, heads, mask=None: layer()(x, p, heads),
         _("both norms use ln1: the second has its own gain and offset, ln2"):
             lambda x, p, heads, mask=None: layer()(x, p | {"ln2": p["ln1"]}, heads, mask),
+        **{_("the first sublayer is {first} and the second {second}, where f is attention or the feed forward: each is "
+             "norm(x + f(x))", first=first, second=second): framed(FRAMES[first], FRAMES[second])
+           for first in FRAMES for second in FRAMES if (first, second) != ("norm(x + f(x))", "norm(x + f(x))")},
         _("both norms use ln2: the first has its own gain and offset, ln1"):
             lambda x, p, heads, mask=None: layer()(x, p | {"ln1": p["ln2"]}, heads, mask),
         **{_("gamma and beta are swapped in {norms}: the call is layernorm_forward(x, gamma, beta)", norms=", ".join(chosen)):

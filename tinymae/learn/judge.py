@@ -191,6 +191,13 @@ def _likeness(array, ours, expected, tolerance):
     if ours.ndim > 1 and len(ours) > 1 and not wrong[0].any() and all(item.mean() > 0.5 for item in wrong[1:]):
         return "item 0 of axis 0 is right, and all others are wrong"
     worst = np.unravel_index(np.argmax(np.abs(ours - expected)), ours.shape)
+    for axis in range(ours.ndim):
+        where = np.flatnonzero(wrong.any(axis=tuple(other for other in range(ours.ndim) if other != axis)))
+        if ours.ndim > 1 and 0 < len(where) < min(3, ours.shape[axis]) and wrong.take(where, axis).mean() > 0.5:
+            return _("wrong only at {where} of axis {axis}, which has {size}, and right elsewhere: {index} is {ours:.6g}, "
+                     "expected {expected:.6g}; does a loop or a slice stop too early, or start too late?",
+                     where=", ".join(map(str, where)), axis=axis, size=ours.shape[axis], index=[*map(int, worst)],
+                     ours=ours[worst], expected=expected[worst])
     if expected.size == 1:
         return f"it is {ours[worst]:.6g}, expected {expected[worst]:.6g}"
     index = f"[{', '.join(map(str, worst))}]"
@@ -296,17 +303,22 @@ def _explained(rows, slips, forward, backward, args, options):
     dy = gaussian(*np.shape(y), seed=1)
     ours = {tensor: gradient for tensor, gradient in named(backward(dy, cache)).items() if isinstance(gradient, np.ndarray)}
     left = {row.tensor for row in rows if not row.ok and np.isfinite(row.error)} & ours.keys()
-    right, fits, contradicted = {row.tensor for row in rows if row.ok}, {}, {}
+    right, said = {row.tensor for row in rows if row.ok}, {row.tensor: row.diagnosis for row in rows}
+    fits, contradicts, causes = {}, {}, {}
     for words, slip in slips.items():
         theirs = {tensor: gradient for tensor, gradient in named(slip(dy, *args, **drawn())).items() if gradient is not None}
         agree = {tensor for tensor in theirs.keys() & ours.keys() if close(ours[tensor], theirs[tensor], 1e-9)}
         if not (theirs.keys() - agree) & right:                 # a mistake that would spoil what is right was not made
-            fits[words], contradicted[words] = agree, len(theirs) - len(agree)
-    causes = {}
+            fits[words], contradicts[words] = agree, theirs.keys() - agree
     while left and fits:                                        # the slip that explains most of them, and contradicts least
-        best = max(fits, key=lambda words: (len(left & fits[words]), -contradicted[words]))
+        best = max(fits, key=lambda words: (len(left & fits[words]), -len(contradicts[words])))
         if not left & fits[best]:
             break
-        causes |= dict.fromkeys(left & fits[best], _("it is the result if {mistake}", mistake=best))
+        causes |= dict.fromkeys(left & fits[best], best)
         left -= fits[best]
-    return [replace(row, diagnosis=causes.get(row.tensor, row.diagnosis)) for row in rows]
+    # One diagnosis for several tensors, such as a factor in all of them, says more than a slip that fits some of these alone.
+    weak = {tensor for tensor, words in causes.items()
+            if any(said[tensor] == said[other] for other in contradicts[words] & left)}
+    diagnoses = said | {tensor: _("it is the result if {mistake}", mistake=words) for tensor, words in causes.items()
+                        if tensor not in weak}
+    return [replace(row, diagnosis=diagnoses[row.tensor]) for row in rows]
