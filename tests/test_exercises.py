@@ -1348,3 +1348,29 @@ def test_one_random_number_for_all_is_named(check):
     report = check("dropout", append=replaced(answer("dropout"), "rng.random(x.shape)", "rng.random()"))
     assert "one random number is drawn for the whole array" in report.text, report.text
     assert "two calls with one rng drop the same numbers" not in report.text
+
+
+# Mistakes that no variant knows: the last line whose array is right is named.
+UNHEARD_OF = [
+    ("softmax_forward", "e.sum(axis=-1, ", "e.sum(axis=(0, -1), ", "which computes exp of these; wrong is the sum of"),
+    ("attention_forward", "return weights @ v", "return np.sin(weights) @ v",
+     "which computes the weights of (2); wrong is the output"),
+    ("multi_head_attention_forward", "(q, k, v, mask)", "(q + 1, k, v, mask)",
+     "which computes q, k and v in heads, (B, H, T, d); wrong is z of (2)"),
+    ("multi_head_attention_forward", '(x @ p[name]["w"])', '(x @ p[name]["w"] + (name == "q"))', "numbers are wrong: ["),
+    ("layernorm_forward", "gamma * centred / ", "gamma * np.sin(centred) / ",
+     "which computes x minus its mean, and the variance; wrong is the square root"),
+    ("encoder_layer_forward", "layernorm_forward(x + f", "layernorm_forward(a + f",
+     "which computes the result of the feed forward; wrong is x1 + feed forward"),
+    ("attention", "dq = dscores @ k", "dq = dscores[..., ::-1] @ k", "which computes dscores of (8); wrong is the gradient"),
+    ("multi_head_attention", "dxq + dxk + dxv", "dxq + dxk + dxv + dz",
+     "which computes dxq, dxk and dxv; wrong is the gradient"),
+    ("cross_attention", 'split_heads(dz, cache["heads"])', 'split_heads(dz[..., ::-1], cache["heads"])',
+     "which computes dz; wrong is dz in heads"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "words"), UNHEARD_OF)
+def test_the_last_right_line_is_named(name, old, new, words, check):
+    report = check(name, append=replaced(answer(name), old, new))
+    assert not report.ok and words in report.text, report.text

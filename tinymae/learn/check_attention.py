@@ -130,6 +130,18 @@ def _through_softmax(ddropped, weights, keep):
     return softmax.softmax_backward(ddropped * keep, (weights,))
 
 
+def attention_steps(
+    dy: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None, dropout: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> dict[str, list[np.ndarray]]:
+    """What the backward of attention computes before dq and dk, in its order."""
+    weights, _cache = softmax.softmax_forward(q @ k.mT / math.sqrt(DK), mask)
+    keep = 1.0 if rng is None else (rng.random(weights.shape) >= dropout) / (1 - dropout)
+    ddropped = dy @ v.mT
+    return {_("ddropped of (6)"): [ddropped], _("dweights of (7)"): [ddropped * keep],
+            _("dscores of (8)"): [_through_softmax(ddropped, weights, keep) / math.sqrt(DK)]}
+
+
 def _row_sums(weights, dweights, axis=-1):
     return (weights * dweights).sum(axis, keepdims=True)
 
@@ -235,7 +247,7 @@ def check_attention(names: dict, dropout: bool = True) -> Iterator[tuple[str, li
     mask[..., 0] = True
     core = partial(
         check_pair, names, "scaled_dot_product_attention", attention.scaled_dot_product_attention_forward, q, k, v,
-        variants=ATTENTION_VARIANTS | BY_VALUES, slips=attention_slips(),
+        variants=ATTENTION_VARIANTS | BY_VALUES, slips=attention_slips(), steps={("q", "k"): attention_steps},
         invariants=[lambda y: assert_batch_independent(y, q, k, v)],
     )
     yield from core()
@@ -365,6 +377,22 @@ def heads_gradients(
     return dx, dp
 
 
+def heads_steps(
+    dy: np.ndarray, xq: np.ndarray, xkv: np.ndarray, p: dict, heads: int, mask: np.ndarray | None = None,
+) -> dict[str, list[np.ndarray]]:
+    """What the backward of multi-head attention computes before dx, in its order."""
+    q, k, v = (_split(x @ p[name]["w"], heads) for name, x in (("q", xq), ("k", xkv), ("v", xkv)))
+    _z, core = attention.scaled_dot_product_attention_forward(q, k, v, mask)
+    dz = dy @ p["out"]["w"].T
+    gradients = attention.scaled_dot_product_attention_backward(_split(dz, heads), core)
+    merged = [_merge(gradient) for gradient in gradients]
+    return {
+        _("dz"): [dz], _("dz in heads"): [_split(dz, heads)], _("dq, dk and dv in heads"): list(gradients),
+        _("dq, dk and dv with their heads side by side"): merged,
+        _("dxq, dxk and dxv"): [each @ p[name]["w"].T for name, each in zip("qkv", merged, strict=True)],
+    }
+
+
 def head_slips(gradients: Callable, same_length: bool = True) -> dict[str, Callable]:
     """{mistake between the projections: function that returns the gradients of it}, from correct `gradients`.
 
@@ -434,6 +462,7 @@ def check_multi_head_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
     block = partial(
         check_pair, names, "multi_head_attention", reference, gaussian(B, TQ, D), projections(), heads=H,
         variants=head_variants(lambda x, p, heads, mask=None, **wrong: attend_heads(x, x, x, p, heads, mask, **wrong)),
+        steps={("x",): lambda dy, x, p, heads, mask=None: heads_steps(dy, x, x, p, heads, mask)},
         slips=head_slips(gradients) | {
             _("the three gradients of x are averaged: x is used three times, so they are added"):
                 totals(lambda dx: sum(dx.values()) / 3),
@@ -505,7 +534,7 @@ def check_cross_attention(names: dict) -> Iterator[tuple[str, list[Row]]]:
         yield from check_pair(
             names, "cross_attention", blocks.multi_head_attention_forward, x, memory, p, heads=H,
             title=_("{queries} tokens attend to {keys}", queries=TQ, keys=length), variants=swaps if alike else (),
-            slips=head_slips(gradients, alike) | memory_totals | (mixed if alike else {}),
+            steps={("x", "memory"): heads_steps}, slips=head_slips(gradients, alike) | memory_totals | (mixed if alike else {}),
             invariants=[lambda y, memory=memory: assert_causal(lambda x: y(x, memory, p, H), x)],
         )
 

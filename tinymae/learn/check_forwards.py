@@ -53,7 +53,8 @@ def check_linear_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
             lambda x, w, b: (x if x.ndim == 1 else x.mean(-2)) @ w + b,
     }
     for title, part in (("sentences (B, T, I)", x), ("one position (I,)", x[0, 0])):
-        yield from check_forward(names, "linear", first(linear.linear_forward), part, w, b, title=title, variants=variants)
+        yield from check_forward(names, "linear", first(linear.linear_forward), part, w, b, title=title, variants=variants,
+                                 steps=lambda x, w, b: {_("the product x w"): [x @ w]})
 
 
 def check_softmax_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -67,7 +68,12 @@ def check_softmax_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
             return e / total(e)
         return divided
 
-    yield from check_forward(names, "softmax", right, scores, variants=SOFTMAX_VARIANTS | {
+    def steps(s):
+        shifted = s - s.max(-1, keepdims=True)
+        return {_("the largest score of each row"): [s.max(-1)], _("the scores minus the largest of their row"): [shifted],
+                _("exp of these"): [np.exp(shifted)], _("the sum of each row"): [np.exp(shifted).sum(-1)]}
+
+    yield from check_forward(names, "softmax", right, scores, steps=steps, variants=SOFTMAX_VARIANTS | {
         _("exp is missing, after the largest of the row was subtracted"):
             lambda s: (s - s.max(-1, keepdims=True)) / (s - s.max(-1, keepdims=True)).sum(-1, keepdims=True),
         _("the sum is taken along axis 1: a row is the last axis, -1"): over(lambda e: e.sum(1, keepdims=True)),
@@ -125,7 +131,12 @@ def check_layernorm_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
         var = (moved * moved).mean(second, keepdims=True) if squares else x.var(second, keepdims=True)
         return gamma * moved / np.sqrt(var + 1e-5) + beta
 
-    yield from core(gaussian(B, TQ, D), gamma, beta, variants=LAYERNORM_VARIANTS | {
+    def steps(x, gamma, beta):
+        return {_("the mean of each position"): [x.mean(-1)], _("x minus its mean, and the variance"): [centred(x), x.var(-1)],
+                _("the square root of variance + eps"): [centred(x), 1 / rstd(x)], _("xhat of (1)"): [centred(x) * rstd(x)],
+                _("gamma * xhat"): [gamma * centred(x) * rstd(x)]}
+
+    yield from core(gaussian(B, TQ, D), gamma, beta, steps=steps, variants=LAYERNORM_VARIANTS | {
         _("beta is not added"): lambda x, gamma, beta: gamma * centred(x) * rstd(x),
         _("gamma is not used"): lambda x, gamma, beta: centred(x) * rstd(x) + beta,
         _("gamma and beta are swapped"): lambda x, gamma, beta: beta * centred(x) * rstd(x) + gamma,
@@ -202,8 +213,12 @@ def check_attention_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def weights(q, k, mask=None, power=-0.5):
         return softmax.softmax_forward(q @ k.mT * q.shape[-1] ** power, mask)[0]
 
+    def steps(q, k, v, mask=None):
+        return {_("the product q k^T"): [q @ k.mT], _("the scores of (1)"): [q @ k.mT / math.sqrt(DK)],
+                _("the weights of (2)"): [weights(q, k, mask)]}
+
     core = partial(
-        check_forward, names, "attention", first(attention.scaled_dot_product_attention_forward), q, k, v,
+        check_forward, names, "attention", first(attention.scaled_dot_product_attention_forward), q, k, v, steps=steps,
         variants=ATTENTION_VARIANTS | BY_VALUES | {
             _("the mask is applied after the softmax, so the weights of a row no longer sum to 1: mask the scores"):
                 lambda q, k, v, mask=None: weights(q, k) * (1 if mask is None else mask) @ v,
@@ -335,7 +350,14 @@ def check_multi_head_attention_forward(names: dict) -> Iterator[tuple[str, list[
            changed(lambda p, chosen=chosen: p | {name: p[other] for name, other in zip("qkv", chosen, strict=True)})
            for chosen in itertools.product("qkv", repeat=3) if "".join(chosen) not in ("qkv", "qvk", "qqv", "qkk")},
     }
-    core = partial(check_forward, names, "multi_head_attention", right, x, p, heads=H, variants=variants)
+    def steps(x, p, heads, mask=None):
+        flat = [x @ p[name]["w"] for name in "qkv"]
+        cut = [each.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for each in flat]
+        z = attend(*cut, mask)
+        return {_("x W_q, x W_k and x W_v"): flat, _("q, k and v in heads, (B, H, T, d)"): cut,
+                _("z of (2), (B, H, T, d)"): [z], _("the heads of z side by side"): [z.swapaxes(1, 2).reshape(x.shape)]}
+
+    core = partial(check_forward, names, "multi_head_attention", right, x, p, heads=H, variants=variants, steps=steps)
     yield from core()
     yield from core(title=_("seven heads"), heads=7, variants={}, otherwise=_("right for two heads only: use the argument"))
     yield from core(
@@ -410,7 +432,14 @@ def check_encoder_layer_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
             x + blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)[0], **p["ln2"])[0]
 
     p = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
-    core = partial(check_forward, names, "encoder_layer", right, gaussian(B, TQ, D), p, heads=H, variants={
+    def steps(x, p, heads, mask=None):
+        a, _cache = blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)
+        x1, _cache = layernorm.layernorm_forward(x + a, **p["ln1"])
+        f, _cache = blocks.feed_forward_forward(x1, p["ffn"])
+        return {_("the result of attention"): [a], _("x + attention"): [x + a], _("x1 of (1)"): [x1],
+                _("the result of the feed forward"): [f], _("x1 + feed forward"): [x1 + f]}
+
+    core = partial(check_forward, names, "encoder_layer", right, gaussian(B, TQ, D), p, heads=H, steps=steps, variants={
         _("each norm comes before its sublayer (pre-norm): here it comes after the sum (post-norm)"):
             partial(right, norm_first=True),
         _("x is not added to the result of attention"): layer(first=lambda x, a: a),

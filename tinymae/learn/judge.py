@@ -11,6 +11,7 @@ explains the numbers, they are described: scaled, transposed, wrong at one index
 """
 import copy
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -71,6 +72,7 @@ def judge(
     *,
     invariants: list[Callable[[], None]] | tuple = (),
     otherwise: str = "",
+    located: Callable[[], str] = str,
     tolerance: float = 1e-9,
 ) -> Row:
     """The Row of an output: the learner's numbers against the expected numbers.
@@ -81,6 +83,7 @@ def judge(
     variants : {mistake: function without arguments that returns the numbers of this mistake}
     invariants : functions without arguments that raise an AssertionError or ValueError if a property does not hold
     otherwise : the diagnosis if the numbers are wrong and no variant explains them
+    located : function without arguments that says where the mistake is, or "", if nothing else is known
     tolerance : relative to the largest expected number
 
     Returns
@@ -110,7 +113,8 @@ def judge(
     causes = [_("it is the result if {mistake}", mistake=words) for words, variant in (variants or {}).items()
               if _agrees(ours, variant(), tolerance)][:1]
     causes += [complaint for complaint in map(_violation, invariants) if complaint][:1]
-    return refuse(". Besides, ".join(causes) or otherwise or _likeness(array, ours, expected, tolerance))
+    return refuse(". Besides, ".join(causes) or otherwise or _likeness(array, ours, expected, tolerance) or located()
+                  or _counted(ours, expected, tolerance))
 
 
 def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> list[Row]:
@@ -169,7 +173,7 @@ def _violation(invariant):
 
 
 def _likeness(array, ours, expected, tolerance):
-    """One sentence that describes wrong numbers; array is `ours` before it became float64."""
+    """One sentence that describes wrong numbers, or ""; array is `ours` before it became float64."""
     if not np.isfinite(ours).all():
         cause = "an overflow, or None instead of a number" if np.isnan(ours).any() else "or an overflow"
         return f"it holds {ours[~np.isfinite(ours)][0]}: a division by 0, the log of 0, {cause}"
@@ -198,6 +202,13 @@ def _likeness(array, ours, expected, tolerance):
                      "expected {expected:.6g}; does a loop or a slice stop too early, or start too late?",
                      where=", ".join(map(str, where)), axis=axis, size=ours.shape[axis], index=[*map(int, worst)],
                      ours=ours[worst], expected=expected[worst])
+    return ""
+
+
+def _counted(ours, expected, tolerance):
+    """One sentence about numbers of which nothing else is known."""
+    wrong = np.abs(ours - expected) > tolerance * np.abs(expected).max()
+    worst = np.unravel_index(np.argmax(np.abs(ours - expected)), ours.shape)
     if expected.size == 1:
         return f"it is {ours[worst]:.6g}, expected {expected[worst]:.6g}"
     index = f"[{', '.join(map(str, worst))}]"
@@ -208,7 +219,7 @@ def _likeness(array, ours, expected, tolerance):
 def check_forward(
     names: dict, name: str, reference: Callable, *args, title: str = "forward",
     variants: dict[str, Callable] | None = None, invariants: list[Callable] | tuple = (), tolerance: float = 1e-9,
-    otherwise: str = "", **options,
+    otherwise: str = "", steps: Callable[..., dict[str, list[np.ndarray]]] | None = None, **options,
 ) -> Iterator[tuple[str, list[Row]]]:
     """The table (title, rows) of a forward that returns y, or y and a cache; what is not listed is as in `check_pair`.
 
@@ -217,6 +228,7 @@ def check_forward(
     name : of the function in the learner's file
     reference : function of these arguments that returns the right y
     tolerance, otherwise : as `judge`
+    steps : function of these arguments that returns {step: arrays}, what a right forward computes one after the other
     """
     ours = function(names, name)
     expected = reference(*args, **options)
@@ -231,7 +243,55 @@ def check_forward(
 
     tried = {words: partial(variant, *args, **options) for words, variant in (variants or {}).items()}
     held = [partial(invariant, y) for invariant in invariants]
-    yield title, [judge("y", y(*args, **options), expected, tried, invariants=held, tolerance=tolerance, otherwise=otherwise)]
+
+    def located():
+        if not steps:
+            return ""
+        return _last_right(steps(*args, **options), _("the output"), _arrays(ours, lambda: y(*args, **options)))
+
+    yield title, [judge("y", y(*args, **options), expected, tried, invariants=held, tolerance=tolerance, otherwise=otherwise,
+                        located=located)]
+
+
+def _arrays(function, call):
+    """[(line, array)]: every array that the learner's function, or one in the same file, assigned during call()."""
+    file, found, last = getattr(getattr(function, "__code__", None), "co_filename", None), [], {}
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_filename != file or len(found) > 1000:                           # a loop repeats itself
+            return None
+        line, known = last.get(frame, (frame.f_lineno, {}))
+        for name, value in frame.f_locals.items():
+            if isinstance(value, np.ndarray) and not (name in known and np.array_equal(known[name], value)):
+                known[name] = value.copy()
+                found.append((line, known[name]))
+        last[frame] = frame.f_lineno, known
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return found
+
+
+def _last_right(steps, result, arrays):
+    """One sentence about the last of the steps that is among the arrays, or ""; the result comes after the steps."""
+    words = [*steps, result]
+    for number in reversed(range(len(steps))):
+        found = [_line_of(part, arrays) for part in steps[words[number]]]
+        if all(found):
+            return _("it is right as far as line {line}, which computes {step}; wrong is {next}, or what comes after it",
+                     line=max(found), step=words[number], next=words[number + 1])
+    return ""
+
+
+def _line_of(step, arrays):
+    """The line that assigned an array with the numbers of this step, whatever its axes of size 1, or 0."""
+    return next((line for line, array in arrays if array.dtype.kind == "f" and array.size == step.size
+                 and close(array.reshape(step.shape), step, 1e-9)), 0)
 
 
 def _unwritable(value):
@@ -248,6 +308,7 @@ def check_pair(
     variants: dict[str, Callable] | None = None,
     invariants: list[Callable] | tuple = (),
     slips: dict[str, Callable] | None = None,
+    steps: dict[tuple[str, ...], Callable] | None = None,
     compare: bool = True,
     **options,
 ) -> Iterator[tuple[str, list[Row]]]:
@@ -263,6 +324,8 @@ def check_pair(
     invariants : functions of one argument, the learner's forward as a function that returns y alone
     slips : {mistake in the backward: function of dy and these arguments that returns the gradients of this mistake}
         the first gradient, or a tuple, which may have None for one of them and may leave out the last ones
+    steps : {names of arguments: function of dy and these arguments that returns {step: arrays}}, what a right backward computes
+        one after the other before the gradients of these arguments
     compare : False if y is random: different random numbers are not a mistake
     **options : passed on, as for `gradcheck`
     """
@@ -283,12 +346,15 @@ def check_pair(
             raise
         checked = []                                            # so y is reported alone
     if slips and any(not row.ok and np.isfinite(row.error) for row in checked):
-        checked = _explained(checked, slips, forward, backward, args, options)
+        checked = _explained(checked, slips, steps or {}, forward, backward, args, options)
     yield title, rows + checked
 
 
-def _explained(rows, slips, forward, backward, args, options):
-    """The rows of a gradient check; those of wrong numbers get the slips that give exactly these numbers as their diagnoses."""
+def _explained(rows, slips, steps, forward, backward, args, options):
+    """The rows of a gradient check; those of wrong numbers get the slips that give exactly these numbers as their diagnoses.
+
+    If nothing at all is known about a row, its diagnosis is the last of the steps that is right.
+    """
     def drawn():                                                # as in `gradcheck`, rng is the seed of a new Generator
         rng = options.get("rng")
         return options | ({} if rng is None else {"rng": np.random.default_rng(rng)})
@@ -321,4 +387,8 @@ def _explained(rows, slips, forward, backward, args, options):
             if any(said[tensor] == said[other] for other in contradicts[words] & left)}
     diagnoses = said | {tensor: _("it is the result if {mistake}", mistake=words) for tensor, words in causes.items()
                         if tensor not in weak}
+    for tensor, step in ((tensor, step) for tensors, step in steps.items() for tensor in tensors):
+        if diagnoses.get(tensor, "").startswith(UNKNOWN):
+            arrays = _arrays(backward, lambda: backward(dy, cache))
+            diagnoses[tensor] = _last_right(step(dy, *args, **drawn()), _("the gradient"), arrays) or diagnoses[tensor]
     return [replace(row, diagnosis=diagnoses[row.tensor]) for row in rows]
