@@ -1357,11 +1357,14 @@ UNHEARD_OF = [
      "which computes the weights of (2); wrong is the output"),
     ("multi_head_attention_forward", "(q, k, v, mask)", "(q + 1, k, v, mask)",
      "which computes q, k and v in heads, (B, H, T, d); wrong is z of (2)"),
-    ("multi_head_attention_forward", '(x @ p[name]["w"])', '(x @ p[name]["w"] + (name == "q"))', "numbers are wrong: ["),
+    ("multi_head_attention_forward", '(x @ p[name]["w"])', '(x @ p[name]["w"] + (name == "q"))',
+     "no line computes the first step, x W_q, x W_k and x W_v: either it is wrong already, or it has no name"),
     ("layernorm_forward", "gamma * centred / ", "gamma * np.sin(centred) / ",
-     "which computes x minus its mean, and the variance; wrong is the square root"),
+     "which computes the variance; wrong is the square root"),
     ("encoder_layer_forward", "layernorm_forward(x + f", "layernorm_forward(a + f",
      "which computes the result of the feed forward; wrong is x1 + feed forward"),
+    ("layernorm_forward", "(centred * centred).mean", "(centred ** 4).mean",
+     "which computes x minus its mean; wrong is the variance"),
     ("attention", "dq = dscores @ k", "dq = dscores[..., ::-1] @ k", "which computes dscores of (8); wrong is the gradient"),
     ("multi_head_attention", "dxq + dxk + dxv", "dxq + dxk + dxv + dz",
      "which computes dxq, dxk and dxv; wrong is the gradient"),
@@ -1374,3 +1377,8 @@ UNHEARD_OF = [
 def test_the_last_right_line_is_named(name, old, new, words, check):
     report = check(name, append=replaced(answer(name), old, new))
     assert not report.ok and words in report.text, report.text
+
+
+def test_a_causal_mask_that_is_wrong_in_no_known_way_shows_a_pair(check):
+    report = check("masks", append=replaced(answer("masks"), "np.tri(length, dtype=bool)", "np.tri(length, dtype=bool)[::-1]"))
+    assert "query 0 may attend to key 1: token t attends to 0..t" in report.text, report.text

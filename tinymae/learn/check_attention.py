@@ -573,7 +573,14 @@ def check_masks(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """The padding mask and the causal mask."""
     yield from check_padding_mask(names)
     mask, expected = function(names, "causal_mask")(TQ), causal_mask(TQ)
-    yield "causal_mask", [judge("mask", np.asarray(mask)[None, None] if np.ndim(mask) == 2 else mask, expected, {
+    mask = np.asarray(mask)[None, None] if np.ndim(mask) == 2 else mask
+    pair = ""
+    if np.shape(mask) == expected.shape and (wrong := np.argwhere(np.asarray(mask) != expected)).size:
+        query, key = map(int, wrong[0, 2:])
+        pair = _("query {query} may not attend to key {key}: token t attends to 0..t", query=query, key=key)
+        if key > query:
+            pair = _("query {query} may attend to key {key}: token t attends to 0..t", query=query, key=key)
+    yield "causal_mask", [judge("mask", mask, expected, otherwise=pair, variants={
         _("the future is visible and the past is hidden: a row is a query, and token t attends to the tokens 0..t"):
             partial(expected.swapaxes, 2, 3),
         _("no token attends to itself: token t attends to 0..t, including itself"): lambda: np.tri(TQ, k=-1)[None, None],

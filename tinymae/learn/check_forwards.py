@@ -132,7 +132,8 @@ def check_layernorm_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return gamma * moved / np.sqrt(var + 1e-5) + beta
 
     def steps(x, gamma, beta):
-        return {_("the mean of each position"): [x.mean(-1)], _("x minus its mean, and the variance"): [centred(x), x.var(-1)],
+        return {_("the mean of each position"): [x.mean(-1)], _("x minus its mean"): [centred(x)],
+                _("the variance"): [centred(x), x.var(-1)],
                 _("the square root of variance + eps"): [centred(x), 1 / rstd(x)], _("xhat of (1)"): [centred(x) * rstd(x)],
                 _("gamma * xhat"): [gamma * centred(x) * rstd(x)]}
 

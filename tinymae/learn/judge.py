@@ -278,14 +278,15 @@ def _arrays(function, call):
 
 
 def _last_right(steps, result, arrays):
-    """One sentence about the last of the steps that is among the arrays, or ""; the result comes after the steps."""
+    """One sentence about the last of the steps that is among the arrays; the result comes after the steps."""
     words = [*steps, result]
     for number in reversed(range(len(steps))):
         found = [_line_of(part, arrays) for part in steps[words[number]]]
         if all(found):
             return _("it is right as far as line {line}, which computes {step}; wrong is {next}, or what comes after it",
                      line=max(found), step=words[number], next=words[number + 1])
-    return ""
+    return _("no line computes the first step, {step}: either it is wrong already, or it has no name; give each step a line "
+             "and a name of its own, and check again", step=words[0])
 
 
 def _line_of(step, arrays):
@@ -390,5 +391,5 @@ def _explained(rows, slips, steps, forward, backward, args, options):
     for tensor, step in ((tensor, step) for tensors, step in steps.items() for tensor in tensors):
         if diagnoses.get(tensor, "").startswith(UNKNOWN):
             arrays = _arrays(backward, lambda: backward(dy, cache))
-            diagnoses[tensor] = _last_right(step(dy, *args, **drawn()), _("the gradient"), arrays) or diagnoses[tensor]
+            diagnoses[tensor] = _last_right(step(dy, *args, **drawn()), _("the gradient"), arrays)
     return [replace(row, diagnosis=diagnoses[row.tensor]) for row in rows]
