@@ -83,7 +83,8 @@ ATTENTION_VARIANTS = {
         lambda q, k, v, mask=None: attend(q, k, v, None if mask is None else ~mask),
     _("forbidden scores become 0: exp(0) is 1, so they must become minus infinity"):
         lambda q, k, v, mask=None: attend(q, k, v, mask, forbidden=0.0),
-    _("the mask is not used"): lambda q, k, v, mask=None: attend(q, k, v),
+    _("the mask is not used, or adds next to nothing to the scores, such as -1e-9 in place of -1e9"):
+        lambda q, k, v, mask=None: attend(q, k, v),
 }
 
 
@@ -273,6 +274,8 @@ def check_split_heads(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("the columns are assigned to the heads in turn: head h has the columns h d ... (h + 1) d - 1"):
             lambda: x.reshape(B, TQ, DK, H).transpose(0, 3, 1, 2),
         _("there are d heads of H columns: it is H heads of d columns"): lambda: x.reshape(B, TQ, DK, H).swapaxes(1, 2),
+        _("the reshape makes axes (B, H, d, T), as if the tokens were the last axis: make axes (B, T, H, d), then swap two"):
+            lambda: x.reshape(B, H, DK, TQ).mT,
         _("features and tokens are swapped before the reshape: first make an axis of heads out of the columns"):
             lambda: x.mT.reshape(B, H, TQ, DK),
         _("head h owns the columns in the reverse order of the heads: head 0 has the first d columns"):
