@@ -197,7 +197,7 @@ def _likeness(array, ours, expected, tolerance):
     worst = np.unravel_index(np.argmax(np.abs(ours - expected)), ours.shape)
     for axis in range(ours.ndim):
         where = np.flatnonzero(wrong.any(axis=tuple(other for other in range(ours.ndim) if other != axis)))
-        if ours.ndim > 1 and 0 < len(where) < min(3, ours.shape[axis]) and wrong.take(where, axis).mean() > 0.5:
+        if ours.ndim > 1 and 0 < len(where) < 3 and 2 * len(where) < ours.shape[axis] and wrong.take(where, axis).mean() > 0.5:
             return _("wrong only at {where} of axis {axis}, which has {size}, and right elsewhere: {index} is {ours:.6g}, "
                      "expected {expected:.6g}; does a loop or a slice stop too early, or start too late?",
                      where=", ".join(map(str, where)), axis=axis, size=ours.shape[axis], index=[*map(int, worst)],
