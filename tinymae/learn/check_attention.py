@@ -99,10 +99,10 @@ def attention_gradients(
     q: np.ndarray,
     k: np.ndarray,
     v: np.ndarray,
+    *,
     mask: np.ndarray | None = None,
     dropout: float = 0.0,
     rng: np.random.Generator | None = None,
-    *,
     through_softmax: Callable | None = None,
     through_scale: float = 1 / math.sqrt(DK),
     dv: Callable | None = None,
@@ -132,7 +132,7 @@ def _through_softmax(ddropped, weights, keep):
 
 
 def attention_steps(
-    dy: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None, dropout: float = 0.0,
+    dy: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, *, mask: np.ndarray | None = None, dropout: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """What the backward of attention computes before dq and dk, in its order."""
