@@ -108,21 +108,21 @@ MISTAKES = [
     ("dropout", " / (1 - dropout)\n", "\n", "not divided by 1 - dropout"),
     ("dropout", ">= dropout)", "< dropout)", "the fraction to drop, not to keep"),
     ("dropout", "return dy * keep", "return dy * (keep > 0)", "1.42857 is 1 / (1 - dropout)"),
-    ("attention", "/ math.sqrt(q.shape[-1])", "", "2.64575 is the square root of the last dimension"),
-    ("attention", "dropped.swapaxes(-1, -2) @ dy", "weights.swapaxes(-1, -2) @ dy", "right without dropout, wrong with it"),
-    ("attention", "dweights = ddropped * keep", "dweights = ddropped", "q, k: right without dropout, wrong with it"),
+    ("attention", "/ math.sqrt(q.shape[-1])", "", "the factor 1 / sqrt(d_k) of (1) is missing: dq, dk"),
+    ("attention", "dropped.swapaxes(-1, -2) @ dy", "weights.swapaxes(-1, -2) @ dy", "the weights before dropout are used"),
+    ("attention", "dweights = ddropped * keep", "dweights = ddropped", "ddropped is not multiplied by keep"),
     ("attention", "dk = dscores.swapaxes(-1, -2) @ q", "dk = dscores @ q", "dk = dscores @ q ValueError: matmul"),
     ("attention", "return dq, dk, dv", "return dk, dq, dv", "it is the gradient of k; return one for each, in the order"),
     ("attention", "return dq, dk, dv", "return dq, dk", "returned 2 gradient(s) in a tuple, expected a tuple of 3: q, k, v"),
     ("split_heads", "x.reshape(batch, length, heads, width // heads).swapaxes(1, 2)",
      "x.reshape(batch, heads, length, width // heads)", "x is reshaped at once, which splits positions"),
     ("split_heads", "x.swapaxes(1, 2).reshape(batch", "x.reshape(batch", "swap the axes back first"),
-    ("multi_head_attention", "dxq + dxk + dxv", "dxk + dxv", "right once p.q or p.k is 0"),
-    ("multi_head_attention", "dxq + dxk + dxv", "dxq", "a path around is missing, another use of it"),
+    ("multi_head_attention", "dxq + dxk + dxv", "dxk + dxv", "x: it is the result if dx is dxk + dxv"),
+    ("multi_head_attention", "dxq + dxk + dxv", "dxq", "x: it is the result if dx is dxq: x went three ways"),
     ("multi_head_attention", '"k": {"w": dwk}', '"k": {"w": dwv}', "this is the gradient of p.v.w"),
     ("multi_head_attention", '"k": {"w": dwk}', '"key": {"w": dwk}', "a misspelt key?"),
     ("multi_head_attention", "dq, dk, dv = ", "dq, dv, dk = ", "unpack the gradients of another backward in the order"),
-    ("cross_attention", "dmemory_k + dmemory_v", "dmemory_k", "memory: all zeros once p.q or p.k is 0"),
+    ("cross_attention", "dmemory_k + dmemory_v", "dmemory_k", "memory: it is the result if dmemory is dmemory_k:"),
     ("cross_attention", "return dx, dmemory,", "return dmemory, dx,", "swapped with the gradient of memory"),
     ("masks", "(ids != pad)[", "(ids == pad)[", "the mask is inverted"),
     ("masks", "[:, None, None, :]", "[:, None, :, None]", "keys are hidden, the last axis"),
@@ -761,7 +761,7 @@ ZOO_CAUSES = {
         ("gamma * rstd * dx", "rstd * dx")]),
     "layernorm_of_squares": ("is the variance computed as mean(x^2) - mean(x)^2?", [
         ("(x * x).mean(axis=-1, keepdims=True) - mean * mean", "((x - mean) * (x - mean)).mean(axis=-1, keepdims=True)")]),
-    "dv_before_dropout": ("v: right without dropout, wrong with it",
+    "dv_before_dropout": ("v: it is the result if the weights before dropout are used",
                           [("dv = weights.swapaxes(-1, -2) @ dy", "dv = (weights * keep).swapaxes(-1, -2) @ dy")]),
     "attention_item_0": ("only item 0 of the batch is used", [
         ("k[0]", "k"), ("v[0]", "v"), (".sum(axis=0)", "")]),
@@ -1332,3 +1332,130 @@ def test_commands(tmp_path, monkeypatch, capsys):
     assert "All of it is right." in capsys.readouterr().out
     assert main(["check", "nowhere.py"]) == 1
     assert "there is no file nowhere.py" in capsys.readouterr().err
+
+
+# ---- attention and the forwards: one row for each kind of mistake ------------------------------------------------------
+
+RESHAPED = "(lambda z: z.reshape(len(z), z.shape[2], -1))("
+CUT = "y.reshape(*y.shape[:2], heads, -1).swapaxes(1, 2)"
+KINDS = [
+    # the backward of attention: the softmax, the dropout, the factor, a transpose
+    ("attention", "softmax_backward(dweights, (weights,))", "(dweights * weights * (1 - weights))",
+     "q, k: it is the result if the softmax backward is w * (1 - w) * dweights"),
+    ("attention", "softmax_backward(dweights, (weights,))", "softmax_backward(dweights, (dropped,))",
+     "q, k: it is the result if the softmax backward gets the weights after dropout"),
+    ("attention", "= dscores @ k", "= dscores @ k / math.sqrt(q.shape[-1])", "or counts twice: dq;"),
+    ("attention", "math.sqrt(q.shape[-1])", "math.sqrt(v.shape[-1])",
+     "the factor of (1) has d_v, the dimension of the values: dq, dk"),
+    ("attention", "dscores.swapaxes(-1, -2) @ q", "dscores.reshape(*dscores.shape[:2], k.shape[2], -1) @ q",
+     "k: it is the result if dscores is reshaped in place of a transpose"),
+    ("attention", "dscores.swapaxes(-1, -2) @ q", "dscores.swapaxes(-1, -2) @ dq", "was q overwritten?"),
+    # the backward of heads: reshapes, caches, sums
+    ("multi_head_attention", "merge_heads(dk)", f"{RESHAPED}dk)",
+     "x, p.k.w: it is the result if dk is put together by a reshape"),
+    ("multi_head_attention", "split_heads(dz,", "split_heads(dy,", "dz is dy itself: first dy goes back through W_out"),
+    ("multi_head_attention", 'merge_heads(dq), cache["q"]', 'merge_heads(dq), cache["v"]', "through the caches of v, k and v"),
+    ("multi_head_attention", "dxq + dxk + dxv", "dxq + dxk + dxk", "dx is dxq + dxk + dxk"),
+    ("cross_attention", "merge_heads(", RESHAPED, "dq, dk and dv are put together by a reshape alone"),
+    ("cross_attention", 'split_heads(dz, cache["heads"])', 'dz.reshape(len(dz), cache["heads"], dz.shape[1], -1)',
+     "x, memory, p.q.w, p.k.w and 1 more: it is the result if dz is split into heads by a reshape alone"),
+    ("cross_attention", 'merge_heads(dv), cache["v"]', 'merge_heads(dv), cache["k"]', "through the caches of q, k and k"),
+    ("cross_attention", "dq, dk, dv = ", "dq, dv, dk = ", "memory, p.k.w, p.v.w: it is the result if the core's gradients are"),
+    ("cross_attention", "dmemory_k + dmemory_v", "(dmemory_k + dmemory_v) / 2", "the two gradients of memory are averaged"),
+    ("cross_attention", "return dx, dmemory,", "return dx + dmemory, dmemory,", "dx is the sum of all three gradients"),
+    # shapes that show their cause
+    ("split_heads", "width // heads).swapaxes(1, 2)", "width // heads)", "it is right after transpose(0, 2, 1, 3)"),
+    ("masks", "(ids != pad)[:, None, None, :]", "ids != pad",
+     "the numbers are right and in the right order, only the axes are not"),
+    ("attention_forward", "weights @ v", "weights @ k",
+     "expected (4, 2, 5, 8): it is the result if the weights are multiplied with k"),
+    ("attention_forward", "return weights @ v", "return weights, weights @ v",
+     "the right y is returned, but not in the first place"),
+    # forwards
+    ("split_heads", "x.swapaxes(1, 2).reshape", "x.transpose(0, 2, 3, 1).reshape", "the columns of the heads take turns"),
+    ("softmax_forward", "e / e.sum(", "e / np.exp(scores).sum(", "subtracted in the numerator only"),
+    ("softmax_forward", "e / e.sum(axis=-1, keepdims=True)", "e / (e.sum(axis=-1, keepdims=True) + 1e-7)",
+     "1e-07 is added to the sum"),
+    ("attention_forward", "weights @ v", "softmax_forward(weights, mask)[0] @ v", "the softmax is applied twice"),
+    ("multi_head_attention_forward", '(x @ p[name]["w"])', '(x @ p["v"]["w"])', "made with W_v, W_v and W_v"),
+    ("multi_head_attention_forward", '(x @ p[name]["w"])', '(x @ (p[name]["w"] if name == "q" else p[name]["w"].T))',
+     "these matrices are transposed: W_k, W_v;"),
+    ("multi_head_attention_forward", CUT, "y.reshape(*y.shape[:2], -1, heads).transpose(0, 3, 1, 2)",
+     "assigned to the heads in turn"),
+    ("layernorm_forward", "return gamma *", "return (1 + gamma) *", "gamma is added to 1"),
+    ("layernorm_forward", "variance + eps", "variance + 1e-8", "eps is 1e-08 in place of the argument"),
+    ("layernorm_forward", "(centred * centred).mean(", "(centred * centred).sum(", "the variance is a sum"),
+    ("encoder_layer_forward", '**p["ln1"]', 'p["ln1"]["beta"], p["ln1"]["gamma"]', "gamma and beta are swapped in ln1:"),
+    ("encoder_layer_forward", "(x + f, ", "(2 * x + f, ", "x1 is added twice in the second sum"),
+    # what is generated: pairs of axes, of cuts, of frames, of factors
+    ("softmax_forward", "scores.max(axis=-1", "scores.max(axis=1",
+     "the maximum is taken along axis 1 and the sum along axis -1"),
+    ("layernorm_forward", "(centred * centred).mean(axis=-1", "(centred * centred).mean(axis=0",
+     "the variance is the mean along axis 0 of the squares of x minus its mean along axis -1"),
+    ("multi_head_attention_forward", CUT, "y.swapaxes(1, 2).reshape(len(y), heads, y.shape[1], -1)",
+     "the heads are split as x.swapaxes(1, 2).reshape(B, H, T, d) and merged as z.swapaxes(1, 2).reshape(B, T, D)"),
+    ("encoder_layer_forward", 'layernorm_forward(x + f, **p["ln2"])[0]', 'layernorm_forward(x, **p["ln2"])[0] + f',
+     "the first sublayer is norm(x + f(x)) and the second norm(x) + f(x)"),
+    ("attention", "softmax_backward(dweights, (weights,))",
+     "weights * (dweights - (weights * ddropped).sum(axis=-1, keepdims=True))",
+     "weights * (dweights - sum(weights * ddropped))"),
+    ("linear_forward", "return x @ w + b", "y = x @ w + b\n    y[..., -1] = 0\n    return y", "wrong only at 9 of axis 2"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "words"), KINDS)
+def test_a_kind_of_mistake_is_named(name, old, new, words, check):
+    report = check(name, append=replaced(answer(name), old, new))
+    assert not report.ok and words in report.text, report.text
+
+
+def test_a_slip_that_would_spoil_what_is_right_is_not_the_cause(check):
+    """dv's matrix stands under the key of dk, and all else is right: so dk and dv were not swapped when they were unpacked."""
+    name = "cross_attention"
+    report = check(name, append=replaced(answer(name), '"k": {"w": dwk}', '"k": {"w": dwv}'))
+    assert "p.k.w: this is the gradient of p.v.w" in report.text and "unpacked" not in report.text, report.text
+
+
+def test_a_factor_in_all_gradients_is_not_taken_for_an_average_of_one(check):
+    report = check("cross_attention", append=replaced(answer("cross_attention"), "split_heads(dz,", "split_heads(dz / 2,"))
+    assert "2 times too small everywhere" in report.text and "averaged" not in report.text, report.text
+
+
+def test_one_random_number_for_all_is_named(check):
+    report = check("dropout", append=replaced(answer("dropout"), "rng.random(x.shape)", "rng.random()"))
+    assert "one random number is drawn for the whole array" in report.text, report.text
+    assert "two calls with one rng drop the same numbers" not in report.text
+
+
+# Mistakes that no variant knows: the last line whose array is right is named.
+UNHEARD_OF = [
+    ("softmax_forward", "e.sum(axis=-1, ", "e.sum(axis=(0, -1), ", "which computes exp of these; wrong is the sum of"),
+    ("attention_forward", "return weights @ v", "return np.sin(weights) @ v",
+     "which computes the weights of (2); wrong is the output"),
+    ("multi_head_attention_forward", "(q, k, v, mask)", "(q + 1, k, v, mask)",
+     "which computes q, k and v in heads, (B, H, T, d); wrong is z of (2)"),
+    ("multi_head_attention_forward", '(x @ p[name]["w"])', '(x @ p[name]["w"] + (name == "q"))',
+     "no line computes the first step, x W_q, x W_k and x W_v: either it is wrong already, or it has no name"),
+    ("layernorm_forward", "gamma * centred / ", "gamma * np.sin(centred) / ",
+     "which computes the variance; wrong is the square root"),
+    ("encoder_layer_forward", "layernorm_forward(x + f", "layernorm_forward(a + f",
+     "which computes the result of the feed forward; wrong is x1 + feed forward"),
+    ("layernorm_forward", "(centred * centred).mean", "(centred ** 4).mean",
+     "which computes x minus its mean; wrong is the variance"),
+    ("attention", "dq = dscores @ k", "dq = dscores[..., ::-1] @ k", "which computes dscores of (8); wrong is the gradient"),
+    ("multi_head_attention", "dxq + dxk + dxv", "dxq + dxk + dxv + dz",
+     "which computes dxq, dxk and dxv; wrong is the gradient"),
+    ("cross_attention", 'split_heads(dz, cache["heads"])', 'split_heads(dz[..., ::-1], cache["heads"])',
+     "which computes dz; wrong is dz in heads"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "words"), UNHEARD_OF)
+def test_the_last_right_line_is_named(name, old, new, words, check):
+    report = check(name, append=replaced(answer(name), old, new))
+    assert not report.ok and words in report.text, report.text
+
+
+def test_a_causal_mask_that_is_wrong_in_no_known_way_shows_a_pair(check):
+    report = check("masks", append=replaced(answer("masks"), "np.tri(length, dtype=bool)", "np.tri(length, dtype=bool)[::-1]"))
+    assert "query 0 may attend to key 1: token t attends to 0..t" in report.text, report.text

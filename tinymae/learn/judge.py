@@ -13,6 +13,7 @@ Titles and causes that a check hands in are sentences of `messages.message`, or 
 """
 import copy
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -77,6 +78,7 @@ def judge(
     *,
     invariants: list[Callable[[], None]] | tuple = (),
     otherwise: str = "",
+    located: Callable[[], str] = str,
     tolerance: float = 1e-9,
 ) -> Row:
     """The Row of an output: the learner's numbers against the expected numbers.
@@ -87,6 +89,7 @@ def judge(
     variants : {mistake: function without arguments that returns the numbers of this mistake}
     invariants : functions without arguments that raise an AssertionError or ValueError if a property does not hold
     otherwise : the diagnosis if the numbers are wrong and no variant explains them
+    located : function without arguments that says where the mistake is, or "", if nothing else is known
     tolerance : relative to the largest expected number
 
     Returns
@@ -106,7 +109,7 @@ def judge(
     if array.dtype.kind not in "fiub":
         return refuse(_("expected numbers of shape {shape}, got a {kind}", shape=expected.shape, kind=type(ours).__name__))
     if array.shape != expected.shape:
-        return refuse(_("it has shape {shape}, expected {expected}", shape=array.shape, expected=expected.shape))
+        return refuse(_misshapen(array, expected, variants or {}, tolerance))
     if expected.dtype == bool and array.dtype != bool:
         return refuse(_("it is {dtype}, expected bool: True and False, not 1 and 0", dtype=array.dtype))
     ours, whole = array.astype(np.float64), expected.dtype.kind in "iu"
@@ -119,7 +122,8 @@ def judge(
     causes += [complaint for complaint in map(_violation, invariants) if complaint][:1]
     if len(causes) == 2:
         return refuse(_("{cause}. Besides, {other}", cause=causes[0], other=causes[1]))
-    return refuse(causes[0] if causes else translated(otherwise) or _likeness(array, ours, expected, tolerance))
+    return refuse(causes[0] if causes else translated(otherwise) or _likeness(array, ours, expected, tolerance) or located()
+                  or _counted(ours, expected, tolerance))
 
 
 def _result_if(words):
@@ -136,6 +140,23 @@ def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> li
                    for other, (right, _variants) in outputs.items() if other != name}
         rows.append(judge(name, ours, expected, variants | swapped))
     return rows
+
+
+def _misshapen(array, expected, variants, tolerance):
+    """One sentence about an array of the wrong shape: its numbers may still show the cause."""
+    shape, numbers = array.shape, array.astype(np.float64)
+    for words, variant in variants.items():
+        if _agrees(numbers, variant(), tolerance):
+            return _("it has shape {shape}, expected {expected}: it is the result if {mistake}",
+                     shape=shape, expected=expected.shape, mistake=words)
+    for axes in itertools.permutations(range(array.ndim)) if array.ndim == expected.ndim else ():
+        if close(numbers.transpose(axes), expected, tolerance):
+            return _("it has shape {shape}, expected {expected}: its axes are in a different order, it is right after "
+                     "transpose{axes}", shape=shape, expected=expected.shape, axes=axes)
+    if array.size == expected.size and close(numbers.reshape(expected.shape), expected, tolerance):
+        return _("it has shape {shape}, expected {expected}: the numbers are right and in the right order, only the axes are "
+                 "not; insert axes of size 1 with None, or reshape", shape=shape, expected=expected.shape)
+    return _("it has shape {shape}, expected {expected}", shape=shape, expected=expected.shape)
 
 
 def close(ours: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
@@ -166,7 +187,7 @@ def _violation(invariant):
 
 
 def _likeness(array, ours, expected, tolerance):
-    """One sentence that describes wrong numbers; array is `ours` before it became float64."""
+    """One sentence that describes wrong numbers, or ""; array is `ours` before it became float64."""
     if not np.isfinite(ours).all():
         number = ours[~np.isfinite(ours)][0]
         if np.isnan(ours).any():
@@ -191,6 +212,20 @@ def _likeness(array, ours, expected, tolerance):
     if ours.ndim > 1 and len(ours) > 1 and not wrong[0].any() and all(item.mean() > 0.5 for item in wrong[1:]):
         return _("item 0 of axis 0 is right, and all others are wrong")
     worst = np.unravel_index(np.argmax(np.abs(ours - expected)), ours.shape)
+    for axis in range(ours.ndim):
+        where = np.flatnonzero(wrong.any(axis=tuple(other for other in range(ours.ndim) if other != axis)))
+        if ours.ndim > 1 and 0 < len(where) < 3 and 2 * len(where) < ours.shape[axis] and wrong.take(where, axis).mean() > 0.5:
+            return _("wrong only at {where} of axis {axis}, which has {size}, and right elsewhere: {index} is {ours:.6g}, "
+                     "expected {expected:.6g}; does a loop or a slice stop too early, or start too late?",
+                     where=", ".join(map(str, where)), axis=axis, size=ours.shape[axis], index=[*map(int, worst)],
+                     ours=ours[worst], expected=expected[worst])
+    return ""
+
+
+def _counted(ours, expected, tolerance):
+    """One sentence about numbers of which nothing else is known."""
+    wrong = np.abs(ours - expected) > tolerance * np.abs(expected).max()
+    worst = np.unravel_index(np.argmax(np.abs(ours - expected)), ours.shape)
     if expected.size == 1:
         return _("it is {ours:.6g}, expected {expected:.6g}", ours=ours[worst], expected=expected[worst])
     return _("{wrong} of {count} numbers are wrong: [{index}] is {ours:.6g}, expected {expected:.6g}",
@@ -201,7 +236,7 @@ def _likeness(array, ours, expected, tolerance):
 def check_forward(
     names: dict, name: str, reference: Callable, *args, title: str = marked("forward"),
     variants: dict[str, Callable] | None = None, invariants: list[Callable] | tuple = (), tolerance: float = 1e-9,
-    otherwise: str = "", **options,
+    otherwise: str = "", steps: Callable[..., dict[str, list[np.ndarray]]] | None = None, **options,
 ) -> Iterator[tuple[str, list[Row]]]:
     """The table (title, rows) of a forward that returns y, or y and a cache; what is not listed is as in `check_pair`.
 
@@ -210,18 +245,71 @@ def check_forward(
     name : of the function in the learner's file
     reference : function of these arguments that returns the right y
     tolerance, otherwise : as `judge`
+    steps : function of these arguments that returns {step: arrays}, what a right forward computes one after the other
     """
     ours = function(names, name)
     expected = reference(*args, **options)
 
     def y(*args, **options):
         result = ours(*tree.map(_unwritable, list(args)), **options)
-        return result[0] if isinstance(result, tuple) and result else result
+        if not isinstance(result, tuple) or not result:
+            return result
+        if any(isinstance(part, np.ndarray) and close(part, expected, tolerance) for part in result[1:]):
+            raise Problem(_("the right y is returned, but not in the first place: return y alone, or y and then a cache"))
+        return result[0]
 
     tried = {words: partial(variant, *args, **options) for words, variant in (variants or {}).items()}
     held = [partial(invariant, y) for invariant in invariants]
-    row = judge("y", y(*args, **options), expected, tried, invariants=held, tolerance=tolerance, otherwise=otherwise)
-    yield translated(title), [row]
+
+    def located():
+        if not steps:
+            return ""
+        return _last_right(steps(*args, **options), _("the output"), _arrays(ours, lambda: y(*args, **options)))
+
+    yield translated(title), [judge("y", y(*args, **options), expected, tried, invariants=held, tolerance=tolerance, otherwise=otherwise,
+                        located=located)]
+
+
+def _arrays(function, call):
+    """[(line, array)]: every array that the learner's function, or one in the same file, assigned during call()."""
+    file, found, last = getattr(getattr(function, "__code__", None), "co_filename", None), [], {}
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_filename != file or len(found) > 1000:                           # a loop repeats itself
+            return None
+        line, known = last.get(frame, (frame.f_lineno, {}))
+        for name, value in frame.f_locals.items():
+            if isinstance(value, np.ndarray) and not (name in known and np.array_equal(known[name], value)):
+                known[name] = value.copy()
+                found.append((line, known[name]))
+        last[frame] = frame.f_lineno, known
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return found
+
+
+def _last_right(steps, result, arrays):
+    """One sentence about the last of the steps that is among the arrays; the result comes after the steps."""
+    words = [*steps, result]
+    for number in reversed(range(len(steps))):
+        found = [_line_of(part, arrays) for part in steps[words[number]]]
+        if all(found):
+            return _("it is right as far as line {line}, which computes {step}; wrong is {next}, or what comes after it",
+                     line=max(found), step=words[number], next=words[number + 1])
+    return _("no line computes the first step, {step}: either it is wrong already, or it has no name; give each step a line "
+             "and a name of its own, and check again", step=words[0])
+
+
+def _line_of(step, arrays):
+    """The line that assigned an array with the numbers of this step, whatever its axes of size 1, or 0."""
+    return next((line for line, array in arrays if array.dtype.kind == "f" and array.size == step.size
+                 and close(array.reshape(step.shape), step, 1e-9)), 0)
 
 
 def _unwritable(value):
@@ -238,6 +326,7 @@ def check_pair(
     variants: dict[str, Callable] | None = None,
     invariants: list[Callable] | tuple = (),
     slips: dict[str, Callable] | None = None,
+    steps: dict[tuple[str, ...], Callable] | None = None,
     compare: bool = True,
     **options,
 ) -> Iterator[tuple[str, list[Row]]]:
@@ -251,7 +340,10 @@ def check_pair(
     *args : the arguments of the forward, as for `gradcheck`
     variants : {mistake: function of these arguments that returns the y of this mistake}
     invariants : functions of one argument, the learner's forward as a function that returns y alone
-    slips : {mistake in the backward: function of dy and these arguments that returns the first gradient of this mistake}
+    slips : {mistake in the backward: function of dy and these arguments that returns the gradients of this mistake}
+        the first gradient, or a tuple, which may have None for one of them and may leave out the last ones
+    steps : {names of arguments: function of dy and these arguments that returns {step: arrays}}, what a right backward computes
+        one after the other before the gradients of these arguments
     compare : False if y is random: different random numbers are not a mistake
     **options : passed on, as for `gradcheck`
     """
@@ -271,12 +363,50 @@ def check_pair(
         if not rows or rows[0].ok:
             raise
         checked = []                                            # so y is reported alone
-    if checked and slips and not checked[0].ok and np.isfinite(checked[0].error):      # wrong numbers of the right shape
-        result, cache = forward(*copy.deepcopy(args), **options)
-        dy = gaussian(*np.shape(result), seed=1)
-        dx = backward(dy, cache)
-        dx = dx[0] if isinstance(dx, tuple) else dx
-        words = [words for words, slip in slips.items() if close(dx, slip(dy, *args, **options), 1e-9)]
-        if words:
-            checked[0] = replace(checked[0], diagnosis=_result_if(words[0]))
+    if slips and any(not row.ok and np.isfinite(row.error) for row in checked):
+        checked = _explained(checked, slips, steps or {}, forward, backward, args, options)
     yield translated(title), rows + checked
+
+
+def _explained(rows, slips, steps, forward, backward, args, options):
+    """The rows of a gradient check; those of wrong numbers get the slips that give exactly these numbers as their diagnoses.
+
+    If nothing at all is known about a row, its diagnosis is the last of the steps that is right.
+    """
+    def drawn():                                                # as in `gradcheck`, rng is the seed of a new Generator
+        rng = options.get("rng")
+        return options | ({} if rng is None else {"rng": np.random.default_rng(rng)})
+
+    def named(gradients):
+        """{tensor: gradient} of what a backward or a slip returned: the first of the gradients, or some of them."""
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+        return dict(tree.leaves(dict(zip(arguments, gradients, strict=False))))
+
+    arguments = list(dict.fromkeys(row.tensor.partition(".")[0] for row in rows))
+    y, cache = forward(*copy.deepcopy(args), **drawn())
+    dy = gaussian(*np.shape(y), seed=1)
+    ours = {tensor: gradient for tensor, gradient in named(backward(dy, cache)).items() if isinstance(gradient, np.ndarray)}
+    left = {row.tensor for row in rows if not row.ok and np.isfinite(row.error)} & ours.keys()
+    right, said = {row.tensor for row in rows if row.ok}, {row.tensor: row.diagnosis for row in rows}
+    fits, contradicts, causes = {}, {}, {}
+    for words, slip in slips.items():
+        theirs = {tensor: gradient for tensor, gradient in named(slip(dy, *args, **drawn())).items() if gradient is not None}
+        agree = {tensor for tensor in theirs.keys() & ours.keys() if close(ours[tensor], theirs[tensor], 1e-9)}
+        if not (theirs.keys() - agree) & right:                 # a mistake that would spoil what is right was not made
+            fits[words], contradicts[words] = agree, theirs.keys() - agree
+    while left and fits:                                        # the slip that explains most of them, and contradicts least
+        best = max(fits, key=lambda words: (len(left & fits[words]), -len(contradicts[words])))
+        if not left & fits[best]:
+            break
+        causes |= dict.fromkeys(left & fits[best], best)
+        left -= fits[best]
+    # One diagnosis for several tensors, such as a factor in all of them, says more than a slip that fits some of these alone.
+    weak = {tensor for tensor, words in causes.items()
+            if any(said[tensor] == said[other] for other in contradicts[words] & left)}
+    diagnoses = said | {tensor: _result_if(words) for tensor, words in causes.items()
+                        if tensor not in weak}
+    for tensor, step in ((tensor, step) for tensors, step in steps.items() for tensor in tensors):
+        if diagnoses.get(tensor, "").startswith(UNKNOWN):
+            arrays = _arrays(backward, lambda: backward(dy, cache))
+            diagnoses[tensor] = _last_right(step(dy, *args, **drawn()), _("the gradient"), arrays)
+    return [replace(row, diagnosis=diagnoses[row.tensor]) for row in rows]
