@@ -41,18 +41,20 @@ def recognised(row: Row, ours: object, mistakes: dict[str, Callable[[], np.ndarr
 
 def explained(
     names: dict, name: str, reference: Callable, *args, gradients: dict[str, dict[str, Callable]], title: str | None = None,
-    variants: dict[str, Callable] | None = None, **options,
+    variants: dict[str, Callable] | None = None, formulas: dict[str, Callable] | None = None, **options,
 ) -> Iterator[tuple[str, list[Row]]]:
     """The table of `check_pair`, with the mistakes of every gradient, not of the first alone.
 
     Parameters
     ----------
     gradients : {tensor: {mistake: function of dy and the arguments that returns the gradient of this tensor by this mistake}}
+    formulas : {tensor: function of the learner's gradient, dy and the arguments}; it returns a sentence on what they compute if
+        no mistake in `gradients` is recognised, '' if it does not know
     the others : as for `check_pair`
     """
     titled = {} if title is None else {"title": title}
     ((title, rows),) = check_pair(names, name, reference, *args, variants=variants, **titled, **options)
-    if any(not row.ok and row.tensor in gradients and np.isfinite(row.error) for row in rows):
+    if any(not row.ok and row.tensor in gradients for row in rows):
         forward, backward = function(names, f"{name}_forward"), function(names, f"{name}_backward")
         y, cache = forward(*copy.deepcopy(args), **options)
         dy = gaussian(*np.shape(y), seed=1)
@@ -62,10 +64,21 @@ def explained(
                      if not (isinstance(value, np.ndarray) and value.dtype.kind in "iub")]
         ours = {path: leaf for argument, part in zip(arguments, returned, strict=False)
                 for path, leaf in tree.leaves(part, argument)}
-        rows = [recognised(row, ours.get(row.tensor), {
-            words: partial(slip, dy, *args, **options) for words, slip in gradients.get(row.tensor, {}).items()
-        }) for row in rows]
+        for i, row in enumerate(rows):
+            rows[i] = recognised(row, ours.get(row.tensor), {
+                words: partial(slip, dy, *args, **options) for words, slip in gradients.get(row.tensor, {}).items()
+            })
+            formula = (formulas or {}).get(row.tensor)
+            if formula and rows[i] is row and np.isfinite(row.error) and not row.ok:    # a finite error: the shape is right
+                rows[i] = replace(row, diagnosis=formula(ours[row.tensor], dy, *args, **options) or row.diagnosis)
     yield title, rows
+
+
+def factors(ours: np.ndarray, *terms: np.ndarray) -> np.ndarray | None:
+    """The factors by which the terms add up to exactly the learner's numbers; None if there are none."""
+    columns = np.stack([np.broadcast_to(term, ours.shape).ravel() for term in terms], axis=1)
+    found = np.linalg.lstsq(columns, ours.ravel(), rcond=None)[0]
+    return found if close(ours.ravel(), columns @ found, 1e-9) else None
 
 
 def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -82,7 +95,11 @@ def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
     everywhere, alone = np.ones_like(x), w * before
     ours = function(names, "numerical_gradient")(f, x, h)
     yield _("afterwards"), [judge("x", x, before, otherwise=_("x has changed: put each number back"))]
-    yield f"f(x) = sin(sum w x), h = {h}", [judge("gradient", ours, slope(total + w * h, total - w * h), {
+    right = slope(total + w * h, total - w * h)
+    near = np.shape(ours) == x.shape and close(np.asarray(ours, np.float64), right, 1e-3)
+    digits = _("it is nearly right: are x, h or f(x) cast to float32? Then f(x + h) and f(x - h) have seven digits, and most "
+               "of them are lost in the difference")
+    yield f"f(x) = sin(sum w x), h = {h}", [judge("gradient", ours, right, {
         _("x moves up only, (f(x + h) - f(x)) / h: that is off by h, the difference over both sides by h^2"):
             lambda: slope(total + w * h, total, h),
         _("x moves down only, (f(x) - f(x - h)) / h: that is off by h, the difference over both sides by h^2"):
@@ -101,7 +118,7 @@ def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
             lambda: slope(w.sum() * (before + h), w.sum() * (before - h)),
         _("x + h and x - h are one array, moved up and down again: a = x makes no copy"): lambda: 0 * everywhere,
         _("an h different from the argument is used, or more than two points"): lambda: w * np.cos(total),
-    })]
+    }, otherwise=digits if near else "")]
 
 
 def check_embedding(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -121,6 +138,8 @@ def check_embedding(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 slip(lambda dy, ids, dtable: dtable * (np.arange(V) > 0)[:, None]),
             _("the gradients go to the rows t = 0, 1, 2 ...: they belong to the rows ids[b, t]"):
                 slip(lambda dy, ids, dtable: gradient(dy, np.arange(4) + 0 * ids)),
+            _("each gradient is summed over its features: row v gets dy[b, t] itself, with all features"):
+                slip(lambda dy, ids, dtable: dtable.sum(axis=1, keepdims=True) + 0 * dtable),
             _("all ids get the sum of all gradients: each gets those of its own positions"):
                 slip(lambda dy, ids, dtable: dy.sum((0, 1)) * np.isin(np.arange(V), ids)[:, None]),
         }},
@@ -148,7 +167,8 @@ def check_positional_encoding(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def row(length, width):
         positions, column = np.arange(length), np.arange(width)
         exponents, right = column // 2 * 2 / width, positional.sinusoidal_interleaved(length, width)
-        return judge("table", table(length, width), right, {
+        scale, odd, ours = 10000.0**exponents, column % 2 == 1, table(length, width)
+        return judge("table", ours, right, {
             _("the exponent counts columns, 2j / D, as article A's code does: a sine and its cosine share 2i / D"):
                 lambda: waves(positions, 2 * column / width),
             _("the exponent counts columns, 2j / D, and row 0 stays 0, as in article A's code: a sine and its cosine share "
@@ -180,10 +200,29 @@ def check_positional_encoding(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("the exponent divides by D - 1: it should be D"): lambda: waves(positions, column // 2 * 2 / (width - 1)),
             _("all sines come before all cosines, the layout in halves: here they alternate"):
                 lambda: np.concatenate([right[:, 0::2], right[:, 1::2]], axis=1),
-        })
+            _("sin(pos) and cos(pos) are divided by 10000^(2i / D): pos is divided, inside of sin and cos"):
+                lambda: waves(positions, 0 * exponents) / scale,
+            _("the angle is pos + 10000^(2i / D): pos is divided by it"):
+                lambda: np.where(odd, np.cos(positions[:, None] + scale), np.sin(positions[:, None] + scale)),
+        }, otherwise=_where_it_is_wrong(ours, right, odd))
 
     for length, width in ((10, 8), (7, 5)):
         yield _("{length} positions, {width} columns", length=length, width=width), [row(length, width)]
+
+
+def _where_it_is_wrong(ours, right, odd):
+    """Which columns of a table of sines and cosines are wrong; '' if that says nothing."""
+    if np.shape(ours) != right.shape or not np.asarray(ours).dtype.kind == "f":
+        return ""
+    wrong = (np.abs(ours - right) > 1e-9).any(axis=0)
+    if not wrong[~odd].any():
+        return _("the even columns, the sines, are right, and the odd ones, the cosines, are wrong")
+    if not wrong[odd].any():
+        return _("the odd columns, the cosines, are right, and the even ones, the sines, are wrong")
+    if not wrong[:2].any():
+        return _("columns 0 and 1 are right, and others are wrong: sine and cosine are in their places, and what pos is "
+                 "divided by, 10000^(2i / D), is wrong where i > 0")
+    return ""
 
 
 def check_dropout(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -354,6 +393,15 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("(5) stops after dxhat: x is also in the factor rstd, the mean and the variance"): slip(
             lambda dxhat, xhat, rstd, count: dxhat
         ),
+        _("rstd is squared in the gradient of the variance, where it is cubed: the last term of (5) lacks a factor rstd"): slip(
+            lambda dxhat, xhat, rstd, count: rstd * centred(dxhat) - xhat * (dxhat * xhat).mean(-1, keepdims=True)
+        ),
+        _("rstd is multiplied once more in the last term of (5)"): slip(lambda dxhat, xhat, rstd, count: rstd * (
+            centred(dxhat) - rstd * xhat * (dxhat * xhat).mean(-1, keepdims=True)
+        )),
+        _("rstd multiplies the first term of (5) alone: it multiplies the parentheses"): slip(
+            lambda dxhat, xhat, rstd, count: rstd * dxhat - (dxhat - projected(dxhat, xhat))
+        ),
         _("the last mean of (5) divides by D - 1: it is a mean over D features"): slip(
             lambda dxhat, xhat, rstd, count: rstd * projected(dxhat, xhat, D - 1)
         ),
@@ -380,9 +428,19 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("(5) is the derivative without eps: it belongs to the variance, inside the square root"):
             slip(derivative, inside=0.0),
     }
+    def formula(ours, dy, x, gamma, beta):
+        dxhat, xhat, rstd = dy * gamma, normalise(x, 1, 0), 1 / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        found = factors(ours, rstd * dxhat, -rstd * dxhat.mean(-1, keepdims=True),
+                        -rstd * xhat * (dxhat * xhat).mean(-1, keepdims=True))
+        if found is None or np.ptp(found) < 1e-6:               # all alike: one factor for all of it, which is known already
+            return ""
+        return _("(5) is computed as rstd * ({a:.6g} dxhat - {b:.6g} mean(dxhat) - {c:.6g} xhat mean(dxhat xhat)): all three "
+                 "factors should be 1", a=found[0], b=found[1], c=found[2])
+
     gamma, beta = gaussian(D), gaussian(D, seed=1)
     yield from explained(
         names, "layernorm", layernorm.layernorm_forward, gaussian(B, TQ, D), gamma, beta, variants=LAYERNORM_VARIANTS,
+        formulas={"x": formula},
         gradients={
             "x": slips,
             "gamma": {
@@ -418,9 +476,15 @@ def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def slip(slope):
         return lambda dy, x: dy * slope(x, ndtr(x), pdf(x))
 
+    def formula(ours, dy, x):
+        found = factors(ours, dy * ndtr(x), dy * x * pdf(x))
+        if found is None or np.ptp(found) < 1e-6:               # alike: one factor for all of it, which is known already
+            return ""
+        return _("it is dy * ({a:.6g} cdf(x) + {b:.6g} x pdf(x)): both factors should be 1", a=found[0], b=found[1])
+
     yield from explained(names, "gelu", activation.gelu_forward, gaussian(B, TQ, F), variants={
         _("the tanh form, an approximation, is used"): lambda x: activation.gelu_forward(x, "tanh")[0],
-    }, gradients={"x": {
+    }, formulas={"x": formula}, gradients={"x": {
         _("the derivative is cdf(x) alone: x is also inside cdf"): slip(lambda x, cdf, pdf: cdf),
         _("the derivative is cdf(x) + pdf(x): the second term has the factor x"): slip(lambda x, cdf, pdf: cdf + pdf),
         _("the derivative is x pdf(x) alone: x is also the factor of cdf"): slip(lambda x, cdf, pdf: x * pdf),
@@ -443,6 +507,10 @@ def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
             slip(lambda x, cdf, pdf: cdf + x * cdf * (1 - cdf)),
         _("the derivative is that of ReLU, 1 where x > 0: that of GELU is cdf(x) + x pdf(x)"):
             slip(lambda x, cdf, pdf: x > 0),
+        _("pdf has exp(-x^2), without the 1 / 2: it is exp(-x^2 / 2) / sqrt(2 pi)"):
+            slip(lambda x, cdf, pdf: cdf + x * np.exp(-x * x) / math.sqrt(2 * math.pi)),
+        _("pdf has exp(x^2 / 2), without the minus: it is exp(-x^2 / 2) / sqrt(2 pi)"):
+            slip(lambda x, cdf, pdf: cdf + x * np.exp(x * x / 2) / math.sqrt(2 * math.pi)),
         _("pdf lacks the factor 1 / sqrt(2 pi)"): slip(lambda x, cdf, pdf: cdf + x * pdf * math.sqrt(2 * math.pi)),
         _("dy multiplies the first term of (3) alone: put (3) into parentheses, dy * (cdf + x * pdf)"):
             lambda dy, x: dy * ndtr(x) + x * pdf(x),
@@ -557,6 +625,8 @@ def check_linear(names: dict) -> Iterator[tuple[str, list[Row]]]:
             lambda dy, x, w, b: dy[-1].sum(0),
         _("only the last position of each row counts: all positions share b, so their contributions are summed"):
             lambda dy, x, w, b: dy[:, -1].sum(0),
+        _("dy is summed over its features, the last axis: it is summed over the positions, all axes but the last"):
+            lambda dy, x, w, b: dy.sum(-1),
     }})
 
 
@@ -617,6 +687,10 @@ def check_softmax(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 slip(lambda dp, p: p - dp),
             _("(4) is dp - p: the bracket has the sum of dp * p of its row, and p_k is before it"):
                 slip(lambda dp, p: dp - p),
+            _("the whole bracket of (4) is summed, dp - dp * p: only dp * p is, and the sum is subtracted from dp"):
+                slip(lambda dp, p: p * (dp - dp * p).sum(-1, keepdims=True)),
+            _("the bracket of (4) has the sum of dp without p, and dp * p: it is dp minus the sum of dp * p"):
+                slip(lambda dp, p: p * (dp * p - dp.sum(-1, keepdims=True))),
             _("the bracket of (4) is dp - p: it has the sum of dp * p of its row"): slip(lambda dp, p: p * (dp - p)),
         },
     })
@@ -633,23 +707,26 @@ def check_encoder_layer(names: dict) -> Iterator[tuple[str, list[Row]]]:
 
     def slip(
         first="ln1", second="ln2", residual=(True, True), attention=lambda dq, dkv: dq + dkv,
-        into=lambda dy, dh: dy + dh, last=lambda dy, dx1: dx1,
+        into=lambda dy, dh: dy + dh, last=lambda dy, dx1: dx1, skip="",
     ):
         """The dx of a backward with mistakes: whose caches of the norms are used, and what is added.
 
         attention makes one gradient of dxq and dxkv, into(dy, dh) is what goes back through attention, last(dy, dx1) what
-        goes past it.
+        goes past it. skip is the norm whose backward is left out.
         """
+        def norm(name, dh, cache):
+            return dh if name == skip else layernorm.layernorm_backward(dh, cache)[0]
+
         def dx(dy, x, p, heads, mask=None):
             h, ln1 = layernorm.layernorm_forward(x, **p["ln1"])
             a, attn = blocks.multi_head_attention_forward(h, h, p["attn"], heads, mask)
             h, ln2 = layernorm.layernorm_forward(x + a, **p["ln2"])
             _y, ffn = blocks.feed_forward_forward(h, p["ffn"])
             caches = {"ln1": ln1, "ln2": ln2}
-            dh = layernorm.layernorm_backward(blocks.feed_forward_backward(dy, ffn)[0], caches[second])[0]
+            dh = norm("ln2", blocks.feed_forward_backward(dy, ffn)[0], caches[second])
             dx1 = dy * residual[1] + dh
             dq, dkv, _dp = blocks.multi_head_attention_backward(into(dy * residual[1], dh), attn)
-            return last(dy, dx1) * residual[0] + layernorm.layernorm_backward(attention(dq, dkv), caches[first])[0]
+            return last(dy, dx1) * residual[0] + norm("ln1", attention(dq, dkv), caches[first])
         return dx
 
     p = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
@@ -662,6 +739,8 @@ def check_encoder_layer(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("the cache ln1 is used for both layer norms"): slip("ln1", "ln1"),
         _("the cache ln2 is used for both layer norms"): slip("ln2", "ln2"),
         _("neither residual path brings its gradient"): slip(residual=(False, False)),
+        _("the gradient from attention does not go back through layernorm1"): slip(skip="ln1"),
+        _("the gradient from the feed forward does not go back through layernorm2"): slip(skip="ln2"),
         _("dxq and dxkv are averaged: h is used twice, so they are added"): slip(attention=lambda dq, dkv: (dq + dkv) / 2),
         _("dxkv is subtracted from dxq: h is used twice, so they are added"): slip(attention=lambda dq, dkv: dq - dkv),
         _("dy goes back through attention and is added in (6): it should be dx1 in both places, the gradient of (5)"):

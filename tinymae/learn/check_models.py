@@ -10,7 +10,7 @@ import numpy as np
 from tinymae.gradcheck import Row
 from tinymae.gradcheck.cases import perturbed
 from tinymae.gradcheck.invariants import assert_mask_hides
-from tinymae.learn.check_layers import because, explained, recognised
+from tinymae.learn.check_layers import because, explained, factors, recognised
 from tinymae.learn.judge import check_pair, close, frozen, function, gaussian, judge, judge_all
 from tinymae.masks import shift_right
 from tinymae.messages import message as _
@@ -101,7 +101,7 @@ def check_shift_right(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("<eos> becomes padding before the shift: all targets but the last of a row are fed as they are"):
                 lambda: np.where(first, bos, np.where(right == 2, 0, right)),
             _("padding becomes bos: only the first position is"): lambda: np.where(right == 0, bos, right),
-        }), ours, {
+        }, otherwise=_wrong_tokens(ours, right, bos)), ours, {
             _("the last token is kept, which gives one position too many: the decoder is never fed the last target"):
                 joined(column(bos), targets),
             _("bos is missing: inputs[b, 0] is bos, and inputs are as many as targets"): lambda: targets[:, :-1],
@@ -120,6 +120,23 @@ def check_shift_right(names: dict) -> Iterator[tuple[str, list[Row]]]:
 
     for bos in (1, 4):
         yield f"bos = {bos}", [row(bos)]
+
+
+def _wrong_tokens(ours, right, bos):
+    """Which tokens of a shifted target are wrong; '' if that says nothing."""
+    ours = numbers(ours)
+    if ours is None or ours.shape != right.shape:
+        return ""
+    wrong = ours != right
+    if not wrong[:, 1:].any():
+        return _("the first position is wrong, all others are right: it is bos, {bos} here", bos=bos)
+    tokens = np.unique(right[:, 1:][wrong[:, 1:]])
+    if len(tokens) == 1 and not wrong[:, 0].any() and wrong[right == tokens[0]].all():
+        return _("wrong where the token {token} should be, and nowhere else: all targets but the last of a row are fed as they "
+                 "are, whatever they stand for", token=tokens[0])
+    if not wrong[:, 0].any():
+        return _("the first position is right, the others are not: inputs[b, t] is targets[b, t - 1]")
+    return ""
 
 
 def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -234,16 +251,42 @@ def decay_once(params: dict, grads: dict, t: int, lr: float) -> None:
         p -= lr * DECAY * p * (t == 1)
 
 
+def _guilty_equation(states, grads):
+    """Which of (1) to (3) is wrong, by what the optimiser remembers after each step; '' if that cannot be known."""
+    means = {name: (0.0, 0.0) for name in grads[0]}
+    for t, (state, each) in enumerate(zip(states, grads, strict=True), 1):
+        means = {name: (mean(m, each[name], BETAS[0]), mean(v, each[name] ** 2, BETAS[1])) for name, (m, v) in means.items()}
+        for i, (letter, equation) in enumerate((("m", "(1)"), ("v", "(2)"))):
+            ours = state[letter]
+            if not isinstance(ours, dict) or ours.keys() != means.keys():
+                return ""
+            arrays = {name: numbers(array) for name, array in ours.items()}
+            if any(array is None or not close(array, means[name][i], 1e-9) for name, array in arrays.items()):
+                return _("{letter} is the first that is wrong, after step {step}: look at {equation}, and at how {letter} is "
+                         "stored", letter=letter, step=t, equation=equation)
+        if state["t"] != t:
+            return _("m and v are right, and t is {ours} after step {step}: it counts the steps, from 1", ours=state["t"],
+                     step=t)
+    return _("m and v are right in all steps, and t, too: what is wrong is in (3), which includes mhat and vhat")
+
+
 def check_adamw(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """Five steps, each with its own gradient and learning rate, against the package, which equals PyTorch; then again."""
     start = {"w": gaussian(3, 4), "b": gaussian(7)}
     grads = [{name: gaussian(*p.shape, seed=t) for name, p in start.items()} for t in range(1, 6)]
 
+    states = []
+
     def run(optimizer_class, ahead=0):
+        def step(params, grads, t, lr):
+            optimizer.step(params, grads, lr)
+            states.append({name: copy.deepcopy(getattr(optimizer, name, None)) for name in ("m", "v", "t")})
+
+        states.clear()
         optimizer = optimizer_class(copy.deepcopy(start), betas=BETAS, eps=ADAM_EPS, weight_decay=DECAY)
         if ahead:
             optimizer.t = ahead
-        return trajectory(lambda params, grads, t, lr: optimizer.step(params, grads, lr), start, grads)
+        return trajectory(step, start, grads)
 
     def wrong(**options):
         return lambda: trajectory(adam(start, **options), start, grads)
@@ -260,9 +303,9 @@ def check_adamw(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def summed(old, new, b):
         return b * old + new
 
-    ours, expected = run(function(names, "AdamW")), run(AdamW)
+    expected, ours = run(AdamW), run(function(names, "AdamW"))
     step = next((t for t in range(5) if not close(ours[t], expected[t], 1e-9)), 0)
-    where = _("no known pattern: step {step} is the first that is wrong", step=step + 1)
+    where = _guilty_equation(states, grads) or _("no known pattern: step {step} is the first that is wrong", step=step + 1)
     if not np.isfinite(ours).all():
         where = _("it holds nan from step {step} on: a division by 0, or the square root of a negative number; are vhat and "
                   "1 - b^t positive in every step?", step=step + 1)
@@ -419,7 +462,7 @@ def check_schedule(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("the rates are in reverse order"): lambda: right[::-1],
         _("all batches have the rate of the last one: each has its own"): lambda: 0 * right + right[-1],
         _("all batches have the rate of the first one: each has its own"): lambda: 0 * right + right[0],
-    }), ours, {
+    }, otherwise=_wrong_phase(ours, right, warmup)), ours, {
         _("the last batch is missing: `range(1, batches)` ends before `batches`"): lambda: right[:-1],
         _("there is one batch too many, with the step 0 before the first one"): lambda: np.concatenate([[0.0], right]),
         _("there is one batch too many"): lambda: rates(np.arange(1, 12)),
@@ -433,6 +476,23 @@ def check_schedule(names: dict) -> Iterator[tuple[str, list[Row]]]:
     yield _("seven batches, D = 16"), [
         judge("rates", fewer, np.array([noam(step, 16, warmup, factor) for step in range(1, 8)]))
     ]
+
+
+def _wrong_phase(ours, right, warmup):
+    """Whether the rates are wrong in the warm-up alone, or after it alone; '' if not."""
+    ours = numbers(ours)
+    if ours is None or ours.shape != right.shape:
+        return ""
+    wrong = np.abs(ours - right) > 1e-9
+    if not wrong[warmup:].any():
+        return _("the rates after the warm-up are right, those in it are wrong: there, step * warmup^-1.5 is the smaller term")
+    if not wrong[:warmup].any():
+        return _("the rates in the warm-up are right, those after it are wrong: there, step^-0.5 is the smaller term")
+    known = ours / right
+    if np.ptp(known[:warmup]) < 1e-9 and np.ptp(known[warmup:]) < 1e-9:
+        return _("the rates are {first:.6g} times the right ones in the warm-up and {second:.6g} times after it: both terms of "
+                 "the minimum have the factor D^-0.5", first=known[0], second=known[-1])
+    return ""
 
 
 def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -465,6 +525,7 @@ def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
             word = np.argsort(-scores[hypothesis])[:beam]
             return np.full(beam, hypothesis), word, scores[hypothesis, word]
 
+        ranks = np.argsort(np.argsort(-log_probs, axis=1), axis=1)
         by_hypothesis, by_token = np.argsort(-scores.max(1)), np.argsort(-scores.max(0))[:beam]
         flat = row * vocabulary + column
         return {
@@ -498,6 +559,8 @@ def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 (flat // beam, column, total),
             _("the remainder is taken by W: a row of the scores has V tokens"): (row, flat % beam, total),
             _("the indices are those of the flat array of W * V scores: the token is the remainder by V"): (row, flat, total),
+            _("the index into a list of the best tokens of each hypothesis is returned: look up the token in that list"):
+                (row, ranks[row, column], total),
             _("the new totals are probabilities: keep their logarithms"): (row, column, np.exp(total)),
             _("the new totals have the wrong sign: logarithms of probabilities are negative"): (row, column, -total),
             _("probabilities and not their logarithms are added: probabilities are multiplied, their logarithms added"):
@@ -575,6 +638,11 @@ def check_patchify(names: dict) -> Iterator[tuple[str, list[Row]]]:
     backs = {
         _("dpatches is reshaped at once: split it as the last line of forward merged it, then swap the axes back"):
             lambda dpatches, images, patch_size: dpatches.reshape(images.shape),
+        _("dpatches goes back as if the patches were numbered column by column: here row by row"):
+            pasted((5, 3, 2, 2, 4), (0, 2, 3, 1, 4, 5)),
+        _("dpatches goes back as if the channel came before row and column in a patch (PyTorch's order): here it comes last"):
+            pasted((3, 5, 4, 2, 2), (0, 1, 4, 2, 5, 3)),
+        _("dpatches goes back as if row and column were swapped in each patch"): pasted(sizes, (0, 1, 4, 2, 3, 5)),
         **{_("dpatches is split into {split}, and its axes then go into the order {order}: it should be split into "
              "{right_split}, and the axes then go into the order {right_order}", split=(7, *split), order=order,
              right_split=(7, *sizes), right_order=RIGHT_ORDER): pasted(split, order) for split, order in sorted(ways)},
@@ -611,6 +679,8 @@ def check_random_masking(names: dict) -> Iterator[tuple[str, list[Row]]]:
         columns, positions = np.argsort(noise, axis=0), np.arange(7)
         in_any, in_first = (np.where(np.isin(positions, ids), 0.0, 1.0) + 0 * noise for ids in (keep, keep[0]))
         joint = {
+            _("np.argsort is applied twice to get ids_shuffle, which gives the rank of each patch, ids_restore: apply it once"):
+                outputs(restore, kept),
             _("the patches with the largest noise are kept: keep those with the smallest"): outputs(shuffle[:, ::-1], kept),
             _("the noise is sorted along axis 0, over the images: each image sorts its own patches, axis 1"):
                 (columns[:, :kept], np.argsort(columns, axis=0), (np.argsort(columns, axis=0) >= kept).astype(float)),
@@ -622,7 +692,8 @@ def check_random_masking(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 outputs(np.repeat(shuffle[:1], 5, axis=0), kept),
             _("the patches are not sorted by their noise: ids_shuffle = np.argsort(noise, axis=1)"):
                 outputs(positions + 0 * shuffle, kept),
-            _("ids_restore is the shuffle, and the mask is taken in its order: ids_restore is the inverse, np.argsort of it"):
+            _("ids_shuffle is returned, the patch at each position, and the mask is taken in its order: ids_restore is its "
+              "inverse, np.argsort of it"):
                 (keep, shuffle, (shuffle >= kept).astype(float)),
         }
         expected = {"ids_keep": keep, "ids_restore": restore, "mask": mask.astype(float)}     # bool and integers are as good
@@ -695,9 +766,18 @@ def check_unshuffle(names: dict) -> Iterator[tuple[str, list[Row]]]:
         """A gradient of the mask token: the sum of these numbers over images and positions."""
         return slip(lambda dy, back, ids: numbers(dy, back, ids).sum(axis=(0, 1), keepdims=True))
 
+    def formula(ours, dy, x, mask_token, ids_restore):
+        found = factors(ours.ravel(), *ordered(dy, ids_restore).sum(axis=0))
+        return "" if found is None else _(
+            "dmask_token is a sum over the tokens in shuffled order, j = 0 ... N - 1, with the factors {factors}: they are 0 "
+            "where j < K = 2, and 1 where j >= K", factors=", ".join(f"{factor:.3g}" for factor in np.round(found, 9) + 0.0)
+        )
+
     x, mask_token = gaussian(4, 2, 8), gaussian(1, 1, 8)
     yield from explained(
-        names, "unshuffle", patches.unshuffle_forward, x, mask_token, ids_restore=ids_restore, gradients={
+        names, "unshuffle", patches.unshuffle_forward, x, mask_token, ids_restore=ids_restore, formulas={
+            "mask_token": formula,
+        }, gradients={
             "x": {
                 _("dy is ordered by ids_restore once more: backward needs the inverse order, np.argsort(ids_restore)"):
                     slip(lambda dy, back, ids: np.take_along_axis(dy, ids[..., None], axis=1)[:, :2]),
@@ -818,6 +898,8 @@ def check_masked_mse(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 slip(lambda error: 2 * error, shown, width * shown.sum()),
             _("pred is in the place of pred - target: the target is subtracted"):
                 lambda dloss, pred, target, mask: dloss * mask[..., None] * 2 * pred / right,
+            _("it is divided by the number of removed patches in each image: it should be the number in all images"):
+                slip(lambda error: 2 * error, mask / mask.sum(axis=1, keepdims=True), width),
             _("it is divided neither by P nor by the sum of the mask"): slip(lambda error: 2 * error, number=1),
         }},
     )
