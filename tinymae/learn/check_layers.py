@@ -110,6 +110,7 @@ def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("the difference is divided by 2 and multiplied by h, which is what / 2 * h does: it should be / (2 * h)"):
             lambda: slope(total + w * h, total - w * h, 2 / h),
         _("the two points are swapped: it is f(x + h) - f(x - h)"): lambda: slope(total - w * h, total + w * h),
+        _("its sign is lost, as by abs: the slope may be negative"): lambda: np.abs(right),
         _("all numbers of x move: move x[index] alone"): lambda: slope(total + w.sum() * h, total - w.sum() * h) * everywhere,
         _("all other numbers of x become 0: they stay where they are"): lambda: slope(alone + w * h, alone - w * h),
         _("x[index] becomes h and -h: it should become x[index] + h and x[index] - h"):
@@ -327,12 +328,11 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
         """A gradient of gamma or beta: the sum over all positions of factor(dy, x, gamma, beta)."""
         return lambda dy, x, gamma, beta: factor(dy, x, gamma, beta).reshape(-1, D).sum(axis=0)
 
-    def along(axis):
-        """(5) with its means along another axis."""
-        def equation(dxhat, xhat, rstd, count):
-            means = (part.mean(axis, keepdims=True) for part in (dxhat, dxhat * xhat))
-            return rstd * (dxhat - next(means) - xhat * next(means))
-        return slip(equation)
+    def along(first, last):
+        """(5) with its means along other axes."""
+        return slip(lambda dxhat, xhat, rstd, count: rstd * (
+            dxhat - dxhat.mean(first, keepdims=True) - xhat * (dxhat * xhat).mean(last, keepdims=True)
+        ))
 
     def both(dxhat, xhat, rstd, count):
         return rstd * projected(dxhat, xhat)
@@ -385,9 +385,16 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 dxhat - dxhat.sum(-1, keepdims=True) - xhat * (dxhat * xhat).sum(-1, keepdims=True)
             )
         ),
-        _("the means of (5) are taken along axis -2: each position has its own, along axis -1"): along(-2),
-        _("the means of (5) are taken along axis 0: each position has its own, along axis -1"): along(0),
-        _("the means of (5) are taken over the whole array: each position has its own, along axis -1"): along(None),
+        _("the means of (5) are taken along axis -2: each position has its own, along axis -1"): along(-2, -2),
+        _("the means of (5) are taken along axis 0: each position has its own, along axis -1"): along(0, 0),
+        _("the means of (5) are taken over the whole array: each position has its own, along axis -1"):
+            along(None, None),
+        **{_("the first mean of (5) is taken along axis {axis}: each position has its own, along axis -1", axis=axis):
+           along(axis, -1) for axis in (-2, 0)},
+        **{_("the last mean of (5) is taken along axis {axis}: each position has its own, along axis -1", axis=axis):
+           along(-1, axis) for axis in (-2, 0)},
+        _("the first mean of (5) is taken over the whole array: each position has its own, along axis -1"): along(None, -1),
+        _("the last mean of (5) is taken over the whole array: each position has its own, along axis -1"): along(-1, None),
         _("the factor rstd of (5) is missing"): slip(lambda dxhat, xhat, rstd, count: projected(dxhat, xhat)),
         _("(5) stops after rstd * dxhat: mean and variance depend on x, too"): sums(0, 0),
         _("(5) stops after dxhat: x is also in the factor rstd, the mean and the variance"): slip(
@@ -664,14 +671,26 @@ def check_softmax(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def along(axis):
         return slip(lambda dp, p: p * (dp - (dp * p).sum(axis, keepdims=True)))
 
-    yield from explained(names, "softmax", softmax.softmax_forward, scores, variants=SOFTMAX_VARIANTS, gradients={
-        next(iter(inspect.signature(forward).parameters), "scores"): {
+    def formula(ours, dp, s):
+        """What is subtracted in the bracket, if it is one number for each row, as it should be."""
+        p = softmax_with(s, 0)
+        subtracted = dp - ours / p
+        if np.ptp(subtracted, axis=-1).max() > 1e-6 * np.abs(subtracted).max():
+            return ""
+        return _("it is p * (dp - c) with one number c for each row, which is right, but c is not the sum of dp * p of the row")
+
+    yield from explained(names, "softmax", softmax.softmax_forward, scores, variants=SOFTMAX_VARIANTS, formulas={
+        "scores": formula,
+    }, gradients={
+        "scores": {
             _("the factor p_k before the bracket of (4) is missing"):
                 slip(lambda dp, p: dp - (dp * p).sum(-1, keepdims=True)),
             _("the factor p_k multiplies the first term of (4) alone: it multiplies the bracket"):
                 slip(lambda dp, p: p * dp - (dp * p).sum(-1, keepdims=True)),
             _("the sum of (4) lacks the factor p_j: it is the mean of dp by the weights p"):
                 slip(lambda dp, p: p * (dp - dp.sum(-1, keepdims=True))),
+            _("the sum of (4) has the factor p_k and not p_j, p_k sum_j dp_j: it is sum_j dp_j p_j"):
+                slip(lambda dp, p: p * (dp - p * dp.sum(-1, keepdims=True))),
             _("the sum of (4) is the mean of dp over T: it is the mean by the weights p"):
                 slip(lambda dp, p: p * (dp - dp.mean(-1, keepdims=True))),
             _("the sum of (4) is a mean over T: it is weighted by p, and not divided by T"):

@@ -557,6 +557,8 @@ def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("the index is divided by W: a row of the scores has V tokens"): (flat // beam, flat % beam, total),
             _("the index is divided by W for the origin, and by V for the token: a row of the scores has V tokens"):
                 (flat // beam, column, total),
+            _("the index is divided by W, and origin and token are swapped: divide by V, the origin is the quotient"):
+                (flat % beam, flat // beam, total),
             _("the remainder is taken by W: a row of the scores has V tokens"): (row, flat % beam, total),
             _("the indices are those of the flat array of W * V scores: the token is the remainder by V"): (row, flat, total),
             _("the index into a list of the best tokens of each hypothesis is returned: look up the token in that list"):
@@ -635,6 +637,8 @@ def check_patchify(names: dict) -> Iterator[tuple[str, list[Row]]]:
         split = tuple(sizes[part] for part in parts)
         if split != sizes:
             ways |= {(split, RIGHT_ORDER), (split, (0, *(1 + parts.index(part) for part in (0, 2, 1, 3, 4))))}
+    right = np.arange(images.size, dtype=np.float64).reshape(images.shape)
+    dpatches, _cache = patches.patchify_forward(right, 2)
     backs = {
         _("dpatches is reshaped at once: split it as the last line of forward merged it, then swap the axes back"):
             lambda dpatches, images, patch_size: dpatches.reshape(images.shape),
@@ -645,7 +649,9 @@ def check_patchify(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("dpatches goes back as if row and column were swapped in each patch"): pasted(sizes, (0, 1, 4, 2, 3, 5)),
         **{_("dpatches is split into {split}, and its axes then go into the order {order}: it should be split into "
              "{right_split}, and the axes then go into the order {right_order}", split=(7, *split), order=order,
-             right_split=(7, *sizes), right_order=RIGHT_ORDER): pasted(split, order) for split, order in sorted(ways)},
+             right_split=(7, *sizes), right_order=RIGHT_ORDER): pasted(split, order)
+           for split, order in sorted(ways, key=lambda way: (way[0] != sizes, way))
+           if not np.array_equal(pasted(split, order)(dpatches, images, 2), right)},            # axes that stay neighbours
     }
     yield from explained(names, "patchify", patches.patchify_forward, images, patch_size=2, gradients={
         "images": backs,
