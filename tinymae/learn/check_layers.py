@@ -81,12 +81,31 @@ def factors(ours: np.ndarray, *terms: np.ndarray) -> np.ndarray | None:
     return found if close(ours.ravel(), columns @ found, 1e-9) else None
 
 
+def spelled(ours: np.ndarray, terms: dict[str, np.ndarray], known: tuple[np.ndarray, ...], most: int = 4) -> str:
+    """The learner's numbers as a sum of a few of these terms, such as `2 x pdf(x) - cdf(x)`; '' if they are none.
+
+    '' also for a multiple of a gradient in `known`, for which the gradient checker has a sentence.
+    """
+    found = factors(ours, *terms.values())
+    if found is None or any(factors(ours, gradient) is not None for gradient in known):
+        return ""
+    found = np.round(found, 6)
+    if np.count_nonzero(found) > most:
+        return ""
+    signed = [f"{'-' if factor < 0 else '+'} {'' if abs(factor) == 1 else f'{abs(factor):.6g} '}{term}"
+              for term, factor in zip(terms, found, strict=True) if factor]
+    return " ".join(signed).removeprefix("+ ")
+
+
 def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """With the sine of a sum: each derivative depends on all numbers, and h is so large that a different h shows."""
     x, w, h = gaussian(3, 4), gaussian(3, 4, seed=1), 2e-3
     before, total = x.copy(), (w * x).sum()
 
+    moves = []                                                  # of x, in each call of f
+
     def f(x):
+        moves.append(np.asarray(x, np.float64) - before if np.shape(x) == before.shape else None)
         return float(np.sin((w * x).sum()))
 
     def slope(up, down, width=2 * h):
@@ -113,13 +132,29 @@ def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("its sign is lost, as by abs: the slope may be negative"): lambda: np.abs(right),
         _("all numbers of x move: move x[index] alone"): lambda: slope(total + w.sum() * h, total - w.sum() * h) * everywhere,
         _("all other numbers of x become 0: they stay where they are"): lambda: slope(alone + w * h, alone - w * h),
+        _("x[index] moves by a fraction of itself, x[index] * h, and the difference is divided by 2h: it moves by h"):
+            lambda: slope(total + alone * h, total - alone * h),
         _("x[index] becomes h and -h: it should become x[index] + h and x[index] - h"):
             lambda: slope(total - alone + w * h, total - alone - w * h),
         _("f gets the number x[index] alone: it expects the whole array"):
             lambda: slope(w.sum() * (before + h), w.sum() * (before - h)),
         _("x + h and x - h are one array, moved up and down again: a = x makes no copy"): lambda: 0 * everywhere,
         _("an h different from the argument is used, or more than two points"): lambda: w * np.cos(total),
-    }, otherwise=digits if near else "")]
+    }, otherwise=digits if near else _wrong_points(moves, h))]
+
+
+def _wrong_points(moves, h):
+    """Where f was called for the first number, x[0, 0], if that is wrong."""
+    two = moves[:2]
+    if len(two) < 2 or any(move is None for move in two):
+        return ""
+    if any(np.delete(move.ravel(), 0).any() for move in two):
+        return _("f is called with other numbers of x moved, too: for x[0, 0], move x[0, 0] alone")
+    first, second = (float(move[0, 0]) for move in two)
+    if close(np.sort([first, second]), np.array([-h, h]), 1e-6):
+        return _("f is called at the right two points: what is wrong is what is made of the two values, (f - f) / 2h")
+    return _("for x[0, 0], f is called with it moved by {first:.4g}, then by {second:.4g}: it should be moved by h = {h:.4g} and "
+             "by -h", first=first, second=second, h=h)
 
 
 def check_embedding(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -437,12 +472,18 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
     }
     def formula(ours, dy, x, gamma, beta):
         dxhat, xhat, rstd = dy * gamma, normalise(x, 1, 0), 1 / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-        found = factors(ours, rstd * dxhat, -rstd * dxhat.mean(-1, keepdims=True),
-                        -rstd * xhat * (dxhat * xhat).mean(-1, keepdims=True))
-        if found is None or np.ptp(found) < 1e-6:               # all alike: one factor for all of it, which is known already
-            return ""
-        return _("(5) is computed as rstd * ({a:.6g} dxhat - {b:.6g} mean(dxhat) - {c:.6g} xhat mean(dxhat xhat)): all three "
-                 "factors should be 1", a=found[0], b=found[1], c=found[2])
+        terms = {}
+        for name, gradient in (("dxhat", dxhat), ("dy", dy)):
+            terms |= {
+                name: gradient, f"mean({name})": gradient.mean(-1, keepdims=True),
+                f"xhat mean({name})": xhat * gradient.mean(-1, keepdims=True),
+                f"mean({name} xhat)": (gradient * xhat).mean(-1, keepdims=True),
+                f"xhat mean({name} xhat)": xhat * (gradient * xhat).mean(-1, keepdims=True), f"xhat {name}": xhat * gradient,
+            }
+        terms |= {f"rstd {words}": rstd * term for words, term in terms.items()}
+        formula = spelled(ours, terms, tuple(rstd * projected(gradient, xhat) for gradient in (dxhat, dy)))
+        return formula and _("it is {formula}: it should be rstd dxhat - rstd mean(dxhat) - rstd xhat mean(dxhat xhat)",
+                             formula=formula)
 
     gamma, beta = gaussian(D), gaussian(D, seed=1)
     yield from explained(
@@ -484,10 +525,12 @@ def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return lambda dy, x: dy * slope(x, ndtr(x), pdf(x))
 
     def formula(ours, dy, x):
-        found = factors(ours, dy * ndtr(x), dy * x * pdf(x))
-        if found is None or np.ptp(found) < 1e-6:               # alike: one factor for all of it, which is known already
-            return ""
-        return _("it is dy * ({a:.6g} cdf(x) + {b:.6g} x pdf(x)): both factors should be 1", a=found[0], b=found[1])
+        cdf = ndtr(x)
+        terms = {"": 1 + 0 * x, "x": x, "cdf(x)": cdf, "x cdf(x)": x * cdf, "x^2 cdf(x)": x * x * cdf, "cdf(x)^2": cdf * cdf,
+                 "pdf(x)": pdf(x), "x pdf(x)": x * pdf(x), "x^2 pdf(x)": x * x * pdf(x), "cdf(x) pdf(x)": cdf * pdf(x)}
+        right = dy * (cdf + x * pdf(x))
+        formula = spelled(ours, {words: dy * term for words, term in terms.items()}, (right,))
+        return formula and _("it is dy * ({formula}): it should be dy * (cdf(x) + x pdf(x))", formula=formula)
 
     yield from explained(names, "gelu", activation.gelu_forward, gaussian(B, TQ, F), variants={
         _("the tanh form, an approximation, is used"): lambda x: activation.gelu_forward(x, "tanh")[0],
@@ -558,10 +601,18 @@ def check_feed_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return {words: slip(lambda x, h, a, da, dy, p, gate=gate: gradient(gate(da, h, a), x, p))
                 for words, gate in gates.items()}
 
+    def formula(ours, dy, x, p):
+        if np.linalg.lstsq(p["fc1"]["w"], flat(ours).T, rcond=None)[1].max(initial=0.0) > 1e-18:
+            return ""
+        return _("dx is a product with W1^T, as it should be, but what is multiplied by it is not dh: look at (5), da where "
+                 "h > 0 and 0 elsewhere, and at da in (4)")
+
     def product(left, right):
         return slip(lambda *arrays: flat(left(*arrays)).T @ flat(right(*arrays)))
 
-    yield from explained(names, "feed_forward", blocks.feed_forward_forward, gaussian(B, TQ, D), p, gradients={
+    yield from explained(names, "feed_forward", blocks.feed_forward_forward, gaussian(B, TQ, D), p, formulas={
+        "x": formula,
+    }, gradients={
         "x": through(lambda dh, x, p: dh @ p["fc1"]["w"].T),
         "p.fc1.w": through(lambda dh, x, p: flat(x).T @ flat(dh)) | {
             _("dW1 is x^T a, with the output of the ReLU: it is x^T dh"): product(
@@ -674,6 +725,13 @@ def check_softmax(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def formula(ours, dp, s):
         """What is subtracted in the bracket, if it is one number for each row, as it should be."""
         p = softmax_with(s, 0)
+        one, all_of_it = dp.sum(-1, keepdims=True), (dp * p).sum(-1, keepdims=True)
+        if formula := spelled(ours, {
+            "p_k dp_k": p * dp, "p_k sum_j dp_j p_j": p * all_of_it, "dp_k": dp, "p_k^2 dp_k": p * p * dp, "p_k": p,
+            "sum_j dp_j p_j": all_of_it, "sum_j dp_j": one, "p_k sum_j dp_j": p * one, "p_k^2 sum_j dp_j": p * p * one,
+            "p_k^2 sum_j dp_j p_j": p * p * all_of_it, "p_k^2": p * p,
+        }, (p * (dp - all_of_it), p * (1 - p) * dp)):
+            return _("it is {formula}: it should be p_k dp_k - p_k sum_j dp_j p_j", formula=formula)
         subtracted = dp - ours / p
         if np.ptp(subtracted, axis=-1).max() > 1e-6 * np.abs(subtracted).max():
             return ""

@@ -176,6 +176,10 @@ def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("(5) is divided by the size of the batch: M is the number of positions that count"): slip(minus, 3),
             _("(5) is divided by the length of a row: M is the number of positions that count"): slip(minus, 5),
             _("(5) is -q / p, the gradient of the probabilities: that of the logits is p - q"): slip(lambda p, q, _one: -q / p),
+            _("only the positions that do not count get a gradient: it is 0 there, and p - q at the others"):
+                lambda dloss, logits, targets, **_options: dloss * (
+                    softmax.softmax_forward(logits)[0] - 0.9 * np.eye(11)[targets] - 0.1 / 11
+                ) * (targets == 0)[..., None] / (targets != 0).sum(),
             _("(5) is p alone: q is subtracted"): slip(lambda p, q, _one: p),
             _("(5) is -q alone, the gradient of the log probabilities: that of the logits is p - q"):
                 slip(lambda p, q, _one: -q),
@@ -745,9 +749,16 @@ def check_random_masking(names: dict) -> Iterator[tuple[str, list[Row]]]:
         ours = hide(noise, ratio)
         found = judge_together(ours, expected, joint)
         known = {because(words) for words in joint}
-        return [row if row.diagnosis in known else recognised(row, part, {
+        found = [row if row.diagnosis in known else recognised(row, part, {
             words: lambda wrong=wrong: wrong for words, wrong in alone[row.tensor].items()
         }) for row, part in zip(found, ours, strict=True)]
+        order = numbers(ours[1])
+        if "numbers are wrong" in found[1].diagnosis and close(np.sort(order, axis=1), positions + 0 * restore, 1e-9):
+            found[1] = replace(found[1], diagnosis=_(
+                "each row is an order of the patches, but not the inverse of ids_shuffle, which is np.argsort of it: "
+                "ids_shuffle[b, ids_restore[b, n]] should be n"
+            ))
+        return found
 
     yield _("ratio 0.5"), rows(0.5)
     yield _("ratio 0.75, K = int(7 * 0.25) = 1"), rows(0.75)
@@ -889,6 +900,8 @@ def check_masked_mse(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 lambda pred, target, mask: np.vdot(mask, np.sqrt(np.square(pred - target).mean(axis=-1))) / mask.sum(),
             _("the error is averaged over a patch before it is squared: square first, then take the mean"):
                 lambda pred, target, mask: np.vdot(mask, np.square((pred - target).mean(axis=-1))) / mask.sum(),
+            _("the mask multiplies pred alone: it multiplies the squared error of the patch"):
+                lambda pred, target, mask: variant(every, right)(pred * mask[..., None], target, mask),
             _("pred is squared and target is not subtracted"): lambda pred, target, mask: variant(mask, right)(pred, 0, mask),
             _("the squares of pred and target are subtracted: square the difference"):
                 lambda pred, target, mask: np.vdot(mask, (pred * pred - target * target).sum(axis=-1)) / right,
