@@ -152,9 +152,9 @@ def _wrong_points(moves, h):
         return _("f is called with other numbers of x moved, too: for x[0, 0], move x[0, 0] alone")
     first, second = (float(move[0, 0]) for move in two)
     if close(np.sort([first, second]), np.array([-h, h]), 1e-6):
-        return _("f is called at the right two points: what is wrong is what is made of the two values, (f - f) / 2h")
-    return _("for x[0, 0], f is called with it moved by {first:.4g}, then by {second:.4g}: it should be moved by h = {h:.4g} and "
-             "by -h", first=first, second=second, h=h)
+        return _("f is called at the right two points: what is wrong is what is made of the values, their difference by 2h")
+    return _("for x[0, 0], f is called with it moved by {first:.4g}, then by {second:.4g}: it should be moved by h = {h:.4g} "
+             "and by -h", first=first, second=second, h=h)
 
 
 def check_embedding(names: dict) -> Iterator[tuple[str, list[Row]]]:

@@ -490,7 +490,7 @@ def _wrong_phase(ours, right, warmup):
     wrong = np.abs(ours - right) > 1e-9
     if not wrong[warmup:].any():
         return _("the rates after the warm-up are right, those in it are wrong: there, step * warmup^-1.5 is the smaller term")
-    if not wrong[:warmup].any():
+    if not wrong[:warmup - 1].any():                            # at step `warmup` both terms are equal
         return _("the rates in the warm-up are right, those after it are wrong: there, step^-0.5 is the smaller term")
     known = ours / right
     if np.ptp(known[:warmup]) < 1e-9 and np.ptp(known[warmup:]) < 1e-9:
