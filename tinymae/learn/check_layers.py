@@ -494,6 +494,8 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
             "gamma": {
                 _("dgamma is the sum of dy * y: it is the sum of dy * xhat"):
                     shared(lambda dy, x, gamma, beta: dy * normalise(x, gamma, beta)),
+                _("dy and xhat are summed before they are multiplied: dgamma is the sum of the products dy * xhat"):
+                    lambda dy, x, gamma, beta: dy.sum((0, 1)) * normalise(x, 1, 0).sum((0, 1)),
                 _("dgamma is the sum of dy * x: it is the sum of dy * xhat"): shared(lambda dy, x, gamma, beta: dy * x),
                 _("dgamma is the sum of dy * (x - mean(x)), without rstd: it is the sum of dy * xhat"):
                     shared(lambda dy, x, gamma, beta: dy * centred(x)),

@@ -175,6 +175,8 @@ def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("e is not divided by V in the q of (5)"): slip(minus, spread=0.1 * 11),
             _("(5) is divided by the size of the batch: M is the number of positions that count"): slip(minus, 3),
             _("(5) is divided by the length of a row: M is the number of positions that count"): slip(minus, 5),
+            _("(5) is divided by the number of positions that count in each row: M is their number in all rows"):
+                slip(minus, (targets != 0).sum(axis=1)[:, None, None]),
             _("(5) is -q / p, the gradient of the probabilities: that of the logits is p - q"): slip(lambda p, q, _one: -q / p),
             _("only the positions that do not count get a gradient: it is 0 there, and p - q at the others"):
                 lambda dloss, logits, targets, **_options: dloss * (
@@ -457,6 +459,7 @@ def check_schedule(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("warmup is raised to -0.5: it should be -1.5"): smaller(steps * warmup**-0.5, down),
         _("the warm-up is step / warmup: it should be step * warmup^-1.5, which meets step^-0.5 at the end of the warm-up"):
             smaller(steps / warmup, down),
+        _("(step * warmup) is raised to -0.5: it should be step * warmup^-1.5"): smaller((steps * warmup) ** -0.5, down),
         _("the warm-up is step^-1.5 * warmup: it should be step * warmup^-1.5"): smaller(steps**-1.5 * warmup, down),
         _("step is raised to 0.5 in the minimum: it should be -0.5"): smaller(up, steps**0.5),
         _("step is raised to -1 in the minimum: it should be -0.5"): smaller(up, 1 / steps),
@@ -505,9 +508,12 @@ def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
     step = function(names, "beam_step")
 
     def descending(width, vocabulary, seed):
-        """Log probabilities of which the largest of row w is that of token w: the first ids, often special, are chosen."""
+        """Log probabilities that are largest for token 1 in row 0, 0 in row 1, 3 in row 2, 2 in row 3 ...
+
+        So the first ids, which are often special ones, are chosen.
+        """
         p = np.sort(np.random.default_rng(seed).dirichlet(np.ones(vocabulary), width))[:, ::-1]
-        return np.log([np.roll(row, w) for w, row in enumerate(p)])
+        return np.log([np.roll(row, w ^ 1) for w, row in enumerate(p)])
 
     def kept(scores, count):
         origin, word = np.divmod(np.argsort(-scores, axis=None)[:count], scores.shape[1])
