@@ -507,13 +507,10 @@ def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
     leaves it unsorted."""
     step = function(names, "beam_step")
 
-    def descending(width, vocabulary, seed):
-        """Log probabilities that are largest for token 1 in row 0, 0 in row 1, 3 in row 2, 2 in row 3 ...
-
-        So the first ids, which are often special ones, are chosen.
-        """
-        p = np.sort(np.random.default_rng(seed).dirichlet(np.ones(vocabulary), width))[:, ::-1]
-        return np.log([np.roll(row, w ^ 1) for w, row in enumerate(p)])
+    def descending(first, vocabulary, seed):
+        """Log probabilities that fall from token first[w] on, in row w: among the best are small ids, often special ones."""
+        p = np.sort(np.random.default_rng(seed).dirichlet(np.ones(vocabulary), len(first)))[:, ::-1]
+        return np.log([np.roll(row, token) for row, token in zip(p, first, strict=True)])
 
     def kept(scores, count):
         origin, word = np.divmod(np.argsort(-scores, axis=None)[:count], scores.shape[1])
@@ -599,18 +596,20 @@ def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
         ours, right = step(frozen(totals), frozen(log_probs)), kept(totals[:, None] + log_probs, len(totals))
         found = judge_together(ours, dict(zip(("origin", "word", "totals"), right, strict=True)), known)
         causes = {because(words) for words in known}
-        return found if any(row.diagnosis in causes for row in found) else _beam_otherwise(found, ours, right)
+        if any(row.diagnosis in causes for row in found):
+            return found
+        return _beam_otherwise(found, ours, right, totals, log_probs)
 
     for title, totals, log_probs in (
-        (_("five hypotheses"), np.array([-1.9, -1.0, -1.3, -3.0, -9.0]), descending(5, 11, 7)),
-        (_("eight hypotheses"), gaussian(8) - 3, descending(8, 13, 1)),
+        (_("five hypotheses"), np.array([-1.9, -1.0, -1.3, -3.0, -9.0]), descending((2, 4, 0, 3, 1), 11, 7)),
+        (_("eight hypotheses"), gaussian(8) - 3, descending((1, 2, 0, 1, 3, 3, 1, 0), 13, 1)),
     ):
         yield title, rows(totals, log_probs, mistakes(totals, log_probs))
-    yield _("300 hypotheses"), rows(gaussian(300) - 3, descending(300, 7, 1), {})
+    yield _("300 hypotheses"), rows(gaussian(300) - 3, descending([0] * 300, 7, 1), {})
 
 
-def _beam_otherwise(rows, ours, right):
-    """The rows, if their numbers are the right ones in another order, or the totals the right ones but for a factor."""
+def _beam_otherwise(rows, ours, right, totals, log_probs):
+    """The rows with a sentence on which equation is right, if that is known, and how far the numbers are right."""
     ours = [numbers(part) for part in ours]
     if any(part is None or part.shape != good.shape for part, good in zip(ours, right, strict=True)):
         return rows
@@ -624,6 +623,13 @@ def _beam_otherwise(rows, ours, right):
         words = _("the sums are divided by {number:.6g}, as by a length: the hypotheses of one step are equally long, and "
                   "their totals are sums of log probabilities", number=1 / factor)
         return [*rows[:2], replace(rows[2], diagnosis=words)]
+    origin, word = ours[0].astype(int), ours[1].astype(int)
+    possible = all((0 <= index).all() and (index < size).all()
+                   for index, size in zip((origin, word), log_probs.shape, strict=True))
+    if possible and not rows[2].ok and close(ours[2], totals[origin] + log_probs[origin, word], 1e-9):
+        words = _("each total is that of its origin and its token, as in (1), but these are not the W best of all W * V "
+                  "continuations: look at (2)")
+        return [row if row.ok else replace(row, diagnosis=words) for row in rows]
     return rows
 
 
