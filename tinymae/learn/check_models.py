@@ -766,7 +766,8 @@ def check_random_masking(names: dict) -> Iterator[tuple[str, list[Row]]]:
         }) for row, part in zip(found, ours, strict=True)]
         order = numbers(ours[1])
         named = found[1].ok or found[1].diagnosis in known | {because(words) for words in alone["ids_restore"]}
-        if not named and order is not None and order.shape == restore.shape and close(np.sort(order, axis=1), positions + 0 * restore, 1e-9):
+        if not named and order is not None and order.shape == restore.shape and close(
+            np.sort(order, axis=1), positions + 0 * restore, 1e-9):
             found[1] = replace(found[1], diagnosis=_(
                 "each row is an order of the patches, but not the inverse of ids_shuffle, which is np.argsort of it: "
                 "ids_shuffle[b, ids_restore[b, n]] should be n"
