@@ -266,8 +266,9 @@ def check_forward(
             return ""
         return _last_right(steps(*args, **options), _("the output"), _arrays(ours, lambda: y(*args, **options)))
 
-    yield translated(title), [judge("y", y(*args, **options), expected, tried, invariants=held, tolerance=tolerance, otherwise=otherwise,
-                        located=located)]
+    row = judge("y", y(*args, **options), expected, tried, invariants=held, tolerance=tolerance, otherwise=otherwise,
+                located=located)
+    yield translated(title), [row]
 
 
 def _arrays(function, call):
