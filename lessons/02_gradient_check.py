@@ -120,8 +120,8 @@ best, smallest = steps[curves["float64"][1].argmin()], curves["float32"][1].min(
 print(f"float64: best step {best:.0e}; float32: smallest error {smallest:.0e}")
 assert 6e-6 / 10 < best < 6e-6 * 10 and smallest > 1e-6
 caption = (
-    "How to read it: from right to left. With a smaller step the error first falls (the "
-    "function bends less), then rises (rounding). A check works only below the dashes."
+    "How to read it: from right to left. With a smaller step the error first falls "
+    "(less bending), then rises (rounding). A check works only below the dashes."
 )
 figure = plot.curves(
     curves, "step h", "relative error of the difference", caption,
@@ -134,8 +134,7 @@ print(plot.save(figure, Path("figures") / "gradient_check_step.png"))
 # -------------------------------
 # ``gradcheck`` does this in float64, with the loss sum(dy * y) and a random dy. It
 # prints a line for each array: the index of the worst element, its gradient by the
-# backward pass (analytic) and by (1) (numeric), the error. Arguments given by name stay
-# constant.
+# backward pass (analytic) and by (1) (numeric), the error. ``x=x`` stays constant.
 
 forgetful = partial(network_backward, forget=True)
 rows = gradcheck(network_forward, forgetful, w1, w2, x=x, target=target)
