@@ -157,7 +157,7 @@ assert all(row.ok for row in rows)
 
 caption = (
     "How to read it: forward, each one-hot row picks a row of the table (see y). "
-    "Backward, the rows of a and student are sums of two gradients; a missing word has 0."
+    "Backward, the rows of a and student are sums of two gradients, am has none."
 )
 panels = [
     plot.Panel("one-hot (T, V)", one_hot[0], down=sentence, across=six),
