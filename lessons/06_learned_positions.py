@@ -181,8 +181,8 @@ assert (scores[1:].argmax(axis=1) == np.arange(T - 1)).mean() > 0.8
 assert np.diag(weights, -1).mean() > 0.7
 
 caption = (
-    "How to read it: a row shows where one position attends (mean of 64 sentences). The "
-    "bright line left of the diagonal is the position before; row 0 has none."
+    "How to read it: a row shows where one position attends (mean of 64 sentences). "
+    "The bright line is the position before; row 0 has none."
 )
 figure = plot.attention(weights, caption=caption)
 print(plot.save(figure, figures / "positional_learned.png"))
@@ -197,8 +197,7 @@ print(plot.save(figure, figures / "positional_learned.png"))
 # rotation turns the query PE(pos) into PE(pos - 1), whose product is largest with the
 # position before, everywhere. Training on 20 positions did not need it.
 
-far, curves, all_seeds = sinusoidal(60, D), {}, []
-lengths = [10, 15, 20, 21, 22, 23, 25, 30, 40, 60]
+far, lengths, curves = sinusoidal(60, D), [10, 15, 20, 21, 22, 23, 25, 30, 40, 60], {}
 assert ((far[:-1] @ far.T).argmax(axis=1) == np.arange(59)).all()       # the rotation
 for seed in range(3):
     params, accuracy = train(far[:T], seed=seed)[0], []
@@ -208,15 +207,11 @@ for seed in range(3):
         predicted = cache[-1][0].argmax(axis=-1)                        # most probable
         accuracy.append((predicted == targets)[:, -1].mean())
     curves[f"trained on 20 tokens, seed {seed}"] = lengths, accuracy
-    all_seeds.append(accuracy)
-mean = np.mean(all_seeds, axis=0)
+mean = np.mean([accuracy for _, accuracy in curves.values()], axis=0)
 print(f"20 tokens {mean[2]:.2f}, 21 {mean[3]:.2f}, 23 to 60 {mean[5:].mean():.2f}")
 assert mean[2] > 0.95 and mean[3] > 0.7 and mean[5:].mean() < 0.75
 
-caption = (
-    "How to read it: how often the last position predicts the token before it. Up to 20 "
-    "tokens, as in training, always; then the curves fall."
-)
+caption = "How to read it: how often the last position predicts the token before it."
 figure = plot.curves(curves, "tokens in the sentence", "accuracy", caption,
                      levels={"guessing": 1 / V}, markers=True)
 print(plot.save(figure, figures / "positional_extrapolation.png"))
@@ -250,10 +245,10 @@ if answer_2 is not None:
 # %%
 # In the articles
 # ---------------
-# - **E.** 练习 2 is "A learnable encoding". Its class raises an error at an odd
-#   num_hiddens: "Article E's PositionalEncoding". "会减少并行性" (positions inside the model
-#   cost parallelism) is true of a recurrent model, not of every one: RoPE (Su et al.
-#   2021) rotates queries and keys in each layer. "自编码输入" (an autoencoder's input)
-#   should be 自注意力: X + P is the input of self-attention.
+# - **E.** 练习 2 is "A learnable encoding". "Article E's PositionalEncoding" raises an
+#   error at an odd num_hiddens. "会减少并行性" (positions inside the model cost parallelism)
+#   is true of a recurrent model, not of every one: RoPE (Su et al. 2021) rotates
+#   queries and keys in each layer. "自编码输入" (an autoencoder's input) should be 自注意力: X +
+#   P is the input of self-attention.
 # - **C, 2.2.** Token 21 works, as C says, but not token 25: "Position 21 after 20".
 # - **A, 1、位置嵌入.** [1, 7, 512] and the sum are "Add positions, and the backward pass".
