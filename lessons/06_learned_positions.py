@@ -180,10 +180,7 @@ weights = cache[1]["attention"].weights[:, 0].mean(axis=0)
 assert (scores[1:].argmax(axis=1) == np.arange(T - 1)).mean() > 0.8
 assert np.diag(weights, -1).mean() > 0.7
 
-caption = (
-    "How to read it: a row shows where one position attends (mean of 64 sentences). "
-    "The bright line is the position before; row 0 has none."
-)
+caption = "How to read it: a row is a query. Bright is the position before; 0 has none."
 figure = plot.attention(weights, caption=caption)
 print(plot.save(figure, figures / "positional_learned.png"))
 

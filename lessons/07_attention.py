@@ -74,10 +74,7 @@ np.testing.assert_allclose(y, packaged[0, 0], atol=1e-12)
 
 scores = plot.Panel("dot products", tokens @ tokens.T, top=2.0)
 panels = [scores, plot.Panel("attention weights", weights)]
-caption = (
-    "How to read it: 0, 1, 2 are the three tokens. A row is a query; on the right are its "
-    "weights for each key. They sum to 1, and are larger where the dot product is."
-)
+caption = "How to read it: a row is the query of one token; its weights sum to 1."
 figure = plot.heatmaps(panels, "key", "query", caption, columns=2)
 print(plot.save(figure, figures / "attention_by_hand.png"))
 
@@ -86,8 +83,8 @@ print(plot.save(figure, figures / "attention_by_hand.png"))
 # -------------------------
 # Above, one vector is query, key and value. But what a token looks for is not what it
 # offers. So article D makes three vectors of 64 numbers from each x of 512, with three
-# trained matrices: a query, a key, a value. The 8 is the square root of 64. (That the
-# paper also has 8 heads is a coincidence.)
+# trained matrices: a query, a key, a value. 8 is the square root of 64. (The paper has
+# 8 heads, too: a coincidence.)
 
 x = rng.normal(size=(2, 512))                   # two tokens
 w_q, w_k, w_v = rng.normal(size=(3, 512, 64)) / math.sqrt(512)
@@ -134,17 +131,16 @@ np.testing.assert_allclose(cache.weights[0, 0], weights, atol=1e-12)
 # Article B: K^T Q and Q^T K are the same (一样). They are transposes of each other. But a
 # softmax runs along rows, and the rows of one are the columns of the other, so the
 # weights differ. And with tokens in rows, as in B, both are (d, d): features against
-# features, summed over all tokens: shuffle the tokens, and Q^T K is the same. It has no
-# weight from one token to another. Attention needs the (T, T) matrix, with queries as
-# rows: Q K^T.
+# features, summed over all tokens: shuffle the tokens, and Q^T K is the same. Attention
+# needs a weight for each two tokens: the (T, T) matrix with queries as rows, Q K^T.
 
-Q, K = rng.normal(size=(2, 5, 4))               # (T, d) each
+Q, K = rng.normal(size=(2, 20, 8))              # (T, d) each
 for one, two in ((K.T @ Q, Q.T @ K), (K @ Q.T, Q @ K.T)):
     np.testing.assert_allclose(one, two.T, atol=1e-12)                  # transposes
     difference = np.abs(softmax_forward(one)[0] - softmax_forward(two)[0].T).max()
     print(one.shape, f"the row softmaxes differ by up to {difference:.2f}")
     assert difference > 0.3                     # and these are not
-shuffle = [3, 0, 4, 1, 2]
+shuffle = rng.permutation(20)
 np.testing.assert_allclose(Q[shuffle].T @ K[shuffle], Q.T @ K, atol=1e-12)
 
 # %%
@@ -185,7 +181,7 @@ for name, expected in zip(names, (np.array(widths), 1, 1 / 8), strict=True):
     print(f"{name:30}", np.round(variance[name], 2))
     np.testing.assert_allclose(np.array(variance[name]) / expected, 1, atol=0.15)
 
-caption = "How to read it: only the orange line is at 1, for every d_k. The axes are logs."
+caption = "How to read it: only the orange line is at 1 for every d_k (log axes)."
 figure = plot.curves({name: (widths, variance[name]) for name in names}, "d_k",
                      "variance", caption, xscale="log", yscale="log", markers=True)
 print(plot.save(figure, figures / "attention_variance.png"))
@@ -250,7 +246,6 @@ if answer_3 is not None:
 # - **B.** "一样": transposes, whose softmaxes differ ("Q K^T, K Q^T, Q^T K"). And Q and K
 #   are projections: laid out, they do not show the picture (复现 “原图”).
 # - **C, 3.1 to 3.4.** Right: QK^T is n x n, one softmax per row (in its 3.3), Z_i a
-#   weighted sum of the V_j: "The same as matrices". In 6, Q, K, V are made 通过输出: it
-#   should be the input, x.
-# - **D** is "Six steps, token by token". Its 自监督 (self-supervised) should be 自注意力.
+#   weighted sum of the V_j: "The same as matrices". In 6, 通过输出 should be the input.
+# - **D** is "Six steps, token by token"; its 自监督 (self-supervised) should be 自注意力.
 #   **E** is "One output, as a loop".

@@ -29,8 +29,7 @@ Autoencoders Are Scalable Vision Learners), the code of ScaledDotProductAttentio
 #         = p_k (dp_k - \sum_j dp_j \, p_j) \qquad (2)
 #
 # (:math:`\delta_{jk}` is 1 if j = k, otherwise 0.) In words: a score has a positive
-# gradient if dp of its weight is above the mean of the row (weighted by p). And the
-# gradient is in proportion to the weight.
+# gradient if its dp is above the row's mean by p; it is in proportion to the weight.
 
 import math
 from pathlib import Path
@@ -84,10 +83,7 @@ no_root, root = at_q.values()
 print(f"mean length of dq at 1024: {no_root.mean():.2f} and {root.mean():.2f}")
 assert np.median(no_root) < np.median(root) / 10 and no_root.mean() > 3 * root.mean()
 
-caption = (
-    "How to read it: the gradient at the scores of a typical query (the median of 500). "
-    "Without the square root it falls as d_k grows. Both axes are logarithmic."
-)
+caption = "How to read it: median of 500 queries; without the root it falls (log axes)."
 curves = {name: (widths, lengths) for name, lengths in at_scores.items()}
 log = {"xscale": "log", "yscale": "log", "markers": True}
 figure = plot.curves(curves, "d_k", "length of dL/dscores", caption, **log)
@@ -175,10 +171,7 @@ after, end, _ = loss_and_dscores(scores)
 print(f"loss {loss:.2f} -> {end:.2f} after 100 steps of gradient descent on the scores")
 assert end < loss / 20 and (after.argmax(axis=1) == wanted).all()
 
-caption = (
-    "How to read it: a step raises the blue scores (middle) and lowers the red ones. In "
-    "the end (right) each row attends to the wanted token."
-)
+caption = "How to read it: a step raises the blue scores (middle), and lowers the red."
 left, right = plot.Panel("weights", weights), plot.Panel("100 steps later", after)
 panels = [left, plot.Panel("dL/dscores", dscores, top=2.0, signed=True), right]
 figure = plot.heatmaps(panels, "key", "query", caption)
@@ -211,9 +204,8 @@ assert (y[:, :, 2] == 0).all() and (output[:, :, 2] != 0).all()
 # %%
 # Break it: the diagonal of the Jacobian
 # --------------------------------------
-# The derivatives (1) of all weights in all scores are a matrix, the *Jacobian*. Its
-# diagonal, p (1 - p), has j = k only. But in a softmax, raising one weight lowers the
-# others of its row: that part is missing here.
+# All derivatives (1) are a matrix, the *Jacobian*; its diagonal, j = k, is p (1 - p).
+# But raising one weight lowers the others of its row: that part is missing here.
 
 
 def diagonal(dp, cache):
