@@ -45,7 +45,7 @@ assert one_head[2].round(2).tolist() == [0.45, 0.45, 0.11]
 assert head_0[2].round(2).tolist() == [0.94, 0.02, 0.05]
 maps = {"one head of width 2": one_head, "head 0": head_0, "head 1": head_1}
 panels = [plot.Panel(title, weights) for title, weights in maps.items()]
-caption = "How to read it: last row: one head gives 0 and 1 the same weight, two do not."
+caption = "How to read it: in row 2, one head weighs 0 and 1 the same, two heads choose."
 figure = plot.heatmaps(panels, "key", "query", caption)
 print(plot.save(figure, Path("figures") / "multi_head_two_questions.png"))
 
