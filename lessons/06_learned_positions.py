@@ -247,5 +247,5 @@ if answer_2 is not None:
 #   is true of a recurrent model, not of every one: RoPE (Su et al. 2021) rotates
 #   queries and keys in each layer. "自编码输入" (an autoencoder's input) should be 自注意力: X +
 #   P is the input of self-attention.
-# - **C, 2.2.** Token 21 works, as C says, but not token 25: "Position 21 after 20".
+# - **C, 2.2.** Token 21 mostly works; from 23 on far less: "Position 21 after 20".
 # - **A, 1、位置嵌入.** [1, 7, 512] and the sum are "Add positions, and the backward pass".
