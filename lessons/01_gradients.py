@@ -18,11 +18,10 @@ article D (笔记 | 深入理解Transformer), 九、回顾训练过程. They sho
 # %%
 # How to walk through a lesson
 # ----------------------------
-# You need some Python, some NumPy, and the derivative from school: how fast does y
-# change when x changes? ``python -m tinymae lesson 1 --step`` shows this file cell by
-# cell. Press Enter to run a cell; ``i`` opens a prompt with the variables, ``b`` goes
-# back one cell. ``python lessons/01_gradients.py`` runs the whole file. Figures go to
-# the folder ``figures``.
+# You need some Python and NumPy, the product of two matrices, and the derivative: how
+# fast does y change when x changes? ``python -m tinymae lesson 1 --step`` shows this
+# file cell by cell; ``python lessons/01_gradients.py`` runs it as a whole. Figures go
+# to the folder ``figures``.
 
 from pathlib import Path
 
@@ -38,9 +37,8 @@ rng = np.random.default_rng(1)
 # %%
 # The five articles
 # -----------------
-# The lessons are read beside five Chinese articles, and call them by a letter. You need
-# only one of them. Each lesson ends with "In the articles": what to look for there, and
-# where an article is wrong.
+# The lessons are read beside five Chinese articles, and call them by a letter. One is
+# enough. Each lesson ends with "In the articles": what they say, and what is wrong.
 #
 # ======  ===================================  ==========  =============================
 # letter  title                                date        what it is
@@ -61,10 +59,10 @@ rng = np.random.default_rng(1)
 # Why a gradient
 # --------------
 # Here is the smallest network: one weight, which should turn the input 2 into the
-# target 6. The loss is the squared error. In this project ``d`` and a name is the
-# gradient of the loss in that name: ``dweight`` says how fast the loss rises when the
-# weight grows. The loss should fall, so training subtracts a small multiple of the
-# gradient. How large a multiple is called the *learning rate*.
+# target 6. The loss is the squared error. In this project ``dname`` is the gradient of
+# the loss with respect to ``name`` (for short: the gradient *in* it): ``dweight`` says
+# how fast the loss rises when the weight grows. The loss should fall, so training
+# subtracts the gradient times a small number, the *learning rate*.
 
 
 def train(rate, steps=20):
@@ -79,44 +77,47 @@ def train(rate, steps=20):
 
 
 weight, losses = train(rate=0.05)
-print("losses", np.round(losses[::5], 4), f"then {weight:.4f} * 2 = {weight * 2:.4f}")
+print(*(f"loss {loss:.4f}" for loss in losses[::5]), f"weight {weight:.4f}", sep="; ")
 assert abs(weight - 3) < 1e-3
 
 # %%
 # What a gradient is
 # ------------------
 # For one weight the gradient is the slope of a curve, drawn here at two points. With
-# two weights it is two slopes: a vector, which points where the loss rises fastest. The
-# cell tries 360 directions, and the steepest one is that of the gradient.
+# two weights it is two slopes: a vector. It points in the direction in which the loss
+# rises fastest, and its length is the slope there: the cell measures it by a tiny step
+# in each of 360 directions.
 
 weights = np.linspace(-1, 7, 81)
 drawn = {"loss": (weights, (weights * 2 - 6) ** 2)}
-for at, slope in ((0, -24), (4, 8)):
-    assert slope == 2 * (at * 2 - 6) * 2                        # dweight of `train`
+for at in (0, 4):
+    slope = 2 * (at * 2 - 6) * 2                                # dweight of `train`
     near = np.array([at - 0.8, at + 0.8])
     line = (at * 2 - 6) ** 2 + slope * (near - at)
     drawn[f"slope {slope} at weight {at}"] = (near, line)
 caption = (
-    "How to read it: each straight line has the slope that the gradient says. If it is "
-    "negative, subtracting it moves the weight to the right, and the loss falls."
+    "How to read it: a straight line touches the curve at one weight; its slope is the "
+    "gradient. Subtract it: at 0 the weight moves right, at 4 left; the loss falls."
 )
 figure = plot.curves(drawn, "weight", "loss", caption)
 print(plot.save(figure, figures / "gradients_slope.png"))
 
-gradient = 2 * -6 * np.array([2.0, 1.0])        # of (2 w0 + 1 w1 - 6) ** 2 at (0, 0)
+inputs, error = np.array([2.0, 1.0]), -6.0      # loss (2 w0 + 1 w1 - 6) ** 2 at (0, 0)
+gradient = 2 * error * inputs                                           # (2,)
 angles = np.radians(np.arange(360))
 directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)         # (360, 2)
-slopes = ((1e-6 * directions @ [2, 1] - 6) ** 2 - 36) / 1e-6            # (360,)
+moved = error + 1e-6 * directions @ inputs                              # (360,)
+slopes = (moved * moved - error * error) / 1e-6
 steepest = slopes.max() * directions[slopes.argmax()]                   # (2,)
 print(f"gradient {gradient}; steepest slope times its direction {steepest.round(1)}")
-np.testing.assert_allclose(steepest, gradient, atol=0.25)
+np.testing.assert_allclose(steepest, gradient, atol=0.25)               # to a degree
 
 # %%
 # The chain rule on numbers
 # -------------------------
-# A network is a chain of small steps. The *chain rule* joins their slopes: go from the
-# loss backward, and multiply by the slope of each step. If a number is used twice, the
-# loss feels it on two paths, and the two gradients are *added*. Here a is in b and c.
+# A network is a chain of small steps. The *chain rule* joins their slopes: go backward
+# from the loss, and multiply by the slope of each step. If a number is used twice, the
+# loss depends on it on two paths, and the two gradients are *added*: a is in b and c.
 
 a = 2.0
 b = 3 * a                                   # 6
@@ -138,11 +139,11 @@ assert da == 9 * a * a                      # since loss = 3 a a a
 #
 #    y_{tj} = \sum_i x_{ti} w_{ij} + b_j \qquad (1)
 #
-# The layer after it hands us ``dy``: how fast the loss rises with each :math:`y_{tj}`.
-# More than that we need not know about the loss. Now apply the chain rule to one number
-# at a time: find every y that it is used in, multiply dy there by the slope, and add.
-# In (1), the slope of :math:`y_{tj}` in :math:`x_{ti}` is :math:`w_{ij}`, its slope in
-# :math:`w_{ij}` is :math:`x_{ti}`, and its slope in :math:`b_j` is 1.
+# The next layer's backward pass gives us ``dy``: how fast the loss rises with each
+# :math:`y_{tj}`. We need to know nothing else about the loss. Apply the chain rule to
+# one number at a time: find every y that uses it, multiply dy there by the slope, and
+# add. In (1), the slope of :math:`y_{tj}` in :math:`x_{ti}` is :math:`w_{ij}`, its
+# slope in :math:`w_{ij}` is :math:`x_{ti}`, and its slope in :math:`b_j` is 1.
 
 
 def linear_loop(x, w, b, dy):
@@ -167,9 +168,9 @@ def linear_loop(x, w, b, dy):
 #
 #    dx = dy \, w^T \ (2) \qquad dw = x^T dy \ (3) \qquad db = \sum_t dy_t \ (4)
 #
-# ``tinymae/ops/linear.py`` has the same lines with the same numbers. Every op of the
-# package is such a pair: a forward pass, which returns its result and a *cache* of what
-# the backward pass will need, and below it the backward pass.
+# ``tinymae/ops/linear.py`` has the same lines with the same numbers. Every *op* of the
+# package is such a pair: a forward pass, which returns its result and a *cache* (what
+# the backward pass will need), and below it the backward pass.
 
 x = rng.normal(size=(5, 3))                                     # 5 positions, 3 inputs
 w = rng.normal(size=(3, 4))                                     # 3 inputs, 4 outputs
@@ -188,9 +189,9 @@ for i, name in enumerate(("y", "dx", "dw", "db")):
 # %%
 # Check one number
 # ----------------
-# All three could share one mistake. The forward pass is an independent witness: move
-# one weight a little up and a little down. How much does the loss change? As loss we
-# take the sum of dy * y: its gradient in y is dy. Lesson 2 goes on from here.
+# All three could share one mistake. The forward pass gives independent evidence: move
+# one weight a little up and a little down, and measure how much the loss changes. As
+# loss we take the sum of dy * y: its gradient in y is dy. Lesson 2 goes on from here.
 
 h = 1e-5
 up, down = w.copy(), w.copy()
@@ -203,10 +204,10 @@ assert abs(change / (2 * h) - dw[1, 2]) < 1e-8
 # %%
 # Break it: too long a step
 # -------------------------
-# A gradient is the slope at one point. It does not know the loss far away. After too
-# long a step you are on the other side of the minimum, and higher than before. There
-# the gradient is larger, the next step is longer, and the loss grows without end. Each
-# gradient is right; the learning rate is wrong.
+# A gradient is the slope at one point. After too long a step you are on the other side
+# of the minimum, and higher than before. There the gradient is larger, the next step is
+# longer, and the loss grows without end. Each gradient is right; the learning rate is
+# wrong. (The error is multiplied by ``1 - 8 * rate``, which at 0.25 is -1.)
 
 for rate in (0.05, 0.24, 0.26):
     _, losses = train(rate)
@@ -217,7 +218,7 @@ assert losses == sorted(losses)                                 # at 0.26 it onl
 # %%
 # Exercises
 # ---------
-# Write your answers in place of ``None``, and run the file again. A wrong answer stops
+# Write your answers in place of ``None``, and run the file again: a wrong one stops
 # with a hint. For a whole file to complete: ``python -m tinymae exercise linear``.
 
 # 1. For which learning rate does `train` reach the weight 3 in a single step?
@@ -241,10 +242,10 @@ if answer_2 is not None:
 # %%
 # In the articles
 # ---------------
-# - **A, 残差设计**: 使梯度直接走捷径反传到最初始层, the gradient takes a short cut. That is
-#   right: in exercise 2, dy passes the plus sign unchanged, whatever w is. It is one of
-#   two summands. Lesson 11 measures it in a deep stack.
-# - **D, 九** says that the loss is 做一个简单的减法, a simple subtraction. It is not. In
-#   "Why a gradient" the subtraction is ``error``, which is negative at first; the loss
-#   is its square. A multiple of the subtraction is the *gradient* of the loss: here
-#   ``derror``, and so for the loss that D's model needs, the cross entropy (lesson 20).
+# - **A, 残差设计**: 使梯度直接走捷径反传到最初始层, the gradient takes a short cut. That is right: in
+#   exercise 2, dy passes the plus sign unchanged, whatever w is. It is one of the two
+#   gradients that add up to dx. Lesson 11 measures it in a deep stack.
+# - **D, 九** says that the loss is 做一个简单的减法, a simple subtraction. It is not. In "Why a
+#   gradient" the subtraction is ``error``; the loss is its square. The *gradient* is a
+#   subtraction: here twice the error, and for D's loss, the cross entropy, see lesson
+#   20.

@@ -51,8 +51,8 @@ assert len(why) == 7 and len(tokenize_characters("我有一只猫")) == 5
 # The *vocabulary* is the list of all tokens that the model knows. The *id* of a token
 # is its index in it. Ids 0 to 3 are special: ``<pad>``, ``<bos>`` (in A ``<start>``),
 # ``<eos>`` (``<end>``) and ``<unk>``, which stands for each token that is not in the
-# vocabulary. In a batch, sentences are filled with ``<pad>`` to one length. Our text is
-# the Chinese half of a phrasebook that a small grammar generates.
+# vocabulary. In a batch, short sentences are filled up with ``<pad>`` (id 0) to one
+# length. Our text is the Chinese half of a phrasebook that a small grammar generates.
 
 chinese = [tokenize_characters(sentence) for _, sentence in phrasebook()]
 vocabulary = Vocabulary.build(chinese)                  # the most frequent tokens first
@@ -66,10 +66,10 @@ assert ids.shape == (1, 7) and unknown[5:] == [UNK, UNK]
 # %%
 # Subwords
 # --------
-# *Byte pair encoding* has no unknown words. It starts from characters. Again and again
-# it finds the two neighbours that occur most often, and joins them. Frequent words end
-# as one token, rare words as parts that they share with others. ``_`` marks the start
-# of a word. ``tinymae.text.bpe`` does it for large texts.
+# *Byte pair encoding* cuts a word into known parts. It starts from characters. Again
+# and again it finds the two neighbours that occur most often, and joins them. Frequent
+# words end as one token, rare words as parts that they share with others. ``_`` marks
+# the start of a word, ``|`` a cut in what is printed.
 
 text = "old old old older oldest cold cold colder coldest warm warmer warmest"
 words = [["_", *word] for word in text.split()]
@@ -156,8 +156,8 @@ print(format_rows("embedding", rows))
 assert all(row.ok for row in rows)
 
 caption = (
-    "How to read it: forward, each one-hot row picks a row of the table. Backward, the "
-    "row of a word that occurs twice gets two gradients, and of a missing word none."
+    "How to read it: forward, each one-hot row picks a row of the table (see y). "
+    "Backward, the rows of a and student are sums of two gradients, am has none."
 )
 panels = [
     plot.Panel("one-hot (T, V)", one_hot[0], down=sentence, across=six),
@@ -172,8 +172,8 @@ print(plot.save(figure, Path("figures") / "embedding_lookup.png"))
 # Break it: dtable[ids] += dy
 # ---------------------------
 # It looks like (2) in one line. But NumPy reads all rows first, adds, and writes them
-# back. If a token occurs twice, its last position wins. With ids that all differ, a
-# gradient check does not see it.
+# back. If a token occurs twice, only its last position counts. With ids that all
+# differ, the two are equal, and a gradient check finds nothing.
 
 
 def last_one_wins(dy, cache):
@@ -191,13 +191,13 @@ assert "more than once" in repeated[0].diagnosis and different[0].ok
 # %%
 # Why multiply by sqrt(d_model)?
 # ------------------------------
-# The paper multiplies the rows by :math:`\sqrt{D}` and gives no reason. The usual one:
-# it uses the table twice. As the last layer, a product with each row of the table
-# scores each token (lesson 19). Entries should then be about :math:`1/\sqrt{D}`: with
-# entries of 1 the first loss is far above ln V, the loss of a model that knows nothing.
-# But then a row has length 1, and a vector of length :math:`\sqrt{D/2} = 16` is added
-# to it for the position (lesson 5). Times :math:`\sqrt{D}`, the row has length 22.6:
-# longer again.
+# The paper multiplies the rows by :math:`\sqrt{D}` and gives no reason. A usual
+# explanation: it uses the table twice. As the last layer, a product with each row of
+# the table gives the score of each token (lesson 19). Entries should then be about
+# :math:`1/\sqrt{D}`: with entries of 1 the first loss is far above ln V, the loss of a
+# model that knows nothing (lesson 20). But then, as the first layer, a row has length
+# 1, and the vector of its position, which is added, has length :math:`\sqrt{D/2} = 16`
+# (lesson 5). Times :math:`\sqrt{D}`, 22.6, the row is the longer one.
 
 D, V = 512, 1000
 positions = np.linalg.norm(sinusoidal_interleaved(60, D), axis=1)
@@ -210,7 +210,7 @@ for std in (1 / math.sqrt(D), 1.0):
     loss, _ = cross_entropy_forward(last @ table.T, targets)
     print(f"entries of {std:.3f}: length {length:.2f}, times sqrt(D) {scaled:.1f}",
           f"first loss {loss:.2f}, ln V {math.log(V):.2f}", sep="; ")
-    assert (loss < math.log(V) + 1) == (std < 1)
+    assert (loss < 2 * math.log(V)) == (std < 1)
     assert abs(length - std * math.sqrt(D)) < 0.02 * length
 np.testing.assert_allclose(positions, 16)
 
@@ -220,7 +220,7 @@ np.testing.assert_allclose(positions, 16)
 # Write your answers in place of ``None``, and run the file again. For a whole file to
 # complete: ``python -m tinymae exercise embedding``.
 
-# 1. Article D speaks of 10,000 words. How many numbers has their table, with D = 512?
+# 1. Article D speaks of 10,000 words. How many numbers are in their table (D = 512)?
 answer_1 = None
 if answer_1 is not None:
     assert answer_1 == 10_000 * 512, "a row for each word"
@@ -240,11 +240,11 @@ if answer_2 is not None:
 # In the articles
 # ---------------
 # - **A, 1**: [1, 7] to [1, 7, 512] is "A row of a table". A says that the vectors come
-#   from Word2Vec (用到的方法就是 Word2Vec), which also decides their size. Neither is so:
-#   the table is a parameter of the model, which chooses D and trains the rows with the
+#   from Word2Vec (用到的方法就是 Word2Vec), which also decides their size. Neither is so: the
+#   table is a parameter of the model, which chooses D and trains the rows with the
 #   rest. Lesson 4 shows Word2Vec and the difference.
 # - **C, 2.1** is right: the rows come from Word2Vec or GloVe, or are trained with the
 #   model. A reader asks about the Output Embedding: it is the table of the target
-#   language, looked up for the decoder's input (lesson 17).
+#   language, looked up for the decoder's input (lesson 19).
 # - **C, 1** numbers four words in 我有一只猫; cut into characters there are five tokens.
 # - **D, 九**: the one-hot vector of "am" is printed in "The same as a matrix product".

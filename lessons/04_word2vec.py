@@ -20,7 +20,8 @@ Autoencoders Are Scalable Vision Learners), 1、位置嵌入; article C
 # ------------------------------
 # Count, for each word, how often each of the V words stands at most two positions from
 # it. *cat* and *dog* have the same neighbours: the cosine of their rows of counts is 1.
-# For *cat* and *monday* it is 0.1. Word2Vec finds short vectors with this property.
+# For *cat* and *monday* it is 0.1. Word2Vec finds vectors with this property that have
+# few numbers: 16 instead of V. The last 3000 sentences are the validation set.
 
 import math
 import tempfile
@@ -45,6 +46,7 @@ sentences = [tokenize_words(english) for english, _ in phrasebook()]
 vocabulary = Vocabulary.build(sentences)
 V = len(vocabulary)
 ids = pad_batch([vocabulary.encode(words) for words in sentences])      # (B, T)
+ids = rng.permutation(ids)                                      # rows in random order
 
 
 def neighbours(ids, apart):
@@ -56,7 +58,7 @@ def unit(table):
     return table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9)
 
 
-pairs = np.concatenate([neighbours(ids, 1), neighbours(ids, 2)])
+pairs = np.concatenate([neighbours(ids[:-3000], apart) for apart in (1, 2)])
 pairs = np.concatenate([pairs, pairs[:, ::-1]])                 # (pairs, 2): both ways
 counts = np.zeros((V, V))
 np.add.at(counts, (pairs[:, 0], pairs[:, 1]), 1)
@@ -70,8 +72,8 @@ assert cat @ dog > 0.99 and abs(cat @ monday - 0.1) < 0.05
 # There are two tables: u for a word, v for a word as a neighbour. Take a word c, one of
 # its true neighbours (k = 0), and K random words. The product of u and v should be
 # large for the true neighbour and small for the others. The *sigmoid*,
-# :math:`\sigma(s) = 1 / (1 + e^{-s})`, makes a probability of it. Its gradient (3) is
-# what the model predicts minus what is true, 1 or 0.
+# :math:`\sigma(s) = 1 / (1 + e^{-s})`, makes a probability of it. The gradient (3) is
+# what the model predicts minus what is true: [k = 0] is 1 for k = 0, otherwise 0.
 #
 # .. math::
 #
@@ -113,9 +115,10 @@ assert all(row.ok for row in rows)
 # %%
 # Train it
 # --------
-# If v starts at 0, the first loss is :math:`(1 + K) \ln 2`. It cannot reach 0: a word
-# has many neighbours, and some random words are among them. (The paper draws frequent
-# words more often. Lesson 21 opens AdamW.)
+# If v starts at 0, each of the 1 + K probabilities is 1/2, and the first loss is
+# :math:`(1 + K) \ln 2`. It cannot reach 0: a word has many neighbours, and some random
+# words are among them. (The paper draws frequent words more often; lesson 21 has
+# AdamW.)
 
 
 def train(K, steps):
@@ -123,7 +126,7 @@ def train(K, steps):
     optimizer, losses = AdamW(p), []
     for step in range(steps):
         batch = pairs[rng.integers(0, len(pairs), 1024)]
-        random = rng.integers(4, V, (1024, K))                  # no <pad> ...
+        random = rng.integers(4, V, (1024, K))          # from 4: no special token
         others = np.concatenate([batch[:, 1:], random], axis=1)         # (B, 1 + K)
         loss, cache = skip_gram_forward(batch[:, 0], others, p)
         optimizer.step(p, skip_gram_backward(1.0, cache), 0.02 * (1 - step / steps))
@@ -138,8 +141,8 @@ assert abs(losses[0] - 6 * math.log(2)) < 1e-5 and 0.8 < losses[-1] < 2
 # %%
 # What near means
 # ---------------
-# The nearest vector to an animal is an animal, to a city a city. No label said so. But
-# near means the same neighbours, not the same meaning: *hot* is near *cold*.
+# Near is a large cosine. The nearest to an animal is mostly an animal: no label said
+# so. But near means the same neighbours, not the same meaning: *hot* is near *cold*.
 
 groups = {
     "animals": ["cat", "dog", "bird", "rabbit", "cow"],
@@ -151,7 +154,7 @@ groups = {
 
 def nearest(table, word):
     order = np.argsort(-unit(table) @ unit(table)[vocabulary.encode([word])[0]])
-    return [vocabulary.words[i] for i in order if i > 3][1:]    # 0 to 3: <pad> ...
+    return [vocabulary.words[i] for i in order if i > 3][1:]    # first: word itself
 
 
 def score(table):               # the fraction whose nearest word is in their group
@@ -176,8 +179,8 @@ print(plot.save(figure, Path("figures") / "word2vec_map.png"))
 # %%
 # Break it: no random words
 # -------------------------
-# With K = 0 only true neighbours are left, whose products should be large. That is easy
-# for any vectors that point the same way. The loss goes to 0, and little is learned.
+# With K = 0 only true neighbours are left, whose products should be large. This is easy
+# if all vectors point the same way. The loss goes to 0, and little is learned.
 
 collapsed, losses = train(K=0, steps=300)
 print(f"last loss {losses[-1]:.3f}; nearest in the same group: {score(collapsed):.0%}")
@@ -189,20 +192,20 @@ assert losses[-1] < 0.01 and score(collapsed) < score(vectors) - 0.2
 # Vectors are published as text, a word and its numbers on each line. We write ours to
 # such a file and load it. Then a model of two matrices learns to predict the next word
 # from one word. Its embedding starts at random or from the file, and is trained or
-# *frozen*: its gradient is set to 0.
+# *frozen*: its gradient is set to 0. With few sentences the loaded vectors know more
+# than the model can learn. With many, a table that is trained for the task is better.
 
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "vectors.txt"
     lines = np.column_stack([vocabulary.words[4:], vectors[4:].astype(str)])
     np.savetxt(path, lines, fmt="%s", encoding="utf-8")
     loaded = load_word_vectors(path, vocabulary, rng)
-order = rng.permutation(len(ids))
-validation = neighbours(ids[order[-3000:]], 1)                  # (pairs, 2)
+validation = neighbours(ids[-3000:], 1)                         # (pairs, 2)
 
 
 def next_word(start, count, frozen):
     p = {"table": start.copy(), "w": np.zeros((16, V), np.float32)}
-    data, optimizer = neighbours(ids[order[:count]], 1), AdamW(p)
+    data, optimizer = neighbours(ids[:count], 1), AdamW(p)
     for _ in range(300):
         batch = data[rng.integers(0, len(data), 256)]
         x, embedding = embedding_forward(batch[:, 0], p["table"])
@@ -244,7 +247,6 @@ if answer_2 is not None:
 # In the articles
 # ---------------
 # - **A, 1** is wrong: 用到的方法就是 Word2Vec. The Transformer's table is trained with its
-#   other parameters; Word2Vec is one possible start. The cell "Trained, frozen, or
-#   someone else's" has both, and asserts that training moves the table.
-# - **C, 2.1** names both ways, and is right. Here loaded, frozen vectors are best after
-#   300 sentences, and trained tables after 10,000.
+#   other parameters; Word2Vec is one possible start. "Trained, frozen, or someone
+#   else's" has both, and asserts that training moves the table.
+# - **C, 2.1** names both ways, and is right.

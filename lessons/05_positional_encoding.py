@@ -80,9 +80,9 @@ for depth in (1, 2):
 # -----------------------
 # Article A calls the bare number the simplest way (绝对坐标 0,1,2). Add it to all 64
 # dimensions of a token whose entries have standard deviation 1. At position 99 the
-# number drowns the token: two random tokens have a cosine of almost 1. And the dot
-# product of positions p and q is 64 p q, so for every position the last one fits best,
-# not a near one. A sine stays between -1 and 1, and a row of sines fits itself best.
+# number is far larger than the token: two random tokens have a cosine of almost 1. And
+# the dot product of positions p and q is 64 p q: for every p it is largest with the
+# last q, not with a near one. A row of sines has its largest dot product with itself.
 
 numbers = np.arange(100.0)[:, None] * np.ones(64)                       # (100, 64)
 first, second = rng.normal(size=(2, 64))                                # two tokens
@@ -90,14 +90,14 @@ for name, table in (("0, 1, 2", numbers), ("sines", sinusoidal_interleaved(100, 
     a, b = first + table[99], second + table[99]
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     best = (table @ table.T)[1:].argmax(axis=1)                         # for 1 to 99
-    print(f"{name}: cosine {cosine:.4f}; positions 1, 2, 3 fit best with {best[:3]}")
+    print(f"{name}: cosine {cosine:.4f}; positions 1, 2, 3: largest with {best[:3]}")
     assert (cosine > 0.999) == (name == "0, 1, 2")
     assert (best == (99 if name == "0, 1, 2" else np.arange(1, 100))).all()
 
 # %%
 # The formula, as a loop and without one
 # --------------------------------------
-# A pair of columns is the hand of a clock: fast on the left, slow on the right.
+# As pos grows, each pair of columns turns like the hand of a clock, the first fastest.
 #
 # .. math::
 #
@@ -108,8 +108,7 @@ for name, table in (("0, 1, 2", numbers), ("sines", sinusoidal_interleaved(100, 
 # "Is it 2i for both?" Yes: *i* counts pairs, not columns. Columns 6 and 7 are pair 3,
 # and both exponents are 6/D. So i runs while 2i < D; article C's 2i ≤ d is one pair too
 # many. Article D's ``get_angles`` starts from the column, so it needs ``i//2``. The
-# figure is D's: 10 positions of width 64. Article E calls the position i and the pair
-# j.
+# figure is D's: 10 positions, 64 dimensions. Article E calls them i (pos) and j (i).
 
 
 def loop(length, width):
@@ -139,14 +138,14 @@ print(plot.save(figure, figures / "positional_interleaved.png"))
 # Interleaved, or in halves?
 # --------------------------
 # Article D shows two layouts: sines and cosines in turn (above), and, for 20 positions
-# of width 512, all sines on the left and all cosines on the right. They hold the same
-# numbers in another order of columns. A model can learn with either: the rows of its
-# next weight matrix can be reordered to match. But trained weights need the layout that
-# they were trained with.
+# of 512 dimensions, all sines on the left and all cosines on the right. They hold the
+# same numbers in a different order of columns. A model can learn with either: reorder
+# the rows of its next weight matrix to match. Trained weights need their own layout.
 #
-# D's example of width 4, from the Illustrated Transformer, is in halves, too. But in
-# the paper's formula its second column is 100 times as fast: the numbers are those of
-# the Tensor2Tensor code, which divides the exponent by D/2 - 1 instead of D/2.
+# D's example with 4 dimensions, from the Illustrated Transformer, is in halves, too.
+# But by the paper's formula its second column should change 100 times as fast. The
+# numbers are those of the Tensor2Tensor code, whose exponent is i / (D/2 - 1) and not i
+# / (D/2).
 
 interleaved, halves = sinusoidal_interleaved(20, 512), sinusoidal_halves(20, 512)
 order = np.concatenate([np.arange(0, 512, 2), np.arange(1, 512, 2)])    # even, then odd
@@ -203,8 +202,8 @@ print(plot.save(plot.position_rotation(table, 3), figures / "positional_rotation
 # twice. Its i is the column, not the pair, so a sine and its cosine have different
 # speeds, and the right half hardly moves. And row 0 is all zero, where the paper has
 # cos(0) = 1. No error is raised. But (3) needs the sine *and* the cosine of one angle.
-# The best matrix for "three further on" misses by 0.91; for the paper's table it is
-# exact.
+# The best matrix (least squares) for "three further on" misses by 0.91; for the paper's
+# table it is exact.
 
 article = get_positional_encoding(max_seq_len=100, embed_dim=16)
 paper = sinusoidal_interleaved(100, 16)
@@ -224,7 +223,7 @@ print(plot.save(figure, figures / "positional_article_a.png"))
 # %%
 # Exercises
 # ---------
-# 1. What is PE(pos) · PE(pos) for D = 64? Think before you compute.
+# 1. What is PE(pos) · PE(pos) for D = 64? Replace ``None`` by your answer.
 #
 # 2. Which matrix takes PE(pos) to PE(pos - 2)? Write ``answer_2(width)``.
 
@@ -246,5 +245,5 @@ if answer_2 is not None:
 # - **C, 2.2.** "2i≤d" should be 2i < d: "The formula, as a loop and without one". Its
 #   two addition formulas are (3) and (4). Lesson 6 tries the 21st token.
 # - **C, 6.** 词袋模型 (bag of words) is true of an encoder: "A causal stack is not a bag".
-# - **D.** Its width-4 numbers are not its formula's: "Interleaved, or in halves?".
-# - **E.** The same formula, as p(i, 2j). Its class is in lesson 6.
+# - **D.** Its numbers for 4 dimensions are not those of its formula: "Interleaved, or
+#   in halves?". **E** has the same formula, as p(i, 2j). Its class is in lesson 6.

@@ -26,7 +26,7 @@ Read beside: article E (67 自注意力), 位置编码 and 练习 2; article C (
 #
 #    dx = dy \qquad (1) \qquad\qquad dtable[t] = \sum_b dy[b, t] \qquad (2)
 #
-# A sum hands its gradient on unchanged: (1). All sentences of a batch use the same row
+# A sum passes its gradient on unchanged: (1). All sentences of a batch use the same row
 # t, so their gradients add up in it: (2). Unused rows get 0.
 
 from pathlib import Path
@@ -73,8 +73,7 @@ assert all(row.ok for row in gradcheck(positional_forward, backward, x, table))
 # entries of the *sum* (dropout): each becomes 0 with probability p, the others are
 # divided by 1 - p, so their mean stays x + P. Article E's reason is 防止模型对P太过于敏感: no
 # entry can be relied on alone. The class fails at an odd width: of 7 columns, four are
-# even and three odd, so it has four cosines for three columns. The package leaves out
-# the last.
+# even and three odd: four cosines for three columns. The package leaves out the last.
 
 P = sinusoidal(1000, 6)                         # max_len = 1000
 draws = np.array([dropout_forward(x + P[:4], 0.1, rng)[0] for _ in range(2000)])
@@ -96,7 +95,7 @@ assert sinusoidal(1000, 7).shape == (1000, 7)
 # -----------------------------------
 # Code for tokens of shape (T, B, D) adds ``table[: len(x)]`` along axis 0. Fed with (B,
 # T, D), it gives one position to each *sentence*, the same to all its tokens. No error
-# is raised. An invariant finds it: a sentence must give the same result alone and in a
+# is raised. An invariant finds it: a sentence gives the same result alone and in a
 # batch.
 
 try:
@@ -111,11 +110,10 @@ except AssertionError as complaint:
 # Article E's exercise 2. The simplest answer: the table is a parameter, and (2) trains
 # it. The task needs the order: sentences have 20 tokens, drawn from 10; predict at each
 # position the token *before* it. The model is one head of attention (lesson 7): its
-# queries and keys read vector + position, and its last matrix gives the logits. Three
+# input is vector + position, and its last matrix gives a score for each token. Three
 # tables: none, sines, and one that starts from noise of size 0.02 and is trained.
-# Without positions the loss stays just below ln 10 = 2.30: the model sees which tokens
-# there are, not which one came before. The learned table solves the task as the sines
-# do.
+# Without positions the loss stays near 2.1 (guessing: ln 10 = 2.30): the model sees
+# which tokens there are, not their order. The learned table does as well as the sines.
 
 V, D, T = 10, 32, 20
 vectors = rng.normal(size=(V, D)) / 2           # of the tokens; not trained
@@ -171,18 +169,18 @@ assert 1.9 < none < np.log(V) and sines < 0.05 and loss < 0.05
 # What it learned
 # ---------------
 # Positions alone, without any token, give scores between all positions. With the
-# learned table the largest score of each row is just left of the diagonal: "the
-# position before me". No rule said that positions have an order: gradient (2) found it.
+# learned table the largest score of nearly every row is just left of the diagonal: the
+# position before. No rule said that positions have an order: gradient (2) found it.
 
 q = learned["table"] @ learned["attn"]["q"]["w"]
 k = learned["table"] @ learned["attn"]["k"]["w"]
 scores = q @ k.T                                                        # (T, T)
 _, cache = model_forward(*sentences(T, 64, rng), learned)
 weights = cache[1]["attention"].weights[:, 0].mean(axis=0)
-assert (scores[1:].argmax(axis=1) == np.arange(T - 1)).all()
+assert (scores[1:].argmax(axis=1) == np.arange(T - 1)).mean() > 0.8
 assert np.diag(weights, -1).mean() > 0.7
 
-caption = "Mean of 64 sentences. The line is 'the position before me'; row 0 has none."
+caption = "How to read it: a row is a query. Bright is the position before; 0 has none."
 figure = plot.attention(weights, caption=caption)
 print(plot.save(figure, figures / "positional_learned.png"))
 
@@ -190,11 +188,11 @@ print(plot.save(figure, figures / "positional_learned.png"))
 # Position 21 after 20
 # --------------------
 # Article C: after training on 20 tokens, the formula still has a row for token 21. A
-# learned table has none. But a row is not yet an answer. Here, models trained with
-# sines on 20 tokens read longer sentences. Token 21 still works; at token 25 less than
-# 60 % are right. A better solution exists: by lesson 5, a rotation turns the query
-# PE(pos) into PE(pos - 1), which fits the position before best, everywhere. Twenty
-# positions did not force the training to find it.
+# learned table has none. But a row does not mean that the model can use it. Here, three
+# models trained with sines on 20 tokens read longer sentences. At token 21 most
+# predictions are right, from 23 on far fewer. A better solution exists: by lesson 5, a
+# rotation turns the query PE(pos) into PE(pos - 1), whose product is largest with the
+# position before, everywhere. Training on 20 positions did not need it.
 
 far, lengths, curves = sinusoidal(60, D), [10, 15, 20, 21, 22, 23, 25, 30, 40, 60], {}
 assert ((far[:-1] @ far.T).argmax(axis=1) == np.arange(59)).all()       # the rotation
@@ -203,13 +201,14 @@ for seed in range(3):
     for length in lengths:
         ids, targets = sentences(length, 256, rng)
         _, cache = model_forward(ids, targets, params | {"table": far})
-        predicted = cache[-1][0].argmax(axis=-1)                        # of the logits
+        predicted = cache[-1][0].argmax(axis=-1)                        # most probable
         accuracy.append((predicted == targets)[:, -1].mean())
-    print("tokens 20, 21, 22, 25:", np.round(accuracy, 2)[[2, 3, 4, 6]])
-    assert accuracy[2] > 0.95 and accuracy[3] > 0.9 and accuracy[6] < 0.6
     curves[f"trained on 20 tokens, seed {seed}"] = lengths, accuracy
+mean = np.mean([accuracy for _, accuracy in curves.values()], axis=0)
+print(f"20 tokens {mean[2]:.2f}, 21 {mean[3]:.2f}, 23 to 60 {mean[5:].mean():.2f}")
+assert mean[2] > 0.95 and mean[3] > 0.7 and mean[5:].mean() < 0.75
 
-caption = "How to read it: how often the token before the last one is predicted."
+caption = "How to read it: how often the last position predicts the token before it."
 figure = plot.curves(curves, "tokens in the sentence", "accuracy", caption,
                      levels={"guessing": 1 / V}, markers=True)
 print(plot.save(figure, figures / "positional_extrapolation.png"))
@@ -243,8 +242,10 @@ if answer_2 is not None:
 # %%
 # In the articles
 # ---------------
-# - **E.** Exercise 2 (练习 2) is "A learnable encoding". Its class raises an error at an
-#   odd num_hiddens: "Article E's PositionalEncoding". "会减少并行性" (positions inside the
-#   model cost parallelism) is true of a recurrent model, not of RoPE's rotations.
-# - **C, 2.2.** Token 21 works, as C says, but not token 25: "Position 21 after 20".
+# - **E.** 练习 2 is "A learnable encoding". "Article E's PositionalEncoding" raises an
+#   error at an odd num_hiddens. "会减少并行性" (positions inside the model cost parallelism)
+#   is true of a recurrent model, not of every one: RoPE (Su et al. 2021) rotates
+#   queries and keys in each layer. "自编码输入" (an autoencoder's input) should be 自注意力: X +
+#   P is the input of self-attention.
+# - **C, 2.2.** Token 21 mostly works; from 23 on far less: "Position 21 after 20".
 # - **A, 1、位置嵌入.** [1, 7, 512] and the sum are "Add positions, and the backward pass".

@@ -24,7 +24,7 @@ article E (67 自注意力), 自注意力.
 # pocket calculator:
 #
 # - Dot products of 我 with 我, 有, 猫: 1, 0, 1. These are the *scores*.
-# - Divide by the square root of the width, 1.414: 0.71, 0, 0.71.
+# - Divide by the square root of the dimension 2, 1.414: 0.71, 0, 0.71.
 # - Take exp: 2.03, 1, 2.03. Their sum is 5.06.
 # - Divide by the sum: 0.40, 0.20, 0.40. These are the *attention weights*.
 # - The weighted mean of the tokens: 0.40 (1, 0) + 0.20 (0, 1) + 0.40 (1, 1) = (0.80,
@@ -74,17 +74,17 @@ np.testing.assert_allclose(y, packaged[0, 0], atol=1e-12)
 
 scores = plot.Panel("dot products", tokens @ tokens.T, top=2.0)
 panels = [scores, plot.Panel("attention weights", weights)]
-caption = "How to read it: a row is a query; its weights, on the right, sum to 1."
+caption = "How to read it: a row is the query of one token; its weights sum to 1."
 figure = plot.heatmaps(panels, "key", "query", caption, columns=2)
 print(plot.save(figure, figures / "attention_by_hand.png"))
 
 # %%
 # Six steps, token by token
 # -------------------------
-# A token should not ask with the vector with which it answers. So article D makes three
-# vectors of width 64 from each x of width 512, with three trained matrices: a query, a
-# key, a value. Then come its six steps. The 8 is the square root of 64. (That the paper
-# also has 8 heads is a coincidence.)
+# Above, one vector is query, key and value. But what a token looks for is not what it
+# offers. So article D makes three vectors of 64 numbers from each x of 512, with three
+# trained matrices: a query, a key, a value. 8 is the square root of 64. (The paper has
+# 8 heads, too: a coincidence.)
 
 x = rng.normal(size=(2, 512))                   # two tokens
 w_q, w_k, w_v = rng.normal(size=(3, 512, 64)) / math.sqrt(512)
@@ -131,26 +131,25 @@ np.testing.assert_allclose(cache.weights[0, 0], weights, atol=1e-12)
 # Article B: K^T Q and Q^T K are the same (一样). They are transposes of each other. But a
 # softmax runs along rows, and the rows of one are the columns of the other, so the
 # weights differ. And with tokens in rows, as in B, both are (d, d): features against
-# features, summed over all tokens. Shuffle the tokens, and Q^T K stays as it is, so no
-# token can attend to another through it. Attention needs the (T, T) matrix, with
-# queries as rows: Q K^T.
+# features, summed over all tokens: shuffle the tokens, and Q^T K is the same. Attention
+# needs a weight for each two tokens: the (T, T) matrix with queries as rows, Q K^T.
 
-Q, K = rng.normal(size=(2, 5, 4))               # (T, d) each
+Q, K = rng.normal(size=(2, 20, 8))              # (T, d) each
 for one, two in ((K.T @ Q, Q.T @ K), (K @ Q.T, Q @ K.T)):
     np.testing.assert_allclose(one, two.T, atol=1e-12)                  # transposes
     difference = np.abs(softmax_forward(one)[0] - softmax_forward(two)[0].T).max()
     print(one.shape, f"the row softmaxes differ by up to {difference:.2f}")
     assert difference > 0.3                     # and these are not
-shuffle = [3, 0, 4, 1, 2]
+shuffle = rng.permutation(20)
 np.testing.assert_allclose(Q[shuffle].T @ K[shuffle], Q.T @ K, atol=1e-12)
 
 # %%
 # A larger dot product is not simply closer
 # -----------------------------------------
-# Article A: 点积值越大，说明两个向量越接近. A dot product is a cosine times both lengths:
-# it grows with the length of the key. Here (5, 5) gets a larger score than (1, 0.1),
-# but its distance and its angle to the query are larger, too. And a score is not
-# symmetric as a distance is, because q and k come from different matrices.
+# Article A: 点积值越大，说明两个向量越接近. A dot product is a cosine times both lengths: it grows
+# with the length of the key. Here (5, 5) gets a larger score than (1, 0.1), but its
+# distance and its angle to the query are larger, too. And a score is not symmetric as a
+# distance is, because q and k come from different matrices.
 
 q = np.array([1.0, 0.0])
 keys = np.array([[1.0, 0.1], [5.0, 5.0]])       # near and far
@@ -160,7 +159,7 @@ cosines = products / np.linalg.norm(keys, axis=1)                       # |q| is
 print("q·k", products, "distance", distances.round(2), "cosine", cosines.round(2))
 assert products[1] > products[0] and distances[1] > distances[0]
 assert cosines[1] < cosines[0]
-assert np.abs(scores - scores.T).max() > 0.5    # of the two tokens above
+assert np.abs(Q @ K.T - K @ Q.T).max() > 0.5    # i for j, j for i: Q, K from above
 
 # %%
 # Why a square root of d_k
@@ -182,7 +181,7 @@ for name, expected in zip(names, (np.array(widths), 1, 1 / 8), strict=True):
     print(f"{name:30}", np.round(variance[name], 2))
     np.testing.assert_allclose(np.array(variance[name]) / expected, 1, atol=0.15)
 
-caption = "How to read it: variance of 4000 random q·k; both axes are logarithmic."
+caption = "How to read it: only the orange line is at 1 for every d_k (log axes)."
 figure = plot.curves({name: (widths, variance[name]) for name in names}, "d_k",
                      "variance", caption, xscale="log", yscale="log", markers=True)
 print(plot.save(figure, figures / "attention_variance.png"))
@@ -190,8 +189,8 @@ print(plot.save(figure, figures / "attention_variance.png"))
 # %%
 # Break it: no square root
 # ------------------------
-# Leave it out: the softmax saturates. One of 32 weights is almost 1, and hardly any
-# weight moves when the scores are nudged. Where nothing moves, no gradient passes. So
+# Leave it out: the softmax saturates. One of 32 weights is almost 1, and a small change
+# of the scores hardly changes any weight: the gradient of the scores is almost 0. So
 # article A's 防止梯度过大 (against gradients that are too *large*) is the wrong way round: at
 # the scores, the square root keeps them from becoming too *small*. Article C's 防止内积过大
 # is right: the dot products are too large. With the square root of d_model the weights
@@ -247,5 +246,6 @@ if answer_3 is not None:
 # - **B.** "一样": transposes, whose softmaxes differ ("Q K^T, K Q^T, Q^T K"). And Q and K
 #   are projections: laid out, they do not show the picture (复现 “原图”).
 # - **C, 3.1 to 3.4.** Right: QK^T is n x n, one softmax per row (in its 3.3), Z_i a
-#   weighted sum of the V_j: "The same as matrices".
-# - **D** is "Six steps, token by token"; **E** is "One output, as a loop".
+#   weighted sum of the V_j: "The same as matrices". In 6, 通过输出 should be the input.
+# - **D** is "Six steps, token by token"; its 自监督 (self-supervised) should be 自注意力.
+#   **E** is "One output, as a loop".

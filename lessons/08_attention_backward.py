@@ -28,8 +28,8 @@ Autoencoders Are Scalable Vision Learners), the code of ScaledDotProductAttentio
 #    ds_k = \sum_j dp_j \, \partial p_j / \partial s_k
 #         = p_k (dp_k - \sum_j dp_j \, p_j) \qquad (2)
 #
-# In words: a score has a positive gradient if its weight costs more than the mean of
-# the row, and the gradient is in proportion to the weight.
+# (:math:`\delta_{jk}` is 1 if j = k, otherwise 0.) In words: a score has a positive
+# gradient if its dp is above the row's mean by p; it is in proportion to the weight.
 
 import math
 from pathlib import Path
@@ -83,7 +83,7 @@ no_root, root = at_q.values()
 print(f"mean length of dq at 1024: {no_root.mean():.2f} and {root.mean():.2f}")
 assert np.median(no_root) < np.median(root) / 10 and no_root.mean() > 3 * root.mean()
 
-caption = "How to read it: the median over 500 queries; both axes are logarithmic."
+caption = "How to read it: median of 500 queries; without the root it falls (log axes)."
 curves = {name: (widths, lengths) for name, lengths in at_scores.items()}
 log = {"xscale": "log", "yscale": "log", "markers": True}
 figure = plot.curves(curves, "d_k", "length of dL/dscores", caption, **log)
@@ -103,9 +103,9 @@ print(plot.save(figure, figures / "attention_saturation.png"))
 #
 #    dQ = dscores\, K, \qquad dK = dscores^T Q \quad (9)
 #
-# (8) is (2) for each row. As a loop one sees the sums: every query uses a key and its
+# (8) is (2) for each row. The loop shows the sums: every query uses a key and its
 # value, so the gradients of all queries add up in them. Loop, matrices and package must
-# agree. Then the forward pass is asked (lesson 2): all sizes different, dropout on, and
+# agree. Then comes the gradient check (lesson 2): all sizes different, dropout on, and
 # a mask whose query 2 may attend to nothing.
 
 
@@ -171,7 +171,7 @@ after, end, _ = loss_and_dscores(scores)
 print(f"loss {loss:.2f} -> {end:.2f} after 100 steps of gradient descent on the scores")
 assert end < loss / 20 and (after.argmax(axis=1) == wanted).all()
 
-caption = "How to read it: a step raises the blue scores and lowers the red ones."
+caption = "How to read it: a step raises the blue scores (middle), and lowers the red."
 left, right = plot.Panel("weights", weights), plot.Panel("100 steps later", after)
 panels = [left, plot.Panel("dL/dscores", dscores, top=2.0, signed=True), right]
 figure = plot.heatmaps(panels, "key", "query", caption)
@@ -204,8 +204,8 @@ assert (y[:, :, 2] == 0).all() and (output[:, :, 2] != 0).all()
 # %%
 # Break it: the diagonal of the Jacobian
 # --------------------------------------
-# p (1 - p) is the derivative of a sigmoid: (1) for j = k only. In a softmax, raising
-# one weight lowers the others of its row; that part is missing here.
+# All derivatives (1) are a matrix, the *Jacobian*; its diagonal, j = k, is p (1 - p).
+# But raising one weight lowers the others of its row: that part is missing here.
 
 
 def diagonal(dp, cache):

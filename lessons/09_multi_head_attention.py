@@ -19,7 +19,7 @@ Scalable Vision Learners), code; article B (「解析」Attention 关键点); ar
 # %%
 # One softmax, two questions
 # --------------------------
-# Three tokens of width 2 are their own queries, keys and values. Token 2 has two
+# Three tokens of 2 numbers are their own queries, keys and values. Token 2 has two
 # questions: token 0 answers in column 0, and token 1 answers in column 1. One head adds
 # the columns up, so both answers get the same weight. Two heads see one column each. By
 # hand: the scores of head 0 are 4, 0, 1; exp(4) = 54.6 of a sum of 58.3 is 0.94.
@@ -45,7 +45,7 @@ assert one_head[2].round(2).tolist() == [0.45, 0.45, 0.11]
 assert head_0[2].round(2).tolist() == [0.94, 0.02, 0.05]
 maps = {"one head of width 2": one_head, "head 0": head_0, "head 1": head_1}
 panels = [plot.Panel(title, weights) for title, weights in maps.items()]
-caption = "How to read it: in the last row one head mixes what two keep apart."
+caption = "How to read it: in row 2, one head weighs 0 and 1 the same, two choose."
 figure = plot.heatmaps(panels, "key", "query", caption)
 print(plot.save(figure, Path("figures") / "multi_head_two_questions.png"))
 
@@ -77,7 +77,7 @@ np.testing.assert_allclose(sum(parts), y, atol=1e-12)
 # Article C sends X into 8 attentions. A comment below it says that the product of X and
 # W_Q is split (拆分); article B multiplies first (扩增). All three are one model: the 8
 # small matrices side by side are one matrix, and its product with x is the 8 small
-# products side by side. To split x itself, or to make each head 512 wide, is another.
+# products side by side. To split x itself, or to make heads 512 wide, is not.
 
 p = {name: {"w": np.concatenate(list(small[name]), axis=1)} for name in "qkv"}
 p["out"] = {"w": w_out}
@@ -116,8 +116,8 @@ np.testing.assert_array_equal(right[0], numbered[:, :2])
 # ---------------------
 # ``to_qkv`` is the three big matrices as one, and ``chunk`` cuts its product in three.
 # (``project_out`` leaves W_O out where one head is as wide as the input.) The string
-# ``'b h i d, b h j d -> b h i j'`` sums over d, the letter that the arrow loses, for
-# each image b, head h, query i and key j. B's input is [7, 257, 512]; here, 2 images.
+# ``'b h i d, b h j d -> b h i j'`` sums over d, the letter that is missing after the
+# arrow, for each image b, head h, query i, key j. B's input is [7, 257, 512]; ours 2.
 
 images = rng.normal(size=(2, 257, 512)).astype(np.float32)
 fused = init.multi_head_attention(512, 8, rng, fused=True, bias=False)
@@ -185,7 +185,7 @@ for start, stays_one in ((tiny, False), (twin, True)):
 # Break it: reshape alone
 # -----------------------
 # All shapes fit, and the gradient check is blind: the backward pass fits this forward.
-# But this is not attention over tokens, where token 7 reaches all outputs, not half.
+# But in attention over tokens, token 7 changes all 8 outputs. Here it changes only 4.
 
 
 def reshape_alone(x, heads):
