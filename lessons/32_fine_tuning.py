@@ -178,8 +178,8 @@ many = accuracies(features, labels, t_features, t_labels)["linear"]
 untrained = train(scratch, ten, 0.001, 1.0)
 longer = train(start, every, 0.004, 0.75, steps=100)
 new = train(scratch, every, 0.001, 1.0, steps=100)
-print(f"10 each: probe {few:.0%}, fine-tuned {tuned[1]:.0%}, scratch {untrained[1]:.0%}")
-print(f"300 each: probe {many:.0%}, fine-tuned {longer[1]:.0%}, scratch {new[1]:.0%}")
+print(f"10 each: probe {few:.0%}, tuned {tuned[1]:.0%}, scratch {untrained[1]:.0%}")
+print(f"300 each: probe {many:.0%}, tuned {longer[1]:.0%}, scratch {new[1]:.0%}")
 assert new[1] < longer[1] < many + 0.05
 
 # %%
