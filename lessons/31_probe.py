@@ -19,8 +19,8 @@ Autoencoders Are Scalable Vision Learners), "MAE".
 # Grass, gravel or brick?
 # -----------------------
 # Which of three photographs is a small square cut from? Training images are from the
-# left 70 % of each, test images from the rest: no pixel is in both sets. The nearest
-# neighbour by pixels is right for about half of the test images, a guess for a third.
+# left 70 % of each, test images from the rest: no pixel is in both sets. A guess is
+# right for a third of them, the nearest neighbour by pixels for about half.
 
 from math import log
 from pathlib import Path
@@ -143,16 +143,16 @@ def probe_backward(dloss, cache):
 w, b = rng.normal(size=(256, 3)), rng.normal(size=3)
 loss, _ = probe_forward(w, b, x, labels, 0.1)
 np.testing.assert_allclose(loss, probe_loop(x, w, b, labels, 0.1))
-few = {"x": x[::90], "labels": labels[::90], "l2": 0.1}
-assert all(row.ok for row in gradcheck(probe_forward, probe_backward, w, b, **few))
+ten = {"x": x[::90], "labels": labels[::90], "l2": 0.1}
+assert all(row.ok for row in gradcheck(probe_forward, probe_backward, w, b, **ten))
 
 # %%
 # Equal to scikit-learn
 # ---------------------
 # scikit-learn's ``LogisticRegression`` multiplies the *sum* of the losses by C and
 # leaves the penalty alone, so C = 1 / (n l2). With the penalty the loss is convex and
-# has one minimum: no learning rate to choose, no luck. A gradient of zero is the proof
-# that one is there. At scikit-learn's weights ours is zero.
+# has one minimum, where the gradient is zero: no learning rate to choose, no luck. At
+# scikit-learn's weights our gradient is zero.
 
 theirs = LogisticRegression(C=1, tol=1e-8, max_iter=5000).fit(x, labels)
 w, b = theirs.coef_.T, theirs.intercept_                        # (256, 3), (3,)
@@ -168,7 +168,7 @@ assert max(np.abs(dw).max(), np.abs(db).max()) < 1e-5
 # class. The features win: a texture has no fixed position, so one pixel says little. On
 # handwritten digits **the pixels win**: the digits are centred, one pixel means the
 # same in all of them, and this encoder learned from photographs. Features are good for
-# some tasks. Without the rival you would not know for which.
+# some tasks. Without the comparison you would not know for which.
 
 counts, curves = (5, 30, 100, 300), {}
 views = {"features": (x_features, t_features), "raw pixels": (x_pixels, t_pixels)}
@@ -177,7 +177,7 @@ for name, (view, t_view) in views.items():
     right = [accuracies(view[it], labels[it], t_view, t_labels)["linear"] for it in few]
     curves[name] = (counts, right)
     print(name, [f"{value:.0%}" for value in right])
-caption = "How to read it: 5 labels a class with features beat 300 with raw pixels."
+caption = "How to read it: the left end of the upper line is above the lower line."
 options = {"xscale": "log", "ylim": (0, 1), "levels": {"guessing": 1 / 3}}
 figure = plot.curves(curves, "labels for each class", "accuracy", caption, **options)
 print(plot.save(figure, figures / "probe_accuracy.png"))
@@ -196,8 +196,8 @@ assert right[1] > right[0] + 0.05
 # The class token is never trained, so why probe it?
 # --------------------------------------------------
 # The decoder predicts patches. What it computes at the class token's position is
-# dropped, so no loss asks that token for anything. But it *is* trained: patches attend
-# to it, so gradient reaches it through attention. Here it holds nearly as much as the
+# dropped: no loss depends on it directly. But the token *is* trained: patches attend
+# to it, so gradient reaches it through attention. Here it is nearly as good as the
 # mean of the patches. He et al. find the two similarly good (appendix A.1).
 
 dtoken = mae_backward(1.0, hiding)["encoder"]["cls_token"]      # (1, 1, D)

@@ -9,7 +9,7 @@ do He et al. do so that few labels do not destroy what the encoder has learned?
 You will be able to build a classifier on a trained encoder, to give each layer its own
 learning rate, and to notice that an encoder is frozen by accident.
 
-Time: 20 minutes to read, 9 seconds to run. Needs: lesson 31.
+Time: 20 minutes to read, 11 seconds to run. Needs: lesson 31.
 
 Read beside: He et al. 2021, section 4.3, figure 9 and appendix A; article A (MAE:Masked
 Autoencoders Are Scalable Vision Learners), code; article C (Transformer模型详解), 2.1.
@@ -114,9 +114,9 @@ assert tree.count(start["head"]) == 387 and tree.count(start["encoder"]) == 8071
 # %%
 # Layer-wise decay of the learning rate
 # -------------------------------------
-# What lies near the pixels is general: edges, shades. It should move least. So each
-# layer has its own learning rate: the head's is the full one, and each layer further
-# down multiplies it by a decay, 0.75 here. This is not weight decay.
+# Layers near the pixels find what is general: edges, shades. They should change least.
+# So each layer has its own learning rate: the head's is the full one, and each layer
+# further down multiplies it by a decay, 0.75 here. This is not weight decay.
 
 by_hand, rate = {}, 1.0                                         # the head
 for layer in (3, 2, 1, 0):
@@ -154,8 +154,8 @@ def train(start, chosen, lr, decay, steps=60, backward=vit.vit_backward):
 tuned = train(start, ten, 0.004, 0.75)
 alike = train(start, ten, 0.004, 1.0)
 for path in list(by_hand)[1:]:
-    w, *new = [dict(tree.leaves(p))[path] for p in (start, tuned[2], alike[2])]
-    moved, free = [np.linalg.norm(it - w) / np.linalg.norm(w) for it in new]
+    w, *now = [dict(tree.leaves(p))[path] for p in (start, tuned[2], alike[2])]
+    moved, free = [np.linalg.norm(it - w) / np.linalg.norm(w) for it in now]
     print(f"{path:30} moved {moved:.0%}, without decay {free:.0%}")
     assert moved < free
 
@@ -163,11 +163,12 @@ for path in list(by_hand)[1:]:
 # Fine-tune or linear probe?
 # --------------------------
 # A probe asks what the features *are*; fine-tuning asks what they can *become*. With 10
-# labels a class the two are about equal, and above the same network from scratch. With
-# 300, 100 steps of 8 images do not beat a probe at its minimum. Given ImageNet and 50
+# labels a class another draw of labels moves each accuracy by several points: too much
+# to say which is better. With 300 fine-tuning is above the same net from scratch,
+# but 100 steps of 8 images do not beat a probe at its minimum. Given ImageNet and 50
 # epochs, fine-tuning is far ahead (He et al., section 4.3). Read our numbers with care:
-# one run each, learning rates chosen by these test images, and the encoder has seen the
-# three photographs, test part included, without labels. That flatters it.
+# learning rates were chosen by these test images, and the encoder has seen the three
+# photographs, test part included, without labels. That flatters it.
 
 small = load_encoder(shipped("mae"), img_size=24)
 features = small.features(left)[:, 128:]                        # mean of the patches
@@ -176,11 +177,10 @@ few = accuracies(features[ten], labels[ten], t_features, t_labels)["linear"]
 many = accuracies(features, labels, t_features, t_labels)["linear"]
 untrained = train(scratch, ten, 0.001, 1.0)
 longer = train(start, every, 0.004, 0.75, steps=100)
-print(f"10 a class: probe {few:.0%}, fine-tuned {tuned[1]:.0%}, without decay "
-      f"{alike[1]:.0%}, from scratch {untrained[1]:.0%}")
-print(f"300 a class: probe {many:.0%}, fine-tuned {longer[1]:.0%}")
-assert tuned[1] > untrained[1] + 0.04 and abs(few - tuned[1]) < 0.08
-assert longer[1] < many + 0.05
+new = train(scratch, every, 0.001, 1.0, steps=100)
+print(f"10 each: probe {few:.0%}, tuned {tuned[1]:.0%}, scratch {untrained[1]:.0%}")
+print(f"300 each: probe {many:.0%}, tuned {longer[1]:.0%}, scratch {new[1]:.0%}")
+assert new[1] < longer[1] < many + 0.05
 
 # %%
 # Break it: an encoder that is frozen by accident
@@ -204,24 +204,24 @@ wrong = [row for row in rows if not row.ok]
 print(f"{len(wrong)} of {len(rows)} tensors are wrong: {wrong[0].diagnosis}")
 assert all(".encoder." in row.tensor for row in wrong) and len(wrong) > 10
 frozen = train(start, ten, 0.004, 0.75, backward=frozen_backward)
-w_before, w_after = [p["encoder"]["patch_embed"]["w"] for p in (start, frozen[2])]
-assert not np.array_equal(w_before, w_after)                    # weight decay
+before, after = [p["encoder"]["patch_embed"]["w"] for p in (start, frozen[2])]
+assert not np.array_equal(before, after)                        # weight decay
 
 # %%
 # What loss should I see?
 # -----------------------
-# Every run starts at ln 3, since the head is fresh. The fine-tuned run falls to nearly
-# zero on its 30 images. The frozen one flattens early: that is the sign.
+# Every run starts near ln 3, since the head is fresh. The fine-tuned run comes near 0
+# on its 30 images. The frozen one falls slowly and stays high: that is the sign.
 
 runs = {"fine-tuned": tuned, "from scratch": untrained, "frozen by accident": frozen}
 curves = {}
 for name, (losses, right, _) in runs.items():
     print(f"{name}: last loss {np.mean(losses[-8:]):.2f}, {right:.0%} right")
     curves[name] = (np.arange(8, 61), np.convolve(losses, np.ones(8) / 8, "valid"))
-caption = "How to read it: training loss with 10 labels a class, the mean of 8 steps."
+caption = "How to read it: near 0 a model fits its 30 images. Each point: 8 steps."
 figure = plot.curves(curves, "step", "loss", caption, levels={"ln 3": np.log(3)})
 print(plot.save(figure, Path("figures") / "fine_tuning_loss.png"))
-assert np.mean(tuned[0][-8:]) < 0.3 < 0.5 < np.mean(frozen[0][-8:])
+assert np.mean(frozen[0][-8:]) > np.mean(tuned[0][-8:]) + 0.3
 
 # %%
 # Exercises

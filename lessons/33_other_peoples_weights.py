@@ -18,8 +18,8 @@ Scalable Vision Learners), "MAE"; article C (Transformer模型详解), 3.2.
 # A published file, but a small one
 # ---------------------------------
 # Meta's files are large and have a licence of their own. So here is the model of this
-# package in the same format, with the names of the official code. ``inspect`` reads
-# names and shapes only. Two tensors are tables of positions, not parameters of ours.
+# package in the same format, with the official names. ``inspect`` reads names and
+# shapes only. The file has two tensors more than our tree: the tables of positions.
 
 import json
 import os
@@ -60,8 +60,8 @@ assert seen.kind == "mae" and len(seen.tensors) == len(list(tree.leaves(params))
 # A zip archive: one entry for the numbers of each tensor, and ``data.pkl``, a *pickle*,
 # Python's way to write down any object. Here it holds names and shapes. But a pickle is
 # a program: "call this function with these arguments". The author of the file chooses
-# the function. This one only makes a folder. The reader of this package can build
-# arrays, and calls nothing. In PyTorch: ``torch.load(path, weights_only=True)``.
+# the function. The trap below only makes a folder. The reader of this package builds
+# arrays and calls nothing else. In PyTorch: ``torch.load(path, weights_only=True)``.
 
 with zipfile.ZipFile(published) as archive:
     entries = archive.namelist()
@@ -131,9 +131,9 @@ assert np.array_equal(table[1:], config.position_tables()[0]) and not table[0].a
 # %%
 # An oracle in place of a gradient check
 # --------------------------------------
-# Reading weights has no backward pass to check. An *oracle* knows the right answer.
-# Here it is the model before it was written. For a real file it is what the original
-# code computes for a known image (``tests/golden`` has some).
+# Reading weights has no backward pass to check. Instead compare with an *oracle*, which
+# knows the right answer. Here it is the model before it was written. For a real file it
+# is what the original code computes for a known image (``tests/golden`` has some).
 
 read_config, read_params = load_mae(published)
 images = to_pixels(unseen_crops(unseen_photo(), 48, 16))        # (16, 48, 48, 3)
@@ -152,9 +152,9 @@ assert read_config == config and loss_of(read_params) == oracle
 # What is not in the file
 # -----------------------
 # An official file does not say how many heads there are: the shapes are the same for
-# any number. The wrong one changes the loss by 1 %, and only an oracle sees it. Nor
-# does the file say whether the model predicts normalised pixels, or whose it is. Meta's
-# are CC-BY-NC 4.0: no commercial use. So the loader asks, and says what it suspects.
+# any number. A wrong one changes the loss by 1 %, and only an oracle sees it. Nor does
+# the file say whether the model predicts normalised pixels, or who made it. Meta's
+# files are CC-BY-NC 4.0: no commercial use. So the loader asks, and ``inspect`` warns.
 
 stranger = write_pth(folder / "stranger.pth", tensors)          # without our settings
 try:
@@ -178,18 +178,18 @@ assert 1.001 < wrong_loss / oracle < 1.03
 
 panel = figures / "weights_restored.png"
 model, out = published_model(published), folder / "restored.png"
-reconstruct("grace_hopper", model, out, figure=panel)
+reconstruct("grace_hopper", model, out, figure=panel, detail=32)
 print(panel)
 
 # %%
 # It paints what was not there, and not like a GAN
 # ------------------------------------------------
-# Two images agree on the visible patches only. The model cannot know, and paints the
-# same into both. By hand: a hidden pixel is -1 or 1, equally often. A guess g has the
-# mean squared error ((g + 1)^2 + (g - 1)^2) / 2 = g^2 + 1. The best guess is 0, a grey
-# that never occurs: squared error paints the mean of what is possible, hence the blur.
-# A GAN's adversary would reject that grey. Meta's demo has a second checkpoint, trained
-# with a GAN loss in addition: ``mae_visualize_vit_large_ganloss.pth``.
+# Two images agree on the visible patches only. The model sees no difference, so it
+# paints the same into both. By hand: a hidden pixel is -1 or 1, equally often. A guess
+# g has the mean squared error ((g + 1)^2 + (g - 1)^2) / 2 = g^2 + 1. The best guess is
+# 0, a grey that never occurs: squared error paints the mean of what is possible, hence
+# the blur. A GAN's adversary would reject that grey. Meta's demo has a second file,
+# trained with a GAN loss in addition: ``mae_visualize_vit_large_ganloss.pth``.
 
 errors = [((g + 1) ** 2 + (g - 1) ** 2) / 2 for g in (-1, -0.5, 0, 0.5, 1)]
 assert errors == [2, 1.25, 1, 1.25, 2]
@@ -199,7 +199,7 @@ pair = np.stack([images[0], np.where(removed, images[1], images[0])])
 made = mae.mae_reconstruct(pair, params, config, noise[[0, 0]])
 np.testing.assert_allclose(made.pasted[0], made.pasted[1], atol=1e-5)
 assert np.abs(pair[0] - pair[1]).max() > 1
-caption = "How to read it: two originals, the same visible patches, the same guess."
+caption = "How to read it: the originals differ where nothing is visible; one guess."
 columns = [to_picture(it) for it in (*made[:3], pair)]
 figure = plot.reconstructions(*columns, caption=caption)
 print(plot.save(figure, figures / "weights_guess.png"))
@@ -247,4 +247,4 @@ if answer_2 is not None:
 #   what is possible: "It paints what was not there, and not like a GAN".
 # - **C, 3.2**: W_Q is (in, out), as here, not (out, in): "Names and transposes".
 
-shutil.rmtree(folder, ignore_errors=True)                       # mapped on Windows
+shutil.rmtree(folder, ignore_errors=True)       # Windows keeps a file that is in use

@@ -18,8 +18,8 @@ article E (67 自注意力), 总结.
 # %%
 # The question: how much memory does the table take?
 # --------------------------------------------------
-# ``tracemalloc`` counts the bytes that NumPy allocates. One head of width 32 in
-# float32, forward and backward. At its peak, in the backward pass, attention holds
+# ``tracemalloc`` counts the bytes that NumPy allocates. We run one head of dimension 32
+# in float32, forward and backward. At the peak, in the backward pass, attention holds
 # about three tables: the weights, their gradient, and the gradient of the scores.
 
 import math
@@ -35,7 +35,6 @@ from tinymae.gradcheck import format_rows, gradcheck
 from tinymae.ops import attention
 from tinymae.ops import memory_efficient_attention as tiled_attention
 
-threadpool_limits(1, "blas")  # one core, for comparable times
 at_once = (
     attention.scaled_dot_product_attention_forward,
     attention.scaled_dot_product_attention_backward,
@@ -184,8 +183,8 @@ for mine, theirs in zip(run(in_tiles, 512), run(at_once, 512), strict=True):
 # Forget ``shrink`` in (3): the total is too large, the weights are too small. One tile
 # of 128 holds all 7 keys, so nothing has to be rescaled, and that check passes. Tiles
 # of 2 show the mistake in q and k, but not in v: dv is the true gradient of this wrong
-# forward, and a gradient check compares a backward with its own forward. Another check:
-# with the identity matrix as V, y is the table of weights, and its rows sum to 1.
+# forward, and a gradient check compares a backward with its own forward. Another check
+# needs no gradient: with V the identity matrix, y is the table; its rows sum to 1.
 
 blind = gradcheck(tiles_forward, tiles_backward, q, k, v, tile=128, rescale=False)
 seen = gradcheck(tiles_forward, tiles_backward, q, k, v, tile=2, rescale=False)
@@ -199,10 +198,10 @@ assert np.allclose(right.sum(axis=1), 1) and wrong.sum(axis=1).min() < 0.8
 # %%
 # Memory and time against length
 # ------------------------------
-# With tiles, the arrays that grow with T are q, k, v, y, their gradients, and one tile
-# of T x 128 scores. The work stays quadratic, and (6) computes (1) once more. On a GPU
-# FlashAttention is faster all the same: the table never travels to slow memory. The op
-# has no dropout on the weights, so the models here use ``ops.attention``.
+# The package's op takes 128 keys at a time. The arrays that grow with T are q, k, v, y,
+# their gradients, and a tile of T x 128 scores. The work stays quadratic, and (6)
+# computes (1) once more. On a GPU FlashAttention is faster all the same: the table
+# never travels to slow memory. The op has no dropout: our models use ``ops.attention``.
 
 tiled = [peak(in_tiles, length) for length in lengths]
 assert 1.9 < tiled[4] / tiled[3] < 2.1 and whole[4] > 15 * tiled[4]
@@ -215,10 +214,11 @@ axes = {"xscale": "log", "yscale": "log", "markers": True}
 figure = plot.curves(curves, "tokens (T)", "MiB at the peak", caption, **axes)
 print(plot.save(figure, Path("figures/attention_in_tiles_memory.png")))
 seconds = []
-for length in (1024, 4096):
-    start = time.process_time()
-    run(in_tiles, length)
-    seconds.append(time.process_time() - start)
+with threadpool_limits(1, "blas"):  # one core, for comparable times
+    for length in (1024, 4096):
+        start = time.process_time()
+        run(in_tiles, length)
+        seconds.append(time.process_time() - start)
 print(f"time in tiles: T = 1024 {seconds[0]:.3f} s, T = 4096 {seconds[1]:.3f} s")
 assert seconds[1] > 6 * seconds[0]  # 4, if the work grew with T only
 

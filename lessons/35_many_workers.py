@@ -86,8 +86,8 @@ for size in (1, 5):
 # Break it: a mean of means
 # -------------------------
 # "Each worker returns the gradient of its mean, and we take the mean of these." This is
-# right as long as all parts are equal. A shorter last part breaks it. So do sentences
-# of different lengths: if the loss is a mean over tokens, the parts differ in tokens.
+# right as long as all parts are equally large. A smaller last part breaks it. So do
+# sentences of different lengths: in a mean over tokens, parts count by their tokens.
 
 
 def mean_of_means_backward(dloss, cache):
@@ -181,8 +181,8 @@ drift = np.abs(training(2, turned=True) - alone).max(axis=1)
 print(f"difference: {drift[0]:.1e} after one step, {drift[-1]:.1e} after twelve")
 assert 1e-5 < drift[-1] < 1e-2
 caption = (
-    "How to read it: the parameter that differs most if the parts are added in "
-    "reverse. In the same order the difference is exactly 0, for 1, 2 and 4 threads."
+    "How to read it: how far the most different parameter is from the run on one "
+    "thread if parts are added in reverse. In the same order the distance is exactly 0."
 )
 levels = {"learning rate: a step of Adam": 1e-3, "float32 rounds near 1": 1.2e-7}
 axes = {"levels": levels, "yscale": "log", "ylim": (1e-8, 1e-2)}
