@@ -50,7 +50,7 @@ MISTAKES = [
     ("positional_encoding", "np.sin(angles)", "np.sin(2 * angles)", "the odd columns, the cosines, are right"),
     ("positional_encoding", "10000", "9999", "columns 0 and 1 are right"),
     ("positional_encoding", "angles[:, : width // 2]", "angles", "With an odd D there is one cosine less than sines"),
-    ("dropout", "rng.random(x.shape)", "rng.random()", "all numbers are dropped together, or all stay"),
+    ("dropout", "rng.random(x.shape)", "rng.random()", "each call drops all numbers or none"),
     ("dropout", "    (keep,) = cache\n    return dy * keep", "    return dy * cache", "the cache is a tuple of one"),
     ("dropout", "x * keep, (keep,)", "x * keep, (x * keep,)", "dy is multiplied by y"),
     ("dropout", "return dy * keep", "return dy * (keep == 0)", "backward passes what forward dropped"),

@@ -137,7 +137,8 @@ MISTAKES = [
     ("layernorm", "dxhat = dy * gamma", "dy *= gamma\n    dxhat = dy", "backward writes into dy"),
     ("layernorm", "dy.sum(axis=positions)", "dy.mean(axis=positions)", "beta: 20 times too small everywhere"),
     ("layernorm", "dy.sum(axis=positions)", "dy.sum(axis=0)", "it is right when summed over axes (0,)"),
-    ("layernorm", "dxhat.mean(axis=-1, keepdims=True)", "dxhat.mean(axis=1, keepdims=True)", "sum along axis 2 of the true"),
+    ("layernorm", "dxhat.mean(axis=-1, keepdims=True)", "dxhat.mean(axis=1, keepdims=True)",
+     "the first mean of (5) is taken along axis -2"),
     ("layernorm", "return rstd * dx, dgamma, dbeta", "return rstd * dx, dbeta, dgamma", "swapped with the gradient of beta"),
     ("layernorm", "    return rstd * dx, dgamma, dbeta", "", "expected a tuple of 3: x, gamma, beta; is its return missing?"),
     ("layernorm", "(dxhat * xhat).mean(axis=-1, keepdims=True)", "(dxhat * xhat).sum(-1, keepdims=True) / (len(gamma) - 1)",
@@ -180,7 +181,8 @@ MISTAKES = [
     ("linear", "rows.sum(axis=0)", "dy", "b: the gradient has shape (4, 5, 10), expected (10,): it is right when summed over"),
     ("linear", "return dx, dw, db", "return dx, db, dw", "(10,), expected (14, 10): it is the gradient of b; return one"),
     ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp * (1 - p)", "the diagonal of the softmax Jacobian"),
-    ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp", "the term that couples the elements along that axis"),
+    ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp",
+     "it is p_k dp_k: it should be p_k dp_k - p_k sum_j dp_j p_j"),
     ("cross_entropy", " * counts[..., None]", "", "wrong only where targets is 0"),
     ("cross_entropy", "counts.sum()", "counts.size", "1.25 is the size of targets by the number of targets that are not 0"),
     ("cross_entropy", " / counts.sum()", "", "12 is the number of targets that are not 0 (mean or sum?)"),
@@ -194,12 +196,12 @@ MISTAKES = [
     ("adamw", "self.m[name] / (1 - b1**self.t)", "self.m[name]", "mhat is not used"),
     ("adamw", "self.v[name] / (1 - b2**self.t)", "self.v[name]", "vhat is not used"),
     ("adamw", "lr * self.weight_decay * params", "self.weight_decay * params", "the weight decay is not multiplied by lr"),
-    ("adamw", "+ (1 - b1) * g", "+ g", "step 1 is the first that is wrong"),
-    ("adamw", "params[name] -= lr * mhat", "params[name] = params[name] - lr * mhat", "step 1 is the first that is wrong"),
+    ("adamw", "+ (1 - b1) * g", "+ g", "(1) has no factor 1 - b1"),
+    ("adamw", "params[name] -= lr * mhat", "params[name] = params[name] - lr * mhat", "only the first weight decay is written"),
     ("adamw", "np.sqrt(vhat)", "vhat", "the square root of vhat is missing"),
     ("adamw", "params[name] -= lr * mhat", "params[name] += lr * mhat", "uphill: subtract"),
     ("adamw", "params[name] -= lr * self.weight_decay * params[name]", "pass", "there is no weight decay"),
-    ("adamw", "(1 - b2**self.t)", "(1 - b1**self.t)", "step 1 is the first that is wrong"),
+    ("adamw", "(1 - b2**self.t)", "(1 - b1**self.t)", "mhat and vhat are both divided by 1 - b1^t"),
     ("schedule", "range(1, batches + 1)", "range(2, batches + 2)", "the first batch is step 2"),
     ("schedule", "range(1, batches + 1)", "range(batches)", "ZeroDivisionError"),
     ("schedule", "min(", "max(", "max is used instead of min"),
@@ -217,7 +219,7 @@ MISTAKES = [
     ("layernorm", "return rstd * dx,", "return dx / rstd,", "rstd divides: in (5) it multiplies"),
     ("layernorm", "dy.sum(axis=positions)", "dy.sum()", "one axis too many"),
     ("unshuffle", ".sum(axis=(0, 1), keepdims=True)", ".mean(axis=(0, 1), keepdims=True)",
-     "9 times too small everywhere: no size among the arguments is 9, but if forward uses mask_token 9 times"),
+     "a mean over images and positions: the one token is used at all of them"),
     ("multi_head_attention", "dxq + dxk + dxv", "(dxq + dxk + dxv) / 3", "the three gradients of x are averaged"),
     ("multi_head_attention", "merge_heads(", "(lambda z: z.reshape(len(z), z.shape[2], -1))(",
      "dq, dk and dv are put together by a reshape alone"),
@@ -227,7 +229,7 @@ MISTAKES = [
     ("patchify", "x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows", "x.reshape(batch, rows", "dpatches is reshaped at once"),
     ("random_masking", "np.argsort(ids_shuffle, axis=1)", "ids_shuffle", "ids_shuffle is returned, the patch at each position"),
     ("random_masking", ">= kept", "< kept", "0 and 1 are swapped"),
-    ("random_masking", "int(noise", "round(noise", "it has shape (2, 4), expected (2, 3)"),
+    ("random_masking", "int(noise", "round(noise", "K is rounded up"),
     ("random_masking", "ids_keep, ids_restore, mask\n", "ids_keep, mask, ids_restore\n", "mask is returned in its place"),
     ("random_masking", ">= kept", "> kept", "one patch too many is kept"),
     ("unshuffle", "np.argsort(ids_restore, axis=1)", "ids_restore", "backward needs the inverse order"),
@@ -248,7 +250,7 @@ def test_a_mistake_fails_with_its_cause(name, old, new, words, check):
 # Wrong, and right in one place or another: each would pass a check that is a little blinder.
 BLIND_SPOTS = [
     # the other numbers do not stay where they are: the gradient of a sum of functions of one number would be right
-    ("numerical_gradient", "gradient: 12 of 12 numbers are wrong", """
+    ("numerical_gradient", "all other numbers of x become 0", """
         def difference(f, x, index, h):
             up, down = np.zeros_like(x), np.zeros_like(x)
             up[index], down[index] = x[index] + h, x[index] - h
@@ -261,7 +263,7 @@ BLIND_SPOTS = [
             return (f(x + step) - f(x - step)) / 2e-5
     """),
     # the padding's row gets nothing: not the mistake of dtable[ids] += dy
-    ("embedding", "wrong only at 0 of axis 0", """
+    ("embedding", "row 0 gets no gradient", """
         def embedding_backward(dy, cache):
             ids, shape = cache
             dtable = np.zeros(shape)
@@ -799,7 +801,7 @@ ZOO_CAUSES = {
     "positions_along_batch": ("the positions count the sequences of the batch, axis 0", [
         ("np.arange(x.shape[0])", "np.arange(x.shape[1])"), ("table[positions][:, None]", "table[positions]"),
         ("dy.sum(axis=1)", "dy.sum(axis=0)")]),
-    "queries_alone": ("though y still depends on it: a path around is missing, another use of it or a residual", [
+    "queries_alone": ("dx is dxq: x went three ways", [
         ("dx, dwq, _", "dxq, dwq, _"), ("_, dwk, _", "dxk, dwk, _"), ("_, dwv, _", "dxv, dwv, _"),
         ("return dx, {", "return dxq + dxk + dxv, {")]),
     "mask_multiplied": ("forbidden scores become 0: exp(0) is 1, so they must become minus infinity", [

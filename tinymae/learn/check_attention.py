@@ -549,7 +549,7 @@ def check_padding_mask(names: dict) -> Iterator[tuple[str, list[Row]]]:
 
     def attended(ids, real):
         x = vectors[ids][:, None]                               # (B, 1, T, d)
-        y, _ = attention.scaled_dot_product_attention_forward(x, x, x, np.asarray(hide(np.where(real, ids, 0))))
+        y, _cache = attention.scaled_dot_product_attention_forward(x, x, x, np.asarray(hide(np.where(real, ids, 0))))
         return y[:, 0][real]
 
     def row(pad):

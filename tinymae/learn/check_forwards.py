@@ -52,7 +52,7 @@ def check_linear_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("the inputs are averaged over the positions: each position has its own output"):
             lambda x, w, b: (x if x.ndim == 1 else x.mean(-2)) @ w + b,
     }
-    for title, part in (("sentences (B, T, I)", x), ("one position (I,)", x[0, 0])):
+    for title, part in (("sentences (B, T, I)", x), (_("one position (I,)"), x[0, 0])):
         yield from check_forward(names, "linear", first(linear.linear_forward), part, w, b, title=title, variants=variants,
                                  steps=lambda x, w, b: {_("the product x w"): [x @ w]})
 
@@ -394,19 +394,19 @@ def check_encoder_layer_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def layer(first=lambda x, a: x + a, second=lambda x, x1, f: x1 + f, fed=lambda x, a, x1: x1, norms=(True, True)):
         """A post-norm layer with mistakes: what is added to what, what the feed forward gets, which norms there are."""
         def y(x, p, heads, mask=None):
-            a, _ = blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)
+            a, _cache = blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)
             x1 = first(x, a)
             x1 = layernorm.layernorm_forward(x1, **p["ln1"])[0] if norms[0] else x1
-            f, _ = blocks.feed_forward_forward(fed(x, a, x1), p["ffn"])
+            f, _cache = blocks.feed_forward_forward(fed(x, a, x1), p["ffn"])
             y = second(x, x1, f)
             return layernorm.layernorm_forward(y, **p["ln2"])[0] if norms[1] else y
         return y
 
     def norm_first(x, p, heads, mask=None):
         """x + norm(f(x)), which is neither pre-norm nor post-norm."""
-        a, _ = blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)
+        a, _cache = blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)
         x = x + layernorm.layernorm_forward(a, **p["ln1"])[0]
-        f, _ = blocks.feed_forward_forward(x, p["ffn"])
+        f, _cache = blocks.feed_forward_forward(x, p["ffn"])
         return x + layernorm.layernorm_forward(f, **p["ln2"])[0]
 
     def framed(first, second):

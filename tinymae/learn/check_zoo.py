@@ -61,12 +61,12 @@ def check_layers(names: dict) -> Iterator[tuple[str, list[Row]]]:
              for (_path, a), (_other, b) in zip(tree.leaves(one), tree.leaves(other), strict=True)]
     shared = sum(np.shares_memory(a, b) for a, b in pairs)
     alike = sum(a.ndim > 1 and np.array_equal(a, b) and not np.shares_memory(a, b) for a, b in pairs)
-    yield "three layers", [
+    yield _("three layers"), [
         judge("layers", len(layers), np.array(3)),
-        judge("arrays that two layers share", shared, np.array(0), otherwise=_(
+        judge(_("arrays that two layers share"), shared, np.array(0), otherwise=_(
             "the layers have the same arrays, so a step of one moves the others: [layer] * n repeats one object n times"
         )),
-        judge("equal matrices in two layers", alike, np.array(0), otherwise=_(
+        judge(_("equal matrices in two layers"), alike, np.array(0), otherwise=_(
             "the layers start from the same numbers: draw those of each layer anew"
         )),
     ]
@@ -101,8 +101,8 @@ def check_greedy(names: dict) -> Iterator[tuple[str, list[Row]]]:
             )),
         ]
 
-    yield "sentences of 2, 5 and 3 tokens", rows(7, 5)
-    yield "at most 4 tokens", rows(4, 4)
+    yield _("sentences of 2, 5 and 3 tokens"), rows(7, 5)
+    yield _("at most 4 tokens"), rows(4, 4)
 
 
 def check_rnn(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -149,6 +149,6 @@ def check_whole_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("the sum over all tokens is not divided by their number"): lambda: count * right,
         })
 
-    yield "16 tokens in three parts", [row("loss", loss, right, [part[0] for part in single])] + [
+    yield _("16 tokens in three parts"), [row("loss", loss, right, [part[0] for part in single])] + [
         row(f"d{name}", grads.get(name), right_grads[name], [part[1][name] for part in single]) for name in params
     ]
