@@ -66,7 +66,7 @@ def test_it_has_its_parts(lesson):
 def test_it_is_one_sitting(lesson):
     """Short enough to finish, narrow enough for half a screen, and it says what one can do afterwards and how long it takes."""
     lines = lesson.path.read_text(encoding="utf-8").splitlines()
-    assert len(lines) < 290 and len(lesson.cells) - 1 <= 12 and max(map(len, lines)) <= 88
+    assert len(lines) < 255 and len(lesson.cells) - 1 <= 12 and max(map(len, lines)) <= 88
     assert re.search(r"You will be able", lesson.cells[0].prose) and re.search(r"Time: .*to run", lesson.cells[0].prose)
     assert re.search(r"Needs: (nothing|lessons? \d+)", lesson.cells[0].prose)
 

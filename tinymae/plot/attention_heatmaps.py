@@ -160,7 +160,7 @@ def attention_over_picture(
     figure = page(tall, caption, default=(
         "How to read it: the brighter a patch, the larger its attention weight, in the row of the class token (above) and in "
         f"that of the patch in the blue frame (below). All maps share one scale, from 0 to the largest weight, {top:.3g}; "
-        f"if the attention were uniform, each of the {count} patches would have a weight of {1 / count:.2g}."
+        f"if the {count} patches and the class token were attended to alike, each would have a weight of {1 / (count + 1):.2g}."
     ))
     left_part, right_part = figure.subfigures(1, 2, width_ratios=(left, WIDTH - left))
     for part, name, weights in zip(

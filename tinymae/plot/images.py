@@ -138,8 +138,10 @@ def shuffle(
         ax.set_axis_off()
     ax = right.subplots()
     side, step = 0.82, 2.05
+    inverse = all(patch == position for position, patch in enumerate(np.asarray(ids_shuffle)[restore]))
+    last = "unshuffled: each position takes its token" if inverse else "not unshuffled: positions take tokens of others"
     names = ("patches in the order of the image", f"shuffled; the first {kept} stay visible, the others are removed",
-             "encoded, followed by mask tokens", "unshuffled: each position takes its token")
+             "encoded, followed by mask tokens", last)
     for row, (name, patches) in enumerate(zip(names, (order, shuffled, tokens, restored), strict=True)):
         ax.text(0, row * step - 0.12, name, va="bottom", fontsize=9, color="#333333", zorder=3,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
