@@ -81,13 +81,23 @@ def _lesson(number, step, exercise):
     if exercise is not None:
         return _lesson_exercise(lesson, exercise)
     if not step:
-        run(lesson)
+        with _small_matrices():
+            run(lesson)
         progress.note_lesson(number)
         return 0
     start = done.get(str(number), 0)
-    left = walk(lesson, 0 if start == "done" else start)
+    with _small_matrices():
+        left = walk(lesson, 0 if start == "done" else start)
     progress.note_lesson(number, None if left == len(lesson.cells) else left)
     return 0
+
+
+def _small_matrices():
+    """A block in which BLAS has one thread: several are slower for small matrices, on a busy machine up to a hundred times."""
+    import numpy  # noqa: F401  its BLAS is loaded now, and can be limited
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, "blas")
 
 
 def _lesson_exercise(lesson, exercise):
@@ -272,6 +282,11 @@ def add_gradcheck(commands: argparse._SubParsersAction) -> None:
 
 
 def _gradcheck(seed, json):
+    with _small_matrices():
+        return _check_gradients(seed, json)
+
+
+def _check_gradients(seed, json):
     from dataclasses import asdict
     from json import dumps
 
