@@ -1,0 +1,3 @@
+"""The functions of the tab "positions" of the live page: each takes the models and JSON values, and returns what JSON can write."""
+
+FUNCTIONS = {}

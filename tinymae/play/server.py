@@ -1,0 +1,1 @@
+"""The server of the live page, on this machine alone (to come)."""

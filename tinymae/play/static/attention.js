@@ -1,0 +1,7 @@
+// The tab "attention".
+export const texts = {en: {title: "attention"}, zh: {title: "attention"}};
+
+// Build the tab inside "root"; "say" translates a key of texts, "ask(name, arguments)" resolves to the answer of tinymae.
+export function show(root, say, ask) {
+  root.textContent = say("title");
+}

@@ -1,0 +1,7 @@
+// The tab "mae".
+export const texts = {en: {title: "mae"}, zh: {title: "mae"}};
+
+// Build the tab inside "root"; "say" translates a key of texts, "ask(name, arguments)" resolves to the answer of tinymae.
+export function show(root, say, ask) {
+  root.textContent = say("title");
+}
