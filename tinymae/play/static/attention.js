@@ -1,7 +1,722 @@
-// The tab "attention".
-export const texts = {en: {title: "attention"}, zh: {title: "attention"}};
+// The tab "attention": a sentence is translated token by token; its attention forward, and the gradient of one token backward.
+//
+// Two rows of tokens have a line for every weight, and a heatmap has the same numbers. The reader selects a token of either
+// row, a query or a key; lines, heatmaps and the list of probabilities follow.
+const EXAMPLES = ["我有一只猫", "我爸爸昨天没买杯子", "你为什么喜欢猫", "因为她太累了，所以她不想看书"];
+const PACE = 700;                                   // milliseconds from one token to the next
+const SVG = "http://www.w3.org/2000/svg";
+
+export const texts = {
+  en: {
+    title: "Attention",
+    intro: "A small Transformer translates the sentences of a phrasebook from Chinese to English. It runs now, in NumPy.",
+    sentence: "Chinese sentence", translate: "Translate", examples: "Examples:",
+    temperature: "Temperature", greedyTemperature: "0: nothing is drawn at random", beam: "Beam width",
+    greedy: "1 (greedy)", again: "Draw again", beamOff: "Beam search draws nothing at random: it needs temperature 0.",
+    play: "Play", pause: "Pause", step: "Step", all: "Show all",
+    output: "Output tokens", probability: "probability", logP: "log p of the sentence: {n}",
+    cut: "There is no <eos>: the output was cut off.",
+    unknown: "Unknown to the model, read as <unk>: {tokens}",
+    readOutput: "Each token was chosen given the source and the tokens before it; the number is its probability. "
+      + "Click a token to see the backward pass of its loss.",
+    attention: "Attention", encoder: "Encoder: source to source", decoder: "Decoder: output to output",
+    cross: "Cross: output to source",
+    layer: "Layer", head: "Head", layerNumber: "layer {n}", headNumber: "head {n}", mean: "mean of all heads",
+    forward: "Forward: who attends to whom",
+    keysSource: "Keys: source tokens", queriesSource: "Queries: source tokens", keysInputs: "Keys: tokens the decoder has read",
+    queriesInputs: "Queries: tokens the decoder reads, one per step", queriesTarget: "Queries: output tokens, one per step",
+    readLines: "Point at a token or move to it with the arrow keys. A line is an attention weight: the more opaque, the "
+      + "larger. A query's weights sum to 1. Lines of other tokens are dimmed.",
+    weightsOf: "{token} attends to: {list}", weightsTo: "{token} receives from: {list}",
+    scores: "scores", weights: "weights", show: "Heatmap", mask: "Causal mask", before: "before the mask",
+    after: "after the mask",
+    noMask: "There is no mask here: one sentence alone has no padding, and every source token may be attended to.",
+    matrix: "{what}: a row is a query, a column is a key",
+    readWeights: "Each row is one softmax over the keys; the stronger the colour, the larger the weight.",
+    readScores: "A score is q·k / √d_k; the softmax of a row of scores gives its weights. For the mean of heads, both are "
+      + "averages.",
+    readBefore: "Dashed cells lie in the future of their query. Before the mask they have scores and would receive weight.",
+    readAfter: "Hatched cells lie in the future of their query: the mask sets the score to −∞, so the weight is 0 and the "
+      + "other weights grow.",
+    masked: "masked",
+    stepTitle: "Step {n}: {token}", top: "The five most probable tokens",
+    readSteps: "Bars are the model's probabilities for this step.",
+    readDrawn: "The lighter bar is the probability with which a token is drawn at temperature {t}; <unk>, <pad> and <bos> are "
+      + "never drawn.",
+    backward: "Backward: the loss of one output token", pickToken: "Click an output token.",
+    lossOf: "loss = −log p({token}) = {loss}, p = {p}",
+    readGradient: "dL/dscores says how the loss changes when one score grows. Negative: attending more to this key would make "
+      + "the token more probable. Each row sums to 0, because softmax ignores what all scores of a row have in common.",
+    readGradientRows: "Steps after the chosen one have no part in its loss, so their rows are 0; in the last layer, only its "
+      + "own row is not. A masked score cannot change the loss either.",
+    source: "What reaches the source", norm: "norm of the gradient", dot: "gradient · embedding", token: "Token",
+    readSource: "The norm says how strongly the loss depends on the token's embedding; gradient · embedding is negative if a "
+      + "larger embedding would make the output token more probable. Both are first-order: they hold for small changes.",
+    cell: "{query} → {key}",
+  },
+  zh: {
+    title: "注意力",
+    intro: "一个小型 Transformer 把短语集里的句子从中文译成英文，此刻由 NumPy 现场计算。",
+    sentence: "中文句子", translate: "翻译", examples: "例句：",
+    temperature: "温度", greedyTemperature: "0：不做随机采样", beam: "束宽",
+    greedy: "1（贪心）", again: "重新采样", beamOff: "束搜索不做随机采样，要求温度为 0。",
+    play: "播放", pause: "暂停", step: "单步", all: "全部显示",
+    output: "输出词元", probability: "概率", logP: "整句的 log p：{n}",
+    cut: "没有生成 <eos>，输出被截断。",
+    unknown: "词表外的词元，模型读作 <unk>：{tokens}",
+    readOutput: "每个词元都根据源句和它之前的词元选出，下面的数字是它的概率。点击一个词元，查看它的损失如何反向传播。",
+    attention: "注意力", encoder: "编码器自注意力", decoder: "解码器自注意力", cross: "交叉注意力",
+    layer: "层", head: "头", layerNumber: "第 {n} 层", headNumber: "第 {n} 个头", mean: "各头平均",
+    forward: "前向：谁关注谁",
+    keysSource: "键：源句词元", queriesSource: "查询：源句词元", keysInputs: "键：解码器已读入的词元",
+    queriesInputs: "查询：解码器读入的词元，每步一个", queriesTarget: "查询：输出词元，每步一个",
+    readLines: "把指针移到词元上，或用方向键移动。每条线是一个注意力权重，越不透明权重越大；一个查询的权重之和为 1。其他词元的线已淡化。",
+    weightsOf: "{token} 关注：{list}", weightsTo: "关注 {token} 的有：{list}",
+    scores: "得分", weights: "权重", show: "热力图", before: "掩码前", after: "掩码后", mask: "因果掩码",
+    noMask: "这里没有掩码：单独一个句子没有填充，源句的所有词元都可以被关注。",
+    matrix: "{what}：行是查询，列是键",
+    readWeights: "每一行是对所有键做一次 softmax 的结果，颜色越浓权重越大。",
+    readScores: "得分是 q·k / √d_k，对一行得分做 softmax 就得到这一行的权重。选“各头平均”时，两者分别取平均。",
+    readBefore: "虚线格是相对于该查询的未来位置：加掩码之前它们也有得分，也会分到权重。",
+    readAfter: "斜线格是相对于该查询的未来位置：掩码把得分设为 −∞，权重因此为 0，其余权重相应变大。",
+    masked: "被掩码",
+    stepTitle: "第 {n} 步：{token}", top: "概率最高的五个词元",
+    readSteps: "条形是模型在这一步给出的概率。",
+    readDrawn: "浅色条形是温度为 {t} 时的采样概率；<unk>、<pad> 和 <bos> 从不被采样。",
+    backward: "反向：一个输出词元的损失", pickToken: "请点击一个输出词元。",
+    lossOf: "损失 = −log p({token}) = {loss}，p = {p}",
+    readGradient: "dL/dscores 表示某个得分增大时损失如何变化。负值表示：更多地关注这个键，会让该词元的概率更高。"
+      + "每行之和为 0，因为一行得分同时加上一个常数，softmax 的结果不变。",
+    readGradientRows: "所选步骤之后的各步与它的损失无关，所以那些行都为 0；在最后一层，只有它自己那一行不为 0。被掩码的得分同样不影响损失。",
+    source: "传到源句的梯度", norm: "梯度的范数", dot: "梯度 · 嵌入", token: "词元",
+    readSource: "范数表示损失对该词元的嵌入有多敏感；“梯度 · 嵌入”为负，表示把嵌入放大会让输出词元的概率更高。"
+      + "两者都是一阶量，只对微小的变化成立。",
+    cell: "{query} → {key}",
+  },
+};
+
+// What the tab shows, kept while the language or the tab changes.
+const state = {
+  text: EXAMPLES[0], temperature: 0, beam: 1, seed: 0, answer: null, shown: 0, playing: false,
+  kind: "cross", layer: 1, head: null, values: "weights", when: "after",                 // head null: the mean of all
+  selected: {side: "query", index: 0}, step: 0, token: null, gradient: null,
+};
+const asked = {translate: 0, gradient: 0};          // numbers of the last questions: answers to earlier ones are dropped
+let timer = null;
+let current = null;                                 // what "show" built last: answers are drawn there
 
 // Build the tab inside "root"; "say" translates a key of texts, "ask(name, arguments)" resolves to the answer of tinymae.
 export function show(root, say, ask) {
-  root.textContent = say("title");
+  clearTimeout(timer);
+  const tab = {root, ask, say: (key, values = {}) => fill(say(key), values)};
+  current = tab;
+  const names = ["output", "choice", "lines", "matrix", "steps", "again", "backward"];
+  tab.parts = Object.fromEntries(names.map((name) => [name, node("div")]));
+  const {output, choice, lines, matrix, steps, again, backward} = tab.parts;
+  root.classList.add("attn");
+  root.append(
+    node("p", {text: say("intro")}), askForm(tab), output,
+    node("h2", {text: say("forward")}), choice, lines, node("div", {class: "attn-columns"}, matrix, steps),
+    node("h2", {text: say("backward")}), again, backward,
+  );
+  new ResizeObserver(() => drawLines(tab)).observe(lines);      // lines go from token to token, wherever these have moved
+  if (state.answer) drawAll(tab);
+  else translate(tab);
+}
+
+// ---- Questions
+
+async function translate(tab) {
+  const number = ++asked.translate;
+  const {text, temperature, seed} = state;
+  let answer;
+  try {
+    answer = await tab.ask("translate", {text, temperature, seed, beam: temperature > 0 ? 1 : state.beam});
+  } catch {
+    return;                                         // the page shows the sentence of the error
+  }
+  if (number !== asked.translate) return;
+  const still = prefersStill();
+  const shown = still ? answer.target.length : 1;
+  const head = state.head !== null && state.head < answer.heads ? state.head : null;
+  Object.assign(state, {
+    answer, question: {text, temperature}, head, shown, playing: !still, token: null, gradient: null, step: shown - 1,
+    layer: Math.min(state.layer, answer.layers[state.kind] - 1),
+    selected: {side: "query", index: state.kind === "encoder" ? 0 : shown - 1},
+  });
+  if (current.root.isConnected) drawAll(current);   // else another tab is shown; this one will be drawn from the state
+}
+
+async function differentiate(tab, position) {
+  const number = ++asked.gradient, {answer} = state;
+  state.token = position;
+  markPressed(tab);
+  let gradient;
+  try {
+    gradient = await tab.ask("gradient", {text: state.question.text, target: answer.ids, position});
+  } catch {
+    return;
+  }
+  if (number !== asked.gradient || answer !== state.answer) return;     // another token, or another translation by now
+  state.gradient = gradient;
+  if (current.root.isConnected) drawBackward(current);
+}
+
+// ---- The sentence and how it is decoded
+
+function askForm(tab) {
+  const {say} = tab;
+  const text = node("input", {type: "text", value: state.text, maxLength: 60, lang: "zh", id: "attn-text"});
+  const send = () => {
+    state.text = text.value;
+    translate(tab);
+  };
+  const form = node("form", {class: "attn-bar"}, node("label", {text: say("sentence"), htmlFor: "attn-text"}), text,
+    node("button", {type: "submit", text: say("translate")}));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    send();
+  });
+  const examples = node("div", {class: "attn-bar"}, node("span", {text: say("examples")}), ...EXAMPLES.map((example) =>
+    button(example, () => {
+      text.value = example;
+      send();
+    }, {lang: "zh"})));
+  return node("div", {}, form, examples, decodingBar(tab));
+}
+
+function decodingBar(tab) {
+  const {say} = tab;
+  const number = node("output"), off = node("span", {class: "attn-note"});
+  const slider = node("input", {type: "range", min: 0, max: 2, step: 0.1, value: state.temperature});
+  const beam = select([1, 2, 4, 8].map((width) => [width, width === 1 ? say("greedy") : width]), state.beam, (width) => {
+    state.beam = Number(width);
+    translate(tab);
+  });
+  const again = button(say("again"), () => {
+    state.seed += 1;
+    translate(tab);
+  });
+  const follow = () => {                            // what the temperature rules out is switched off, and says why
+    number.textContent = state.temperature > 0 ? state.temperature.toFixed(1) : say("greedyTemperature");
+    beam.disabled = state.temperature > 0;
+    off.textContent = beam.disabled ? say("beamOff") : "";
+    again.hidden = !beam.disabled;
+  };
+  slider.addEventListener("input", () => {
+    state.temperature = Number(slider.value);
+    follow();
+  });
+  slider.addEventListener("change", () => translate(tab));
+  follow();
+  return node("div", {class: "attn-bar"}, labelled(say("temperature"), slider), number, again, labelled(say("beam"), beam), off);
+}
+
+// ---- The output, one token after another
+
+function drawOutput(tab) {
+  const {say} = tab, {answer} = state;
+  const heading = tab.parts.again.previousSibling;
+  const behavior = prefersStill() ? "auto" : "smooth";
+  const above = outputButtons(tab, () => heading.scrollIntoView({block: "start", behavior}));
+  const below = outputButtons(tab, () => {});       // to compare tokens without leaving their gradients
+  above.forEach((each, i) => onReach(each, () => pick(tab, {side: "query", index: i}, true)));
+  tab.outputs = [above, below];
+  tab.parts.again.replaceChildren(node("div", {class: "attn-scroll"}, rovingRow(below, say("output"))));
+  tab.playButton = button("", () => play(tab, !state.playing));
+  const player = node("div", {class: "attn-bar"}, tab.playButton, button(say("step"), () => stepOnce(tab)),
+    button(say("all"), () => {
+      state.playing = false;
+      reach(tab, answer.target.length);
+    }));
+  const notes = [say("logP", {n: minus(String(answer.log_p))})];
+  if (!answer.ended) notes.push(say("cut"));
+  if (answer.unknown.length) {
+    notes.push(say("unknown", {tokens: [...new Set(answer.unknown.map((i) => answer.source[i]))].join(" ")}));
+  }
+  tab.sentence = node("p", {class: "attn-sentence", lang: "en"});
+  tab.parts.output.replaceChildren(tab.sentence, player, node("div", {class: "attn-scroll"}, rovingRow(above, say("output"))),
+    node("p", {class: "attn-note", text: notes.join(" · ")}), reading(say("readOutput")));
+  markPressed(tab);
+}
+
+// A button for each token of the output, which takes the gradient of its loss.
+function outputButtons(tab, clicked) {
+  const {say} = tab, {answer} = state;
+  return answer.target.map((token, i) => {
+    const p = percent(answer.steps[i].p);
+    const each = button(token, () => {
+      differentiate(tab, i);
+      clicked();
+    }, {class: "attn-token"}, node("small", {text: p}));
+    each.setAttribute("aria-label", `${say("stepTitle", {n: i + 1, token})}, ${say("probability")} ${p}`);
+    return each;
+  });
+}
+
+function play(tab, playing) {
+  state.playing = playing;
+  reach(tab, playing && state.shown === state.answer.target.length ? 1 : state.shown);
+}
+
+function stepOnce(tab) {
+  state.playing = false;
+  reach(tab, state.shown < state.answer.target.length ? state.shown + 1 : 1);
+}
+
+// Show the first tokens of the output, and select the newest.
+function reach(tab, shown) {
+  state.shown = shown;
+  pick(tab, {side: "query", index: shown - 1}, true);
+  drawMatrix(tab);
+  proceed(tab);
+}
+
+// Show the tokens that are there already, and go on if the page is playing.
+function proceed(tab) {
+  clearTimeout(timer);
+  const {answer, shown} = state, all = shown === answer.target.length;
+  state.playing = state.playing && !all;
+  tab.playButton.textContent = tab.say(state.playing ? "pause" : "play");
+  for (const tokens of tab.outputs) tokens.forEach((token, i) => token.classList.toggle("attn-later", i >= shown));
+  tab.sentence.textContent = all ? answer.text : answer.target.slice(0, shown).join(" ");
+  if (state.playing) timer = setTimeout(() => tab.root.isConnected && reach(tab, shown + 1), PACE);
+}
+
+function markPressed(tab) {
+  for (const tokens of tab.outputs) tokens.forEach((token, i) => token.setAttribute("aria-pressed", i === state.token));
+}
+
+// ---- Which attention
+
+function drawChoice(tab) {
+  const {say} = tab, {answer} = state;
+  const range = (n) => [...Array(n).keys()];
+  const change = (name, read) => (value) => {
+    state[name] = read(value);
+    if (name === "kind") {
+      state.layer = Math.min(state.layer, answer.layers[value] - 1);
+      state.selected = {side: "query", index: value === "encoder" ? 0 : state.step};
+    }
+    drawChoice(tab);
+    drawRows(tab);
+    drawMatrix(tab);
+    drawBackward(tab);
+  };
+  const kind = select(["encoder", "decoder", "cross"].map((each) => [each, say(each)]), state.kind, change("kind", String));
+  const layer = select(range(answer.layers[state.kind]).map((i) => [i, i + 1]), state.layer, change("layer", Number));
+  const head = select([["mean", say("mean")], ...range(answer.heads).map((i) => [i, i + 1])], state.head ?? "mean",
+    change("head", (value) => (value === "mean" ? null : Number(value))));
+  refill(tab.parts.choice, node("div", {class: "attn-bar"}, labelled(say("attention"), kind),
+    labelled(say("layer"), layer), labelled(say("head"), head)));
+}
+
+// The matrix (Tq, Tk) of the chosen layer and head; the mean stands after the heads.
+function chosen(layers) {
+  return layers[state.layer][state.head ?? state.answer.heads];
+}
+
+// Tokens of both sides of the chosen attention, and how many of them are there already.
+function sides() {
+  const {answer, kind, shown} = state;
+  const source = {tokens: answer.source, there: answer.source.length};
+  const inputs = {tokens: answer.inputs, there: shown}, target = {tokens: answer.target, there: shown};
+  return {
+    encoder: {key: source, query: source}, decoder: {key: inputs, query: inputs}, cross: {key: source, query: target},
+  }[kind];
+}
+
+function masked() {
+  return state.kind === "decoder";
+}
+
+// The weights that lines and numbers show: those after the mask, unless the reader asks for those before it.
+function shownWeights() {
+  const attention = state.answer.attention[state.kind];
+  return chosen(masked() && state.when === "before" ? attention.unmasked : attention.weights);
+}
+
+// Select a token of a row. With "step", it is a step of the decoder: the encoder has none.
+function pick(tab, selected, step = false) {
+  if (step) state.step = selected.index;
+  if (!step || state.kind !== "encoder") state.selected = selected;
+  if (state.kind !== "encoder" && selected.side === "query") state.step = selected.index;
+  drawSelection(tab);
+  drawSteps(tab);
+}
+
+// ---- Two rows of tokens with lines
+
+function drawRows(tab) {
+  const {say} = tab, {kind} = state;
+  const names = {
+    encoder: ["keysSource", "queriesSource"], decoder: ["keysInputs", "queriesInputs"], cross: ["keysSource", "queriesTarget"],
+  }[kind];
+  const both = sides();
+  tab.rows = {};
+  const [keys, queries] = ["key", "query"].map((side, i) => {
+    const unknown = (index) => both[side].tokens === state.answer.source && state.answer.unknown.includes(index);
+    tab.rows[side] = both[side].tokens.map((token, index) => {
+      const clicked = () => (side === "query" && kind === "cross" ? differentiate(tab, index) : pick(tab, {side, index}));
+      const each = button(token, clicked, {class: `attn-token${unknown(index) ? " attn-unknown" : ""}`},
+        node("small", {text: " "}));
+      if (unknown(index)) each.title = "<unk>";
+      onReach(each, () => pick(tab, {side, index}));
+      return each;
+    });
+    return rovingRow(tab.rows[side], say(names[i]));
+  });
+  tab.svg = svg("svg", {class: "attn-lines", "aria-hidden": "true"});
+  tab.readout = node("p", {class: "attn-readout"});
+  tab.readout.setAttribute("aria-live", "polite");
+  tab.inner = node("div", {class: "attn-inner"}, node("small", {text: say(names[0])}), keys, tab.svg, queries,
+    node("small", {text: say(names[1])}));
+  tab.parts.lines.replaceChildren(node("div", {class: "attn-scroll"}, tab.inner), tab.readout, reading(say("readLines")));
+  drawSelection(tab);
+}
+
+function drawSelection(tab) {
+  const {side, index} = state.selected, both = sides(), weights = shownWeights();
+  const other = side === "query" ? "key" : "query";
+  const value = (i) => (side === "query" ? weights[index][i] : weights[i][index]);
+  for (const each of ["key", "query"]) {
+    tab.rows[each].forEach((token, i) => {
+      token.classList.toggle("attn-selected", each === side && i === index);
+      token.classList.toggle("attn-later", i >= both[each].there);
+      token.lastChild.textContent = each === other ? value(i).toFixed(2) : " ";
+    });
+  }
+  const list = both[other].tokens.slice(0, both[other].there).map((token, i) => [token, value(i)])
+    .sort((a, b) => b[1] - a[1]).slice(0, 4).map(([token, weight]) => `${token} ${short(weight)}`).join(" · ");
+  tab.readout.textContent = tab.say(side === "query" ? "weightsOf" : "weightsTo", {token: both[side].tokens[index], list});
+  for (const matrix of tab.matrices ?? []) matrix.outline(state.selected);
+  drawLines(tab);
+}
+
+function drawLines(tab) {
+  if (!tab.svg || !tab.root.isConnected) return;
+  const width = tab.inner.clientWidth, height = 130, both = sides(), weights = shownWeights();
+  const middle = (token) => token.offsetLeft + token.offsetWidth / 2;
+  const {side, index} = state.selected;
+  tab.svg.setAttribute("width", width);
+  tab.svg.setAttribute("height", height);
+  const lines = [];
+  weights.slice(0, both.query.there).forEach((row, q) => row.slice(0, both.key.there).forEach((weight, k) => {
+    const mine = index === (side === "query" ? q : k);
+    if (weight < 0.005) return;                     // no eye could see it
+    const line = svg("line", {
+      x1: middle(tab.rows.key[k]), y1: 2, x2: middle(tab.rows.query[q]), y2: height - 2,
+      "stroke-opacity": mine ? weight : weight * 0.3, class: mine ? "attn-mine" : "",
+    });
+    if (mine) lines.push(line);                     // on top of the others
+    else lines.unshift(line);
+  }));
+  tab.svg.replaceChildren(...lines);
+}
+
+// ---- The heatmap of the forward pass
+
+function drawMatrix(tab) {
+  const {say} = tab, {values, when} = state, attention = state.answer.attention[state.kind];
+  const before = masked() && when === "before";
+  const numbers = values === "scores" ? attention.scores : before ? attention.unmasked : attention.weights;
+  const change = (name) => (value) => {
+    state[name] = value;
+    drawMatrix(tab);
+    drawSelection(tab);
+  };
+  const bar = node("div", {class: "attn-bar"},
+    switchOf(say("show"), [["scores", say("scores")], ["weights", say("weights")]], values, change("values")),
+    masked() ? switchOf(say("mask"), [["before", say("before")], ["after", say("after")]], when, change("when"))
+      : node("span", {class: "attn-note", text: say("noMask")}));
+  const matrix = heatmap(tab, {
+    numbers: chosen(numbers), signed: values === "scores", mask: masked() ? attention.mask : null, before,
+    name: say("matrix", {what: say(values)}),
+  });
+  const how = [say(values === "scores" ? "readScores" : "readWeights")];
+  if (masked()) how.push(say(before ? "readBefore" : "readAfter"));
+  tab.forwardMatrix = matrix;
+  tab.matrices = [matrix, ...(tab.backwardMatrices ?? [])];
+  refill(tab.parts.matrix, bar, matrix.node, ...how.map(reading));
+  matrix.outline(state.selected);
+}
+
+// A heatmap that can be read with the pointer or the arrow keys: {node, outline(selected), point(q, k)}.
+// "signed" numbers diverge from 0 in two colours; "linked" are heatmaps of the same shape that point at the same cell.
+function heatmap(tab, {numbers, signed, mask, before, name, linked = []}) {
+  const both = sides(), most = Math.max(both.key.tokens.length, both.query.tokens.length);
+  const size = most > 16 ? 18 : most > 10 ? 24 : 32;
+  const turned = (token) => textWidth(token) > size;            // it would run into its neighbours
+  const left = 12 + Math.max(...both.query.tokens.map(textWidth));
+  const top = 12 + Math.max(13, ...both.key.tokens.filter(turned).map(textWidth));
+  const width = left + size * both.key.tokens.length + 2, height = top + size * both.query.tokens.length + 2;
+  const largest = signed ? Math.max(...numbers.flat().map(Math.abs)) : 1;
+  const picture = svg("svg", {
+    class: "attn-heatmap", width, height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img", "aria-label": name,
+  });
+  const hidden = (q, k) => q >= both.query.there || k >= both.key.there;
+  const forbidden = (q, k) => mask && !mask[q][k];
+  const at = (q, k) => ({x: left + k * size, y: top + q * size, width: size, height: size});
+  both.key.tokens.forEach((token, k) => {
+    if (k >= both.key.there) return;
+    const x = left + (k + 0.5) * size, y = top - 6;
+    picture.append(svg("text", turned(token) ? {transform: `translate(${x + 4} ${y}) rotate(-90)`}
+      : {x, y, "text-anchor": "middle"}, token));
+  });
+  both.query.tokens.forEach((token, q) => {
+    if (q >= both.query.there) return;
+    picture.append(svg("text", {x: left - 6, y: top + (q + 0.5) * size + 4, "text-anchor": "end"}, token));
+    numbers[q].forEach((number, k) => !hidden(q, k) && picture.append(cell(number, q, k)));
+  });
+
+  function cell(number, q, k) {
+    const gone = forbidden(q, k);
+    const box = svg("rect", {
+      ...at(q, k), class: `attn-cell${number < 0 ? " attn-negative" : ""}${gone && before ? " attn-future" : ""}`,
+      "fill-opacity": gone && !before ? 0 : Math.abs(number) / (largest || 1),
+    });
+    box.dataset.q = q;
+    box.dataset.k = k;
+    if (!gone || before) return box;
+    const {x, y} = at(q, k);
+    const half = size / 2;                          // three slanted lines
+    const d = `M${x} ${y + half}l${half} ${-half}M${x} ${y + size}l${size} ${-size}M${x + half} ${y + size}l${half} ${-half}`;
+    return svg("g", {}, svg("path", {class: "attn-hatch", d}), box);
+  }
+
+  const line = svg("rect", {class: "attn-outline"}), spot = svg("rect", {class: "attn-spot", width: 0, height: 0});
+  picture.append(line, spot);
+  const readout = node("p", {class: "attn-readout", text: " "});
+  readout.setAttribute("aria-live", "polite");
+  const made = {here: null};
+  made.outline = ({side, index}) => set(line, side === "query"
+    ? {x: left, y: top + index * size, width: size * both.key.there, height: index < both.query.there ? size : 0}
+    : {x: left + index * size, y: top, width: index < both.key.there ? size : 0, height: size * both.query.there});
+  made.point = (q, k) => {
+    made.here = [q, k];
+    set(spot, at(q, k));
+    const value = forbidden(q, k) && !before
+      ? `${signed && !made.gradient ? "−∞" : "0"} (${tab.say("masked")})` : short(numbers[q][k]);
+    readout.textContent = `${tab.say("cell", {query: both.query.tokens[q], key: both.key.tokens[k]})}: ${value}`;
+  };
+  const point = (q, k) => [made, ...made.linked].forEach((each) => each.point(q, k));
+  made.linked = linked;
+  picture.addEventListener("pointermove", ({target}) => {
+    if (target.dataset.q) point(Number(target.dataset.q), Number(target.dataset.k));
+  });
+  picture.addEventListener("focus", () => point(...(made.here ?? [0, 0])));
+  picture.addEventListener("keydown", (event) => {
+    const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
+    if (!move) return;
+    event.preventDefault();                         // or the page would scroll
+    const [q, k] = made.here ?? [0, 0];
+    point(clamp(q + move[0], both.query.there), clamp(k + move[1], both.key.there));
+  });
+  made.node = node("figure", {}, node("figcaption", {text: name}), node("div", {class: "attn-scroll"}, picture),
+    legend(signed, largest), readout);
+  return made;
+}
+
+function legend(signed, largest) {
+  const [low, middle, high] = signed ? [`−${short(largest)}`, "0", `+${short(largest)}`] : ["0", "0.5", "1"];
+  return node("div", {class: `attn-legend${signed ? " attn-signed" : ""}`}, node("i"),
+    ...[low, middle, high].map((text) => node("small", {text})));
+}
+
+// ---- The probabilities of one step
+
+function drawSteps(tab) {
+  const {say} = tab, {answer} = state;
+  const step = answer.steps[state.step], drawn = step.drawn !== null;
+  const top = step.top.some((each) => each.token === step.token) ? step.top : [...step.top, step];
+  const rows = top.map((each) => node("tr", {class: each.token === step.token ? "attn-chosen" : ""},
+    node("th", {text: each.token, scope: "row"}),
+    node("td", {}, bar(each.p, "attn-model"), drawn ? bar(each.drawn, "attn-drawn") : ""),
+    node("td", {class: "attn-number", text: drawn ? `${percent(each.p)} / ${percent(each.drawn)}` : percent(each.p)})));
+  const how = [say("readSteps"), ...(drawn ? [say("readDrawn", {t: state.question.temperature.toFixed(1)})] : [])];
+  refill(tab.parts.steps, node("h3", {text: say("stepTitle", {n: state.step + 1, token: step.token})}),
+    node("table", {class: "attn-bars"}, node("caption", {text: say("top")}), ...rows), ...how.map(reading));
+}
+
+// ---- Backward
+
+function drawBackward(tab) {
+  const {say} = tab, {gradient, answer} = state;
+  tab.backwardMatrices = [];
+  if (!gradient) {
+    tab.parts.backward.replaceChildren(node("p", {class: "attn-note", text: say("pickToken")}));
+  } else {
+    const mask = masked() ? answer.attention.decoder.mask : null;
+    const weights = heatmap(tab, {numbers: chosen(answer.attention[state.kind].weights), mask, name: say("weights")});
+    const dscores = heatmap(tab, {numbers: chosen(gradient.dscores[state.kind]), mask, signed: true, name: "dL/dscores"});
+    dscores.gradient = true;                        // a masked score is -∞, but its gradient is 0
+    const how = [say("readGradient"), ...(state.kind === "encoder" ? [] : [say("readGradientRows")])];
+    weights.linked = [dscores];
+    dscores.linked = [weights];
+    tab.backwardMatrices = [weights, dscores];
+    tab.parts.backward.replaceChildren(
+      node("p", {text: say("lossOf", {token: gradient.token, loss: short(gradient.loss), p: short(gradient.p)})}),
+      node("p", {class: "attn-note", text: [
+        say(state.kind), say("layerNumber", {n: state.layer + 1}),
+        state.head === null ? say("mean") : say("headNumber", {n: state.head + 1}),
+      ].join(" · ")}),
+      node("div", {class: "attn-columns"}, weights.node, dscores.node), ...how.map(reading),
+      sourceBars(tab), reading(say("readSource")),
+    );
+  }
+  tab.matrices = [tab.forwardMatrix, ...tab.backwardMatrices];
+  for (const matrix of tab.backwardMatrices) matrix.outline({side: "query", index: state.kind === "encoder" ? 0 : state.token});
+}
+
+function sourceBars(tab) {
+  const {say} = tab, {source} = state.gradient;
+  const norm = Math.max(...source.map((each) => each.norm)) || 1;
+  const dot = Math.max(...source.map((each) => Math.abs(each.dot))) || 1;
+  const rows = source.map((each, i) => node("tr", {}, node("th", {text: state.answer.source[i], scope: "row"}),
+    node("td", {}, bar(each.norm / norm, "attn-model")), node("td", {class: "attn-number", text: short(each.norm)}),
+    node("td", {}, signedBar(each.dot / dot)), node("td", {class: "attn-number", text: short(each.dot)})));
+  const head = node("tr", {}, node("th", {text: say("token"), scope: "col"}),
+    node("th", {text: say("norm"), scope: "col", colSpan: 2}), node("th", {text: say("dot"), scope: "col", colSpan: 2}));
+  return node("table", {class: "attn-bars"}, node("caption", {text: say("source")}), head, ...rows);
+}
+
+function drawAll(tab) {
+  drawOutput(tab);
+  drawChoice(tab);
+  drawRows(tab);
+  drawMatrix(tab);
+  drawBackward(tab);
+  drawSteps(tab);
+  proceed(tab);
+}
+
+// ---- Small parts
+
+function node(name, properties = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key === "text") made.textContent = value;
+    else if (key === "class") made.className = value;
+    else made[key] = value;
+  }
+  made.append(...children);
+  return made;
+}
+
+function svg(name, attributes = {}, ...children) {
+  const made = document.createElementNS(SVG, name);
+  set(made, attributes);
+  made.append(...children);
+  return made;
+}
+
+function set(element, attributes) {
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+}
+
+function button(text, clicked, properties = {}, ...children) {
+  const made = node("button", {type: "button", text, ...properties}, ...children);
+  made.addEventListener("click", clicked);
+  return made;
+}
+
+function select(options, value, changed) {
+  const made = node("select", {}, ...options.map(([key, text]) => node("option", {value: key, text})));
+  made.value = value;
+  made.addEventListener("change", () => changed(made.value));
+  return made;
+}
+
+function labelled(text, control) {
+  return node("label", {}, `${text} `, control);
+}
+
+// Two or more choices of which one holds, as radio buttons.
+function switchOf(title, options, value, changed) {
+  const made = node("fieldset", {class: "attn-switch"}, node("legend", {text: title}));
+  for (const [key, text] of options) {
+    const radio = node("input", {type: "radio", name: `attn-${title}`, value: key, checked: key === value});
+    radio.addEventListener("change", () => changed(key));
+    made.append(node("label", {}, radio, text));
+  }
+  return made;
+}
+
+function reading(text) {
+  return node("p", {class: "attn-reading", text});
+}
+
+function bar(fraction, kind) {
+  const made = node("i", {class: `attn-bar-of ${kind}`});
+  made.style.width = `${100 * fraction}%`;
+  return made;
+}
+
+// From the middle to the right if positive, to the left if negative.
+function signedBar(fraction) {
+  const made = bar(Math.abs(fraction) / 2, fraction < 0 ? "attn-minus" : "attn-plus");
+  made.style.marginLeft = fraction < 0 ? `${50 + 50 * fraction}%` : "50%";
+  return made;
+}
+
+// A row of buttons is one stop of the Tab key; the arrow keys move inside it.
+function rovingRow(buttons, name) {
+  const row = node("div", {class: "attn-row"}, ...buttons);
+  set(row, {role: "group", "aria-label": name});
+  buttons.forEach((each, i) => { each.tabIndex = i ? -1 : 0; });
+  row.addEventListener("keydown", (event) => {
+    const here = buttons.indexOf(document.activeElement);
+    const there = buttons.filter((each) => !each.classList.contains("attn-later")).length;
+    const next = {ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: there - 1}[event.key];
+    if (next === undefined || !buttons[next] || next >= there) return;
+    event.preventDefault();
+    buttons.forEach((each, i) => { each.tabIndex = i === next ? 0 : -1; });
+    buttons[next].focus();
+  });
+  return row;
+}
+
+// The pointer or the keyboard reaches an element.
+function onReach(element, reached) {
+  element.addEventListener("pointerenter", reached);
+  element.addEventListener("focus", reached);
+}
+
+function prefersStill() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches;
+}
+
+// Replace the children of a part; a control that has the focus gives it to the one that takes its place.
+function refill(part, ...children) {
+  const controls = () => [...part.querySelectorAll("select, input, svg[tabindex]")];
+  const focused = controls().indexOf(document.activeElement);
+  part.replaceChildren(...children);
+  if (focused >= 0) controls()[focused]?.focus();
+}
+
+function fill(text, values) {
+  return text.replace(/\{(\w+)\}/g, (whole, key) => values[key] ?? whole);
+}
+
+function clamp(index, length) {
+  return Math.max(0, Math.min(length - 1, index));
+}
+
+function percent(p) {
+  return p > 0 && p < 0.001 ? "<0.1%" : `${(100 * p).toFixed(1)}%`;
+}
+
+// Three significant digits.
+function short(number) {
+  return minus(number !== 0 && Math.abs(number) < 0.001 ? number.toExponential(1) : String(Number(number.toPrecision(3))));
+}
+
+// A number with true minus signs.
+function minus(text) {
+  return text.replaceAll("-", "−");
+}
+
+// About how wide a token is in a heatmap, in pixels: Chinese characters are square.
+function textWidth(token) {
+  return [...token].reduce((sum, letter) => sum + (letter > "⺀" ? 13 : 7.2), 0);
 }
