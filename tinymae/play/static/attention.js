@@ -209,7 +209,8 @@ function decodingBar(tab) {
   });
   slider.addEventListener("change", () => translate(tab));
   follow();
-  return node("div", {class: "attn-bar"}, labelled(say("temperature"), slider), number, again, labelled(say("beam"), beam), off);
+  return node("div", {class: "attn-bar"}, labelled(say("temperature"), slider), number, again, labelled(say("beam"), beam),
+    off);
 }
 
 // ---- The output, one token after another
@@ -269,6 +270,7 @@ function reach(tab, shown) {
   state.shown = shown;
   pick(tab, {side: "query", index: shown - 1}, true);
   drawMatrix(tab);
+  if (state.gradient) drawBackward(tab);            // its rows come one by one, too
   proceed(tab);
 }
 
@@ -389,7 +391,7 @@ function drawSelection(tab) {
   const list = both[other].tokens.slice(0, both[other].there).map((token, i) => [token, value(i)])
     .sort((a, b) => b[1] - a[1]).slice(0, 4).map(([token, weight]) => `${token} ${short(weight)}`).join(" · ");
   tab.readout.textContent = tab.say(side === "query" ? "weightsOf" : "weightsTo", {token: both[side].tokens[index], list});
-  for (const matrix of tab.matrices ?? []) matrix.outline(state.selected);
+  tab.matrix?.outline(state.selected);
   drawLines(tab);
 }
 
@@ -431,90 +433,104 @@ function drawMatrix(tab) {
       : node("span", {class: "attn-note", text: say("noMask")}));
   const matrix = heatmap(tab, {
     numbers: chosen(numbers), signed: values === "scores", mask: masked() ? attention.mask : null, before,
-    name: say("matrix", {what: say(values)}),
+    forbidden: values === "scores" ? "−∞" : "0", name: say("matrix", {what: say(values)}),
   });
   const how = [say(values === "scores" ? "readScores" : "readWeights")];
   if (masked()) how.push(say(before ? "readBefore" : "readAfter"));
-  tab.forwardMatrix = matrix;
-  tab.matrices = [matrix, ...(tab.backwardMatrices ?? [])];
+  tab.matrix = matrix;
   refill(tab.parts.matrix, bar, matrix.node, ...how.map(reading));
   matrix.outline(state.selected);
 }
 
-// A heatmap that can be read with the pointer or the arrow keys: {node, outline(selected), point(q, k)}.
-// "signed" numbers diverge from 0 in two colours; "linked" are heatmaps of the same shape that point at the same cell.
-function heatmap(tab, {numbers, signed, mask, before, name, linked = []}) {
-  const both = sides(), most = Math.max(both.key.tokens.length, both.query.tokens.length);
-  const size = most > 16 ? 18 : most > 10 ? 24 : 32;
-  const turned = (token) => textWidth(token) > size;            // it would run into its neighbours
-  const left = 12 + Math.max(...both.query.tokens.map(textWidth));
-  const top = 12 + Math.max(13, ...both.key.tokens.filter(turned).map(textWidth));
-  const width = left + size * both.key.tokens.length + 2, height = top + size * both.query.tokens.length + 2;
-  const largest = signed ? Math.max(...numbers.flat().map(Math.abs)) : 1;
+// A heatmap that can be read with the pointer or the arrow keys: {node, outline(selected), point(q, k), linked}.
+// "signed" numbers diverge from 0 in two colours. A cell that the mask forbids is hatched and read as "forbidden"; with "before",
+// it shows what it would be without the mask. Heatmaps of the same shape in "linked" point at the same cell.
+function heatmap(tab, {numbers, signed = false, mask = null, before = false, forbidden = "0", name}) {
+  const plan = planOf(sides());
+  const allowed = (q, k) => before || !mask || mask[q][k];
+  const shown = numbers.flatMap((row, q) => row.filter((number, k) => allowed(q, k)));
+  const largest = signed ? Math.max(...shown.map(Math.abs)) : 1;
+  const {width, height} = plan;
   const picture = svg("svg", {
     class: "attn-heatmap", width, height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img", "aria-label": name,
-  });
-  const hidden = (q, k) => q >= both.query.there || k >= both.key.there;
-  const forbidden = (q, k) => mask && !mask[q][k];
-  const at = (q, k) => ({x: left + k * size, y: top + q * size, width: size, height: size});
-  both.key.tokens.forEach((token, k) => {
-    if (k >= both.key.there) return;
-    const x = left + (k + 0.5) * size, y = top - 6;
-    picture.append(svg("text", turned(token) ? {transform: `translate(${x + 4} ${y}) rotate(-90)`}
-      : {x, y, "text-anchor": "middle"}, token));
-  });
-  both.query.tokens.forEach((token, q) => {
-    if (q >= both.query.there) return;
-    picture.append(svg("text", {x: left - 6, y: top + (q + 0.5) * size + 4, "text-anchor": "end"}, token));
-    numbers[q].forEach((number, k) => !hidden(q, k) && picture.append(cell(number, q, k)));
-  });
-
-  function cell(number, q, k) {
-    const gone = forbidden(q, k);
-    const box = svg("rect", {
-      ...at(q, k), class: `attn-cell${number < 0 ? " attn-negative" : ""}${gone && before ? " attn-future" : ""}`,
-      "fill-opacity": gone && !before ? 0 : Math.abs(number) / (largest || 1),
+  }, ...labelsOf(plan));
+  numbers.slice(0, plan.query.there).forEach((row, q) => row.slice(0, plan.key.there).forEach((number, k) => {
+    const cell = svg("rect", {
+      ...plan.at(q, k),
+      class: `attn-cell${number < 0 ? " attn-negative" : ""}${before && !mask[q][k] ? " attn-future" : ""}`,
+      "fill-opacity": allowed(q, k) ? Math.abs(number) / (largest || 1) : 0, "data-q": q, "data-k": k,
     });
-    box.dataset.q = q;
-    box.dataset.k = k;
-    if (!gone || before) return box;
-    const {x, y} = at(q, k);
-    const half = size / 2;                          // three slanted lines
-    const d = `M${x} ${y + half}l${half} ${-half}M${x} ${y + size}l${size} ${-size}M${x + half} ${y + size}l${half} ${-half}`;
-    return svg("g", {}, svg("path", {class: "attn-hatch", d}), box);
-  }
-
-  const line = svg("rect", {class: "attn-outline"}), spot = svg("rect", {class: "attn-spot", width: 0, height: 0});
+    picture.append(...(allowed(q, k) ? [] : [hatch(plan.at(q, k))]), cell);
+  }));
+  const line = svg("rect", {class: "attn-outline"}), spot = svg("rect", {class: "attn-spot"});
   picture.append(line, spot);
   const readout = node("p", {class: "attn-readout", text: " "});
   readout.setAttribute("aria-live", "polite");
-  const made = {here: null};
-  made.outline = ({side, index}) => set(line, side === "query"
-    ? {x: left, y: top + index * size, width: size * both.key.there, height: index < both.query.there ? size : 0}
-    : {x: left + index * size, y: top, width: index < both.key.there ? size : 0, height: size * both.query.there});
-  made.point = (q, k) => {
-    made.here = [q, k];
-    set(spot, at(q, k));
-    const value = forbidden(q, k) && !before
-      ? `${signed && !made.gradient ? "−∞" : "0"} (${tab.say("masked")})` : short(numbers[q][k]);
-    readout.textContent = `${tab.say("cell", {query: both.query.tokens[q], key: both.key.tokens[k]})}: ${value}`;
+  const made = {
+    here: [0, 0], linked: [],
+    outline: (selected) => set(line, plan.lane(selected)),
+    point: (q, k) => {
+      made.here = [q, k];
+      set(spot, plan.at(q, k));
+      const value = allowed(q, k) ? short(numbers[q][k]) : `${forbidden} (${tab.say("masked")})`;
+      readout.textContent = `${tab.say("cell", {query: plan.query.tokens[q], key: plan.key.tokens[k]})}: ${value}`;
+    },
+    node: node("figure", {}, node("figcaption", {text: name}), node("div", {class: "attn-scroll"}, picture),
+      legend(signed, largest), readout),
   };
+  listen(picture, made, plan);
+  return made;
+}
+
+// Where everything stands in a heatmap, in pixels.
+function planOf({key, query}) {
+  const most = Math.max(key.tokens.length, query.tokens.length);
+  const size = most > 16 ? 18 : most > 10 ? 24 : 32;
+  const turned = (token) => textWidth(token) > size;            // it would run into its neighbours
+  const left = 12 + Math.max(...query.tokens.map(textWidth));
+  const top = 12 + Math.max(13, ...key.tokens.filter(turned).map(textWidth));
+  return {
+    key, query, size, turned, left, top,
+    width: left + size * key.tokens.length + 2, height: top + size * query.tokens.length + 2,
+    at: (q, k) => ({x: left + k * size, y: top + q * size, width: size, height: size}),
+    lane: ({side, index}) => (side === "query"
+      ? {x: left, y: top + index * size, width: size * key.there, height: index < query.there ? size : 0}
+      : {x: left + index * size, y: top, width: index < key.there ? size : 0, height: size * query.there}),
+  };
+}
+
+function labelsOf({key, query, size, turned, left, top}) {
+  const columns = key.tokens.slice(0, key.there).map((token, k) => {
+    const x = left + (k + 0.5) * size, y = top - 6;
+    const place = turned(token) ? {transform: `translate(${x + 4} ${y}) rotate(-90)`} : {x, y, "text-anchor": "middle"};
+    return svg("text", place, token);
+  });
+  const rows = query.tokens.slice(0, query.there).map((token, q) =>
+    svg("text", {x: left - 6, y: top + (q + 0.5) * size + 4, "text-anchor": "end"}, token));
+  return [...columns, ...rows];
+}
+
+// Three slanted lines.
+function hatch({x, y, width: size}) {
+  const half = size / 2;
+  const d = `M${x} ${y + half}l${half} ${-half}M${x} ${y + size}l${size} ${-size}M${x + half} ${y + size}l${half} ${-half}`;
+  return svg("path", {class: "attn-hatch", d});
+}
+
+// The pointer and the arrow keys point at a cell of a heatmap.
+function listen(picture, made, {key, query}) {
   const point = (q, k) => [made, ...made.linked].forEach((each) => each.point(q, k));
-  made.linked = linked;
   picture.addEventListener("pointermove", ({target}) => {
     if (target.dataset.q) point(Number(target.dataset.q), Number(target.dataset.k));
   });
-  picture.addEventListener("focus", () => point(...(made.here ?? [0, 0])));
+  picture.addEventListener("focus", () => point(...made.here));
   picture.addEventListener("keydown", (event) => {
     const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
     if (!move) return;
     event.preventDefault();                         // or the page would scroll
-    const [q, k] = made.here ?? [0, 0];
-    point(clamp(q + move[0], both.query.there), clamp(k + move[1], both.key.there));
+    const [q, k] = made.here;
+    point(clamp(q + move[0], query.there), clamp(k + move[1], key.there));
   });
-  made.node = node("figure", {}, node("figcaption", {text: name}), node("div", {class: "attn-scroll"}, picture),
-    legend(signed, largest), readout);
-  return made;
 }
 
 function legend(signed, largest) {
@@ -542,30 +558,26 @@ function drawSteps(tab) {
 
 function drawBackward(tab) {
   const {say} = tab, {gradient, answer} = state;
-  tab.backwardMatrices = [];
   if (!gradient) {
     tab.parts.backward.replaceChildren(node("p", {class: "attn-note", text: say("pickToken")}));
-  } else {
-    const mask = masked() ? answer.attention.decoder.mask : null;
-    const weights = heatmap(tab, {numbers: chosen(answer.attention[state.kind].weights), mask, name: say("weights")});
-    const dscores = heatmap(tab, {numbers: chosen(gradient.dscores[state.kind]), mask, signed: true, name: "dL/dscores"});
-    dscores.gradient = true;                        // a masked score is -∞, but its gradient is 0
-    const how = [say("readGradient"), ...(state.kind === "encoder" ? [] : [say("readGradientRows")])];
-    weights.linked = [dscores];
-    dscores.linked = [weights];
-    tab.backwardMatrices = [weights, dscores];
-    tab.parts.backward.replaceChildren(
-      node("p", {text: say("lossOf", {token: gradient.token, loss: short(gradient.loss), p: short(gradient.p)})}),
-      node("p", {class: "attn-note", text: [
-        say(state.kind), say("layerNumber", {n: state.layer + 1}),
-        state.head === null ? say("mean") : say("headNumber", {n: state.head + 1}),
-      ].join(" · ")}),
-      node("div", {class: "attn-columns"}, weights.node, dscores.node), ...how.map(reading),
-      sourceBars(tab), reading(say("readSource")),
-    );
+    return;
   }
-  tab.matrices = [tab.forwardMatrix, ...tab.backwardMatrices];
-  for (const matrix of tab.backwardMatrices) matrix.outline({side: "query", index: state.kind === "encoder" ? 0 : state.token});
+  const mask = masked() ? answer.attention.decoder.mask : null;
+  const weights = heatmap(tab, {numbers: chosen(answer.attention[state.kind].weights), mask, name: say("weights")});
+  const dscores = heatmap(tab, {numbers: chosen(gradient.dscores[state.kind]), mask, signed: true, name: "dL/dscores"});
+  const how = [say("readGradient"), ...(state.kind === "encoder" ? [] : [say("readGradientRows")])];
+  weights.linked = [dscores];
+  dscores.linked = [weights];
+  for (const each of state.kind === "encoder" ? [] : [weights, dscores]) each.outline({side: "query", index: state.token});
+  tab.parts.backward.replaceChildren(
+    node("p", {text: say("lossOf", {token: gradient.token, loss: short(gradient.loss), p: short(gradient.p)})}),
+    node("p", {class: "attn-note", text: [
+      say(state.kind), say("layerNumber", {n: state.layer + 1}),
+      state.head === null ? say("mean") : say("headNumber", {n: state.head + 1}),
+    ].join(" · ")}),
+    node("div", {class: "attn-columns"}, weights.node, dscores.node), ...how.map(reading),
+    sourceBars(tab), reading(say("readSource")),
+  );
 }
 
 function sourceBars(tab) {
