@@ -443,8 +443,8 @@ function drawMatrix(tab) {
 }
 
 // A heatmap that can be read with the pointer or the arrow keys: {node, outline(selected), point(q, k), linked}.
-// "signed" numbers diverge from 0 in two colours. A cell that the mask forbids is hatched and read as "forbidden"; with "before",
-// it shows what it would be without the mask. Heatmaps of the same shape in "linked" point at the same cell.
+// "signed" numbers diverge from 0 in two colours. A cell that the mask forbids is hatched and read as "forbidden"; with
+// "before", it shows what it would be without the mask. Heatmaps of the same shape in "linked" point at the same cell.
 function heatmap(tab, {numbers, signed = false, mask = null, before = false, forbidden = "0", name}) {
   const plan = planOf(sides());
   const allowed = (q, k) => before || !mask || mask[q][k];
