@@ -5,10 +5,10 @@ One pre-norm encoder layer, so small that all its numbers can be read, as a list
 
 `tinymae.trace` has the shapes of a pass but not its numbers, and attention is one op there; here its three steps can be seen.
 """
+import functools
 import inspect
 import math
 from collections.abc import Callable
-from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from tinymae.play.positions_tab import check_whole, rounded
 B, T, D, H, F = 1, 3, 4, 2, 6
 LARGEST = 100.0                         # of a number that is changed
 SEEDS = 9999
+ROUNDING = 1e-12                        # a smaller difference is no change: the gradient of b_k is 0 up to rounding
 
 
 # ---- ops that are lines inside a function of the package ---------------------------------------------------------------
@@ -281,12 +282,13 @@ def step(models, *, seed: int, change: dict | None, bug: str = "none") -> dict:
     -------
     "nodes" : in the order of the forward, {"name", "op", "forward", "backward"}; each of the two is a box {"formula", "file",
         "line", "inputs", "outputs", "broken"}
-    "x", "dx" : tensors
-    "parameters" : tensors, with their "path"
+    "dx" : a tensor
+    "numbers" : x and the parameters, tensors with their "path"
     "loss" : {"now", "before", "predicted": before + slope * change, "slope": the gradient of the number that was changed}
 
     A tensor is {"name", "shape", "values", "before", "paths"}: before holds None for each number that is as without the change
-    and the bug, else what it was, and is None if all of them are; a gradient is the sum over so many paths.
+    and the bug, else what it was, and is None if all of them are; a gradient is the sum over so many paths. The inputs of a
+    forward have a "path" as well, None if they cannot be changed.
     """
     x, p, dy = _drawn(seed)
     _check_bug(bug)
@@ -309,9 +311,8 @@ def step(models, *, seed: int, change: dict | None, bug: str = "none") -> dict:
     return {
         "nodes": [{"name": node.name, "op": node.op, "forward": _forward_box(node, now, before),
                    "backward": _backward_box(node, now, before, bug)} for node in NODES],
-        "x": _tensor("x", now[0]["x"], before[0]["x"]),
         "dx": _tensor("dx", now[1]["x"], before[1]["x"], paths=2),
-        "parameters": [{"path": path, **_tensor(symbol, now[0][path], before[0][path])} for path, symbol in SYMBOLS.items()],
+        "numbers": [{"path": path, **_tensor(_symbol(path), now[0][path], before[0][path])} for path in ("x", *SYMBOLS)],
         "loss": loss,
     }
 
@@ -332,7 +333,7 @@ def broken(models, *, seed: int, bug: str) -> dict:
     """
     x, p, _dy = _drawn(seed)
     _check_bug(bug)
-    rows = gradcheck(layer_forward, partial(layer_backward, bug=bug), x, p)
+    rows = gradcheck(layer_forward, functools.partial(layer_backward, bug=bug), x, p)
     return {
         "rows": [{
             "tensor": row.tensor, "worst": list(row.worst), "ok": row.ok, "diagnosis": row.diagnosis,
@@ -365,15 +366,17 @@ def _forward_box(node, now, before):
     op = OPS[node.op]
     return {
         "formula": _formula(op.formula, node), **_place(*op.source), "broken": False,
-        "inputs": [_tensor(_symbol(name), now[0][name], before[0][name]) for name in node.inputs],
+        "inputs": [_tensor(_symbol(name), now[0][name], before[0][name]) | {"path": name if _may_change(name) else None}
+                   for name in node.inputs],
         "outputs": [_tensor(_symbol(name), now[0][name], before[0][name]) for name in node.outputs],
     }
 
 
 def _backward_box(node, now, before, bug):
     op, is_broken = OPS[node.op], _is_broken(node, bug)
+    formula, source = (BUGS[bug].back, (BUGS[bug].backward, "")) if is_broken else (op.back, op.back_source)
     return {
-        "formula": _formula(BUGS[bug].back if is_broken else op.back, node), **_place(*op.back_source), "broken": is_broken,
+        "formula": _formula(formula, node), **_place(*source), "broken": is_broken,
         "inputs": [_tensor("d" + _symbol(name), now[1][name], before[1][name], paths=_uses(name)) for name in node.outputs],
         "outputs": [_tensor("d" + _symbol(name), part, old, paths=_uses(name)) for name, part, old in zip(
             node.inputs, now[2][node.name], before[2][node.name], strict=True)],
@@ -384,6 +387,10 @@ def _uses(name):
     return max(1, sum(node.inputs.count(name) for node in NODES))
 
 
+def _may_change(name):
+    return name == "x" or name in SYMBOLS
+
+
 def _symbol(name):
     return SYMBOLS.get(name, name)
 
@@ -392,7 +399,7 @@ def _formula(formula, node):
     return formula.format(*map(_symbol, node.inputs), y=_symbol(node.outputs[0]))
 
 
-@cache
+@functools.cache
 def _place(function, text):
     """The file in the repository, and the first line of the function that contains the text."""
     lines, start = inspect.getsourcelines(function)
@@ -401,7 +408,7 @@ def _place(function, text):
 
 
 def _tensor(name, array, before, paths=1):
-    differs = (array != before).ravel()
+    differs = (np.abs(array - before) > ROUNDING).ravel()
     return {
         "name": name, "shape": list(array.shape), "values": rounded(array.ravel()), "paths": paths,
         "before": [rounded(old) if is_new else None for old, is_new in zip(before.ravel().tolist(), differs, strict=True)]
@@ -419,7 +426,7 @@ def _checked_change(change, values):
     if not isinstance(change, dict) or change.keys() != {"name", "index", "value"}:
         raise ValueError(_("expected a change with name, index and value, got {change!r}", change=change))
     name, index, value = change["name"], change["index"], change["value"]
-    if name != "x" and name not in SYMBOLS:
+    if not isinstance(name, str) or not _may_change(name):
         raise ValueError(_("expected the name of a number that can be changed, {names}, got {name!r}",
                            names=either(["x", *SYMBOLS]), name=name))
     shape = values[name].shape
