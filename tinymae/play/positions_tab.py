@@ -15,7 +15,7 @@ LAYOUTS = ("interleaved", "halves", "article_a", "article_a_normalised", "learne
 LONGEST, WIDEST = 128, 128              # the page draws every number
 
 
-def table(models, *, length: int, width: int, base: float, layout: str, trained: int) -> dict:
+def table(models: object, *, length: int, width: int, base: float, layout: str, trained: int) -> dict:
     """A table of positions, and the dot products of all its rows.
 
     Parameters
@@ -41,7 +41,9 @@ def table(models, *, length: int, width: int, base: float, layout: str, trained:
     }
 
 
-def position(models, *, length: int, width: int, base: float, layout: str, trained: int, place: int, offset: int) -> dict:
+def position(
+    models: object, *, length: int, width: int, base: float, layout: str, trained: int, place: int, offset: int,
+) -> dict:
     """One position p of the table, the position p + k, and what turns the one into the other.
 
     Parameters
@@ -56,14 +58,18 @@ def position(models, *, length: int, width: int, base: float, layout: str, train
     "pairs" : for each pair of columns that belong together, its "columns", the frequencies' "turn" by k positions (None if they
         have two frequencies, or none), its "hand" [cos, sin] at p and its hand "later" at p + k, the "measured" angle
         between the two, and the "least" and the "most" of such angles over all positions. Radians; None without a row
+    "rotation" : whether every pair is turned by one angle at all positions; None if no angle can be measured
     """
     rows = positions(length, width, base, layout, trained)
     check_whole("place", place, 0, length - 1)
     check_whole("offset", offset, 0, length - 1 - place)
+    pairs = [_pair(rows, *pair, place, offset) for pair in _pairs(width, base, layout, offset)]
+    spreads = [pair["most"] - pair["least"] for pair in pairs if pair["least"] is not None]
     return {
         "refused": _refusal(rows, place),
         "nearest": _nearest(rows, place, trained),
-        "pairs": [_pair(rows, sine, cosine, turn, place, offset) for sine, cosine, turn in _pairs(width, base, layout, offset)],
+        "pairs": pairs,
+        "rotation": max(spreads) == 0 if spreads else None,
     }
 
 
@@ -159,7 +165,7 @@ def _comparable(turned, turn):
     angles = middle + np.angle(turned * np.exp(-1j * middle))
     if turn is not None:
         angles += 2 * math.pi * round((turn - middle) / (2 * math.pi))
-    return np.where(pointing, angles, np.nan)
+    return np.where(pointing, angles.round(12), np.nan)         # rounding errors around 0 would look like angles
 
 
 def _hand(hands, place):
@@ -183,7 +189,8 @@ def _nearest(rows, place, trained):
     return {"place": nearest, "distance": rounded(distances[nearest])}
 
 
-def check_whole(name, value, low, high):
+def check_whole(name: str, value: object, low: int, high: int) -> None:
+    """Raise a ValueError that names the argument, unless it is a whole number from low to high."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(_("{name} is {value!r}, expected a whole number from {low} to {high}", name=name, value=value, low=low,
                            high=high))

@@ -29,89 +29,89 @@ ROUNDING = 1e-12                        # a smaller difference is no change: the
 
 # ---- ops that are lines inside a function of the package ---------------------------------------------------------------
 
-def split_forward(*parts):
+def _split_forward(*parts):
     """q, k and v, each (B, T, H d) -> (B, H, T, d)."""
     return tuple(x.reshape(B, T, H, -1).swapaxes(1, 2) for x in parts), ()
 
 
-def split_backward(dparts, cache):
-    return tuple(merge_forward(dx)[0] for dx in dparts)
+def _split_backward(dparts, cache):
+    return tuple(_merge_forward(dx)[0] for dx in dparts)
 
 
-def merge_forward(x):
+def _merge_forward(x):
     """The heads side by side: (B, H, T, d) -> (B, T, H d)."""
     return x.swapaxes(1, 2).reshape(B, T, -1), ()
 
 
-def merge_backward(dy, cache):
+def _merge_backward(dy, cache):
     return dy.reshape(B, T, H, -1).swapaxes(1, 2)
 
 
-def scores_forward(q, k):
+def _scores_forward(q, k):
     scores = q @ k.swapaxes(-1, -2)                             # (B, H, T, T)
     scores *= 1 / math.sqrt(q.shape[-1])
     return scores, (q, k)
 
 
-def scores_backward(dscores, cache):
+def _scores_backward(dscores, cache):
     q, k = cache
     dscores = dscores * (1 / math.sqrt(q.shape[-1]))            # scores = q k^T / sqrt(d)
     return dscores @ k, dscores.swapaxes(-1, -2) @ q
 
 
-def mix_forward(weights, v):
+def _mix_forward(weights, v):
     """Each output is a weighted sum of values."""
     return weights @ v, (weights, v)
 
 
-def mix_backward(dy, cache):
+def _mix_backward(dy, cache):
     weights, v = cache
     return dy @ v.swapaxes(-1, -2), weights.swapaxes(-1, -2) @ dy
 
 
-def add_forward(x, y):
+def _add_forward(x, y):
     """The residual connection."""
     return x + y, ()
 
 
-def add_backward(dy, cache):
+def _add_backward(dy, cache):
     return dy.copy(), dy.copy()
 
 
 # ---- wrong backwards, one for each mistake -----------------------------------------------------------------------------
 
-def add_without_residual(dy, cache):
+def _add_without_residual(dy, cache):
     return np.zeros_like(dy), dy.copy()
 
 
-def softmax_of_diagonal(dp, cache):
+def _softmax_of_diagonal(dp, cache):
     (p,) = cache
     return dp * p * (1 - p)
 
 
-def layernorm_gamma_last(dy, cache):
+def _layernorm_gamma_last(dy, cache):
     xhat, rstd, gamma = cache
     dx = dy - dy.mean(axis=-1, keepdims=True) - xhat * (dy * xhat).mean(axis=-1, keepdims=True)
     _dx, dgamma, dbeta = layernorm.layernorm_backward(dy, cache)
     return gamma * rstd * dx, dgamma, dbeta
 
 
-def linear_without_dx(dy, cache):
+def _linear_without_dx(dy, cache):
     dx, dw, db = linear.linear_backward(dy, cache)
     return np.zeros_like(dx), dw, db
 
 
-def linear_mean_bias(dy, cache):
+def _linear_mean_bias(dy, cache):
     dx, dw, db = linear.linear_backward(dy, cache)
     return dx, dw, db / (B * T)
 
 
-def scores_unscaled(dscores, cache):
+def _scores_unscaled(dscores, cache):
     q, k = cache
     return dscores @ k, dscores.swapaxes(-1, -2) @ q
 
 
-def gelu_with_relu_slope(dy, cache):
+def _gelu_with_relu_slope(dy, cache):
     (slope,) = cache
     return dy * (slope > 0.5)                                   # where x > 0
 
@@ -161,11 +161,11 @@ OPS = {
         (linear.linear_forward, ""), (linear.linear_backward, ""),
     ),
     "split": Op(
-        split_forward, split_backward, "(B, T, H d) → (B, H, T, d)", "(B, H, T, d) → (B, T, H d)",
+        _split_forward, _split_backward, "(B, T, H d) → (B, H, T, d)", "(B, H, T, d) → (B, T, H d)",
         (_heads[0], "_split_heads(x, heads) for"), (_heads[1], "_merge_heads(dq)"),
     ),
     "scores": Op(
-        scores_forward, scores_backward, "{y} = {0} {1}ᵀ / √d", "d{0} = d{y} {1} / √d,  d{1} = d{y}ᵀ {0} / √d",
+        _scores_forward, _scores_backward, "{y} = {0} {1}ᵀ / √d", "d{0} = d{y} {1} / √d,  d{1} = d{y}ᵀ {0} / √d",
         (_attention[0], "scores = q @"), (_attention[1], "dscores *="),
     ),
     "softmax": Op(
@@ -174,15 +174,15 @@ OPS = {
         (softmax.softmax_forward, ""), (softmax.softmax_backward, ""),
     ),
     "mix": Op(
-        mix_forward, mix_backward, "{y} = {0} {1}", "d{0} = d{y} {1}ᵀ,  d{1} = {0}ᵀ d{y}",
+        _mix_forward, _mix_backward, "{y} = {0} {1}", "d{0} = d{y} {1}ᵀ,  d{1} = {0}ᵀ d{y}",
         (_attention[0], "y = dropped @ v"), (_attention[1], "dv = dropped"),
     ),
     "merge": Op(
-        merge_forward, merge_backward, "(B, H, T, d) → (B, T, H d)", "(B, T, H d) → (B, H, T, d)",
+        _merge_forward, _merge_backward, "(B, H, T, d) → (B, T, H d)", "(B, T, H d) → (B, H, T, d)",
         (_heads[0], "z = _merge_heads(z)"), (_heads[1], "_split_heads(dz, heads)"),
     ),
     "add": Op(
-        add_forward, add_backward, "{y} = {0} + {1}", "d{0} = d{y},  d{1} = d{y}",
+        _add_forward, _add_backward, "{y} = {0} + {1}", "d{0} = d{y},  d{1} = d{y}",
         (blocks.add_norm_forward, "y = x + y"), (blocks.add_norm_backward, "return dh + dy"),
     ),
     "gelu": Op(
@@ -217,16 +217,16 @@ SYMBOLS = {
 }
 _LINEAR = ("q", "k", "v", "out", "fc1", "fc2")
 BUGS = {
-    "residual": Bug(("add1", "add2"), add_without_residual, "d{0} = 0,  d{1} = d{y}"),
-    "softmax": Bug(("softmax",), softmax_of_diagonal, "d{0} = d{y} {y} (1 - {y})"),
+    "residual": Bug(("add1", "add2"), _add_without_residual, "d{0} = 0,  d{1} = d{y}"),
+    "softmax": Bug(("softmax",), _softmax_of_diagonal, "d{0} = d{y} {y} (1 - {y})"),
     "layernorm": Bug(
-        ("ln1", "ln2"), layernorm_gamma_last,
+        ("ln1", "ln2"), _layernorm_gamma_last,
         "d{0} = {1} (d{y} - mean d{y} - x̂ mean(d{y} x̂)) / √(var {0} + ε),  d{1} = Σ d{y} x̂,  d{2} = Σ d{y}",
     ),
-    "keys": Bug(("k",), linear_without_dx, "d{0} = 0,  d{1} = {0}ᵀ d{y},  d{2} = Σ d{y}"),
-    "bias": Bug(_LINEAR, linear_mean_bias, "d{0} = d{y} {1}ᵀ,  d{1} = {0}ᵀ d{y},  d{2} = Σ d{y} / (B T)"),
-    "scale": Bug(("scores",), scores_unscaled, "d{0} = d{y} {1},  d{1} = d{y}ᵀ {0}"),
-    "gelu": Bug(("gelu",), gelu_with_relu_slope, "d{0} = d{y} [{0} > 0]"),
+    "keys": Bug(("k",), _linear_without_dx, "d{0} = 0,  d{1} = {0}ᵀ d{y},  d{2} = Σ d{y}"),
+    "bias": Bug(_LINEAR, _linear_mean_bias, "d{0} = d{y} {1}ᵀ,  d{1} = {0}ᵀ d{y},  d{2} = Σ d{y} / (B T)"),
+    "scale": Bug(("scores",), _scores_unscaled, "d{0} = d{y} {1},  d{1} = d{y}ᵀ {0}"),
+    "gelu": Bug(("gelu",), _gelu_with_relu_slope, "d{0} = d{y} [{0} > 0]"),
 }
 
 
@@ -268,7 +268,7 @@ def _parts(y):
 
 # ---- what the page asks ------------------------------------------------------------------------------------------------
 
-def step(models, *, seed: int, change: dict | None, bug: str = "none") -> dict:
+def step(models: object, *, seed: int, change: dict | None, bug: str = "none") -> dict:
     """Every op of the forward and the backward pass, with its numbers. The loss is the sum of w * y, for fixed weights w = dy.
 
     Parameters
@@ -317,7 +317,7 @@ def step(models, *, seed: int, change: dict | None, bug: str = "none") -> dict:
     }
 
 
-def broken(models, *, seed: int, bug: str) -> dict:
+def broken(models: object, *, seed: int, bug: str) -> dict:
     """The gradient check of the layer, with the backward that `bug` makes wrong.
 
     Parameters
@@ -399,12 +399,11 @@ def _formula(formula, node):
     return formula.format(*map(_symbol, node.inputs), y=_symbol(node.outputs[0]))
 
 
-@functools.cache
 def _place(function, text):
-    """The file in the repository, and the first line of the function that contains the text."""
-    lines, start = inspect.getsourcelines(function)
-    return {"file": function.__module__.replace(".", "/") + ".py",
-            "line": start + next(number for number, line in enumerate(lines) if text in line)}
+    """The file in the repository, and the first line from the start of the function that contains the text."""
+    lines, start = inspect.findsource(function)
+    line = next(number for number, line in enumerate(lines[start:], start + 1) if text in line)
+    return {"file": function.__module__.replace(".", "/") + ".py", "line": line}
 
 
 def _tensor(name, array, before, paths=1):

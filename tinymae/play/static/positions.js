@@ -21,7 +21,7 @@ export const texts = {
     noTurn: (columns) => `columns ${columns}: no common frequency`,
     everywhere: (measured, least, most) => `here ${measured}, over all positions ${least} to ${most}`, none: "nothing to measure",
     same: "Every pair turns by one angle, whatever p is: PE(p + k) is one rotation of PE(p) for all p.",
-    notSame: "The angle depends on p: no rotation takes every row to the row k positions further on.",
+    notSame: "The angle depends on p: no rotation of these pairs takes every row to the row k positions further on.",
     beyond: "Beyond the training", trainedLine: "training length",
     seen: (p, trained) => `Position ${p} occurred in training, which had sequences of ${trained}.`,
     unseen: (p, trained) => `Position ${p} did not occur in training, which had positions 0 to ${trained - 1}.`,
@@ -50,7 +50,7 @@ export const texts = {
     noTurn: (columns) => `第 ${columns} 列：没有共同的频率`,
     everywhere: (measured, least, most) => `此处 ${measured}，所有位置上 ${least} 到 ${most}`, none: "无法测量",
     same: "无论 p 取何值，每一对列转过的角度都相同：PE(p + k) 由 PE(p) 经同一个旋转得到。",
-    notSame: "角度随 p 变化：没有哪个旋转能把每一行都变成其后第 k 行。",
+    notSame: "角度随 p 变化：这些列对没有一个统一的旋转，能把每一行都变成其后第 k 行。",
     beyond: "超出训练长度", trainedLine: "训练长度",
     seen: (p, trained) => `位置 ${p} 在训练中出现过，训练序列长 ${trained}。`,
     unseen: (p, trained) => `位置 ${p} 在训练中没有出现过，训练只有位置 0 到 ${trained - 1}。`,
@@ -243,7 +243,7 @@ function heatmap(label, choose) {
     [rows, marks, text] = [newRows, newMarks, newText];
     if (cursor && cursor.some((number, axis) => number >= size()[axis])) cursor = null;
     paint();
-    if (cursor) readout.textContent = text(...cursor);
+    readout.textContent = cursor ? text(...cursor) : "";
   }};
 }
 
@@ -276,7 +276,7 @@ const channels = (css) => colour(css).match(/[\d.]+/g).slice(0, 3).map(Number);
 
 // Lines of [x, y] in a frame; upright marks [{x, text, dashed}]; y is null where there is no number.
 function plot(label, axis, lines, marks) {
-  const [width, height, left, right, top, bottom] = [560, 240, 44, 8, 22, 34];
+  const [width, height, left, right, top, bottom] = [560, 240, 56, 8, 22, 34];
   const known = lines.flatMap(({points}) => points).filter(([, y]) => y !== null);
   const xs = lines.flatMap(({points}) => points.map(([x]) => x)), ys = known.map(([, y]) => y);
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(0, ...ys), Math.max(0, ...ys)];
@@ -339,8 +339,8 @@ function clockHands(say, here) {
         element("circle", {r: 100, class: "face"}), ...hand(pair.later, longest, "later"), ...hand(pair.hand, longest, "now")),
       element("figcaption", {}, title, element("br"), measured));
   });
-  const rotation = here.pairs.every(({turn}) => turn !== null);
-  return [element("div", {class: "clocks"}, ...clocks), element("p", {}, say(rotation ? "same" : "notSame"))];
+  const sentence = here.rotation === null ? "" : say(here.rotation ? "same" : "notSame");
+  return [element("div", {class: "clocks"}, ...clocks), element("p", {}, sentence)];
 }
 
 // From the centre to (cos, sin), with up as positive.

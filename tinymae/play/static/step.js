@@ -16,8 +16,7 @@ export const texts = {
     loss: (now) => `Loss L = ${now}`,
     predicted: (before, slope, predicted) => `before: ${before}; the gradient ${slope} predicts ${predicted}`,
     right: "All gradients are right.", wrong: (wrong, all) => `${wrong} of ${all} gradients are wrong.`,
-    head: ["gradient of", "worst at", "backward", "by differences", "relative error", "verdict"],
-    yes: "right", no: "WRONG",
+    head: ["gradient of", "worst at", "backward", "by differences", "relative error"],
     nodes: {x: "Input", ln1: "Layer norm 1", q: "Queries", k: "Keys", v: "Values", split: "Split into heads", scores: "Scores",
       softmax: "Softmax", mix: "Weighted sum", merge: "Heads side by side", out: "Output projection", add1: "Residual 1",
       ln2: "Layer norm 2", fc1: "Feed forward 1", gelu: "GELU", fc2: "Feed forward 2", add2: "Residual 2", loss: "Loss"},
@@ -39,8 +38,7 @@ export const texts = {
     loss: (now) => `损失 L = ${now}`,
     predicted: (before, slope, predicted) => `修改前 ${before}；按梯度 ${slope} 预测为 ${predicted}`,
     right: "所有梯度都正确。", wrong: (wrong, all) => `${all} 个梯度中有 ${wrong} 个不正确。`,
-    head: ["梯度对象", "误差最大处", "反向结果", "差分结果", "相对误差", "结论"],
-    yes: "正确", no: "错误",
+    head: ["梯度对象", "误差最大处", "反向结果", "差分结果", "相对误差"],
     nodes: {x: "输入", ln1: "层归一化 1", q: "查询 Q", k: "键 K", v: "值 V", split: "拆分成多头", scores: "注意力分数", softmax: "Softmax",
       mix: "加权求和", merge: "拼接各头", out: "输出投影", add1: "残差 1", ln2: "层归一化 2", fc1: "前馈第 1 层", gelu: "GELU",
       fc2: "前馈第 2 层", add2: "残差 2", loss: "损失"},
@@ -165,10 +163,9 @@ function bugControls(say, ask, report, renew) {
 
 function checkTable(say, {rows, wrong}) {
   const cells = rows.flatMap((row) => [element("tr", {class: row.ok ? "" : "wrong"},
-    element("th", {scope: "row"}, row.tensor), element("td", {}, row.worst.length ? `[${row.worst.join(", ")}]` : ""),
-    ...[row.analytic, row.numeric, row.error].map((number) => element("td", {}, number === null ? "" : written(number))),
-    element("td", {}, say(row.ok ? "yes" : "no"))),
-  ...(row.diagnosis ? [element("tr", {class: "wrong diagnosis"}, element("td", {colspan: 6}, row.diagnosis))] : [])]);
+    element("th", {scope: "row"}, `${row.ok ? "✓" : "✗"} ${row.tensor}`), element("td", {}, row.worst.length ? `[${row.worst.join(", ")}]` : ""),
+    ...[row.analytic, row.numeric, row.error].map((number) => element("td", {}, number === null ? "" : written(number)))),
+  ...(row.diagnosis ? [element("tr", {class: "wrong diagnosis"}, element("td", {colspan: 5}, row.diagnosis))] : [])]);
   return [element("p", {}, element("strong", {}, wrong ? say("wrong")(wrong, rows.length) : say("right"))),
     element("div", {class: "step-report", tabindex: 0, role: "region", "aria-label": say("check")}, element("table", {},
       element("thead", {}, element("tr", {}, ...say("head").map((head) => element("th", {scope: "col"}, head)))),
