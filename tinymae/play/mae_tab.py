@@ -19,6 +19,11 @@ from tinymae.models.patch_encoder import vit_encoder_forward
 from tinymae.ops.patches import patchify_forward
 from tinymae.tasks.photograph import hidden_pixels, restore_photo
 
+try:
+    from tinymae.images.fills import linear_fill
+except ImportError:             # it needs SciPy, which a browser does not have
+    linear_fill = None
+
 MOST_TILES_ALONG = 3            # tiles along the shorter side, side by side; 1.5 times as many along the longer one
 MADE_UP = "made_up"             # the sample that needs no other package
 SWEEPS = 24                     # of `harmonic_fill`, at each scale
@@ -30,7 +35,7 @@ def model(models) -> dict:
     Returns
     -------
     {"patch": side of a patch in pixels, "grid": patches down and across of a tile, "details": how many patches the shorter side
-     of a picture may have, "longest": its longer side / its shorter side at most, "layers": of each stack, "grey": the colour of
+     of a picture may have, "longest": its longer side / its shorter side at most, "layers": of each stack, "grey": colour of
      hidden patches, "samples": names}
     """
     config = models.photos.config
@@ -117,7 +122,7 @@ def restore(models, *, pixels: str, rows: int, cols: int, hidden: list) -> dict:
     true = to_pixels(photo)
     errors = {
         "model": to_pixels(pasted),
-        "linear": _linear_fill(true, removed),
+        "linear": linear_fill and linear_fill(true[None], removed[None])[0],
         "harmonic": harmonic_fill(true, removed),
     }
     for name, image in errors.items():
@@ -231,19 +236,10 @@ def _blocks(image):
     return padded.reshape(-(-rows // 2), 2, -(-cols // 2), 2, channels).sum(axis=(1, 3))
 
 
-def _linear_fill(image, removed):
-    """`images.fills.linear_fill` of one image, or None without SciPy, as in a browser."""
-    if importlib.util.find_spec("scipy") is None:
-        return None
-    from tinymae.images.fills import linear_fill
-
-    return linear_fill(image[None], removed[None])[0]
-
-
 def made_up(rng: np.random.Generator, size: int = 192, shapes: int = 250) -> np.ndarray:
     """A picture of ellipses and bars that hide one another, uint8 (size, size, 3): `images.dead_leaves` with NumPy alone."""
     down, across = np.mgrid[:size, :size] / size
-    image = np.zeros((size, size, 3))
+    image = np.full((size, size, 3), MEAN)
     for radius in 0.04 / np.sqrt(1 - rng.random(shapes) * (1 - (0.04 / 0.6) ** 2)):     # density ~ radius^-3, as there
         (row, col), turn, thin = rng.random(2), rng.uniform(0, np.pi), rng.uniform(0.25, 1)
         x = (across - col) * np.cos(turn) + (down - row) * np.sin(turn)
