@@ -13,9 +13,10 @@ export const texts = {
     hiddenTitle: "What the model sees",
     hiddenRead: "Grey patches are hidden from the model. Click a patch to hide or show it, or drag over several. With the "
       + "keyboard: arrow keys move the white frame, space hides or shows.",
-    hiddenLabel: "Photograph of {down} x {across} patches. Arrow keys move from patch to patch, space hides or shows one.",
+    hiddenLabel: "The photograph with its hidden patches in grey.",
+    patchesLabel: "Photograph of {down} x {across} patches. Arrow keys move from patch to patch, space hides or shows one.",
     restoredTitle: "Reconstruction",
-    restoredRead: "In the grey places stands what the model predicts. Visible pixels are kept in the result, unchanged.",
+    restoredRead: "Where the first picture is grey, this one has what the model predicts. Visible pixels are kept in the result, unchanged.",
     restoredLabel: "The photograph with its hidden patches restored by the model.",
     originalTitle: "Original",
     originalRead: "The photograph at the size that the model works on, cut at the edges if it is long. Compare the places that "
@@ -29,13 +30,14 @@ export const texts = {
     harmonic: "smooth fill: each hidden pixel is the mean of its neighbours",
     best: "Smallest error: {name}.", equal: "The smallest errors are equal.",
     errorsRead: "The mean squared error of the hidden pixels, in the units of the model (black is -1.8, white is 2.2): smaller is "
-      + "better. The two other fills learned nothing; a blur can have a smaller error than a sharp guess.",
+      + "better. The other fills have learned nothing; a blur can have a smaller error than a sharp guess.",
     linearMissing: "Linear interpolation needs SciPy, which is not available here.",
     time: "The model took {model} ms; from the question to the new picture {all} ms.",
     attention: "show attention from the patch under the pointer", stack: "of the", encoder: "encoder", decoder: "decoder",
     layer: "layer",
     attentionRead: "The stronger the orange, the larger the attention weight from the framed patch (mean over heads). The model "
-      + "sees {down} x {across} patches at a time: the orange frame. In the encoder only visible patches attend, and only to visible ones.",
+      + "sees {down} x {across} patches at a time: the orange frame. In the encoder only visible patches attend, to visible ones and to "
+      + "the class token.",
     attentionHidden: "This patch is hidden, so the encoder does not have it. The decoder does: choose it above.",
     attentionStrongest: "Largest weight on a patch: {most}, at row {row}, column {col}; on the class token: {token}.",
     limits: "What it cannot do: it continues edges, shades and textures over a few patches, but knows no faces, letters or objects. "
@@ -51,9 +53,10 @@ export const texts = {
     detail: "短边的图块数", pixels: "显示单个像素",
     hiddenTitle: "模型看到的",
     hiddenRead: "灰色图块对模型不可见。点击图块可遮住或露出，拖动可连续操作。键盘：方向键移动白框，空格键遮住或露出。",
-    hiddenLabel: "{down} x {across} 个图块的照片。方向键在图块间移动，空格键遮住或露出当前图块。",
+    hiddenLabel: "被遮图块显示为灰色的照片。",
+    patchesLabel: "{down} x {across} 个图块的照片。方向键在图块间移动，空格键遮住或露出当前图块。",
     restoredTitle: "重建结果",
-    restoredRead: "灰色位置换成了模型的预测；可见像素原样保留，没有改动。",
+    restoredRead: "第一幅图中的灰色位置，在这里是模型的预测；可见像素原样保留，没有改动。",
     restoredLabel: "被遮图块由模型重建后的照片。",
     originalTitle: "原图",
     originalRead: "缩放到模型工作尺寸的照片（过长时裁去两端）。请对比被遮住的位置。",
@@ -64,13 +67,13 @@ export const texts = {
     nothingVisible: "所有图块都被遮住了：请先露出一个，模型才有依据。",
     errors: "被遮像素上的误差", model: "模型", linear: "线性插值", harmonic: "平滑填充：每个被遮像素取相邻像素的均值",
     best: "误差最小：{name}。", equal: "最小误差相同。",
-    errorsRead: "被遮像素的均方误差，以模型的像素单位计（黑为 -1.8，白为 2.2），越小越好。另外两种填充没有经过学习；"
+    errorsRead: "被遮像素的均方误差，以模型的像素单位计（黑为 -1.8，白为 2.2），越小越好。其他填充方法没有经过学习；"
       + "模糊的结果可能比清晰但猜错的结果误差更小。",
     linearMissing: "线性插值需要 SciPy，此处不可用。",
     time: "模型用时 {model} 毫秒；从发出请求到画出新图共 {all} 毫秒。",
     attention: "显示指针所在图块的注意力", stack: "来自", encoder: "编码器", decoder: "解码器", layer: "层",
     attentionRead: "橙色越深，白框图块对该图块的注意力权重越大（各头取平均）。模型一次看 {down} x {across} 个图块，即橙色框。"
-      + "编码器中只有可见图块，注意力也只在它们之间。",
+      + "编码器中只有可见图块和类别标记，注意力只在它们之间。",
     attentionHidden: "该图块已被遮住，编码器中没有它；解码器中有，请在上方选择解码器。",
     attentionStrongest: "图块上的最大权重：{most}，位于第 {row} 行第 {col} 列；类别标记上的权重：{token}。",
     limits: "它做不到的：它能把边缘、明暗和纹理延续几个图块，但不认识人脸、文字或物体；大片空缺处只能画出模糊的颜色。"
@@ -254,8 +257,7 @@ function maskChanged() {
   state.attention = null;
   drawPictures();
   drawMarks();
-  restore();
-  attend();
+  restore().then(attend);                                       // the picture first
 }
 
 const restore = newest(async () => {
@@ -425,9 +427,7 @@ function drawPictures() {
   drawBytes(view.original, rgb, rows, cols);
   drawBytes(view.hidden, hidden ? greyed(rgb) : rgb, rows, cols);
   drawBytes(view.restored, state.restored ?? (hidden ? greyed(rgb) : rgb), rows, cols);
-  if (!hidden) return;
-  view.hiddenBox.setAttribute("aria-label", fill("hiddenLabel", {down: hidden.length, across: hidden[0].length}));
-  view.hidden.setAttribute("aria-label", say("hiddenTitle"));
+  if (hidden) view.hiddenBox.setAttribute("aria-label", fill("patchesLabel", {down: hidden.length, across: hidden[0].length}));
 }
 
 // The bytes of the photograph with its hidden patches in the model's grey.
@@ -469,7 +469,7 @@ function attentionMarks({top, left, ...stacks}) {
   patches.forEach((line, row) => line.forEach((weight, col) => {
     if (weight === null) return;                                // the encoder does not have this patch
     const mark = rectangle("weight", left + col, top + row);
-    mark.setAttribute("fill-opacity", 0.85 * weight / most);
+    mark.setAttribute("fill-opacity", 0.75 * weight / most);
     marks.push(mark);
   }));
   view.attentionNumbers.textContent = fill("attentionStrongest", {
