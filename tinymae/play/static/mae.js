@@ -16,7 +16,8 @@ export const texts = {
     hiddenLabel: "The photograph with its hidden patches in grey.",
     patchesLabel: "Photograph of {down} x {across} patches. Arrow keys move from patch to patch, space hides or shows one.",
     restoredTitle: "Reconstruction",
-    restoredRead: "Where the first picture is grey, this one has what the model predicts. Visible pixels are kept in the result, unchanged.",
+    restoredRead: "Where the first picture is grey, this one has what the model predicts. Visible pixels are kept "
+      + "in the result, unchanged.",
     restoredLabel: "The photograph with its hidden patches restored by the model.",
     originalTitle: "Original",
     originalRead: "The photograph at the size that the model works on, cut at the edges if it is long. Compare the places that "
@@ -29,19 +30,19 @@ export const texts = {
     errors: "Error on the hidden pixels", model: "the model", linear: "linear interpolation",
     harmonic: "smooth fill: each hidden pixel is the mean of its neighbours",
     best: "Smallest error: {name}.", equal: "The smallest errors are equal.",
-    errorsRead: "The mean squared error of the hidden pixels, in the units of the model (black is -1.8, white is 2.2): smaller is "
-      + "better. The other fills have learned nothing; a blur can have a smaller error than a sharp guess.",
+    errorsRead: "The mean squared error of the hidden pixels, in the units of the model (black is -1.8, white is 2.2): "
+      + "smaller is better. The other fills have learned nothing; a blur can have a smaller error than a sharp guess.",
     linearMissing: "Linear interpolation needs SciPy, which is not available here.",
     time: "The model took {model} ms; from the question to the new picture {all} ms.",
     attention: "show attention from the patch under the pointer", stack: "of the", encoder: "encoder", decoder: "decoder",
     layer: "layer",
-    attentionRead: "The stronger the orange, the larger the attention weight from the framed patch (mean over heads). The model "
-      + "sees {down} x {across} patches at a time: the orange frame. In the encoder only visible patches attend, to visible ones and to "
-      + "the class token.",
+    attentionRead: "The stronger the orange, the larger the attention weight from the framed patch (mean over heads). "
+      + "The model sees {down} x {across} patches at a time: the orange frame. In the encoder only visible patches attend, to "
+      + "visible ones and to the class token.",
     attentionHidden: "This patch is hidden, so the encoder does not have it. The decoder does: choose it above.",
     attentionStrongest: "Largest weight on a patch: {most}, at row {row}, column {col}; on the class token: {token}.",
-    limits: "What it cannot do: it continues edges, shades and textures over a few patches, but knows no faces, letters or objects. "
-      + "In a large hole it paints a blur. Nothing that it paints is evidence of what was there.",
+    limits: "What it cannot do: it continues edges, shades and textures over a few patches, but knows no faces, letters or "
+      + "objects. In a large hole it paints a blur. Nothing that it paints is evidence of what was there.",
   },
   zh: {
     title: "MAE",
@@ -50,33 +51,33 @@ export const texts = {
     cat: "猫", coffee: "咖啡", grace_hopper: "格蕾丝·霍珀", made_up: "合成图", own: "自己的照片",
     notAnImage: "浏览器无法把 {name} 读成图像：需要 .jpg 或 .png 之类的照片。",
     mask: "遮挡方式", random: "随机", block: "分块", grid: "网格", ratio: "遮挡比例", seed: "换一个掩码",
-    detail: "短边的图块数", pixels: "显示单个像素",
+    detail: "短边的图像块数", pixels: "显示单个像素",
     hiddenTitle: "模型看到的",
-    hiddenRead: "灰色图块对模型不可见。点击图块可遮住或露出，拖动可连续操作。键盘：方向键移动白框，空格键遮住或露出。",
-    hiddenLabel: "被遮图块显示为灰色的照片。",
-    patchesLabel: "{down} x {across} 个图块的照片。方向键在图块间移动，空格键遮住或露出当前图块。",
-    restoredTitle: "重建结果",
+    hiddenRead: "灰色图像块对模型不可见。点击图像块可遮住或露出，拖动可连续操作。键盘：方向键移动白框，空格键遮住或露出。",
+    hiddenLabel: "被遮图像块显示为灰色的照片。",
+    patchesLabel: "{down} x {across} 个图像块的照片。方向键在图像块间移动，空格键遮住或露出当前图像块。",
+    restoredTitle: "还原结果",
     restoredRead: "第一幅图中的灰色位置，在这里是模型的预测；可见像素原样保留，没有改动。",
-    restoredLabel: "被遮图块由模型重建后的照片。",
+    restoredLabel: "被遮图像块由模型还原后的照片。",
     originalTitle: "原图",
     originalRead: "缩放到模型工作尺寸的照片（过长时裁去两端）。请对比被遮住的位置。",
     originalLabel: "没有遮挡的照片。",
     hiddenState: "第 {row} 行第 {col} 列：已遮住", visibleState: "第 {row} 行第 {col} 列：可见",
-    count: "{all} 个图块中遮住了 {count} 个。",
-    nothingHidden: "没有遮住任何图块：请先遮住一个，模型才有内容可重建。",
-    nothingVisible: "所有图块都被遮住了：请先露出一个，模型才有依据。",
+    count: "{all} 个图像块中遮住了 {count} 个。",
+    nothingHidden: "没有遮住任何图像块：请先遮住一个，模型才有内容可还原。",
+    nothingVisible: "所有图像块都被遮住了：请先露出一个，模型才有依据。",
     errors: "被遮像素上的误差", model: "模型", linear: "线性插值", harmonic: "平滑填充：每个被遮像素取相邻像素的均值",
     best: "误差最小：{name}。", equal: "最小误差相同。",
     errorsRead: "被遮像素的均方误差，以模型的像素单位计（黑为 -1.8，白为 2.2），越小越好。其他填充方法没有经过学习；"
       + "模糊的结果可能比清晰但猜错的结果误差更小。",
     linearMissing: "线性插值需要 SciPy，此处不可用。",
     time: "模型用时 {model} 毫秒；从发出请求到画出新图共 {all} 毫秒。",
-    attention: "显示指针所在图块的注意力", stack: "来自", encoder: "编码器", decoder: "解码器", layer: "层",
-    attentionRead: "橙色越深，白框图块对该图块的注意力权重越大（各头取平均）。模型一次看 {down} x {across} 个图块，即橙色框。"
-      + "编码器中只有可见图块和类别标记，注意力只在它们之间。",
-    attentionHidden: "该图块已被遮住，编码器中没有它；解码器中有，请在上方选择解码器。",
-    attentionStrongest: "图块上的最大权重：{most}，位于第 {row} 行第 {col} 列；类别标记上的权重：{token}。",
-    limits: "它做不到的：它能把边缘、明暗和纹理延续几个图块，但不认识人脸、文字或物体；大片空缺处只能画出模糊的颜色。"
+    attention: "显示指针所在图像块的注意力", stack: "来自", encoder: "编码器", decoder: "解码器", layer: "层",
+    attentionRead: "橙色越深，白框图像块对该图像块的注意力权重越大（各头取平均）。模型一次看 {down} x {across} 个图像块，即橙色框。"
+      + "编码器中只有可见图像块和 class token，注意力只在它们之间。",
+    attentionHidden: "该图像块已被遮住，编码器中没有它；解码器中有，请在上方选择解码器。",
+    attentionStrongest: "图像块上的最大权重：{most}，位于第 {row} 行第 {col} 列；class token 上的权重：{token}。",
+    limits: "它做不到的：它能把边缘、明暗和纹理延续几个图像块，但不认识人脸、文字或物体；大片空缺处只能画出模糊的颜色。"
       + "它画出的内容都不能作为那里原有内容的证据。",
   },
 };
@@ -105,8 +106,8 @@ export function show(root, sayText, askTinymae) {
     <p class="mae-note" role="alert" data-name="note"></p>
     <div class="mae-controls">
       <fieldset data-name="kinds"><legend>${say("mask")}</legend></fieldset>
-      <label>${say("ratio")} <input type="range" min="0.05" max="0.95" step="0.05" data-name="ratio"><output data-name="percent">
-        </output></label>
+      <label>${say("ratio")} <input type="range" min="0.05" max="0.95" step="0.05" data-name="ratio">
+        <output data-name="percent"></output></label>
       <button type="button" data-name="seed">${say("seed")}</button>
       <fieldset data-name="details"><legend>${say("detail")}</legend></fieldset>
       <label><input type="checkbox" data-name="pixels"> ${say("pixels")}</label>
@@ -221,7 +222,7 @@ function scaled(source, rows, cols) {
 
 // ---- Questions ----
 
-// A function that runs "work", never twice at once: calls that come meanwhile are answered by one more run, for the newest state.
+// A function that runs "work", never twice at once: calls that come meanwhile lead to one more run, with the newest state.
 function newest(work) {
   let running = false, again = false;
   return async () => {
@@ -402,7 +403,8 @@ function draw() {
 
 function drawControls() {
   const {model} = state;
-  options(view.sample, [...model.samples, ...(state.name === "own" ? ["own"] : [])].map((name) => [name, say(name)]), state.name);
+  const names = state.name === "own" ? [...model.samples, "own"] : model.samples;
+  options(view.sample, names.map((name) => [name, say(name)]), state.name);
   if (!view.details.querySelector("button")) {
     choices(view.details, model.details.map((detail) => [detail, detail]), (detail) => {
       state.detail = detail;
