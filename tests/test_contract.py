@@ -178,7 +178,8 @@ ROOMS = {
 # What a reader opens first needs NumPy and the standard library alone; NUMPY_ALONE is also what a browser can run.
 NUMPY_ALONE = ("tinymae.ops.", "tinymae.models.", "tinymae.gradcheck.", "tinymae.blocks", "tinymae.init", "tinymae.masks",
                "tinymae.arguments", "tinymae.tree", "tinymae.trace", "tinymae.files", "tinymae.messages", "tinymae.train.optim",
-               "tinymae.weights.shipped", "tinymae.images.pixels", "tinymae.images.hide", "tinymae.tasks.photograph")
+               "tinymae.weights.shipped", "tinymae.images.pixels", "tinymae.images.hide", "tinymae.images.harmonic",
+               "tinymae.tasks.photograph")
 
 
 def imports(source, modules):

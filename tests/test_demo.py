@@ -281,7 +281,7 @@ def test_table_is_measured_on_the_same_hidden_pixels(norm_pix_loss):
     for picture, gone in zip(unseen.astype(np.float64), removed, strict=True):
         constant.append(((picture[gone] - picture[~gone].mean(axis=0)) ** 2).mean())
     measured = restore.table(unseen, params, config)
-    assert list(measured) == ["mae", "linear", "nearest", "mean"]
+    assert list(measured) == ["mae", "harmonic", "linear", "nearest", "mean"]
     assert all(type(value) is float for row in measured.values() for value in row.values())
     table = {name: row["error"] for name, row in measured.items()}
     bytes_off = ((mean_fill(unseen, removed) - unseen)[removed] * STD * 255).astype(np.float64)       # PSNR as in textbooks

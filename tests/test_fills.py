@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from tinymae.images.fills import biharmonic_fill, linear_fill, mean_fill, nearest_fill, removed_pixels
+from tinymae.images.harmonic import harmonic_fill
 
-FILLS = [mean_fill, nearest_fill, linear_fill, biharmonic_fill]
+FILLS = [mean_fill, nearest_fill, linear_fill, harmonic_fill, biharmonic_fill]
 
 
 def pictures(shape=(3, 12, 16, 2), dtype=np.float64, seed=0):
@@ -240,3 +241,23 @@ def test_biharmonic_fill_continues_a_bend():
     removed[0, 6:18, 6:18] = True
     np.testing.assert_allclose(biharmonic_fill(saddle, removed), saddle, atol=1e-9)
     assert abs(linear_fill(saddle, removed) - saddle).max() > 0.01
+
+
+def test_a_harmonic_fill_solves_its_equation():
+    rng = np.random.default_rng(0)
+    image, hidden = rng.normal(size=(9, 13, 2)), rng.random((9, 13)) < 0.7
+    filled = harmonic_fill(image[None], hidden[None], sweeps=600)[0]
+    np.testing.assert_array_equal(filled[~hidden], image[~hidden])
+    matrix, right = np.eye(9 * 13), image.reshape(-1, 2).copy()
+    for row, col in np.argwhere(hidden):
+        right[row * 13 + col] = 0
+        for down, across in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            near = min(max(row + down, 0), 8) * 13 + min(max(col + across, 0), 12)
+            matrix[row * 13 + col, near] -= 0.25
+    np.testing.assert_allclose(filled.reshape(-1, 2), np.linalg.solve(matrix, right), atol=1e-9)
+
+
+def test_a_harmonic_fill_of_one_colour_is_that_colour():
+    hidden = np.ones((20, 31), bool)
+    hidden[17, 2] = False
+    np.testing.assert_allclose(harmonic_fill(np.full((1, 20, 31, 3), 0.7), hidden[None]), 0.7, rtol=1e-12)

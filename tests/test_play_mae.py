@@ -131,26 +131,6 @@ def test_attention_reads_nothing_that_is_hidden(models):
     assert ask(models, "attention", **asked, patch=place) == ask(models, "attention", **changed, patch=place)
 
 
-def test_a_harmonic_fill_solves_its_equation():
-    rng = np.random.default_rng(0)
-    image, hidden = rng.normal(size=(9, 13, 2)), rng.random((9, 13)) < 0.7
-    filled = harmonic_fill(image, hidden, sweeps=600)
-    np.testing.assert_array_equal(filled[~hidden], image[~hidden])
-    matrix, right = np.eye(9 * 13), image.reshape(-1, 2).copy()
-    for row, col in np.argwhere(hidden):
-        right[row * 13 + col] = 0
-        for down, across in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-            near = min(max(row + down, 0), 8) * 13 + min(max(col + across, 0), 12)
-            matrix[row * 13 + col, near] -= 0.25
-    np.testing.assert_allclose(filled.reshape(-1, 2), np.linalg.solve(matrix, right), atol=1e-9)
-
-
-def test_a_harmonic_fill_of_one_colour_is_that_colour():
-    hidden = np.ones((20, 31), bool)
-    hidden[17, 2] = False
-    np.testing.assert_allclose(harmonic_fill(np.full((20, 31, 3), 0.7), hidden), 0.7, rtol=1e-12)
-
-
 WRONG = [
     ("hide", {"kind": "stripes"}, "expected a mask random, block, grid, got 'stripes'"),
     ("hide", {"ratio": 1}, "above 0 and below 1"), ("hide", {"ratio": "half"}, "above 0 and below 1"),

@@ -1,4 +1,4 @@
-"""Four ways to fill removed pixels without learning: the baselines of a masked autoencoder.
+"""Ways to fill removed pixels without learning: the baselines of a masked autoencoder.
 
 A reconstruction can look good by itself. The question is how much better it is than what follows from the visible pixels
 without any model:
@@ -8,8 +8,8 @@ without any model:
     linear    linear interpolation between visible pixels, within triangles of three of them
     biharmonic    the smoothest surface through the visible pixels, as a bent sheet of metal would be
 
-All four read only the visible pixels and leave them unchanged. Their error is measured on the removed pixels alone, as the
-loss of MAE is (He et al. 2021, section 3).
+`images.harmonic` has one more, a stretched membrane, which needs NumPy alone. All read only the visible pixels and leave them
+unchanged. Their error is measured on the removed pixels alone, as the loss of MAE is (He et al. 2021, section 3).
 """
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator

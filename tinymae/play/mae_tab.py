@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from tinymae.blocks import attention_weights
+from tinymae.images.harmonic import harmonic_fill
 from tinymae.images.hide import hidden_patches
 from tinymae.images.pixels import MEAN, to_pixels
 from tinymae.messages import message as _
@@ -26,7 +27,6 @@ except ImportError:             # it needs SciPy, which a browser does not have
 
 MOST_TILES_ALONG = 3            # tiles along the shorter side, side by side; 1.5 times as many along the longer one
 MADE_UP = "made_up"             # the sample that needs no other package
-SWEEPS = 24                     # of `harmonic_fill`, at each scale
 
 
 def model(models) -> dict:
@@ -123,7 +123,7 @@ def restore(models, *, pixels: str, rows: int, cols: int, hidden: list) -> dict:
     errors = {
         "model": to_pixels(pasted),
         "linear": linear_fill and linear_fill(true[None], removed[None])[0],
-        "harmonic": harmonic_fill(true, removed),
+        "harmonic": harmonic_fill(true[None], removed[None])[0],
     }
     for name, image in errors.items():
         errors[name] = None if image is None else _rounded(np.mean((image - true)[removed] ** 2, dtype=np.float64))
@@ -195,45 +195,6 @@ def _row(weights, number, ids, grid):
     for where, weight in zip(ids.tolist(), row[1:].tolist(), strict=True):
         patches[where] = _rounded(weight)
     return {"patches": [patches[i : i + grid[1]] for i in range(0, len(patches), grid[1])], "class_token": _rounded(row[0])}
-
-
-def harmonic_fill(image: np.ndarray, hidden: np.ndarray, sweeps: int = SWEEPS) -> np.ndarray:
-    """Fill hidden pixels as a stretched membrane would, that is fixed at the visible ones. NumPy alone.
-
-        (1)  a hidden pixel is the mean of its four neighbours; beyond the edge of the image its own value goes on
-
-    In one dimension that is linear interpolation. (1) is repeated for all hidden pixels at once, which brings light only one
-    pixel further each time. So the image is first filled at half the size, in the same way, and (1) starts from that.
-
-    Parameters
-    ----------
-    image : ndarray (rows, cols, C), floats
-    hidden : ndarray bool (rows, cols); at least one pixel is visible
-    sweeps : how often (1) is repeated, at each size
-
-    Returns
-    -------
-    filled : ndarray like image; visible pixels unchanged
-    """
-    rows, cols = hidden.shape
-    visible = (~hidden[..., None]).astype(image.dtype)
-    if visible.all():
-        return image.copy()
-    count, total = _blocks(visible), _blocks(image * visible)
-    half = harmonic_fill(total / np.maximum(count, 1), count[..., 0] == 0, sweeps)      # the mean of what is visible
-    filled = np.where(hidden[..., None], half.repeat(2, axis=0).repeat(2, axis=1)[:rows, :cols], image)
-    for _sweep in range(sweeps):
-        around = np.pad(filled, ((1, 1), (1, 1), (0, 0)), mode="edge")
-        mean = (around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:]) / 4
-        filled = np.where(hidden[..., None], mean, image)       # (1)
-    return filled
-
-
-def _blocks(image):
-    """Sums over blocks of 2 x 2 pixels: (rows, cols, C) -> half of rows and cols, rounded up."""
-    rows, cols, channels = image.shape
-    padded = np.pad(image, ((0, rows % 2), (0, cols % 2), (0, 0)))
-    return padded.reshape(-(-rows // 2), 2, -(-cols // 2), 2, channels).sum(axis=(1, 3))
 
 
 def made_up(rng: np.random.Generator, size: int = 192, shapes: int = 250) -> np.ndarray:

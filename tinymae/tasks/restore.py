@@ -20,6 +20,7 @@ from tinymae.files import fingerprint
 from tinymae.images.crops import picture_bank, random_crops, random_pictures, unseen_crops
 from tinymae.images.dead_leaves import dead_leaves
 from tinymae.images.fills import biharmonic_fill, linear_fill, mean_fill, nearest_fill, removed_pixels
+from tinymae.images.harmonic import harmonic_fill
 from tinymae.images.labelled import model_size
 from tinymae.images.pixels import MEAN, STD, to_picture, to_pixels
 from tinymae.images.resize import resize_picture
@@ -288,9 +289,10 @@ def table(
 
     Returns
     -------
-    {"mae", "biharmonic", "linear", "nearest", "mean": {"error", "psnr", "ssim"}}, all for the same masks. error: mean squared
-    error of the hidden pixels, in the units of `to_pixels`; psnr: the same in decibels, 10 log10(1 / error) in units of black 0
-    to white 1; ssim: structural similarity of whole images (Wang et al. 2004), visible pixels included, 1 if they are the same
+    {"mae", "biharmonic", "harmonic", "linear", "nearest", "mean": {"error", "psnr", "ssim"}}, all for the same masks.
+    error: mean squared error of the hidden pixels, in the units of `to_pixels`; psnr: the same in decibels,
+    10 log10(1 / error) in units of black 0 to white 1; ssim: structural similarity of whole images (Wang et al. 2004), visible
+    pixels included, 1 if they are the same
 
     Notes
     -----
@@ -304,6 +306,7 @@ def table(
     fills = {
         "mae": np.where(removed[..., None], predicted, images),
         **({"biharmonic": biharmonic_fill(images, removed)} if biharmonic else {}),
+        "harmonic": harmonic_fill(images, removed),
         "linear": linear_fill(images, removed),
         "nearest": nearest_fill(images, removed),
         "mean": mean_fill(images, removed),
@@ -334,6 +337,7 @@ def table_lines(measured: dict[str, dict]) -> Iterator[str]:
 LABELS = {
     "mae": marked("masked autoencoder"),
     "biharmonic": marked("biharmonic inpainting"),
+    "harmonic": marked("harmonic fill, a stretched membrane"),
     "linear": marked("linear interpolation of the visible pixels"),
     "nearest": marked("nearest visible pixel"),
     "mean": marked("mean of the visible pixels"),
