@@ -170,7 +170,8 @@ ROOMS = {
     "tasks": "weights models ops train tree images text plot files arguments messages",
     "estimator": "tasks weights models ops train tree images",
     "learn": "gradcheck models blocks ops init masks train tree files messages",
-    "cli": "tasks weights models images text plot learn gradcheck train files messages",
+    "play": "tasks weights models blocks ops gradcheck learn train images text trace tree messages",
+    "cli": "play tasks weights models images text plot learn gradcheck train files messages",
     "__main__": "cli __init__ files messages train",
     "__init__": "",
 }
@@ -178,7 +179,9 @@ ROOMS = {
 # What a reader opens first needs NumPy and the standard library alone; NUMPY_ALONE is also what a browser can run.
 NUMPY_ALONE = ("tinymae.ops.", "tinymae.models.", "tinymae.gradcheck.", "tinymae.blocks", "tinymae.init", "tinymae.masks",
                "tinymae.arguments", "tinymae.tree", "tinymae.trace", "tinymae.files", "tinymae.messages", "tinymae.train.optim",
-               "tinymae.weights.shipped", "tinymae.images.pixels", "tinymae.images.hide", "tinymae.tasks.photograph")
+               "tinymae.weights.shipped", "tinymae.images.pixels", "tinymae.images.hide", "tinymae.tasks.photograph",
+               "tinymae.play.api", "tinymae.play.attention_tab", "tinymae.play.mae_tab", "tinymae.play.positions_tab",
+               "tinymae.play.step_tab")
 
 
 def imports(source, modules):
