@@ -170,7 +170,7 @@ ROOMS = {
     "tasks": "weights models ops train tree images text plot files arguments messages",
     "estimator": "tasks weights models ops train tree images",
     "learn": "gradcheck models blocks ops init masks train tree files messages",
-    "play": "tasks weights models blocks ops gradcheck learn train images text trace tree messages",
+    "play": "tasks weights models blocks ops init masks gradcheck learn train images text trace tree messages",
     "cli": "play tasks weights models images text plot learn gradcheck train files messages",
     "__main__": "cli __init__ files messages train",
     "__init__": "",

@@ -11,7 +11,7 @@ The server is for the user of this machine, but any page that is open in a brows
 - files are looked up in a table that is made at the start: no path of a request is ever opened;
 - questions are bounded in size, and connections in time.
 
-Several questions are answered at once, one on each core with one BLAS thread. No lock is needed: the functions of the tabs are pure.
+Several questions are answered at once, each with one BLAS thread. No lock is needed: the functions of the tabs are pure.
 """
 import html
 import json
