@@ -701,6 +701,7 @@ def test_signature_rules_bite(source, complaint):
 ANYWHERE = {                            # names that several rooms may define: each says whose it is where it is used
     "B", "TQ", "TK", "D", "H", "F", "V", "DK", "DV",                    # sizes of test inputs
     "add_train", "add_evaluate",                                        # cli: one for each family of commands
+    "FUNCTIONS",                                                        # play: of each tab
     "save",                                                             # plot.save a figure, checkpoint.save a model
 }
 

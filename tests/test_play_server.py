@@ -127,7 +127,7 @@ def test_every_visible_word_is_there_in_both_languages():
     (404, {"path": "/api/nothing"}), (404, {"path": "/double"}), (404, {"path": "/"}), (404, {"path": "/api/../api/double"}),
     (411, {"Content_Length": None}), (411, {"Content_Length": "-1"}), (411, {"Content_Length": "0x1"}),
     (411, {"Transfer_Encoding": "chunked"}),
-    (413, {"Content_Length": str(server.LARGEST + 1)}), (413, {"Content_Length": "9" * 5000}),
+    (413, {"Content_Length": str(server.LARGEST_QUESTION + 1)}), (413, {"Content_Length": "9" * 5000}),
     (415, {"Content_Type": None}), (415, {"Content_Type": "text/plain"}),
     (415, {"Content_Type": "application/x-www-form-urlencoded"}),
     (400, {"body": b'{"number": "\xff"}'}),
@@ -144,8 +144,8 @@ def test_the_same_origin_is_the_one_of_the_host(page):
 
 
 def test_a_question_that_is_too_large_gets_an_answer(page):
-    status, _, body = ask(page, body=b" " * (server.LARGEST + 1))
-    assert status == 413 and str(server.LARGEST) in json.loads(body)["error"]
+    status, _, body = ask(page, body=b" " * (server.LARGEST_QUESTION + 1))
+    assert status == 413 and str(server.LARGEST_QUESTION) in json.loads(body)["error"]
 
 
 @pytest.mark.parametrize("path", [
@@ -461,7 +461,7 @@ def test_pyodide_answers_as_the_server_does(window, site, tmp_path):
             assert "Python" in tab.inner_text("#status")        # that it is being loaded
             for name in TABS:
                 tab.click(f"#tab-{name}")
-                tab.locator("section", has_text=re.compile(r"\S")).wait_for()
+                tab.locator("[role=tabpanel]", has_text=re.compile(r"\S")).wait_for()
                 refused = json.loads(tab.evaluate("askPyodide('nothing', '{}')"))       # after all that the tab has asked
                 assert "got 'nothing'" in refused["error"]
                 tab.wait_for_timeout(200)

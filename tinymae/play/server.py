@@ -34,9 +34,9 @@ from tinymae.messages import message as _
 from tinymae.play.api import FUNCTIONS, Models, answer_json
 from tinymae.train.parallel import Workers
 
-LARGEST = 6 << 20               # bytes of a question: a photograph as base64
+LARGEST_QUESTION = 6 << 20               # bytes of a question: a photograph as base64
 SLOWEST = 60                    # seconds from a connection to the end of its answer
-KINDS = {
+FILE_TYPES = {
     ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg",
 }
@@ -59,7 +59,7 @@ class PlayServer(ThreadingHTTPServer):
     def __init__(self, models: Models, port: int, workers: Workers, *, debug: bool):
         self.models, self.workers, self.debug = models, workers, debug
         self.token = secrets.token_urlsafe(24)
-        self.files = {f"/{name}": (KINDS[Path(name).suffix], content) for name, content in static_files().items()}
+        self.files = {f"/{name}": (FILE_TYPES[Path(name).suffix], content) for name, content in static_files().items()}
         self.files["/"] = self.files.pop("/index.html")
         super().__init__(("127.0.0.1", port), _Handler)
         self.hosts = [f"{name}:{self.server_address[1]}" for name in ("127.0.0.1", "localhost")]
@@ -172,8 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdecimal()):
             raise _Refused(411, _("expected the length of the question in Content-Length"))
-        if len(length) > 15 or int(length) > LARGEST:
-            raise _Refused(413, _("expected at most {most} bytes, got {length}", most=LARGEST, length=length[:15]))
+        if len(length) > 15 or int(length) > LARGEST_QUESTION:
+            raise _Refused(413, _("expected at most {most} bytes, got {length}", most=LARGEST_QUESTION, length=length[:15]))
         try:
             return name, self.rfile.read(int(length)).decode()
         except UnicodeDecodeError:
