@@ -93,9 +93,10 @@ def test_the_page_and_its_files_are_sent(page):
     status, headers, body = get(page, f"{where.path}?{where.query}&lang=zh")
     assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8" and b'src="app.js"' in body
     policy = headers["Content-Security-Policy"]
-    assert "default-src 'none'; script-src 'self';" in policy and not re.search(r"script-src[^;]*unsafe|\*|https?:", policy)
-    assert [headers[name] for name in ("X-Content-Type-Options", "Referrer-Policy", "Cache-Control")] == [
-        "nosniff", "no-referrer", "no-store"]
+    assert all(rule in policy for rule in ("default-src 'none';", "script-src 'self';", "frame-ancestors 'none'"))
+    assert not re.search(r"script-src[^;]*unsafe|\*|https?:", policy)
+    named = ("X-Content-Type-Options", "Referrer-Policy", "Cache-Control", "Cross-Origin-Resource-Policy")
+    assert [headers[name] for name in named] == ["nosniff", "no-referrer", "no-store", "same-origin"]
     for name, content in server.static_files().items():
         if name != "index.html":
             status, headers, body = get(page, f"/{name}")
@@ -424,7 +425,7 @@ def test_an_error_is_shown_and_goes(window, page):
     blank = window("about:blank")
     blank.context.route("**/attention.js", lambda route: route.fulfill(body=STUB, content_type="text/javascript"))
     blank.goto(f"{page.url}&lang=en")
-    assert blank.inner_text("#code") == "Read the code: tinymae/tree.py tinymae/init.py"
+    assert blank.inner_text("#code") == "Read the code: tinymae/play/attention_tab.py tinymae/tree.py tinymae/init.py"
     blank.click("section >> text=/^13$/")
     blank.locator("#status", has_text="expected another number, got 13").wait_for()
     blank.click("section >> text=/^3$/")
@@ -432,7 +433,7 @@ def test_an_error_is_shown_and_goes(window, page):
     assert blank.inner_text("#status") == ""
     blank.click("#language")
     assert blank.inner_text("#tab-attention") == "翻倍"
-    assert blank.inner_text("#code") == "阅读代码： tinymae/tree.py tinymae/init.py"
+    assert blank.inner_text("#code") == "阅读代码： tinymae/play/attention_tab.py tinymae/tree.py tinymae/init.py"
 
 
 class Site(SimpleHTTPRequestHandler):

@@ -59,7 +59,8 @@ function draw() {
     if (name === current) tab.setAttribute("aria-controls", `panel-${name}`);
     else tab.removeAttribute("aria-controls");                  // its panel is not there
   }
-  code.textContent = (say(current, "code") ?? []).length ? [words[language].code, ...say(current, "code")].join(" ") : "";
+  const files = say(current, "code");                           // what a tab's functions call, where it lists that
+  code.textContent = [words[language].code, `tinymae/play/${current}_tab.py`, ...(Array.isArray(files) ? files : [])].join(" ");
   const panel = document.createElement("section");
   panel.id = `panel-${current}`;
   panel.setAttribute("role", "tabpanel");
