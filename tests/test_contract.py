@@ -170,7 +170,8 @@ ROOMS = {
     "tasks": "weights models ops train tree images text plot files arguments messages",
     "estimator": "tasks weights models ops train tree images",
     "learn": "gradcheck models blocks ops init masks train tree files messages",
-    "cli": "tasks weights models images text plot learn gradcheck train files messages",
+    "play": "tasks weights models blocks ops init masks gradcheck learn train images text trace tree messages",
+    "cli": "play tasks weights models images text plot learn gradcheck train files messages",
     "__main__": "cli __init__ files messages train",
     "__init__": "",
 }
@@ -179,7 +180,8 @@ ROOMS = {
 NUMPY_ALONE = ("tinymae.ops.", "tinymae.models.", "tinymae.gradcheck.", "tinymae.blocks", "tinymae.init", "tinymae.masks",
                "tinymae.arguments", "tinymae.tree", "tinymae.trace", "tinymae.files", "tinymae.messages", "tinymae.train.optim",
                "tinymae.weights.shipped", "tinymae.images.pixels", "tinymae.images.hide", "tinymae.images.harmonic",
-               "tinymae.tasks.photograph")
+               "tinymae.tasks.photograph", "tinymae.play.api", "tinymae.play.attention_tab", "tinymae.play.mae_tab",
+               "tinymae.play.positions_tab", "tinymae.play.step_tab")
 
 
 def imports(source, modules):
@@ -699,6 +701,7 @@ def test_signature_rules_bite(source, complaint):
 ANYWHERE = {                            # names that several rooms may define: each says whose it is where it is used
     "B", "TQ", "TK", "D", "H", "F", "V", "DK", "DV",                    # sizes of test inputs
     "add_train", "add_evaluate",                                        # cli: one for each family of commands
+    "FUNCTIONS",                                                        # play: of each tab
     "save",                                                             # plot.save a figure, checkpoint.save a model
 }
 

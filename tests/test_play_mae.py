@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from tinymae.images.fills import linear_fill
+from tinymae.images.harmonic import harmonic_fill
 from tinymae.images.hide import hidden_patches
 from tinymae.images.pixels import to_pixels
 from tinymae.images.sources import unseen_photos
 from tinymae.models.attention_maps import mae_attention
 from tinymae.play import mae_tab
 from tinymae.play.api import answer_json
-from tinymae.play.mae_tab import harmonic_fill, made_up
+from tinymae.play.mae_tab import made_up
 from tinymae.tasks.photograph import hidden_pixels, restore_photo
 from tinymae.tasks.reconstruct import own_model
 
@@ -91,7 +92,8 @@ def test_restore_is_the_package_s(models, rows, cols, grey):
     np.testing.assert_array_equal(restored[~removed], photo[~removed])
     true = to_pixels(photo)
     linear = linear_fill(true[None], removed[None])[0]
-    for name, fill in {"model": to_pixels(restored), "linear": linear, "harmonic": harmonic_fill(true, removed)}.items():
+    filled = {"model": to_pixels(restored), "linear": linear, "harmonic": harmonic_fill(true[None], removed[None])[0]}
+    for name, fill in filled.items():
         assert answer["errors"][name] == pytest.approx(np.mean((fill - true)[removed] ** 2), rel=1e-3)     # four digits
     assert answer["milliseconds"] > 0
 
@@ -194,10 +196,10 @@ from tinymae.weights.shipped import read_model, shipped
 mae_tab.importlib.util.find_spec = lambda name: None            # as in a browser: no such package
 config, params, _ = read_model(shipped("mae"), "mae")
 models = SimpleNamespace(photos=SimpleNamespace(config=config, params=params, mean=MEAN, std=STD))
-print(mae_tab.model(models)["samples"], mae_tab.sample(models, name="made_up")["rows"])
-hidden = mae_tab.hide(models, kind="random", ratio=0.75, rows=48, cols=48, seed=0)["hidden"]
+print(mae_tab.mae_model(models)["samples"], mae_tab.mae_sample(models, name="made_up")["rows"])
+hidden = mae_tab.mae_hide(models, kind="random", ratio=0.75, rows=48, cols=48, seed=0)["hidden"]
 asked = {"pixels": "A" * 9216, "rows": 48, "cols": 48, "hidden": hidden}
-errors, weights = mae_tab.restore(models, **asked)["errors"], mae_tab.attention(models, **asked, patch=[0, 0])
+errors, weights = mae_tab.restored_photo(models, **asked)["errors"], mae_tab.seen_from_patch(models, **asked, patch=[0, 0])
 print(errors["linear"], errors["harmonic"] < 1e-6 < errors["model"], len(weights["decoder"]))
 """
 

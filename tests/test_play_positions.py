@@ -7,7 +7,16 @@ import pytest
 
 from tinymae.ops.positional import get_positional_encoding, sinusoidal_halves, sinusoidal_interleaved
 from tinymae.play.api import answer_json
-from tinymae.play.positions_tab import LAYOUTS, LONGEST, WIDEST, position, positions, rounded, sinusoids, table
+from tinymae.play.positions_tab import (
+    LAYOUTS,
+    MOST_COLUMNS,
+    MOST_POSITIONS,
+    encodings,
+    position,
+    positions,
+    rounded,
+    sinusoids,
+)
 
 PACKAGE = {
     "interleaved": sinusoidal_interleaved, "halves": sinusoidal_halves, "article_a": get_positional_encoding,
@@ -17,7 +26,7 @@ SETTINGS = {"length": 30, "width": 12, "base": 10000, "layout": "interleaved", "
 
 
 @pytest.mark.parametrize("layout", PACKAGE)
-@pytest.mark.parametrize(("length", "width"), [(2, 2), (30, 12), (LONGEST, WIDEST)])
+@pytest.mark.parametrize(("length", "width"), [(2, 2), (30, 12), (MOST_POSITIONS, MOST_COLUMNS)])
 def test_with_the_paper_s_base_the_tables_are_the_package_s(layout, length, width):
     ours = sinusoids(length, width, 10000, layout)
     assert np.array_equal(ours, PACKAGE[layout](length, width))
@@ -37,7 +46,7 @@ def test_another_base_is_the_formula_with_that_base():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_numbers_and_products_are_those_of_the_table(layout):
-    answer = table(None, **SETTINGS | {"layout": layout})
+    answer = encodings(None, **SETTINGS | {"layout": layout})
     rows = positions(**SETTINGS | {"layout": layout})
     known = len(rows)
     assert known == (20 if layout == "learned" else 30)
@@ -50,11 +59,11 @@ def test_numbers_and_products_are_those_of_the_table(layout):
 
 
 def test_a_wavelength_is_where_the_column_repeats():
-    columns = table(None, **SETTINGS)["columns"]
+    columns = encodings(None, **SETTINGS)["columns"]
     assert [column["kind"] for column in columns[:4]] == ["sin", "cos", "sin", "cos"]
     assert columns[0]["wavelength"] == columns[1]["wavelength"] == pytest.approx(2 * math.pi, rel=1e-3)
     assert columns[6]["wavelength"] == pytest.approx(2 * math.pi * 100, rel=1e-3)
-    halves = table(None, **SETTINGS | {"layout": "halves"})["columns"]
+    halves = encodings(None, **SETTINGS | {"layout": "halves"})["columns"]
     assert [column["kind"] for column in halves] == ["sin"] * 6 + ["cos"] * 6 and halves[9] == halves[3] | {"kind": "cos"}
 
 
@@ -108,16 +117,16 @@ def test_one_learned_row_alone_has_nothing_to_measure():
 @pytest.mark.parametrize(("wrong", "sentence"), [
     ({"layout": "paper"}, "expected a layout, interleaved, .* or learned, got 'paper'"),
     ({"layout": ["halves"]}, "expected a layout"),
-    ({"length": LONGEST + 1}, f"length is {LONGEST + 1}, expected a whole number from 2 to {LONGEST}"),
+    ({"length": MOST_POSITIONS + 1}, f"length is {MOST_POSITIONS + 1}, expected a whole number from 2 to {MOST_POSITIONS}"),
     ({"length": 30.0}, "length is 30.0"), ({"length": True}, "length is True"), ({"width": 1}, "width is 1"),
-    ({"width": WIDEST + 1}, "width is"), ({"trained": 31}, "trained is 31, expected a whole number from 1 to 30"),
+    ({"width": MOST_COLUMNS + 1}, "width is"), ({"trained": 31}, "trained is 31, expected a whole number from 1 to 30"),
     ({"base": 1}, "base is 1, expected a number above 1"), ({"base": "10000"}, "base is '10000'"),
     ({"base": float("nan")}, "base is nan"), ({"base": 1e9}, "at most 1000000"),
     ({"layout": "halves", "width": 11}, "width is 11, expected an even number"),
 ])
 def test_wrong_settings_are_explained(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        table(None, **SETTINGS | wrong)
+        encodings(None, **SETTINGS | wrong)
     with pytest.raises(ValueError, match=sentence):
         position(None, **SETTINGS | wrong, place=0, offset=0)
 
@@ -133,11 +142,11 @@ def test_positions_outside_the_table_are_refused(place, offset, sentence):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_largest_question_has_an_answer_in_json(layout):
-    settings = {"length": LONGEST, "width": WIDEST, "base": 2, "layout": layout, "trained": 64}
+    settings = {"length": MOST_POSITIONS, "width": MOST_COLUMNS, "base": 2, "layout": layout, "trained": 64}
     answer = answer_json("table", json.dumps(settings), None)
-    assert len(json.loads(answer)["values"]) == LONGEST and len(answer) < 500_000
+    assert len(json.loads(answer)["values"]) == MOST_POSITIONS and len(answer) < 500_000
     here = json.loads(answer_json("position", json.dumps(settings | {"place": 63, "offset": 1}), None))
-    assert len(here["pairs"]) == WIDEST // 2
+    assert len(here["pairs"]) == MOST_COLUMNS // 2
 
 
 def test_numbers_have_four_significant_digits():

@@ -13,7 +13,7 @@ from tinymae.blocks import encoder_layer_backward, encoder_layer_forward
 from tinymae.gradcheck import gradcheck
 from tinymae.play import step_tab
 from tinymae.play.api import answer_json
-from tinymae.play.step_tab import BUGS, NODES, OPS, SYMBOLS, B, D, F, H, T, broken, layer_backward, layer_forward, step
+from tinymae.play.step_tab import BUGS, NODES, OPS, SYMBOLS, B, D, F, H, T, broken, layer_backward, layer_forward, layer_step
 
 SOURCE = Path(tinymae.__file__).parent.parent
 
@@ -45,7 +45,7 @@ def test_no_gamma_is_1_and_no_bias_0(drawn):
 
 def test_every_op_is_shown_with_its_numbers():
     x, p, dy = step_tab._drawn(0)
-    answer = step(None, seed=0, change=None)
+    answer = layer_step(None, seed=0, change=None)
     assert [node["name"] for node in answer["nodes"]] == [node.name for node in NODES]
     y, cache = encoder_layer_forward(x, p, H)
     dx, dp = encoder_layer_backward(dy, cache)
@@ -78,7 +78,7 @@ def tensors(answer):
 
 
 def test_the_paths_of_what_is_used_twice_add_up():
-    answer = step(None, seed=0, change=None)
+    answer = layer_step(None, seed=0, change=None)
     boxes = {node["name"]: node["backward"] for node in answer["nodes"]}
     parts = [boxes[name]["outputs"][0] for name in "qkv"]
     total = boxes["ln1"]["inputs"][0]
@@ -88,7 +88,7 @@ def test_the_paths_of_what_is_used_twice_add_up():
 
 
 def test_formulas_name_the_numbers_of_their_box():
-    boxes = {node["name"]: node for node in step(None, seed=0, change=None)["nodes"]}
+    boxes = {node["name"]: node for node in layer_step(None, seed=0, change=None)["nodes"]}
     assert boxes["q"]["forward"]["formula"] == "q = h₁ W_q + b_q"
     assert boxes["q"]["backward"]["formula"] == "dh₁ = dq W_qᵀ,  dW_q = h₁ᵀ dq,  db_q = Σ dq"
     assert boxes["softmax"]["backward"]["formula"] == "ds = p (dp - Σ dp p)"
@@ -110,7 +110,7 @@ def changed(answer, side):
 
 
 def test_a_changed_weight_changes_what_comes_after_it_and_nothing_else():
-    answer = step(None, seed=0, change={"name": "ffn.fc1.w", "index": [0, 2], "value": 1.5})
+    answer = layer_step(None, seed=0, change={"name": "ffn.fc1.w", "index": [0, 2], "value": 1.5})
     assert changed(answer, "forward") == ["fc1", "gelu", "fc2", "add2"]
     assert changed(answer, "backward") == [node.name for node in NODES if node.name != "add2"]
     (fc1,) = [node for node in answer["nodes"] if node["name"] == "fc1"]
@@ -121,7 +121,7 @@ def test_a_changed_weight_changes_what_comes_after_it_and_nothing_else():
 
 
 def test_a_changed_input_changes_everything_after_it():
-    answer = step(None, seed=0, change={"name": "x", "index": [0, 1, 3], "value": 0})
+    answer = layer_step(None, seed=0, change={"name": "x", "index": [0, 1, 3], "value": 0})
     assert changed(answer, "forward") == [node.name for node in NODES]
 
 
@@ -129,14 +129,14 @@ def test_a_changed_input_changes_everything_after_it():
 def test_a_small_change_is_predicted_by_the_gradient(name, index):
     x, p, dy = step_tab._drawn(0)
     old = {"x": x, **dict(tree.leaves(p))}[name][index]
-    loss = step(None, seed=0, change={"name": name, "index": list(index), "value": float(old) + 1e-3})["loss"]
+    loss = layer_step(None, seed=0, change={"name": name, "index": list(index), "value": float(old) + 1e-3})["loss"]
     dx, dp = encoder_layer_backward(dy, encoder_layer_forward(x, p, H)[1])
     assert loss["slope"] == pytest.approx({"x": dx, **dict(tree.leaves(dp))}[name][index], rel=1e-3)
     assert loss["predicted"] == pytest.approx(loss["now"], abs=1e-3)
 
 
 def test_what_is_broken_is_marked_and_what_follows_changes():
-    answer = step(None, seed=0, change=None, bug="softmax")
+    answer = layer_step(None, seed=0, change=None, bug="softmax")
     assert [node["name"] for node in answer["nodes"] if node["backward"]["broken"]] == ["softmax"]
     assert changed(answer, "forward") == [] and changed(answer, "backward") == ["ln1", "q", "k", "split", "scores", "softmax"]
     (softmax,) = [node["backward"] for node in answer["nodes"] if node["name"] == "softmax"]
@@ -197,7 +197,7 @@ def test_the_report_is_that_of_gradcheck():
 ])
 def test_wrong_questions_are_explained(question, sentence):
     with pytest.raises(ValueError, match=sentence):
-        step(None, **{"seed": 0, "change": None} | question)
+        layer_step(None, **{"seed": 0, "change": None} | question)
 
 
 def test_the_check_explains_wrong_questions_too():

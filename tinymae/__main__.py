@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 
-from tinymae.cli import learn, mae, translate, vit, weights
+from tinymae.cli import learn, mae, play, translate, vit, weights
 from tinymae.files import visible
 from tinymae.messages import SPOKEN, set_language, speak_like_us
 from tinymae.messages import message as _
@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     options.pop("lang")
+    if "debug" in options:                                      # a command that goes on after an error
+        options["debug"] = debug
     try:
         with warnings.catch_warnings():                         # a warning is one line, without the code that gave it
             warnings.showwarning = lambda message, *where: print(visible(f"tinymae: {message}"), file=sys.stderr)
@@ -117,6 +119,7 @@ def _parser():
     weights.add_inspect(commands)
     weights.add_export(commands)
     mae.add_reconstruct(commands)
+    play.add_play(commands)
     learn.add_articles(commands)
     learn.add_lessons(commands)
     learn.add_lesson(commands)

@@ -15,6 +15,8 @@ import numpy as np
 from scipy.interpolate import LinearNDInterpolator
 from scipy.ndimage import distance_transform_edt
 
+from tinymae.images.harmonic import check_fill
+
 
 def removed_pixels(mask: np.ndarray, rows: int, cols: int, patch_size: int) -> np.ndarray:
     """The mask of an MAE, one number for each patch, as one boolean for each pixel.
@@ -65,7 +67,7 @@ def mean_fill(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
     ValueError
         if shapes do not match, or an image has no visible pixel
     """
-    _check(images, removed)
+    check_fill(images, removed)
     filled = images.copy()
     for image, hidden in zip(filled, removed, strict=True):
         image[hidden] = image[~hidden].mean(axis=0, dtype=np.float64)           # (C,)
@@ -77,7 +79,7 @@ def nearest_fill(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
 
     Parameters, returns and errors are those of `mean_fill`.
     """
-    _check(images, removed)
+    check_fill(images, removed)
     filled = images.copy()
     for image, hidden in zip(filled, removed, strict=True):
         _fill_nearest(image, hidden)
@@ -95,7 +97,7 @@ def linear_fill(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
     Differs: on a pixel grid many triangulations are Delaunay (the four corners of a square lie on one circle); this one is
     Qhull's. A different one changes values within those squares, not the visible pixels.
     """
-    _check(images, removed)
+    check_fill(images, removed)
     filled = images.copy()
     for image, hidden in zip(filled, removed, strict=True):
         points = np.argwhere(~hidden)                           # (K, 2) row, col
@@ -114,7 +116,7 @@ def biharmonic_fill(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """
     from skimage.restoration import inpaint_biharmonic
 
-    _check(images, removed)
+    check_fill(images, removed)
     filled = images.copy()
     for image, hidden in zip(filled, removed.copy(), strict=True):      # scikit-image writes into its mask
         image[hidden] = inpaint_biharmonic(np.where(hidden[..., None], 0, image), hidden, channel_axis=-1)[hidden]
@@ -132,16 +134,3 @@ def _on_one_line(points):
     offsets = points - points[0]
     end = offsets[-1]
     return bool((offsets[:, 0] * end[1] == offsets[:, 1] * end[0]).all())  # the cross product with p_K - p_1; exact
-
-
-def _check(images, removed):
-    if images.dtype.kind != "f":
-        raise TypeError(f"images are {images.dtype}; expected floats (to_pixels makes them)")
-    if removed.dtype != bool:
-        raise TypeError(f"removed is {removed.dtype}; expected bool, one value for each pixel (removed_pixels makes it)")
-    if images.ndim != 4 or removed.shape != images.shape[:3]:
-        raise ValueError(f"images have shape {images.shape} and removed {removed.shape}; expected (B, rows, cols, C) "
-                         "and (B, rows, cols)")
-    blind = removed.all(axis=(1, 2))
-    if blind.any():
-        raise ValueError(f"image {int(blind.argmax())} has no visible pixel: there is nothing to fill it from")

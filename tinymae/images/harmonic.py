@@ -22,6 +22,7 @@ def harmonic_fill(images: np.ndarray, removed: np.ndarray, sweeps: int = SWEEPS)
     -------
     filled : ndarray like images; visible pixels unchanged
     """
+    check_fill(images, removed)
     rows, cols = removed.shape[1:]
     if not removed.any():
         return images.copy()
@@ -34,6 +35,20 @@ def harmonic_fill(images: np.ndarray, removed: np.ndarray, sweeps: int = SWEEPS)
         mean = (around[:, :-2, 1:-1] + around[:, 2:, 1:-1] + around[:, 1:-1, :-2] + around[:, 1:-1, 2:]) / 4
         filled = np.where(removed[..., None], mean, images)     # (1)
     return filled
+
+
+def check_fill(images: np.ndarray, removed: np.ndarray) -> None:
+    """Raise a TypeError or a ValueError unless images (B, rows, cols, C) and removed (B, rows, cols) can be given to a fill."""
+    if images.dtype.kind != "f":
+        raise TypeError(f"images are {images.dtype}; expected floats (to_pixels makes them)")
+    if removed.dtype != bool:
+        raise TypeError(f"removed is {removed.dtype}; expected bool, one value for each pixel (removed_pixels makes it)")
+    if images.ndim != 4 or removed.shape != images.shape[:3]:
+        raise ValueError(f"images have shape {images.shape} and removed {removed.shape}; expected (B, rows, cols, C) "
+                         "and (B, rows, cols)")
+    blind = removed.all(axis=(1, 2))
+    if blind.any():
+        raise ValueError(f"image {int(blind.argmax())} has no visible pixel: there is nothing to fill it from")
 
 
 def _blocks(images):

@@ -1,22 +1,30 @@
 """What the live page asks, and the function that answers: JSON in, JSON out.
 
-Nothing here knows of HTTP or of files: `server` carries questions and answers on this machine, and in a browser Pyodide calls
-`answer_json` without any server. Each tab has a module of its own with its functions; they need NumPy alone.
+Nothing here knows of HTTP: `server` carries questions and answers on this machine, and in a browser Pyodide calls `answer_json`
+without any server. Each tab has a module of its own with its functions; they need NumPy alone.
 """
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
+from tinymae.images.pixels import MEAN, STD
+from tinymae.messages import message as _
 from tinymae.play import attention_tab, mae_tab, positions_tab, step_tab
-from tinymae.tasks.reconstruct import PhotoModel
+from tinymae.tasks.photograph import DETAIL
 from tinymae.tasks.translate import Translator
+from tinymae.weights.shipped import read_model, shipped
+
+if TYPE_CHECKING:
+    from tinymae.tasks.reconstruct import PhotoModel  # which needs Pillow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Models:
     """The models that answer; the functions of a tab get all of them."""
 
     translator: Translator
-    photos: PhotoModel
+    photos: "PhotoModel"
 
 
 FUNCTIONS = {
@@ -27,8 +35,18 @@ FUNCTIONS = {
 }
 
 
+def shipped_models() -> Models:
+    """The models that come with the package, read with NumPy alone: `photos` has the fields of `PhotoModel`."""
+    config, params, extra = read_model(shipped("mae"), "mae")
+    crops = extra["crops"]
+    photos = SimpleNamespace(config=config, params=params, detail=DETAIL if crops else None, turned=crops, mean=MEAN, std=STD)
+    return Models(Translator.load(), photos)
+
+
 def answer_json(name: str, question: str, models: Models) -> str:
     """The answer to a question, both JSON texts.
+
+    It keeps nothing and changes no model, as the functions it calls, so any number of threads may call it at once.
 
     Parameters
     ----------
@@ -42,10 +60,18 @@ def answer_json(name: str, question: str, models: Models) -> str:
     """
     try:
         if name not in FUNCTIONS:
-            raise ValueError(f"expected the name of a function, one of {', '.join(FUNCTIONS)}, got {name!r}")
-        asked = json.loads(question)
+            raise ValueError(_("expected the name of a function, one of {names}, got {name!r}",
+                               names=", ".join(FUNCTIONS), name=name))
+        asked = json.loads(question, parse_constant=_no_number)
         if not isinstance(asked, dict):
-            raise ValueError(f"expected a JSON object, got {type(asked).__name__}")
+            raise ValueError(_("expected a JSON object, got {kind}", kind=type(asked).__name__))
         return json.dumps(FUNCTIONS[name](models, **asked), allow_nan=False)
+    except RecursionError:
+        return json.dumps({"error": _("expected a JSON object of a few levels, got one that is nested too deeply")})
     except (ValueError, TypeError) as error:                    # ValueError: json.JSONDecodeError is one
         return json.dumps({"error": str(error)})
+
+
+def _no_number(name):
+    """Python's json reads NaN and Infinity, which JSON does not have."""
+    raise ValueError(_("expected numbers, got {name}, which JSON does not have", name=name))

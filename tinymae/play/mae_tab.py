@@ -26,10 +26,10 @@ except ImportError:             # it needs SciPy, which a browser does not have
     linear_fill = None
 
 MOST_TILES_ALONG = 3            # tiles along the shorter side, side by side; 1.5 times as many along the longer one
-MADE_UP = "made_up"             # the sample that needs no other package
+MADE_UP_SAMPLE = "made_up"             # the sample that needs no other package
 
 
-def model(models) -> dict:
+def mae_model(models: object) -> dict:
     """What the page needs to know of the model, and the names of the samples.
 
     Returns
@@ -46,7 +46,7 @@ def model(models) -> dict:
     }
 
 
-def sample(models, *, name: str) -> dict:
+def mae_sample(models: object, *, name: str) -> dict:
     """A picture to start with: one of `model`'s samples. No model of this project was trained on any of them.
 
     Raises
@@ -57,7 +57,7 @@ def sample(models, *, name: str) -> dict:
     if name not in _samples():
         names = ", ".join(_samples())
         raise ValueError(_("expected the name of a sample, one of {names}, got {name!r}", names=names, name=name))
-    if name == MADE_UP:
+    if name == MADE_UP_SAMPLE:
         photo = made_up(np.random.default_rng(0))
     else:
         from tinymae.images.sources import unseen_photos  # only there where the package has all that it depends on
@@ -66,7 +66,7 @@ def sample(models, *, name: str) -> dict:
     return {"name": name, "rows": len(photo), "cols": photo.shape[1], "pixels": _encoded(photo)}
 
 
-def hide(models, *, kind: str, ratio: float, rows: int, cols: int, seed: int) -> dict:
+def mae_hide(models: object, *, kind: str, ratio: float, rows: int, cols: int, seed: int) -> dict:
     """Patches to hide of a picture of this size: {"hidden"}.
 
     Parameters
@@ -88,7 +88,7 @@ def hide(models, *, kind: str, ratio: float, rows: int, cols: int, seed: int) ->
     return {"hidden": hidden_patches(kind, grid, ratio, np.random.default_rng(seed)).astype(int).tolist()}
 
 
-def restore(models, *, pixels: str, rows: int, cols: int, hidden: list) -> dict:
+def restored_photo(models: object, *, pixels: str, rows: int, cols: int, hidden: list) -> dict:
     """What the model makes of the hidden patches, and how large its error is.
 
     Returns
@@ -130,7 +130,7 @@ def restore(models, *, pixels: str, rows: int, cols: int, hidden: list) -> dict:
     return {"pixels": _encoded(pasted), "errors": errors, "milliseconds": _rounded(milliseconds)}
 
 
-def attention(models, *, pixels: str, rows: int, cols: int, hidden: list, patch: list) -> dict:
+def seen_from_patch(models: object, *, pixels: str, rows: int, cols: int, hidden: list, patch: list) -> dict:
     """Attention weights from one patch to the patches of the tile around it, the mean over the heads.
 
     Parameters
@@ -214,7 +214,7 @@ def made_up(rng: np.random.Generator, size: int = 192, shapes: int = 250) -> np.
 def _samples():
     """Names: photographs where scikit-image and Matplotlib bring them, and the picture that is made up."""
     there = all(importlib.util.find_spec(name) for name in ("skimage", "matplotlib", "PIL"))
-    return [*(("cat", "coffee", "grace_hopper") if there else ()), MADE_UP]
+    return [*(("cat", "coffee", "grace_hopper") if there else ()), MADE_UP_SAMPLE]
 
 
 def _grid(rows, cols, config):
@@ -280,5 +280,6 @@ def _rounded(number):
 
 
 FUNCTIONS = {                   # all tabs share one table of names
-    "mae_model": model, "mae_sample": sample, "mae_hide": hide, "mae_restore": restore, "mae_attention": attention,
+    "mae_model": mae_model, "mae_sample": mae_sample, "mae_hide": mae_hide, "mae_restore": restored_photo,
+    "mae_attention": seen_from_patch,
 }

@@ -12,10 +12,10 @@ from tinymae.messages import message as _
 from tinymae.ops.positional import positional_forward
 
 LAYOUTS = ("interleaved", "halves", "article_a", "article_a_normalised", "learned")
-LONGEST, WIDEST = 128, 128              # the page draws every number
+MOST_POSITIONS, MOST_COLUMNS = 128, 128              # the page draws every number
 
 
-def table(models: object, *, length: int, width: int, base: float, layout: str, trained: int) -> dict:
+def encodings(models: object, *, length: int, width: int, base: float, layout: str, trained: int) -> dict:
     """A table of positions, and the dot products of all its rows.
 
     Parameters
@@ -77,8 +77,8 @@ def positions(length: int, width: int, base: float, layout: str, trained: int) -
     """The table (T, D) of a layout, or (trained, D) for learned positions, after a check of all arguments."""
     if layout not in LAYOUTS:
         raise ValueError(_("expected a layout, {names}, got {layout!r}", names=either(LAYOUTS), layout=layout))
-    check_whole("length", length, 2, LONGEST)
-    check_whole("width", width, 2, WIDEST)
+    check_whole("length", length, 2, MOST_POSITIONS)
+    check_whole("width", width, 2, MOST_COLUMNS)
     check_whole("trained", trained, 1, length)
     if isinstance(base, bool) or not isinstance(base, (int, float)) or not 1 < base <= 1e6:
         raise ValueError(_("base is {base!r}, expected a number above 1, at most 1000000: with 1, all columns have one "
@@ -196,4 +196,4 @@ def check_whole(name: str, value: object, low: int, high: int) -> None:
                            high=high))
 
 
-FUNCTIONS = {"table": table, "position": position}
+FUNCTIONS = {"table": encodings, "position": position}

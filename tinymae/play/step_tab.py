@@ -22,7 +22,7 @@ from tinymae.ops import activation, attention, layernorm, linear, softmax
 from tinymae.play.positions_tab import check_whole, rounded
 
 B, T, D, H, F = 1, 3, 4, 2, 6
-LARGEST = 100.0                         # of a number that is changed
+LARGEST_CHANGE = 100.0                         # of a number that is changed
 SEEDS = 9999
 ROUNDING = 1e-12                        # a smaller difference is no change: the gradient of b_k is 0 up to rounding
 
@@ -268,7 +268,7 @@ def _parts(y):
 
 # ---- what the page asks ------------------------------------------------------------------------------------------------
 
-def step(models: object, *, seed: int, change: dict | None, bug: str = "none") -> dict:
+def layer_step(models: object, *, seed: int, change: dict | None, bug: str = "none") -> dict:
     """Every op of the forward and the backward pass, with its numbers. The loss is the sum of w * y, for fixed weights w = dy.
 
     Parameters
@@ -434,10 +434,10 @@ def _checked_change(change, values):
     ):
         raise ValueError(_("expected an index into {name} of shape {shape}, one number for each axis, counted from 0, got "
                            "{index!r}", name=name, shape=shape, index=index))
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
-        raise ValueError(_("value is {value!r}, expected a number from {low:g} to {high:g}", value=value, low=-LARGEST,
-                           high=LARGEST))
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST_CHANGE:
+        raise ValueError(_("value is {value!r}, expected a number from {low:g} to {high:g}", value=value, low=-LARGEST_CHANGE,
+                           high=LARGEST_CHANGE))
     return name, tuple(index), float(value)
 
 
-FUNCTIONS = {"step": step, "broken": broken}
+FUNCTIONS = {"step": layer_step, "broken": broken}
