@@ -9,6 +9,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -19,24 +20,26 @@ from tinymae import blocks, init, tree
 from tinymae.gradcheck import Row, gradcheck
 from tinymae.gradcheck.cases import perturbed
 from tinymae.learn.check_attention import dropout_rows
-from tinymae.learn.judge import TK, TQ, B, D, F, H, V, check_pair, close, frozen, function, gaussian, judge, parts
+from tinymae.learn.judge import (
+    TK,
+    TQ,
+    B,
+    D,
+    F,
+    H,
+    V,
+    check_pair,
+    close,
+    frozen,
+    function,
+    gaussian,
+    hint,
+    judge,
+    parts,
+    recognised,
+)
 from tinymae.messages import message as _
 from tinymae.ops import activation, embedding, layernorm, linear, positional, softmax
-
-
-def because(words: str) -> str:
-    """The diagnosis of a mistake that gives exactly the learner's numbers."""
-    return _("it is the result if {words}", words=words)
-
-
-def recognised(row: Row, ours: object, mistakes: dict[str, Callable[[], np.ndarray]]) -> Row:
-    """A wrong row with the mistake that gives exactly these numbers; unlike the variants of `judge`, in any shape."""
-    try:
-        ours = np.asarray(ours, np.float64)
-    except (TypeError, ValueError):                             # no numbers, or rows of different lengths
-        return row
-    fitting = [] if row.ok else [words for words, mistake in mistakes.items() if close(ours, mistake(), 1e-9)]
-    return replace(row, diagnosis=because(fitting[0])) if fitting else row
 
 
 def explained(
@@ -140,6 +143,8 @@ def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("all other numbers of x become 0: they stay where they are"): lambda: slope(alone + w * h, alone - w * h),
         _("x[index] moves by a fraction of itself, x[index] * h, and the difference is divided by 2h: it moves by h"):
             lambda: slope(total + alone * h, total - alone * h),
+        _("the step is x[index] * h, a fraction of each number: it should be h for all"):
+            lambda: slope(total + alone * h, total - alone * h, 2 * h * before),
         _("x[index] becomes h and -h: it should become x[index] + h and x[index] - h"):
             lambda: slope(total - alone + w * h, total - alone - w * h),
         _("f gets the number x[index] alone: it expects the whole array"):
@@ -184,6 +189,10 @@ def check_embedding(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 slip(lambda dy, ids, dtable: dtable.sum(axis=1, keepdims=True) + 0 * dtable),
             _("all ids get the sum of all gradients: each gets those of its own positions"):
                 slip(lambda dy, ids, dtable: dy.sum((0, 1)) * np.isin(np.arange(V), ids)[:, None]),
+            _("only the first sentence of the batch is used: the gradients of all sentences are added"):
+                slip(lambda dy, ids, dtable: gradient(dy[:1], ids[:1])),
+            _("only the last sentence of the batch is used: the gradients of all sentences are added"):
+                slip(lambda dy, ids, dtable: gradient(dy[-1:], ids[-1:])),
         }},
     )
 
@@ -198,13 +207,9 @@ def check_positional_encoding(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return np.where(np.arange(len(exponents)) % 2 == 0, first(angles), second(angles))
 
     def table(length, width):
-        try:
+        odd = _("With an odd D there is one cosine less than sines: table[:, 1::2] has D // 2 columns.")
+        with hint(ValueError, odd, "broadcast") if width % 2 else nullcontext():
             return encode(length, width)
-        except ValueError as error:
-            if width % 2 and "broadcast" in str(error):
-                words = _("With an odd D there is one cosine less than sines: table[:, 1::2] has D // 2 columns.")
-                error.args = (f"{error}. {words}",)             # the line, and this hint below it
-            raise
 
     def row(length, width):
         positions, column = np.arange(length), np.arange(width)
@@ -270,12 +275,12 @@ def _where_it_is_wrong(ours, right, odd):
 def check_dropout(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """Which numbers stay and how many; that backward uses the same ones; dropout switched off."""
     forward, backward = function(names, "dropout_forward"), function(names, "dropout_backward")
-    rng, x = np.random.default_rng(0), frozen(gaussian(100, 100))
+    x = frozen(gaussian(100, 100))
 
-    def draw(dropout):
+    def draw(dropout, rng):
         return np.asarray(parts(forward(x, dropout, rng), "y", "cache")[0])
 
-    if (y := draw(0.3)).shape != x.shape:
+    if (y := draw(0.3, np.random.default_rng(0))).shape != x.shape:
         yield _("forward"), [judge("y", y, x)]
     for dropout in (0.3, 0.6):
         yield _("dropout {dropout}", dropout=dropout), dropout_rows("y", partial(draw, dropout), x, dropout)

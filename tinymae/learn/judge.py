@@ -15,6 +15,7 @@ import copy
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -118,7 +119,7 @@ def judge(
         if whole and array.dtype.kind == "f":
             return refuse(_("it is {dtype}, expected integers: 1.0 cannot be an index", dtype=array.dtype))
         return Row(name, (), np.nan, np.nan, _distance(ours, expected), True, "")
-    causes = [_result_if(words) for words, variant in (variants or {}).items() if _agrees(ours, variant(), tolerance)][:1]
+    causes = [because(words) for words, variant in (variants or {}).items() if _agrees(ours, variant(), tolerance)][:1]
     causes += [complaint for complaint in map(_violation, invariants) if complaint][:1]
     if len(causes) == 2:
         return refuse(_("{cause}. Besides, {other}", cause=causes[0], other=causes[1]))
@@ -126,9 +127,30 @@ def judge(
                   or _counted(ours, expected, tolerance))
 
 
-def _result_if(words):
-    """A sentence on the mistake that gives the learner's numbers."""
+def because(words: str) -> str:
+    """The diagnosis of a mistake that gives exactly the learner's numbers."""
     return _("it is the result if {mistake}", mistake=translated(words))
+
+
+def recognised(row: Row, ours: object, mistakes: dict[str, Callable[[], np.ndarray]]) -> Row:
+    """A wrong row with the mistake that gives exactly these numbers; unlike the variants of `judge`, in any shape."""
+    try:
+        ours = np.asarray(ours, np.float64)
+    except (TypeError, ValueError):                             # no numbers, or rows of different lengths
+        return row
+    fitting = [] if row.ok else [words for words, mistake in mistakes.items() if close(ours, mistake(), 1e-9)]
+    return replace(row, diagnosis=because(fitting[0])) if fitting else row
+
+
+@contextmanager
+def hint(kind: type[Exception], words: str, part: str = "") -> Iterator[None]:
+    """Add a sentence on the likely cause to an exception of this kind whose message contains `part`."""
+    try:
+        yield
+    except kind as error:
+        if part in str(error):
+            error.args = (f"{str(error).rstrip()}. {words}",)   # the line is printed, and this hint below it
+        raise
 
 
 def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> list[Row]:
@@ -404,7 +426,7 @@ def _explained(rows, slips, steps, forward, backward, args, options):
     # One diagnosis for several tensors, such as a factor in all of them, says more than a slip that fits some of these alone.
     weak = {tensor for tensor, words in causes.items()
             if any(said[tensor] == said[other] for other in contradicts[words] & left)}
-    diagnoses = said | {tensor: _result_if(words) for tensor, words in causes.items()
+    diagnoses = said | {tensor: because(words) for tensor, words in causes.items()
                         if tensor not in weak}
     for tensor, step in ((tensor, step) for tensors, step in steps.items() for tensor in tensors):
         if diagnoses.get(tensor, "").startswith(UNKNOWN):
