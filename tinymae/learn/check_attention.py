@@ -262,8 +262,8 @@ def check_attention(names: dict, dropout: bool = True) -> Iterator[tuple[str, li
         forward = function(names, "scaled_dot_product_attention_forward")
         q, k, v = frozen(gaussian(1, 1, 100, DK)), frozen(gaussian(1, 1, 80, DK)), frozen(np.eye(80)[None, None])
 
-        def seen(**options):                                    # with the identity as values, y is the weights
-            return np.asarray(parts(forward(q, k, v, **options), "y", "cache")[0])[0, 0]
+        def seen(rng=None, dropout=0.0):                        # with the identity as values, y is the weights
+            return np.asarray(parts(forward(q, k, v, dropout=dropout, rng=rng), "y", "cache")[0])[0, 0]
 
         yield _("what is dropped"), dropout_rows("weights", partial(seen, dropout=0.3), seen(), 0.3)
 

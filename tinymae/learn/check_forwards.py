@@ -118,8 +118,8 @@ def check_softmax_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     })
     yield from check_forward(
         names, "softmax", right, scores + HEIGHTS, title=_("scores from -1000 to 1000"), otherwise=TOO_LARGE, variants={
-            _("the largest score of the whole array is subtracted: in rows far below it all exp are 0, and 0 / 0 is nan; subtract "
-              "from each row its own largest score"): lambda s: softmax_with(s, s.max()),
+            _("the largest score of the whole array is subtracted: in rows far below it all exp are 0, and 0 / 0 is nan; "
+              "subtract from each row its own largest score"): lambda s: softmax_with(s, s.max()),
         },
     )
 

@@ -790,40 +790,61 @@ def check_encoder_layer(names: dict) -> Iterator[tuple[str, list[Row]]]:
 
     def slip(
         first="ln1", second="ln2", residual=(True, True), attention=lambda dq, dkv: dq + dkv,
-        into=lambda dy, dh: dy + dh, last=lambda dy, dx1: dx1, skip="",
+        into=lambda dy, dh: dy + dh, last=lambda dy, dx1: dx1, skip="", early=(False, False),
     ):
-        """The dx of a backward with mistakes: whose caches of the norms are used, and what is added.
+        """A backward with mistakes: whose caches of the norms are used, and what is added.
 
         attention makes one gradient of dxq and dxkv, into(dy, dh) is what goes back through attention, last(dy, dx1) what
-        goes past it. skip is the norm whose backward is left out.
+        goes past it. skip is the norm whose dx is not used. early says which residual gradient is added before the backward of
+        the norm, not after it, as in post-norm.
         """
-        def norm(name, dh, cache):
-            return dh if name == skip else layernorm.layernorm_backward(dh, cache)[0]
+        def norm(name, dh, cache, past):
+            dx, dgamma, dbeta = layernorm.layernorm_backward(dh + past, cache)
+            return dh if name == skip else dx, {"gamma": dgamma, "beta": dbeta}
 
-        def dx(dy, x, p, heads, mask=None):
+        def gradients(dy, x, p, heads, mask=None):
             h, ln1 = layernorm.layernorm_forward(x, **p["ln1"])
             a, attn = blocks.multi_head_attention_forward(h, h, p["attn"], heads, mask)
             h, ln2 = layernorm.layernorm_forward(x + a, **p["ln2"])
             _y, ffn = blocks.feed_forward_forward(h, p["ffn"])
             caches = {"ln1": ln1, "ln2": ln2}
-            dh = norm("ln2", blocks.feed_forward_backward(dy, ffn)[0], caches[second])
-            dx1 = dy * residual[1] + dh
-            dq, dkv, _dp = blocks.multi_head_attention_backward(into(dy * residual[1], dh), attn)
-            return last(dy, dx1) * residual[0] + norm("ln1", attention(dq, dkv), caches[first])
-        return dx
+            past = dy * residual[1]
+            dh, dffn = blocks.feed_forward_backward(dy, ffn)
+            dh, dln2 = norm("ln2", dh, caches[second], past * early[1])
+            past = past * (not early[1])
+            dx1 = past + dh
+            dq, dkv, dattn = blocks.multi_head_attention_backward(into(past, dh), attn)
+            past = last(dy, dx1) * residual[0]
+            dh, dln1 = norm("ln1", attention(dq, dkv), caches[first], past * early[0])
+            return past * (not early[0]) + dh, {"ln1": dln1, "attn": dattn, "ln2": dln2, "ffn": dffn}
+        return gradients
 
     p = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
-    layer = partial(explained, names, "encoder_layer", reference, gaussian(B, TQ, D), p, heads=H, variants={
+    layer = partial(check_pair, names, "encoder_layer", reference, gaussian(B, TQ, D), p, heads=H, variants={
         _("each norm comes after its sum (post-norm): here it comes before its sublayer (pre-norm)"):
             lambda x, p, heads, mask=None: reference(x, p, heads, mask, norm_first=False)[0],
-    }, gradients={"x": {
+    }, slips={
         _("the caches of the two layer norms are swapped: ln2 belongs to the feed forward, ln1 to attention"):
             slip("ln2", "ln1"),
         _("the cache ln1 is used for both layer norms"): slip("ln1", "ln1"),
         _("the cache ln2 is used for both layer norms"): slip("ln2", "ln2"),
         _("neither residual path brings its gradient"): slip(residual=(False, False)),
+        _("the residual path of (5) is missing: dx1 is dy plus what comes back through layernorm2"):
+            slip(residual=(True, False)),
+        _("the residual path of (6) is missing: dx is dx1 plus what comes back through layernorm1"):
+            slip(residual=(False, True)),
+        _("dy is added before the backward of layernorm2, as in post-norm: it goes past the norm, so add it after"):
+            slip(early=(False, True)),
+        _("dx1 is added before the backward of layernorm1, as in post-norm: it goes past the norm, so add it after"):
+            slip(early=(True, False)),
+        _("dy and dx1 are added before the backward of the norms, as in post-norm: they go past them, so add them after"):
+            slip(early=(True, True)),
         _("the gradient from attention does not go back through layernorm1"): slip(skip="ln1"),
         _("the gradient from the feed forward does not go back through layernorm2"): slip(skip="ln2"),
+        _("dxkv is missing: h went to the queries and to the keys and values, so dxq and dxkv are added"):
+            slip(attention=lambda dq, dkv: dq),
+        _("dxq is missing: h went to the queries and to the keys and values, so dxq and dxkv are added"):
+            slip(attention=lambda dq, dkv: dkv),
         _("dxq and dxkv are averaged: h is used twice, so they are added"): slip(attention=lambda dq, dkv: (dq + dkv) / 2),
         _("dxkv is subtracted from dxq: h is used twice, so they are added"): slip(attention=lambda dq, dkv: dq - dkv),
         _("dy goes back through attention and is added in (6): it should be dx1 in both places, the gradient of (5)"):
@@ -831,6 +852,6 @@ def check_encoder_layer(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("dy goes back through attention: it should be dx1, the gradient of (5)"): slip(into=lambda dy, dh: dy),
         _("dy is added in (6): it should be dx1, the gradient of (5)"): slip(last=lambda dy, dx1: dy),
         _("what goes back through attention lacks the residual path of (5): it should be dx1"): slip(into=lambda dy, dh: dh),
-    }})
+    })
     yield from layer()
     yield from layer(title=_("with a mask"), mask=np.arange(TQ) < np.array([5, 3, 4, 5])[:, None, None, None])
