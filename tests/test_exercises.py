@@ -184,7 +184,7 @@ MISTAKES = [
     ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp",
      "it is p_k dp_k: it should be p_k dp_k - p_k sum_j dp_j p_j"),
     ("cross_entropy", " * counts[..., None]", "", "wrong only where targets is 0"),
-    ("cross_entropy", "counts.sum()", "counts.size", "1.25 is the size of targets by the number of targets that are not 0"),
+    ("cross_entropy", "counts.sum()", "counts.size", "(5) is divided by the number of all positions"),
     ("cross_entropy", " / counts.sum()", "", "12 is the number of targets that are not 0 (mean or sum?)"),
     ("cross_entropy", "(p - q)", "(q - p)", "the sign is wrong everywhere"),
     ("cross_entropy", "(p - q)", "(p - (q == q.max(-1, keepdims=True)))", "the smoothing is missing in (5)"),
@@ -235,7 +235,7 @@ MISTAKES = [
     ("unshuffle", "np.argsort(ids_restore, axis=1)", "ids_restore", "backward needs the inverse order"),
     ("unshuffle", ".sum(axis=(0, 1), keepdims=True)", ".sum(axis=(0, 1))", "the numbers are right, reshape it"),
     ("masked_mse", ".sum() / mask.sum() ", ".mean() ", "the mean is taken over all patches"),
-    ("masked_mse", " * 2 * error", " * error", "2 is the 2 of a square"),
+    ("masked_mse", " * 2 * error", " * error", "the factor 2 of (2) is missing"),
     ("masked_mse", "dloss * mask[..., None]", "dloss", "wrong only where mask is 0"),
 ]
 

@@ -5,8 +5,6 @@ gradient checker. The forward is compared with that of the package, because a gr
 the backward is compared with finite differences of the learner's own forward. A file of the zoo gets the check of the exercise
 on the same subject: the checks do not know which bug it contains.
 """
-import copy
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,7 +14,7 @@ from functools import partial
 import numpy as np
 from scipy.special import ndtr
 
-from tinymae import blocks, init, tree
+from tinymae import blocks, init
 from tinymae.gradcheck import Row, gradcheck
 from tinymae.gradcheck.cases import perturbed
 from tinymae.learn.check_attention import dropout_rows
@@ -40,47 +38,6 @@ from tinymae.learn.judge import (
 )
 from tinymae.messages import message as _
 from tinymae.ops import activation, embedding, layernorm, linear, positional, softmax
-
-
-def explained(
-    names: dict, name: str, reference: Callable, *args, gradients: dict[str, dict[str, Callable]], title: str | None = None,
-    variants: dict[str, Callable] | None = None, formulas: dict[str, Callable] | None = None, **options,
-) -> Iterator[tuple[str, list[Row]]]:
-    """The table of `check_pair`, with the mistakes of every gradient, not of the first alone.
-
-    Parameters
-    ----------
-    gradients : {tensor: {mistake: function of dy and the arguments that returns the gradient of this tensor by this mistake}}
-    formulas : {tensor: function of the learner's gradient, dy and the arguments}; it returns a sentence on what they compute if
-        no mistake in `gradients` is recognised, '' if it does not know
-    the others : as for `check_pair`
-    """
-    titled = {} if title is None else {"title": title}
-    ((title, rows),) = check_pair(names, name, reference, *args, variants=variants, **titled, **options)
-    if any(not row.ok and row.tensor in gradients for row in rows):
-        forward, backward = function(names, f"{name}_forward"), function(names, f"{name}_backward")
-        given = copy.deepcopy(args)
-        y, cache = forward(*given, **options)
-        written = any(not np.array_equal(*pair) for each in zip(given, args, strict=True)
-                      for pair in zip(*([leaf for path, leaf in tree.leaves(arg)] for arg in each), strict=True))
-        if written:                                             # the rows say so, and backward was never called
-            yield title, rows
-            return
-        dy = gaussian(*np.shape(y), seed=1)
-        returned = backward(dy, cache)
-        returned = [part for part in (returned if isinstance(returned, tuple) else (returned,)) if part is not None]
-        arguments = [argument for argument, value in zip(inspect.signature(forward).parameters, args, strict=False)
-                     if not (isinstance(value, np.ndarray) and value.dtype.kind in "iub")]
-        ours = {path: leaf for argument, part in zip(arguments, returned, strict=False)
-                for path, leaf in tree.leaves(part, argument)}
-        for i, row in enumerate(rows):
-            rows[i] = recognised(row, ours.get(row.tensor), {
-                words: partial(slip, dy, *args, **options) for words, slip in gradients.get(row.tensor, {}).items()
-            })
-            formula = (formulas or {}).get(row.tensor)
-            if formula and rows[i] is row and np.isfinite(row.error) and not row.ok:    # a finite error: the shape is right
-                rows[i] = replace(row, diagnosis=formula(ours[row.tensor], dy, *args, **options) or row.diagnosis)
-    yield title, rows
 
 
 def factors(ours: np.ndarray, *terms: np.ndarray) -> np.ndarray | None:
@@ -178,7 +135,7 @@ def check_embedding(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def slip(mistake):
         return lambda dy, ids, table: mistake(dy, ids, gradient(dy, ids))
 
-    yield from explained(
+    yield from check_pair(
         names, "embedding", embedding.embedding_forward, np.array([[3, 1, 3, 0], [3, 3, 1, 5]]), gaussian(V, D),
         gradients={"table": {
             _("row 0 gets no gradient: here id 0 is a token like the others, not padding"):
@@ -490,7 +447,7 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
                              formula=formula)
 
     gamma, beta = gaussian(D), gaussian(D, seed=1)
-    yield from explained(
+    yield from check_pair(
         names, "layernorm", layernorm.layernorm_forward, gaussian(B, TQ, D), gamma, beta, variants=LAYERNORM_VARIANTS,
         formulas={"x": formula},
         gradients={
@@ -538,7 +495,7 @@ def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
         formula = spelled(ours, {words: dy * term for words, term in terms.items()}, (right,))
         return formula and _("it is dy * ({formula}): it should be dy * (cdf(x) + x pdf(x))", formula=formula)
 
-    yield from explained(names, "gelu", activation.gelu_forward, gaussian(B, TQ, F), variants={
+    yield from check_pair(names, "gelu", activation.gelu_forward, gaussian(B, TQ, F), variants={
         _("the tanh form, an approximation, is used"): lambda x: activation.gelu_forward(x, "tanh")[0],
     }, formulas={"x": formula}, gradients={"x": {
         _("the derivative is cdf(x) alone: x is also inside cdf"): slip(lambda x, cdf, pdf: cdf),
@@ -616,7 +573,7 @@ def check_feed_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def product(left, right):
         return slip(lambda *arrays: flat(left(*arrays)).T @ flat(right(*arrays)))
 
-    yield from explained(names, "feed_forward", blocks.feed_forward_forward, gaussian(B, TQ, D), p, formulas={
+    yield from check_pair(names, "feed_forward", blocks.feed_forward_forward, gaussian(B, TQ, D), p, formulas={
         "x": formula,
     }, gradients={
         "x": through(lambda dh, x, p: dh @ p["fc1"]["w"].T),
@@ -665,7 +622,7 @@ def check_linear(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return z.reshape(-1, z.shape[-1])
 
     x, w, b = gaussian(B, TQ, D), gaussian(D, F), gaussian(F)
-    yield from explained(names, "linear", linear.linear_forward, x, w, b, gradients={"w": {
+    yield from check_pair(names, "linear", linear.linear_forward, x, w, b, gradients={"w": {
         _("x is brought to (I, positions) by a reshape, which does not transpose: x.reshape(-1, I).T"):
             weights(lambda x, dy: x.reshape(D, -1) @ flat(dy)),
         _("dy is brought to (O, positions) by a reshape, which does not transpose"):
@@ -743,7 +700,7 @@ def check_softmax(names: dict) -> Iterator[tuple[str, list[Row]]]:
             return ""
         return _("it is p * (dp - c) with one number c for each row, which is right, but c is not the sum of dp * p of the row")
 
-    yield from explained(names, "softmax", softmax.softmax_forward, scores, variants=SOFTMAX_VARIANTS, formulas={
+    yield from check_pair(names, "softmax", softmax.softmax_forward, scores, variants=SOFTMAX_VARIANTS, formulas={
         "scores": formula,
     }, gradients={
         "scores": {

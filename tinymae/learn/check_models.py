@@ -10,7 +10,7 @@ import numpy as np
 from tinymae.gradcheck import Row
 from tinymae.gradcheck.cases import perturbed
 from tinymae.gradcheck.invariants import assert_mask_hides
-from tinymae.learn.check_layers import explained, factors
+from tinymae.learn.check_layers import factors
 from tinymae.learn.judge import (
     because,
     check_pair,
@@ -173,7 +173,7 @@ def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return p * ((p - q) - (p * (p - q)).sum(-1, keepdims=True))
 
     targets = np.random.default_rng(0).integers(1, 11, (3, 5)) * (np.arange(5) < np.array([5, 3, 4])[:, None])
-    yield from explained(
+    yield from check_pair(
         names, "cross_entropy", losses.cross_entropy_forward, gaussian(3, 5, 11),
         targets=targets, ignore_index=0, label_smoothing=0.1, variants={
             _("the mean is taken over all positions: it should be over those that count"):
@@ -690,7 +690,7 @@ def check_patchify(names: dict) -> Iterator[tuple[str, list[Row]]]:
            for split, order in sorted(ways, key=lambda way: (way[0] != sizes, way))
            if not np.array_equal(pasted(split, order)(dpatches, images, 2), right)},            # axes that stay neighbours
     }
-    yield from explained(names, "patchify", patches.patchify_forward, images, patch_size=2, gradients={
+    yield from check_pair(names, "patchify", patches.patchify_forward, images, patch_size=2, gradients={
         "images": backs,
     }, variants={
         _("the image is reshaped at once, which cuts it into strips: split rows and cols first, then swap the axes"):
@@ -826,7 +826,7 @@ def check_unshuffle(names: dict) -> Iterator[tuple[str, list[Row]]]:
         )
 
     x, mask_token = gaussian(4, 2, 8), gaussian(1, 1, 8)
-    yield from explained(
+    yield from check_pair(
         names, "unshuffle", patches.unshuffle_forward, x, mask_token, ids_restore=ids_restore, formulas={
             "mask_token": formula,
         }, gradients={
@@ -905,7 +905,7 @@ def check_masked_mse(names: dict) -> Iterator[tuple[str, list[Row]]]:
         """dpred with a mistake: error(pred - target) in place of 2 (pred - target), other patches or another divisor."""
         return lambda dloss, pred, target, mask: dloss * counts[..., None] * error(pred - target) / number
 
-    yield from explained(
+    yield from check_pair(
         names, "masked_mse", losses.masked_mse_forward, gaussian(3, 5, width),
         target=gaussian(3, 5, width, seed=1), mask=mask, variants={
             _("the mean is taken over all patches: it should be over the removed patches"):
