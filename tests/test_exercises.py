@@ -171,9 +171,9 @@ MISTAKES = [
     ("feed_forward", " * (h > 0)", " * (da > 0)", "the sign of da decides what passes"),
     ("feed_forward", "rows.sum(axis=0)", "rows.mean(axis=0)", "p.fc2.b: 20 times too small everywhere"),
     ("feed_forward", "dh @ w1.T", "dy + dh @ w1.T", "dy is added once too often"),
-    ("encoder_layer", "dx1 = dy + dh", "dx1 = dh", "all zeros once p.ln2 or p.ffn is 0, though y still depends on it"),
-    ("encoder_layer", "dx = dx1 + dh", "dx = dh", "x: all zeros once p.ln1 or p.attn is 0"),
-    ("encoder_layer", "dhq + dhkv", "dhkv", "right once p.ln1 or p.attn is 0"),
+    ("encoder_layer", "dx1 = dy + dh", "dx1 = dh", "the residual path of (5) is missing"),
+    ("encoder_layer", "dx = dx1 + dh", "dx = dh", "the residual path of (6) is missing"),
+    ("encoder_layer", "dhq + dhkv", "dhkv", "x, p.ln1.gamma, p.ln1.beta: it is the result if dxq is missing"),
     ("shift_right", "[:, 1:] = targets[:, :-1]", "[:, :-1] = targets[:, 1:]", "12 numbers are wrong: "),
     ("shift_right", "targets[:, :-1]", "targets[:, 1:]", "nothing moves"),
     ("linear", "@ rows", "@ rows / len(x)", "4 is the batch size (axis 0 of x); divide by it in one place only"),
@@ -184,7 +184,7 @@ MISTAKES = [
     ("softmax", "(dp - (dp * p).sum(axis=-1, keepdims=True))", "dp",
      "it is p_k dp_k: it should be p_k dp_k - p_k sum_j dp_j p_j"),
     ("cross_entropy", " * counts[..., None]", "", "wrong only where targets is 0"),
-    ("cross_entropy", "counts.sum()", "counts.size", "1.25 is the size of targets by the number of targets that are not 0"),
+    ("cross_entropy", "counts.sum()", "counts.size", "(5) is divided by the number of all positions"),
     ("cross_entropy", " / counts.sum()", "", "12 is the number of targets that are not 0 (mean or sum?)"),
     ("cross_entropy", "(p - q)", "(q - p)", "the sign is wrong everywhere"),
     ("cross_entropy", "(p - q)", "(p - (q == q.max(-1, keepdims=True)))", "the smoothing is missing in (5)"),
@@ -235,7 +235,7 @@ MISTAKES = [
     ("unshuffle", "np.argsort(ids_restore, axis=1)", "ids_restore", "backward needs the inverse order"),
     ("unshuffle", ".sum(axis=(0, 1), keepdims=True)", ".sum(axis=(0, 1))", "the numbers are right, reshape it"),
     ("masked_mse", ".sum() / mask.sum() ", ".mean() ", "the mean is taken over all patches"),
-    ("masked_mse", " * 2 * error", " * error", "2 is the 2 of a square"),
+    ("masked_mse", " * 2 * error", " * error", "the factor 2 of (2) is missing"),
     ("masked_mse", "dloss * mask[..., None]", "dloss", "wrong only where mask is 0"),
 ]
 
@@ -775,7 +775,7 @@ ZOO_CAUSES = {
                                 [("words[:, None, :, None]", "words[:, None, None, :]")]),
     "padding_mask_broadcast": ("the padding is on the axis of the queries: keys are hidden",
                                [("words[:, None, :, None]", "words[:, None, None, :]")]),
-    "no_residual_backward": ("though y still depends on it: a path around is missing, another use of it or a residual", [
+    "no_residual_backward": ("neither residual path brings its gradient", [
         ('dx, dgamma2, dbeta2 = layernorm_backward(dh, cache["ln2"])',
          'dh, dgamma2, dbeta2 = layernorm_backward(dh, cache["ln2"])\n    dx1 = dy + dh'),
         ("multi_head_attention_backward(dx, ", "multi_head_attention_backward(dx1, "), ("return dx, {", "return dx1 + dx, {")]),

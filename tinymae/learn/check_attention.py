@@ -15,9 +15,10 @@ from tinymae.messages import message as _
 from tinymae.ops import attention, linear, softmax
 
 
-def dropout_rows(name: str, draw: Callable[[], np.ndarray], x: np.ndarray, dropout: float) -> list[Row]:
-    """Whether draw() is x (rows, columns) after dropout, each call with new random numbers."""
-    y, again, *others = (draw() for call in range(20))
+def dropout_rows(name: str, draw: Callable[..., np.ndarray], x: np.ndarray, dropout: float) -> list[Row]:
+    """Whether draw(rng) is x (rows, columns) after dropout, each call with new random numbers of rng."""
+    rng = np.random.default_rng(0)
+    y, again, *others = (draw(rng) for call in range(20))
     stays, fraction = y != 0, np.mean(y == 0)
     fractions = {float(np.mean(each == 0)) for each in (y, again, *others)}
     alike = ""
@@ -28,6 +29,9 @@ def dropout_rows(name: str, draw: Callable[[], np.ndarray], x: np.ndarray, dropo
         alike = _("no number is ever dropped")
     elif np.array_equal(stays, again != 0):
         alike = _("two calls with one rng drop the same numbers: draw the random numbers from this rng")
+    elif not np.array_equal(stays, draw(np.random.default_rng(0)) != 0):
+        alike = _("two rngs of the same seed drop different numbers: draw from this rng, rng.random(x.shape), not from "
+                  "np.random")
     elif any((stays.all(axis) | ~stays.any(axis)).any() for axis in (0, 1)):
         alike = _("whole rows or columns are dropped: each number needs its own random number")
     share = _("a fraction of {fraction:.2f} is dropped, expected {dropout}", fraction=fraction, dropout=dropout)
@@ -255,13 +259,13 @@ def check_attention(names: dict, dropout: bool = True) -> Iterator[tuple[str, li
     yield from core(title=_("with a mask"), mask=mask, invariants=())
     if dropout:
         yield from core(title=_("with a mask and dropout"), mask=mask, dropout=0.3, rng=0, compare=False)
-        forward, rng = function(names, "scaled_dot_product_attention_forward"), np.random.default_rng(0)
+        forward = function(names, "scaled_dot_product_attention_forward")
         q, k, v = frozen(gaussian(1, 1, 100, DK)), frozen(gaussian(1, 1, 80, DK)), frozen(np.eye(80)[None, None])
 
-        def seen(**options):                                    # with the identity as values, y is the weights
-            return np.asarray(parts(forward(q, k, v, **options), "y", "cache")[0])[0, 0]
+        def seen(rng=None, dropout=0.0):                        # with the identity as values, y is the weights
+            return np.asarray(parts(forward(q, k, v, dropout=dropout, rng=rng), "y", "cache")[0])[0, 0]
 
-        yield _("what is dropped"), dropout_rows("weights", lambda: seen(dropout=0.3, rng=rng), seen(), 0.3)
+        yield _("what is dropped"), dropout_rows("weights", partial(seen, dropout=0.3), seen(), 0.3)
 
 
 def check_split_heads(names: dict) -> Iterator[tuple[str, list[Row]]]:

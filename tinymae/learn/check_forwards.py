@@ -24,7 +24,7 @@ from tinymae.learn.check_layers import (
     normalise,
     softmax_with,
 )
-from tinymae.learn.judge import DK, DV, TK, TQ, B, D, F, H, check_forward, gaussian
+from tinymae.learn.judge import DK, DV, TK, TQ, B, D, F, H, check_forward, gaussian, hint
 from tinymae.masks import causal_mask
 from tinymae.messages import message as _
 from tinymae.ops import attention, layernorm, linear, softmax
@@ -52,9 +52,12 @@ def check_linear_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("the inputs are averaged over the positions: each position has its own output"):
             lambda x, w, b: (x if x.ndim == 1 else x.mean(-2)) @ w + b,
     }
+    layout = _("The product is x w: x comes first, and w is (I, O) as it is, not transposed as in PyTorch.")
+    letters = _("x may have any number of axes before the last, even none: x @ w takes them all.")
     for title, part in (("sentences (B, T, I)", x), (_("one position (I,)"), x[0, 0])):
-        yield from check_forward(names, "linear", first(linear.linear_forward), part, w, b, title=title, variants=variants,
-                                 steps=lambda x, w, b: {_("the product x w"): [x @ w]})
+        with hint(ValueError, layout, "matmul"), hint(ValueError, letters, "einstein"):
+            yield from check_forward(names, "linear", first(linear.linear_forward), part, w, b, title=title,
+                                     variants=variants, steps=lambda x, w, b: {_("the product x w"): [x @ w]})
 
 
 def check_softmax_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -78,12 +81,16 @@ def check_softmax_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
             lambda s: (s - s.max(-1, keepdims=True)) / (s - s.max(-1, keepdims=True)).sum(-1, keepdims=True),
         _("the sum is taken along axis 1: a row is the last axis, -1"): over(lambda e: e.sum(1, keepdims=True)),
         _("the softmax is taken along axis 1: a row is the last axis, -1"): lambda s: softmax_with(s, 0, 1),
+        _("the sum is taken over the whole array, after the largest of each row was subtracted: each row has its own sum"):
+            over(lambda e: e.sum()),
         _("the sum is taken over a whole item of the batch: each row has its own"):
             over(lambda e: e.sum((1, 2, 3), keepdims=True)),
         _("the numbers are divided by the largest of their row: it should be their sum"):
             over(lambda e: e.max(-1, keepdims=True)),
         _("the numbers are divided by the root of the sum of their squares: it should be their sum"):
             over(lambda e: np.sqrt((e * e).sum(-1, keepdims=True))),
+        _("exp is missing, after the smallest of the row was subtracted"):
+            lambda s: (s - s.min(-1, keepdims=True)) / (s - s.min(-1, keepdims=True)).sum(-1, keepdims=True),
         _("exp is missing"): lambda s: s / s.sum(-1, keepdims=True),
         _("2 is raised to the scores: it should be e"): lambda s: 2**s / (2**s).sum(-1, keepdims=True),
         _("each score is taken alone, by a sigmoid: the scores of a row share their sum"): lambda s: 1 / (1 + np.exp(-s)),
@@ -110,7 +117,10 @@ def check_softmax_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
              eps=eps): over(lambda e, eps=eps: e.sum(-1, keepdims=True) + eps) for eps in (1e-8, 1e-7, 1e-6, 1e-5)},
     })
     yield from check_forward(
-        names, "softmax", right, scores + HEIGHTS, title=_("scores from -1000 to 1000"), otherwise=TOO_LARGE
+        names, "softmax", right, scores + HEIGHTS, title=_("scores from -1000 to 1000"), otherwise=TOO_LARGE, variants={
+            _("the largest score of the whole array is subtracted: in rows far below it all exp are 0, and 0 / 0 is nan; "
+              "subtract from each row its own largest score"): lambda s: softmax_with(s, s.max()),
+        },
     )
 
 

@@ -5,79 +5,39 @@ gradient checker. The forward is compared with that of the package, because a gr
 the backward is compared with finite differences of the learner's own forward. A file of the zoo gets the check of the exercise
 on the same subject: the checks do not know which bug it contains.
 """
-import copy
-import inspect
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from scipy.special import ndtr
 
-from tinymae import blocks, init, tree
+from tinymae import blocks, init
 from tinymae.gradcheck import Row, gradcheck
 from tinymae.gradcheck.cases import perturbed
 from tinymae.learn.check_attention import dropout_rows
-from tinymae.learn.judge import TK, TQ, B, D, F, H, V, check_pair, close, frozen, function, gaussian, judge, parts
+from tinymae.learn.judge import (
+    TK,
+    TQ,
+    B,
+    D,
+    F,
+    H,
+    V,
+    check_pair,
+    close,
+    frozen,
+    function,
+    gaussian,
+    hint,
+    judge,
+    parts,
+    recognised,
+)
 from tinymae.messages import message as _
 from tinymae.ops import activation, embedding, layernorm, linear, positional, softmax
-
-
-def because(words: str) -> str:
-    """The diagnosis of a mistake that gives exactly the learner's numbers."""
-    return _("it is the result if {words}", words=words)
-
-
-def recognised(row: Row, ours: object, mistakes: dict[str, Callable[[], np.ndarray]]) -> Row:
-    """A wrong row with the mistake that gives exactly these numbers; unlike the variants of `judge`, in any shape."""
-    try:
-        ours = np.asarray(ours, np.float64)
-    except (TypeError, ValueError):                             # no numbers, or rows of different lengths
-        return row
-    fitting = [] if row.ok else [words for words, mistake in mistakes.items() if close(ours, mistake(), 1e-9)]
-    return replace(row, diagnosis=because(fitting[0])) if fitting else row
-
-
-def explained(
-    names: dict, name: str, reference: Callable, *args, gradients: dict[str, dict[str, Callable]], title: str | None = None,
-    variants: dict[str, Callable] | None = None, formulas: dict[str, Callable] | None = None, **options,
-) -> Iterator[tuple[str, list[Row]]]:
-    """The table of `check_pair`, with the mistakes of every gradient, not of the first alone.
-
-    Parameters
-    ----------
-    gradients : {tensor: {mistake: function of dy and the arguments that returns the gradient of this tensor by this mistake}}
-    formulas : {tensor: function of the learner's gradient, dy and the arguments}; it returns a sentence on what they compute if
-        no mistake in `gradients` is recognised, '' if it does not know
-    the others : as for `check_pair`
-    """
-    titled = {} if title is None else {"title": title}
-    ((title, rows),) = check_pair(names, name, reference, *args, variants=variants, **titled, **options)
-    if any(not row.ok and row.tensor in gradients for row in rows):
-        forward, backward = function(names, f"{name}_forward"), function(names, f"{name}_backward")
-        given = copy.deepcopy(args)
-        y, cache = forward(*given, **options)
-        written = any(not np.array_equal(*pair) for each in zip(given, args, strict=True)
-                      for pair in zip(*([leaf for path, leaf in tree.leaves(arg)] for arg in each), strict=True))
-        if written:                                             # the rows say so, and backward was never called
-            yield title, rows
-            return
-        dy = gaussian(*np.shape(y), seed=1)
-        returned = backward(dy, cache)
-        returned = [part for part in (returned if isinstance(returned, tuple) else (returned,)) if part is not None]
-        arguments = [argument for argument, value in zip(inspect.signature(forward).parameters, args, strict=False)
-                     if not (isinstance(value, np.ndarray) and value.dtype.kind in "iub")]
-        ours = {path: leaf for argument, part in zip(arguments, returned, strict=False)
-                for path, leaf in tree.leaves(part, argument)}
-        for i, row in enumerate(rows):
-            rows[i] = recognised(row, ours.get(row.tensor), {
-                words: partial(slip, dy, *args, **options) for words, slip in gradients.get(row.tensor, {}).items()
-            })
-            formula = (formulas or {}).get(row.tensor)
-            if formula and rows[i] is row and np.isfinite(row.error) and not row.ok:    # a finite error: the shape is right
-                rows[i] = replace(row, diagnosis=formula(ours[row.tensor], dy, *args, **options) or row.diagnosis)
-    yield title, rows
 
 
 def factors(ours: np.ndarray, *terms: np.ndarray) -> np.ndarray | None:
@@ -140,6 +100,8 @@ def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("all other numbers of x become 0: they stay where they are"): lambda: slope(alone + w * h, alone - w * h),
         _("x[index] moves by a fraction of itself, x[index] * h, and the difference is divided by 2h: it moves by h"):
             lambda: slope(total + alone * h, total - alone * h),
+        _("the step is x[index] * h, a fraction of each number: it should be h for all"):
+            lambda: slope(total + alone * h, total - alone * h, 2 * h * before),
         _("x[index] becomes h and -h: it should become x[index] + h and x[index] - h"):
             lambda: slope(total - alone + w * h, total - alone - w * h),
         _("f gets the number x[index] alone: it expects the whole array"):
@@ -173,7 +135,7 @@ def check_embedding(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def slip(mistake):
         return lambda dy, ids, table: mistake(dy, ids, gradient(dy, ids))
 
-    yield from explained(
+    yield from check_pair(
         names, "embedding", embedding.embedding_forward, np.array([[3, 1, 3, 0], [3, 3, 1, 5]]), gaussian(V, D),
         gradients={"table": {
             _("row 0 gets no gradient: here id 0 is a token like the others, not padding"):
@@ -184,6 +146,10 @@ def check_embedding(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 slip(lambda dy, ids, dtable: dtable.sum(axis=1, keepdims=True) + 0 * dtable),
             _("all ids get the sum of all gradients: each gets those of its own positions"):
                 slip(lambda dy, ids, dtable: dy.sum((0, 1)) * np.isin(np.arange(V), ids)[:, None]),
+            _("only the first sentence of the batch is used: the gradients of all sentences are added"):
+                slip(lambda dy, ids, dtable: gradient(dy[:1], ids[:1])),
+            _("only the last sentence of the batch is used: the gradients of all sentences are added"):
+                slip(lambda dy, ids, dtable: gradient(dy[-1:], ids[-1:])),
         }},
     )
 
@@ -198,13 +164,9 @@ def check_positional_encoding(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return np.where(np.arange(len(exponents)) % 2 == 0, first(angles), second(angles))
 
     def table(length, width):
-        try:
+        odd = _("With an odd D there is one cosine less than sines: table[:, 1::2] has D // 2 columns.")
+        with hint(ValueError, odd, "broadcast") if width % 2 else nullcontext():
             return encode(length, width)
-        except ValueError as error:
-            if width % 2 and "broadcast" in str(error):
-                words = _("With an odd D there is one cosine less than sines: table[:, 1::2] has D // 2 columns.")
-                error.args = (f"{error}. {words}",)             # the line, and this hint below it
-            raise
 
     def row(length, width):
         positions, column = np.arange(length), np.arange(width)
@@ -270,12 +232,12 @@ def _where_it_is_wrong(ours, right, odd):
 def check_dropout(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """Which numbers stay and how many; that backward uses the same ones; dropout switched off."""
     forward, backward = function(names, "dropout_forward"), function(names, "dropout_backward")
-    rng, x = np.random.default_rng(0), frozen(gaussian(100, 100))
+    x = frozen(gaussian(100, 100))
 
-    def draw(dropout):
+    def draw(dropout, rng):
         return np.asarray(parts(forward(x, dropout, rng), "y", "cache")[0])
 
-    if (y := draw(0.3)).shape != x.shape:
+    if (y := draw(0.3, np.random.default_rng(0))).shape != x.shape:
         yield _("forward"), [judge("y", y, x)]
     for dropout in (0.3, 0.6):
         yield _("dropout {dropout}", dropout=dropout), dropout_rows("y", partial(draw, dropout), x, dropout)
@@ -485,7 +447,7 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
                              formula=formula)
 
     gamma, beta = gaussian(D), gaussian(D, seed=1)
-    yield from explained(
+    yield from check_pair(
         names, "layernorm", layernorm.layernorm_forward, gaussian(B, TQ, D), gamma, beta, variants=LAYERNORM_VARIANTS,
         formulas={"x": formula},
         gradients={
@@ -533,7 +495,7 @@ def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
         formula = spelled(ours, {words: dy * term for words, term in terms.items()}, (right,))
         return formula and _("it is dy * ({formula}): it should be dy * (cdf(x) + x pdf(x))", formula=formula)
 
-    yield from explained(names, "gelu", activation.gelu_forward, gaussian(B, TQ, F), variants={
+    yield from check_pair(names, "gelu", activation.gelu_forward, gaussian(B, TQ, F), variants={
         _("the tanh form, an approximation, is used"): lambda x: activation.gelu_forward(x, "tanh")[0],
     }, formulas={"x": formula}, gradients={"x": {
         _("the derivative is cdf(x) alone: x is also inside cdf"): slip(lambda x, cdf, pdf: cdf),
@@ -611,7 +573,7 @@ def check_feed_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     def product(left, right):
         return slip(lambda *arrays: flat(left(*arrays)).T @ flat(right(*arrays)))
 
-    yield from explained(names, "feed_forward", blocks.feed_forward_forward, gaussian(B, TQ, D), p, formulas={
+    yield from check_pair(names, "feed_forward", blocks.feed_forward_forward, gaussian(B, TQ, D), p, formulas={
         "x": formula,
     }, gradients={
         "x": through(lambda dh, x, p: dh @ p["fc1"]["w"].T),
@@ -660,7 +622,7 @@ def check_linear(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return z.reshape(-1, z.shape[-1])
 
     x, w, b = gaussian(B, TQ, D), gaussian(D, F), gaussian(F)
-    yield from explained(names, "linear", linear.linear_forward, x, w, b, gradients={"w": {
+    yield from check_pair(names, "linear", linear.linear_forward, x, w, b, gradients={"w": {
         _("x is brought to (I, positions) by a reshape, which does not transpose: x.reshape(-1, I).T"):
             weights(lambda x, dy: x.reshape(D, -1) @ flat(dy)),
         _("dy is brought to (O, positions) by a reshape, which does not transpose"):
@@ -738,7 +700,7 @@ def check_softmax(names: dict) -> Iterator[tuple[str, list[Row]]]:
             return ""
         return _("it is p * (dp - c) with one number c for each row, which is right, but c is not the sum of dp * p of the row")
 
-    yield from explained(names, "softmax", softmax.softmax_forward, scores, variants=SOFTMAX_VARIANTS, formulas={
+    yield from check_pair(names, "softmax", softmax.softmax_forward, scores, variants=SOFTMAX_VARIANTS, formulas={
         "scores": formula,
     }, gradients={
         "scores": {
@@ -785,40 +747,61 @@ def check_encoder_layer(names: dict) -> Iterator[tuple[str, list[Row]]]:
 
     def slip(
         first="ln1", second="ln2", residual=(True, True), attention=lambda dq, dkv: dq + dkv,
-        into=lambda dy, dh: dy + dh, last=lambda dy, dx1: dx1, skip="",
+        into=lambda dy, dh: dy + dh, last=lambda dy, dx1: dx1, skip="", early=(False, False),
     ):
-        """The dx of a backward with mistakes: whose caches of the norms are used, and what is added.
+        """A backward with mistakes: whose caches of the norms are used, and what is added.
 
         attention makes one gradient of dxq and dxkv, into(dy, dh) is what goes back through attention, last(dy, dx1) what
-        goes past it. skip is the norm whose backward is left out.
+        goes past it. skip is the norm whose dx is not used. early says which residual gradient is added before the backward of
+        the norm, not after it, as in post-norm.
         """
-        def norm(name, dh, cache):
-            return dh if name == skip else layernorm.layernorm_backward(dh, cache)[0]
+        def norm(name, dh, cache, past):
+            dx, dgamma, dbeta = layernorm.layernorm_backward(dh + past, cache)
+            return dh if name == skip else dx, {"gamma": dgamma, "beta": dbeta}
 
-        def dx(dy, x, p, heads, mask=None):
+        def gradients(dy, x, p, heads, mask=None):
             h, ln1 = layernorm.layernorm_forward(x, **p["ln1"])
             a, attn = blocks.multi_head_attention_forward(h, h, p["attn"], heads, mask)
             h, ln2 = layernorm.layernorm_forward(x + a, **p["ln2"])
             _y, ffn = blocks.feed_forward_forward(h, p["ffn"])
             caches = {"ln1": ln1, "ln2": ln2}
-            dh = norm("ln2", blocks.feed_forward_backward(dy, ffn)[0], caches[second])
-            dx1 = dy * residual[1] + dh
-            dq, dkv, _dp = blocks.multi_head_attention_backward(into(dy * residual[1], dh), attn)
-            return last(dy, dx1) * residual[0] + norm("ln1", attention(dq, dkv), caches[first])
-        return dx
+            past = dy * residual[1]
+            dh, dffn = blocks.feed_forward_backward(dy, ffn)
+            dh, dln2 = norm("ln2", dh, caches[second], past * early[1])
+            past = past * (not early[1])
+            dx1 = past + dh
+            dq, dkv, dattn = blocks.multi_head_attention_backward(into(past, dh), attn)
+            past = last(dy, dx1) * residual[0]
+            dh, dln1 = norm("ln1", attention(dq, dkv), caches[first], past * early[0])
+            return past * (not early[0]) + dh, {"ln1": dln1, "attn": dattn, "ln2": dln2, "ffn": dffn}
+        return gradients
 
     p = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
-    layer = partial(explained, names, "encoder_layer", reference, gaussian(B, TQ, D), p, heads=H, variants={
+    layer = partial(check_pair, names, "encoder_layer", reference, gaussian(B, TQ, D), p, heads=H, variants={
         _("each norm comes after its sum (post-norm): here it comes before its sublayer (pre-norm)"):
             lambda x, p, heads, mask=None: reference(x, p, heads, mask, norm_first=False)[0],
-    }, gradients={"x": {
+    }, slips={
         _("the caches of the two layer norms are swapped: ln2 belongs to the feed forward, ln1 to attention"):
             slip("ln2", "ln1"),
         _("the cache ln1 is used for both layer norms"): slip("ln1", "ln1"),
         _("the cache ln2 is used for both layer norms"): slip("ln2", "ln2"),
         _("neither residual path brings its gradient"): slip(residual=(False, False)),
+        _("the residual path of (5) is missing: dx1 is dy plus what comes back through layernorm2"):
+            slip(residual=(True, False)),
+        _("the residual path of (6) is missing: dx is dx1 plus what comes back through layernorm1"):
+            slip(residual=(False, True)),
+        _("dy is added before the backward of layernorm2, as in post-norm: it goes past the norm, so add it after"):
+            slip(early=(False, True)),
+        _("dx1 is added before the backward of layernorm1, as in post-norm: it goes past the norm, so add it after"):
+            slip(early=(True, False)),
+        _("dy and dx1 are added before the backward of the norms, as in post-norm: they go past them, so add them after"):
+            slip(early=(True, True)),
         _("the gradient from attention does not go back through layernorm1"): slip(skip="ln1"),
         _("the gradient from the feed forward does not go back through layernorm2"): slip(skip="ln2"),
+        _("dxkv is missing: h went to the queries and to the keys and values, so dxq and dxkv are added"):
+            slip(attention=lambda dq, dkv: dq),
+        _("dxq is missing: h went to the queries and to the keys and values, so dxq and dxkv are added"):
+            slip(attention=lambda dq, dkv: dkv),
         _("dxq and dxkv are averaged: h is used twice, so they are added"): slip(attention=lambda dq, dkv: (dq + dkv) / 2),
         _("dxkv is subtracted from dxq: h is used twice, so they are added"): slip(attention=lambda dq, dkv: dq - dkv),
         _("dy goes back through attention and is added in (6): it should be dx1 in both places, the gradient of (5)"):
@@ -826,6 +809,6 @@ def check_encoder_layer(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("dy goes back through attention: it should be dx1, the gradient of (5)"): slip(into=lambda dy, dh: dy),
         _("dy is added in (6): it should be dx1, the gradient of (5)"): slip(last=lambda dy, dx1: dy),
         _("what goes back through attention lacks the residual path of (5): it should be dx1"): slip(into=lambda dy, dh: dh),
-    }})
+    })
     yield from layer()
     yield from layer(title=_("with a mask"), mask=np.arange(TQ) < np.array([5, 3, 4, 5])[:, None, None, None])

@@ -15,6 +15,7 @@ import copy
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -118,7 +119,7 @@ def judge(
         if whole and array.dtype.kind == "f":
             return refuse(_("it is {dtype}, expected integers: 1.0 cannot be an index", dtype=array.dtype))
         return Row(name, (), np.nan, np.nan, _distance(ours, expected), True, "")
-    causes = [_result_if(words) for words, variant in (variants or {}).items() if _agrees(ours, variant(), tolerance)][:1]
+    causes = [because(words) for words, variant in (variants or {}).items() if _agrees(ours, variant(), tolerance)][:1]
     causes += [complaint for complaint in map(_violation, invariants) if complaint][:1]
     if len(causes) == 2:
         return refuse(_("{cause}. Besides, {other}", cause=causes[0], other=causes[1]))
@@ -126,9 +127,30 @@ def judge(
                   or _counted(ours, expected, tolerance))
 
 
-def _result_if(words):
-    """A sentence on the mistake that gives the learner's numbers."""
+def because(words: str) -> str:
+    """The diagnosis of a mistake that gives exactly the learner's numbers."""
     return _("it is the result if {mistake}", mistake=translated(words))
+
+
+def recognised(row: Row, ours: object, mistakes: dict[str, Callable[[], np.ndarray]]) -> Row:
+    """A wrong row with the mistake that gives exactly these numbers; unlike the variants of `judge`, in any shape."""
+    try:
+        ours = np.asarray(ours, np.float64)
+    except (TypeError, ValueError):                             # no numbers, or rows of different lengths
+        return row
+    fitting = [] if row.ok else [words for words, mistake in mistakes.items() if close(ours, mistake(), 1e-9)]
+    return replace(row, diagnosis=because(fitting[0])) if fitting else row
+
+
+@contextmanager
+def hint(kind: type[Exception], words: str, part: str = "") -> Iterator[None]:
+    """Add a sentence on the likely cause to an exception of this kind whose message contains `part`."""
+    try:
+        yield
+    except kind as error:
+        if part in str(error):
+            error.args = (f"{str(error).rstrip()}. {words}",)   # the line is printed, and this hint below it
+        raise
 
 
 def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> list[Row]:
@@ -327,6 +349,8 @@ def check_pair(
     variants: dict[str, Callable] | None = None,
     invariants: list[Callable] | tuple = (),
     slips: dict[str, Callable] | None = None,
+    gradients: dict[str, dict[str, Callable]] | None = None,
+    formulas: dict[str, Callable] | None = None,
     steps: dict[tuple[str, ...], Callable] | None = None,
     compare: bool = True,
     **options,
@@ -343,6 +367,9 @@ def check_pair(
     invariants : functions of one argument, the learner's forward as a function that returns y alone
     slips : {mistake in the backward: function of dy and these arguments that returns the gradients of this mistake}
         the first gradient, or a tuple, which may have None for one of them and may leave out the last ones
+    gradients : {tensor: {mistake: function of dy and these arguments that returns the gradient of this tensor alone}}
+    formulas : {tensor: function of the learner's gradient, dy and these arguments}; it returns a sentence on what they
+        compute if no mistake in `gradients` is recognised, '' if it does not know
     steps : {names of arguments: function of dy and these arguments that returns {step: arrays}}, what a right backward computes
         one after the other before the gradients of these arguments
     compare : False if y is random: different random numbers are not a mistake
@@ -364,34 +391,58 @@ def check_pair(
         if not rows or rows[0].ok:
             raise
         checked = []                                            # so y is reported alone
-    if slips and any(not row.ok and np.isfinite(row.error) for row in checked):
-        checked = _explained(checked, slips, steps or {}, forward, backward, args, options)
+    gradients = gradients or {}
+    wrong = [row for row in checked if not row.ok]
+    if any(row.tensor in gradients or (slips and np.isfinite(row.error)) for row in wrong):
+        checked = _explained(checked, slips or {}, steps or {}, gradients, formulas or {}, forward, backward, args, options)
     yield translated(title), rows + checked
 
 
-def _explained(rows, slips, steps, forward, backward, args, options):
-    """The rows of a gradient check; those of wrong numbers get the slips that give exactly these numbers as their diagnoses.
-
-    If nothing at all is known about a row, its diagnosis is the last of the steps that is right.
-    """
+def _explained(rows, slips, steps, gradients, formulas, forward, backward, args, options):
+    """The rows of a gradient check, of which the wrong ones have the slips that give exactly these numbers as diagnoses."""
     def drawn():                                                # as in `gradcheck`, rng is the seed of a new Generator
         rng = options.get("rng")
         return options | ({} if rng is None else {"rng": np.random.default_rng(rng)})
 
-    def named(gradients):
+    def named(returned):
         """{tensor: gradient} of what a backward or a slip returned: the first of the gradients, or some of them."""
-        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
-        return dict(tree.leaves(dict(zip(arguments, gradients, strict=False))))
+        returned = returned if isinstance(returned, tuple) else (returned,)
+        return dict(tree.leaves(dict(zip(arguments, returned, strict=False))))
 
     arguments = list(dict.fromkeys(row.tensor.partition(".")[0] for row in rows))
-    y, cache = forward(*copy.deepcopy(args), **drawn())
+    given = copy.deepcopy(args)
+    y, cache = forward(*given, **drawn())
+    before, after = dict(tree.leaves(list(args))), dict(tree.leaves(list(given)))
+    if not all(np.array_equal(before[path], after[path]) for path in before):
+        return rows                                             # they say that forward writes into its arguments
     dy = gaussian(*np.shape(y), seed=1)
-    ours = {tensor: gradient for tensor, gradient in named(backward(dy, cache)).items() if isinstance(gradient, np.ndarray)}
+    ours = backward(dy, cache)
+    ours = named(tuple(part for part in ours if part is not None) if isinstance(ours, tuple) else ours)
+    if slips:
+        rows = _by_slips(rows, ours, {words: named(slip(dy, *args, **drawn())) for words, slip in slips.items()})
+    for i, row in enumerate(rows):
+        found = recognised(row, ours.get(row.tensor), {
+            words: partial(slip, dy, *args, **drawn()) for words, slip in gradients.get(row.tensor, {}).items()
+        })
+        if row.tensor in formulas and found is row and np.isfinite(row.error) and not row.ok:     # so the shape is right
+            found = replace(row, diagnosis=formulas[row.tensor](ours[row.tensor], dy, *args, **drawn()) or row.diagnosis)
+        rows[i] = found
+    for tensors, step in steps.items():                         # if nothing is known, the last of the steps that is right
+        for i, row in enumerate(rows):
+            if row.tensor in tensors and row.diagnosis.startswith(UNKNOWN):
+                arrays = _arrays(backward, lambda: backward(dy, cache))
+                rows[i] = replace(row, diagnosis=_last_right(step(dy, *args, **drawn()), _("the gradient"), arrays))
+    return rows
+
+
+def _by_slips(rows, ours, slips):
+    """The rows with diagnoses; a slip is {tensor: gradient}, and one that explains several tensors is the likely cause."""
+    ours = {tensor: gradient for tensor, gradient in ours.items() if isinstance(gradient, np.ndarray)}
     left = {row.tensor for row in rows if not row.ok and np.isfinite(row.error)} & ours.keys()
     right, said = {row.tensor for row in rows if row.ok}, {row.tensor: row.diagnosis for row in rows}
     fits, contradicts, causes = {}, {}, {}
     for words, slip in slips.items():
-        theirs = {tensor: gradient for tensor, gradient in named(slip(dy, *args, **drawn())).items() if gradient is not None}
+        theirs = {tensor: gradient for tensor, gradient in slip.items() if gradient is not None}
         agree = {tensor for tensor in theirs.keys() & ours.keys() if close(ours[tensor], theirs[tensor], 1e-9)}
         if not (theirs.keys() - agree) & right:                 # a mistake that would spoil what is right was not made
             fits[words], contradicts[words] = agree, theirs.keys() - agree
@@ -404,10 +455,5 @@ def _explained(rows, slips, steps, forward, backward, args, options):
     # One diagnosis for several tensors, such as a factor in all of them, says more than a slip that fits some of these alone.
     weak = {tensor for tensor, words in causes.items()
             if any(said[tensor] == said[other] for other in contradicts[words] & left)}
-    diagnoses = said | {tensor: _result_if(words) for tensor, words in causes.items()
-                        if tensor not in weak}
-    for tensor, step in ((tensor, step) for tensors, step in steps.items() for tensor in tensors):
-        if diagnoses.get(tensor, "").startswith(UNKNOWN):
-            arrays = _arrays(backward, lambda: backward(dy, cache))
-            diagnoses[tensor] = _last_right(step(dy, *args, **drawn()), _("the gradient"), arrays)
+    diagnoses = said | {tensor: because(words) for tensor, words in causes.items() if tensor not in weak}
     return [replace(row, diagnosis=diagnoses[row.tensor]) for row in rows]
