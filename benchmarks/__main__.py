@@ -177,7 +177,7 @@ def table(report: dict[str, dict]) -> str:
                 for side, it in zip(SIDES, shown, strict=True)
             ])
         lines += [f"    {side}: {it['missing']}" for side, it in zip(SIDES, shown, strict=True) if _long(it)]
-    lines.append("Times: median of the rounds in ms (min..max). Ratios: median of those of the rounds; below 1 tinymae is faster.")
+    lines.append("Times: median of the rounds in ms (min..max). Ratios: median of the rounds' ratios; below 1: tinymae wins.")
     if footnote:
         lines.append("-: not written for JAX. Shapes that grow or a file of weights make these another program there.")
     return "\n".join(lines)

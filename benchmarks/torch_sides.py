@@ -103,7 +103,9 @@ class ViT(nn.Module):
         return self.head(self.norm(x[:, 1:].mean(1)))
 
 
-def training(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, max_norm: float | None = None) -> Iterator[None]:
+def training(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, max_norm: float | None = None
+) -> Iterator[None]:
     """Training steps of `loss()`."""
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
