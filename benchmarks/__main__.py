@@ -197,9 +197,9 @@ def _times(found):
 # ---- the command line --------------------------------------------------------------------------------------------------
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options; rows are names of ROWS, or beginnings of them, in the order of the table."""
+    """The options. A row that is no name in ROWS is the beginning of several; all are in the order of the table."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__.partition("\n")[0])
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)}, or a beginning of these; default: all")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)}, or a beginning of several; default: all")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, help="columns; tinymae is always there")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12, help=f"in a round, after {WARM_UP} to warm up (default 12)")
@@ -209,10 +209,13 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    chosen = set()
     for wanted in options.rows:
-        if not any(name.startswith(wanted) for name in ROWS):
-            parser.error(f"expected a row ({', '.join(ROWS)}), or a beginning of its name, got {wanted!r}")
-    options.rows = [name for name in ROWS if not options.rows or any(map(name.startswith, options.rows))]
+        named = {wanted} & ROWS.keys() or {name for name in ROWS if name.startswith(wanted)}
+        if not named:
+            parser.error(f"expected a row ({', '.join(ROWS)}), or a beginning of several names, got {wanted!r}")
+        chosen |= named
+    options.rows = [name for name in ROWS if name in chosen or not chosen]
     if options.quick:
         options.rounds, options.steps = 1, 1
     return options
