@@ -17,7 +17,12 @@ def side(row: rows.Row, threads: int, compiled: bool) -> Iterator[np.ndarray | N
     """The steps of a row."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    return STEPS[row.kind](row, torch.compile if compiled else lambda it: it)
+    return STEPS[row.kind](row, torch.compile if compiled else eager)
+
+
+def eager(it: Callable) -> Callable:
+    """In place of torch.compile: nothing is compiled."""
+    return it
 
 
 class Layer(nn.Module):
@@ -195,7 +200,10 @@ def decoding(row, compiled):
 
     Keys and values are kept in arrays made once, queries, keys and values have one product, and the keys and values of the
     source are made once. The mask of padding and the search for finished sentences are there, though no sentence needs them.
+    Eager, a token attends to the tokens so far. Compiled, shapes must not change from token to token, or each is compiled anew:
+    it attends to all positions, behind a mask of those that are there.
     """
+    fixed = compiled is not eager
     config, width, batch, beam = row.config, row.config.d_model, row.batch, row.beam
     params = tree.map(torch.from_numpy, rows.decoding_params(config))
     src = torch.from_numpy(rows.sentences_of(config, batch)[0])
@@ -241,11 +249,18 @@ def decoding(row, compiled):
         x = (F.embedding(token, target) * math.sqrt(width) + positions[t])[:, None]
         for p, kept, (k, v) in zip(decoder, past, memory, strict=True):
             new = heads(x, *p["qkv"])
-            kept[:, :, :, t] = new[1:, :, :, 0]
-            x = add_attention(x, new[0], *kept[:, :, :, : t + 1], None, p["out"], p["ln1"])
+            if fixed:
+                seen = torch.arange(rows.LENGTH) <= t                       # t is a tensor (1,) here
+                x = add_attention(x, new[0], *kept.index_copy_(3, t, new[1:]), seen, p["out"], p["ln1"])
+            else:
+                kept[:, :, :, t] = new[1:, :, :, 0]
+                x = add_attention(x, new[0], *kept[:, :, :, : t + 1], None, p["out"], p["ln1"])
             x = add_attention(x, *heads(x, *p["q"]), k, v, mask, p["cross_out"], p["ln2"])
             x = add_feed_forward(x, p, p["ln3"])
         return F.linear(x[:, 0], *vocabulary)
+
+    def step(token, t, *state):
+        return next_logits(token, torch.tensor([t]) if fixed else t, *state)
 
     def start():
         mask = (src != config.pad)[:, None, None]
@@ -256,7 +271,7 @@ def decoding(row, compiled):
         memory, past, mask, token = start()
         ids, running = torch.full((batch, rows.LENGTH), config.pad), torch.ones(batch, dtype=torch.bool)
         for t in range(rows.LENGTH):
-            token = torch.where(running, next_logits(token, t, past, memory, mask).argmax(1), config.pad)
+            token = torch.where(running, step(token, t, past, memory, mask).argmax(1), config.pad)
             ids[:, t] = token
             running &= token != config.eos
             if not running.any():
@@ -270,7 +285,7 @@ def decoding(row, compiled):
         total[:, 0] = 0                                         # all beginnings are the same at first
         first = beam * torch.arange(batch)[:, None]
         for t in range(rows.LENGTH):
-            log_probs = F.log_softmax(next_logits(token, t, past, memory, mask), 1)
+            log_probs = F.log_softmax(step(token, t, past, memory, mask), 1)
             scores = total[..., None] + log_probs.unflatten(0, (batch, beam))
             total, best = scores.flatten(1).topk(beam)
             chosen, token = (first + best // config.tgt_vocab).flatten(), (best % config.tgt_vocab).flatten()
