@@ -250,7 +250,7 @@ def decoding(row, compiled):
         for p, kept, (k, v) in zip(decoder, past, memory, strict=True):
             new = heads(x, *p["qkv"])
             if fixed:
-                seen = torch.arange(rows.LENGTH) <= t                       # t is a tensor (1,) here
+                seen = (torch.arange(rows.LENGTH) <= t)[None]             # t is a tensor (1,) here
                 x = add_attention(x, new[0], *kept.index_copy_(3, t, new[1:]), seen, p["out"], p["ln1"])
             else:
                 kept[:, :, :, t] = new[1:, :, :, 0]
