@@ -188,8 +188,8 @@ def draw(found: dict):
             "Dashed: what theory counts, moved up or down to fit the dots. Dots that leave their line show what theory "
             "leaves out, such as caches and fixed costs."
         )
-        figure = style.page(5.4, caption)
-        for ax, (law, result) in zip(figure.subplots(2, 3).ravel(), found.items(), strict=True):
+        figure = style.page(6.6, caption)
+        for ax, (law, result) in zip(figure.subplots(3, 2).ravel(), found.items(), strict=True):
             _panel(ax, law, 1000 * np.array(result["seconds"]), law.time, style.COLOURS[0])
             ax.set(title=law.name, xlabel=law.xlabel, ylabel="ms")
             if law.memory:
@@ -211,7 +211,7 @@ def _panel(ax, law, values, theory, colour):
     low, high = min(*values, *expected), max(*values, *expected)
     ax.set_ylim(low / 1.3, high * 1.3)
     ax.set_yticks(np.geomspace(low, high, 3))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{float(f'{value:.2g}'):g}"))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_locator(NullLocator())
 
