@@ -67,9 +67,20 @@ def layer_products(batch: float = 4, length: float = 128, width: float = 256) ->
     return batch * length * (12 * width**2 + 2 * length * width)
 
 
-def layer_numbers(batch: float = 4, length: float = 128, width: float = 256, heads: int = 4) -> float:
-    """Numbers that a layer keeps: about 17 D for each token, and the weights of attention, H T; and its gradient, 12 D^2."""
-    return batch * length * (17 * width + heads * length) + 12 * width**2
+def kept(tokens: float, length: float, width: float, heads: int) -> float:
+    """Numbers that a layer keeps for its backward: about 17 D for each token, and the weights of its attention, H T."""
+    return tokens * (17 * width + heads * length)
+
+
+def passing(tokens: float, length: float, width: float, heads: int) -> float:
+    """Numbers that a layer's backward adds: the larger of 12 D (feed forward) and 3 H T (attention) for each token."""
+    return tokens * max(12 * width, 3 * heads * length)
+
+
+def layer_numbers(batch: float = 4, length: float = 128, width: float = 256, heads: int = 4, depth: int = 1) -> float:
+    """Numbers at the start of the backward: what all layers keep, what one adds, and its gradient, 12 D^2."""
+    sizes = batch * length, length, width, heads
+    return depth * kept(*sizes) + passing(*sizes) + 12 * width**2
 
 
 MAE = MAEConfig(
@@ -85,15 +96,25 @@ def mae(hidden: float, batch: int = 8) -> Callable:
     return lambda: mae_backward(1.0, mae_forward(images, params, config, noise)[1])
 
 
-def _mae_theory(cost):
-    """cost(batch, length, width) of the layers of encoder and decoder, as a function of the fraction that stays visible."""
+def _mae_sizes(visible, batch=8):
+    """(batch, tokens of an image, dimension) of the encoder's layers and of the decoder's."""
     number = MAE.num_patches
+    return (batch, 1 + int(number * visible), MAE.embed_dim), (batch, 1 + number, MAE.decoder_embed_dim)
 
-    def total(visible):
-        kept = 1 + int(number * visible)
-        return MAE.depth * cost(8, kept, MAE.embed_dim) + MAE.decoder_depth * cost(8, 1 + number, MAE.decoder_embed_dim)
 
-    return total
+def mae_products(visible: float) -> float:
+    """`layer_products` of all layers."""
+    encoder, decoder = _mae_sizes(visible)
+    return MAE.depth * layer_products(*encoder) + MAE.decoder_depth * layer_products(*decoder)
+
+
+def mae_numbers(visible: float) -> float:
+    """What all layers keep, and what one of the decoder's adds."""
+    encoder, decoder = (
+        (batch * length, length, width, heads)
+        for (batch, length, width), heads in zip(_mae_sizes(visible), (MAE.num_heads, MAE.decoder_num_heads), strict=True)
+    )
+    return MAE.depth * kept(*encoder) + MAE.decoder_depth * kept(*decoder) + passing(*decoder)
 
 
 def threaded(threads: int, batch: int = 16) -> Callable:
@@ -121,9 +142,10 @@ def laws(threads: int) -> list[Law]:
         Law("batch", "B, sequences (layer)", (2, 4, 8, 16), lambda n: layer(n), layer_products, layer_numbers),
         Law("width", "D, dimension (layer)", (128, 256, 512, 1024), lambda n: layer(width=n),
             lambda n: layer_products(width=n), lambda n: layer_numbers(width=n)),
-        Law("depth", "L, layers", (1, 2, 4, 8), lambda n: layer(depth=n), lambda n: n, lambda n: n),
+        Law("depth", "L, layers", (1, 2, 4, 8), lambda n: layer(depth=n), lambda n: n,
+            lambda n: layer_numbers(depth=n)),
         Law("visible patches", "1 - mask ratio (MAE)", (0.125, 0.25, 0.5, 0.75), lambda v: mae(1 - v),
-            _mae_theory(layer_products), _mae_theory(lambda *size: layer_numbers(*size, heads=3))),
+            mae_products, mae_numbers),
         Law("threads", "threads (MAE)", tuple(sorted({1, *(2**i for i in range(1, 7) if 2**i <= threads), threads})),
             threaded, lambda n: 1 / n),
     ]
