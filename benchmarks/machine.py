@@ -101,7 +101,8 @@ class Others:
             ours = (time.process_time() - self.own) / (time.perf_counter() - self.start)
             return max(0.0, os.getloadavg()[0] - ours) if hasattr(os, "getloadavg") else 0.0
         own = time.process_time() - self.own
-        return max(0.0, (self._busy() - self.total - own) / (time.perf_counter() - self.start))
+        unsure = os.cpu_count() / os.sysconf("SC_CLK_TCK")      # each core counts in ticks
+        return max(0.0, (self._busy() - self.total - own - unsure) / (time.perf_counter() - self.start))
 
     def _busy(self):
         """Seconds that all cores have worked, or that other virtual machines have taken from them."""
