@@ -190,8 +190,8 @@ def _long(found):
 def _times(found):
     if "missing" in found:
         return "not compiled" if _long(found) else found["missing"]
-    low, high = found["range"]
-    return f"{1000 * found['seconds']:.1f} ({1000 * low:.1f}..{1000 * high:.1f})"
+    middle, low, high = (f"{1000 * it:.{1 if it < 0.1 else 0}f}" for it in (found["seconds"], *found["range"]))
+    return f"{middle} ({low}..{high})"
 
 
 # ---- the command line --------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def made_up(agreeing=True):
     other = [1, 2, 3, 4 if agreeing else 5]
     return [
         {"tinymae": result(slow, [1, 2, 3, 4]), "PyTorch": result(2 * slow, other), "JAX": {"missing": "-"},
-         "torch.compile": {"missing": "not compiled: no g++"}, "products": result(0.5)}
+         "torch.compile": {"missing": "not compiled: no g++"}, "products": result(0.05)}
         for slow in (1.0, 2.0, 4.0)
     ]
 
@@ -34,7 +34,7 @@ def test_ratios_are_taken_round_by_round():
 
     found = summary(made_up(), agree=0.99)
     assert found["tinymae"] == {"seconds": 2, "range": (1, 4), "peak": 100, "added": 20, "ratio": 1, "agree": 1}
-    assert (found["PyTorch"]["seconds"], found["PyTorch"]["ratio"], found["products"]["ratio"]) == (4, 0.5, 4)
+    assert (found["PyTorch"]["seconds"], found["PyTorch"]["ratio"], found["products"]["ratio"]) == (4, 0.5, 40)
 
 
 def test_the_ratio_is_not_that_of_the_medians():
@@ -57,9 +57,9 @@ def test_the_table_has_a_cell_for_each_side_and_says_why_one_is_empty():
     lines = table({"beam": summary(made_up(), 0.99)}).splitlines()
     assert lines[0].split() == ["tinymae", "PyTorch", "torch.compile", "JAX", "products"]
     assert lines[1].split("sentences")[1].split() == [
-        "2000.0", "(1000.0..4000.0)", "4000.0", "(2000.0..8000.0)", "not", "compiled", "-", "500.0", "(500.0..500.0)",
+        "2000", "(1000..4000)", "4000", "(2000..8000)", "not", "compiled", "-", "50.0", "(50.0..50.0)",
     ]
-    assert lines[2].split()[3:] == ["1.00", "0.50", "4.00"]
+    assert lines[2].split()[3:] == ["1.00", "0.50", "40.00"]
     assert lines[3].split() == ["MiB", "peak,", "added", "100,", "20.0", "100,", "20.0"]        # not of the products
     assert lines[4].strip() == "torch.compile: not compiled: no g++"
     assert lines[-1].startswith("-: ")
