@@ -1,0 +1,285 @@
+"""What a training step costs on n ranks: a model of few parameters, fitted to what measure.py measured, and its predictions.
+
+    python benchmarks/scaling/model.py benchmarks/scaling/measured.jsonl --figure figures/scaling.png
+
+A step computes the gradient of its own images, sums it over the ranks, and moves the parameters, which each rank does for all:
+
+    (1)  step     = gradient + sum + optimiser
+    (2)  sum      = v (eta / B + s) + m (lambda + delay) + f b        b = 4 bytes a parameter
+    (3)  gradient = P (images / 32) g + g0,    optimiser = P o + P D q        P parameters, dimension D
+
+v bytes and m messages after each other, on the rank that has most of them, in the Allreduce of MPICH (recursive halving and
+doubling) on n = 2^k ranks:
+
+    (4)  v = 2 (n - 1) / n * b,    m = 2 log2 n
+
+A ring sends as many bytes, in m = 2 (n - 1) messages. If n is no power of two, n - 2^k ranks first send all to another one, and
+receive the result: v = (2 + 2 (2^k - 1) / 2^k) b, m = 2 k + 2.
+
+B is the bandwidth of a host in bytes a second and delay the network's; both are known. eta (headers), s (the processor's time
+for a byte), lambda (for a message) and f (into the flat array and back) are fitted, by least squares of the relative error,
+none of them negative. So are g, g0, o and q. The last is of Muon, whose work for a parameter grows with the dimension. Where n
+ranks share fewer cores, all but eta / B and delay take n / cores times as long.
+"""
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import nnls
+
+from tinymae.plot.style import COLOURS, legend_above, page, save, styled
+
+IMAGES, SMALLEST, BATCH = 32, 16, 1024          # of a rank in a step, in a micro-batch, in a step of all ranks
+SHAPES = {10e6: 384, 100e6: 768, 1e9: 1792}     # parameters: dimension of a model of this size
+GIGABITS = (1, 10, 100)
+RANKS = (8, 64, 1024)
+MOST = 2**16                                    # ranks up to which the point is looked for where it stops paying
+
+
+def volume(ranks: int) -> float:
+    """v / b of (4)."""
+    power = 2 ** (ranks.bit_length() - 1)
+    return 2 * (power - 1) / power + (2 if ranks > power else 0)
+
+
+def messages(ranks: int, ring: bool = False) -> int:
+    """m of (4)."""
+    power = ranks.bit_length() - 1
+    return 2 * (ranks - 1) if ring else 2 * power + (2 if ranks > 2**power else 0)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The fitted parameters, in seconds."""
+
+    s: float                                    # for a byte
+    eta: float                                  # no unit
+    lam: float                                  # for a message
+    f: float                                    # for a byte of the gradient
+    g: float = 0.0                              # for a parameter
+    g0: float = 0.0
+    o: float = 0.0                              # for a parameter
+    q: float = 0.0                              # for a parameter and a feature
+
+    def sum(self, parameters: float, ranks: int, bandwidth: float, delay: float = 0.0, *, share: float = 1.0,
+            flat: bool = True, ring: bool = False) -> float:
+        """(2) in seconds; bandwidth in bytes a second, delay in seconds, share = ranks of a core."""
+        if ranks == 1:
+            return 0.0
+        size = 4 * parameters
+        moved = volume(ranks) * size * (self.eta / bandwidth + share * self.s)
+        return moved + messages(ranks, ring) * (share * self.lam + delay) + flat * share * self.f * size
+
+    def gradient(self, parameters: float, images: float = IMAGES) -> float:
+        """(3) in seconds."""
+        return (parameters * self.g + self.g0) * images / IMAGES
+
+    def optimiser(self, parameters: float, dim: float) -> float:
+        """(3) in seconds."""
+        return parameters * (self.o + dim * self.q)
+
+    def step(self, parameters: float, dim: float, ranks: int, bandwidth: float, delay: float = 0.0, *,
+             images: float = IMAGES, share: float = 1.0) -> float:
+        """(1) in seconds."""
+        own = self.gradient(parameters, images) + self.optimiser(parameters, dim)
+        return share * own + self.sum(parameters, ranks, bandwidth, delay, share=share)
+
+    def weak(self, parameters: float, dim: float, ranks: int, bandwidth: float) -> float:
+        """Efficiency if each rank has IMAGES in a step: the time of one rank alone, divided by the time of n."""
+        return self.step(parameters, dim, 1, bandwidth) / self.step(parameters, dim, ranks, bandwidth)
+
+    def strong(self, parameters: float, dim: float, ranks: int, bandwidth: float) -> float:
+        """Efficiency if all ranks together have BATCH images; none has less than a micro-batch, and some then have nothing."""
+        alone = self.step(parameters, dim, 1, bandwidth, images=BATCH)
+        return alone / (ranks * self.step(parameters, dim, ranks, bandwidth, images=max(BATCH / ranks, SMALLEST)))
+
+
+def share(row: dict) -> float:
+    """Ranks for a core of the machine that all of them were measured on."""
+    return max(1.0, row["ranks"] / row["cores"])
+
+
+def bandwidth(row: dict) -> float:
+    """Of a host, bytes a second."""
+    return row["megabits"] * 1e6 / 8 if row["megabits"] else math.inf
+
+
+def summed(row: dict) -> float:
+    """The measured seconds of the sum."""
+    return row["sum"] if row["kind"] == "step" else row["seconds"]
+
+
+def least_squares(columns: Sequence, values: Sequence, known: Sequence | float = 0.0) -> np.ndarray:
+    """Coefficients, none negative, of columns (rows, coefficients), that with `known` added give the values (rows,).
+
+    The sum of squared relative errors is the least.
+    """
+    values = np.asarray(values, float)
+    columns = np.array(columns, float) / values[:, None]
+    scale = np.maximum(columns.max(axis=0), 1e-300)             # seconds for a byte and for a message: very different sizes
+    return nnls(columns / scale, 1 - np.asarray(known) / values)[0] / scale
+
+
+def fit(rows: list[dict]) -> Model:
+    """The model of the rows of Allreduce and, if there are any, of steps; all with several ranks, or steps of one."""
+    sums = [row for row in rows if row["kind"] in ("allreduce", "step") and row["ranks"] > 1]
+    columns, delays = [], []
+    for row in sums:
+        size = 4 * row["parameters"]
+        moved, count = volume(row["ranks"]) * size, messages(row["ranks"])
+        columns.append((share(row) * moved, moved / bandwidth(row), share(row) * count,
+                        share(row) * size * (row["kind"] == "step")))
+        delays.append(count * row["delay"] / 1000)
+    first = least_squares(columns, [summed(row) for row in sums], delays)
+    steps = [row for row in rows if row["kind"] == "step"]
+    if not steps:
+        return Model(*first)
+    gradient = least_squares([(row["parameters"], 1) for row in steps], [row["gradient"] / share(row) for row in steps])
+    optimiser = least_squares(
+        [(row["parameters"], row["parameters"] * row["dim"]) for row in steps], [row["optimiser"] / share(row) for row in steps]
+    )
+    return Model(*first, *gradient, *optimiser)
+
+
+def error(model: Model, row: dict) -> float:
+    """How far the model's time for the sum is from the measured one, as a fraction of that."""
+    predicted = model.sum(row["parameters"], row["ranks"], bandwidth(row), row["delay"] / 1000, share=share(row),
+                          flat=row["kind"] == "step")
+    return predicted / summed(row) - 1
+
+
+def errors(model: Model, rows: list[dict]) -> str:
+    """The errors of the sums, to print."""
+    found = np.abs([error(model, row) for row in rows if row["ranks"] > 1 and row["kind"] != "exact"])
+    return f"{len(found)} points, error {np.median(found):.0%} in the median, {found.max():.0%} at most"
+
+
+def left_out(rows: list[dict], leave: Callable[[dict], bool]) -> str:
+    """The errors on rows that the model was not fitted to."""
+    model = fit([row for row in rows if not leave(row)])
+    return errors(model, [row for row in rows if leave(row)])
+
+
+def stops(efficiency: Callable[[int], float]) -> int | None:
+    """The smallest power of two of ranks with an efficiency below one half; None if there is none up to MOST."""
+    return next((n for n in (2**k for k in range(1, MOST.bit_length())) if efficiency(n) < 0.5), None)
+
+
+def memory(rows: list[dict]) -> tuple[float, float]:
+    """(bytes for a parameter, bytes besides) that a rank with others held at most."""
+    steps = [row for row in rows if row["kind"] == "step" and row["ranks"] > 1]
+    a, b = np.polyfit([row["parameters"] for row in steps], [row["memory"] for row in steps], 1)
+    return float(a), float(b)
+
+
+# ---- what it prints ------------------------------------------------------------------------------------------------------
+
+def report(rows: list[dict]) -> Iterator[str]:
+    """Lines to print."""
+    networked = [row for row in rows if row["hosts"] > 1]
+    machine = [row for row in rows if row["hosts"] == 1]
+    yield "Measured: seconds of a sum of gradients"
+    for row in rows:
+        if row["kind"] in ("allreduce", "exact"):
+            counted = f", a host sent {row['sent'] / 4 / row['parameters']:.2f} x the gradient" if row["sent"] else ""
+            yield f"  {row['network']:18} {row['ranks']} ranks {row['parameters'] / 1e6:5.1f} M {row['kind']:9} " \
+                  f"{row['seconds']:8.4f}{counted}"
+    yield "\nMeasured: seconds of a step, and the most that overlapping the sum with the backward could hide of it"
+    for row in rows:
+        if row["kind"] == "step":
+            parts = " + ".join(f"{name} {row[name]:.3f}" for name in ("gradient", "wait", "sum", "optimiser"))
+            yield f"  {row['network']:18} {row['ranks']} ranks {row['parameters'] / 1e6:5.2f} M {row['seconds']:7.3f} = " \
+                  f"{parts}; {row['sum'] / row['seconds']:4.0%}"
+    model = fit(networked)
+    if machine:
+        here = fit(machine)
+        yield f"\nOne machine: s = {here.s * 1e9:.3f} ns a byte, lambda = {here.lam * 1e6:.0f} us, " \
+              f"f = {here.f * 1e9:.2f} ns a byte"
+        every = least_squares([(row["parameters"], 1) for row in machine if row["kind"] == "exact"],
+                              [row["seconds"] / row["ranks"] / share(row) for row in machine if row["kind"] == "exact"])
+        yield f"  the exact sum: {every[0] * 1e9:.1f} ns a parameter and rank"
+    yield f"Hosts: s = {model.s * 1e9:.3f} ns a byte, eta = {model.eta:.3f}, lambda = {model.lam * 1e6:.0f} us, " \
+          f"f = {model.f * 1e9:.2f} ns a byte"
+    yield f"  g = {model.g * 1e9:.1f} ns a parameter ({IMAGES} images), g0 = {model.g0 * 1e3:.1f} ms, " \
+          f"o = {model.o * 1e9:.2f} ns a parameter, q = {model.q * 1e12:.1f} ps a parameter and feature"
+    yield "  all sums, fitted to all:             " + errors(model, networked)
+    yield "  sizes left out (0.3, 3, 30 M):       " + left_out(networked, lambda row: row["parameters"] in (3e5, 3e6, 3e7))
+    yield "  four ranks left out:                 " + left_out(networked, lambda row: row["ranks"] == 4)
+    yield "  100 Mbit/s left out:                 " + left_out(networked, lambda row: row["megabits"] == 100)
+    whole = np.abs([model.step(row["parameters"], row["dim"], row["ranks"], bandwidth(row), row["delay"] / 1000,
+                               share=share(row)) / row["seconds"] - 1 for row in networked if row["kind"] == "step"])
+    yield f"  whole steps: {len(whole)} points, error {np.median(whole):.0%} in the median, {whole.max():.0%} at most"
+    yield "\nExtrapolated: efficiency with a core for each rank and a rank on each host"
+    yield f"  parameters, bandwidth: {IMAGES} images a rank on {', '.join(map(str, RANKS))} ranks, below 1/2 from; " \
+          f"{BATCH} images in all, below 1/2 from; sum / step on 64 ranks"
+    for parameters, dim in SHAPES.items():
+        for gigabits in GIGABITS:
+            speed = gigabits * 1e9 / 8
+            weak = [model.weak(parameters, dim, n, speed) for n in RANKS]
+            strong = [model.strong(parameters, dim, n, speed) for n in RANKS]
+            ends = [stops(lambda n, call=call: call(parameters, dim, n, speed)) or f"> {MOST}"      # noqa: B023
+                    for call in (model.weak, model.strong)]
+            part = model.sum(parameters, 64, speed) / model.step(parameters, dim, 64, speed)
+            yield f"  {parameters / 1e6:5.0f} M {gigabits:4} Gbit/s: {', '.join(f'{it:.2f}' for it in weak)}, {ends[0]}; " \
+                  f"{', '.join(f'{it:.2f}' for it in strong)}, {ends[1]}; {part:.0%}"
+    for parameters, dim in SHAPES.items():
+        halving, ring = (model.sum(parameters, 1024, 1.25e9, ring=it) for it in (False, True))
+        yield f"  {parameters / 1e6:5.0f} M: gradient {model.gradient(parameters):.2f} s, " \
+              f"optimiser {model.optimiser(parameters, dim):.2f} s; " \
+              f"sum on 1,024 ranks at 10 Gbit/s {halving:.2f} s, by a ring {ring:.2f} s"
+    each, besides = memory(rows)
+    yield f"\nMemory of a rank: {each:.1f} bytes a parameter and {besides / 1e6:.0f} MB"
+    yield "  extrapolated: " + ", ".join(f"{n / 1e6:.0f} M: {(each * n + besides) / 1e9:.1f} GB" for n in SHAPES)
+
+
+@styled()
+def figure(rows: list[dict], model: Model):
+    """Measured sums and efficiencies with the model's lines, dashed where nothing was measured."""
+    drawn = page(3.4, "How to read it: left, the time to sum a gradient over two hosts, both axes logarithmic. Right, the time "
+                      f"of a step on one rank divided by the time on n ranks with {IMAGES} images each, 10 M parameters: 1 if the "
+                      "sum costs nothing. Markers are measured (right: 11.6 M parameters). Lines are the model, dashed where it "
+                      "extrapolates.")
+    left, right = drawn.subplots(1, 2)
+    sizes = np.geomspace(1e5, 1e9, 81)
+    for colour, speed in zip(COLOURS, (100, 1000), strict=False):
+        own = [row for row in rows if row["megabits"] == speed and not row["delay"] and row["ranks"] == 2]
+        points = sorted((row["parameters"], row["seconds"]) for row in own if row["kind"] == "allreduce")
+        x, y = np.array(points).T
+        left.plot(x, y, "o", color=colour, label=f"{speed:,} Mbit/s")
+        times = np.array([model.sum(size, 2, speed * 1e6 / 8, flat=False) for size in sizes])
+        for inside, style in ((sizes <= x.max() * 1.01, "-"), (sizes >= x.max() * 0.99, "--")):
+            left.plot(sizes[inside], times[inside], style, color=colour)
+        step = [row for row in own if row["kind"] == "step" and row["parameters"] > 8e6]
+        alone = [row for row in rows if row["ranks"] == 1 and row["kind"] == "step" and row["parameters"] > 8e6]
+        right.plot([row["ranks"] for row in step], [alone[0]["seconds"] / row["seconds"] for row in step], "o", color=colour)
+    for colour, speed in zip(COLOURS, (100, 1000, 10_000, 100_000), strict=False):
+        counts = 2 ** np.arange(11)
+        right.plot(counts, [model.weak(10e6, 384, int(n), speed * 1e6 / 8) for n in counts], "--", color=colour,
+                   label=f"{speed / 1000:g} Gbit/s")
+    left.set(xscale="log", yscale="log", xlim=(1e5, 1e9), ylim=(1e-3, 1e3), xlabel="parameters", ylabel="seconds for the sum")
+    right.set(xscale="log", xlim=(1, 1024), ylim=(0, 1), xlabel="ranks", ylabel="efficiency")
+    right.set_xscale("log", base=2)
+    right.set_xticks([1, 4, 16, 64, 256, 1024], ["1", "4", "16", "64", "256", "1,024"])
+    legend_above(left, 2)
+    legend_above(right, 2)
+    return drawn
+
+
+def main() -> None:
+    """Fit, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("measured", type=Path, help="the file that measure.py wrote, with --hosts")
+    parser.add_argument("--figure", type=Path, help="where to draw it, a .png")
+    options = parser.parse_args()
+    rows = [json.loads(line) for line in options.measured.read_text("utf-8").splitlines()]
+    print("\n".join(report(rows)))
+    if options.figure:
+        print(save(figure(rows, fit([row for row in rows if row["hosts"] > 1])), options.figure))
+
+
+if __name__ == "__main__":
+    main()
