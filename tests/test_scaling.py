@@ -17,7 +17,7 @@ def on_path():
         sys.modules.pop(name, None)
 
 
-TRUE = {"s": 0.5e-9, "eta": 1.04, "lam": 70e-6, "f": 0.8e-9, "g": 30e-9, "g0": 0.01, "o": 5e-9, "q": 8e-12}
+TRUE = {"s": 0.5e-9, "eta": 1.04, "lam": 70e-6, "f": 0.8e-9, "g": 30e-9, "g0": 0.01, "o": 5e-9, "q": 8e-12, "a": 3e-9}
 CORES = 2
 
 
@@ -32,7 +32,8 @@ def made_up(kind, parameters, ranks, megabits, delay, dim=None):
     if kind == "step":
         row |= {"dim": dim, "wait": 0.0, "sum": (seconds + share * TRUE["f"] * size) * (ranks > 1),
                 "gradient": share * (parameters * TRUE["g"] + TRUE["g0"]),
-                "optimiser": share * parameters * (TRUE["o"] + dim * TRUE["q"]), "memory": 24 * parameters + 1e8}
+                "optimiser": share * parameters * (TRUE["o"] + dim * TRUE["q"]), "adamw": share * parameters * TRUE["a"],
+                "memory": 24 * parameters + 1e8}
         row["seconds"] = row["gradient"] + row["sum"] + row["optimiser"]
     return row
 
@@ -94,6 +95,7 @@ def test_limits(model):
     efficiencies = [model.weak(1e8, 768, 64, speed) for speed in (1e0, 1e6, 1e8, 1e10)]
     assert efficiencies == sorted(efficiencies) and efficiencies[0] < 1e-6
     assert model.strong(1e7, 384, 2**16, inf) < 64 / 2**16
+    assert model.optimiser(1e7, None) == pytest.approx(1e7 * TRUE["a"])           # AdamW: whatever the dimension
 
 
 @pytest.mark.parametrize(("ranks", "moved", "count"), [

@@ -52,8 +52,12 @@ def run(command: list[str], environment: dict, file) -> None:
                 print(line_of(json.loads(line)), flush=True)
         finally:
             signal.alarm(0)
-            if process.poll() is None:
+            if sys.exc_info()[0]:
                 process.terminate()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:               # it waits for a host that does not answer
+                    process.kill()
     if process.returncode:
         raise ChildProcessError(f"{' '.join(command[:12])} ...: ended with {process.returncode}; its own message stands above")
 

@@ -18,8 +18,8 @@ receive the result: v = (2 + 2 (2^k - 1) / 2^k) b, m = 2 k + 2.
 
 B is the bandwidth of a host in bytes a second and delay the network's; both are known. eta (headers), s (the processor's time
 for a byte), lambda (for a message) and f (into the flat array and back) are fitted, by least squares of the relative error,
-none of them negative. So are g, g0, o and q. The last is of Muon, whose work for a parameter grows with the dimension. Where n
-ranks share fewer cores, all but eta / B and delay take n / cores times as long.
+none of them negative. So are g, g0, o and q. The last is of Muon, whose work for a parameter grows with the dimension; for AdamW
+it is a alone: optimiser = P a. Where n ranks share fewer cores, all but eta / B and delay take n / cores times as long.
 """
 import argparse
 import json
@@ -64,6 +64,7 @@ class Model:
     g0: float = 0.0
     o: float = 0.0                              # for a parameter
     q: float = 0.0                              # for a parameter and a feature
+    a: float = 0.0                              # for a parameter
 
     def sum(self, parameters: float, ranks: int, bandwidth: float, delay: float = 0.0, *, share: float = 1.0,
             flat: bool = True, ring: bool = False) -> float:
@@ -78,21 +79,21 @@ class Model:
         """(3) in seconds."""
         return (parameters * self.g + self.g0) * images / IMAGES
 
-    def optimiser(self, parameters: float, dim: float) -> float:
-        """(3) in seconds."""
-        return parameters * (self.o + dim * self.q)
+    def optimiser(self, parameters: float, dim: float | None) -> float:
+        """(3) in seconds; AdamW's if dim is None."""
+        return parameters * (self.a if dim is None else self.o + dim * self.q)
 
-    def step(self, parameters: float, dim: float, ranks: int, bandwidth: float, delay: float = 0.0, *,
+    def step(self, parameters: float, dim: float | None, ranks: int, bandwidth: float, delay: float = 0.0, *,
              images: float = IMAGES, share: float = 1.0) -> float:
         """(1) in seconds."""
         own = self.gradient(parameters, images) + self.optimiser(parameters, dim)
         return share * own + self.sum(parameters, ranks, bandwidth, delay, share=share)
 
-    def weak(self, parameters: float, dim: float, ranks: int, bandwidth: float) -> float:
+    def weak(self, parameters: float, dim: float | None, ranks: int, bandwidth: float) -> float:
         """Efficiency if each rank has IMAGES in a step: the time of one rank alone, divided by the time of n."""
         return self.step(parameters, dim, 1, bandwidth) / self.step(parameters, dim, ranks, bandwidth)
 
-    def strong(self, parameters: float, dim: float, ranks: int, bandwidth: float) -> float:
+    def strong(self, parameters: float, dim: float | None, ranks: int, bandwidth: float) -> float:
         """Efficiency if all ranks together have BATCH images; none has less than a micro-batch, and some then have nothing."""
         alone = self.step(parameters, dim, 1, bandwidth, images=BATCH)
         return alone / (ranks * self.step(parameters, dim, ranks, bandwidth, images=max(BATCH / ranks, SMALLEST)))
@@ -142,7 +143,8 @@ def fit(rows: list[dict]) -> Model:
     optimiser = least_squares(
         [(row["parameters"], row["parameters"] * row["dim"]) for row in steps], [row["optimiser"] / share(row) for row in steps]
     )
-    return Model(*first, *gradient, *optimiser)
+    adamw = least_squares([(row["parameters"],) for row in steps], [row["adamw"] / share(row) for row in steps])
+    return Model(*first, *gradient, *optimiser, *adamw)
 
 
 def error(model: Model, row: dict) -> float:
@@ -205,7 +207,8 @@ def report(rows: list[dict]) -> Iterator[str]:
     yield f"Hosts: s = {model.s * 1e9:.3f} ns a byte, eta = {model.eta:.3f}, lambda = {model.lam * 1e6:.0f} us, " \
           f"f = {model.f * 1e9:.2f} ns a byte"
     yield f"  g = {model.g * 1e9:.1f} ns a parameter ({IMAGES} images), g0 = {model.g0 * 1e3:.1f} ms, " \
-          f"o = {model.o * 1e9:.2f} ns a parameter, q = {model.q * 1e12:.1f} ps a parameter and feature"
+          f"o = {model.o * 1e9:.2f} ns a parameter, q = {model.q * 1e12:.1f} ps a parameter and feature, " \
+          f"a = {model.a * 1e9:.2f} ns a parameter"
     yield "  all sums, fitted to all:             " + errors(model, networked)
     yield "  sizes left out (0.3, 3, 30 M):       " + left_out(networked, lambda row: row["parameters"] in (3e5, 3e6, 3e7))
     yield "  four ranks left out:                 " + left_out(networked, lambda row: row["ranks"] == 4)
@@ -216,20 +219,22 @@ def report(rows: list[dict]) -> Iterator[str]:
     yield "\nExtrapolated: efficiency with a core for each rank and a rank on each host"
     yield f"  parameters, bandwidth: {IMAGES} images a rank on {', '.join(map(str, RANKS))} ranks, below 1/2 from; " \
           f"{BATCH} images in all, below 1/2 from; sum / step on 64 ranks"
-    for parameters, dim in SHAPES.items():
-        for gigabits in GIGABITS:
-            speed = gigabits * 1e9 / 8
-            weak = [model.weak(parameters, dim, n, speed) for n in RANKS]
-            strong = [model.strong(parameters, dim, n, speed) for n in RANKS]
-            ends = [stops(lambda n, call=call: call(parameters, dim, n, speed)) or f"> {MOST}"      # noqa: B023
-                    for call in (model.weak, model.strong)]
-            part = model.sum(parameters, 64, speed) / model.step(parameters, dim, 64, speed)
-            yield f"  {parameters / 1e6:5.0f} M {gigabits:4} Gbit/s: {', '.join(f'{it:.2f}' for it in weak)}, {ends[0]}; " \
-                  f"{', '.join(f'{it:.2f}' for it in strong)}, {ends[1]}; {part:.0%}"
+    for name, parameters, dim, gigabits in (
+        (name, parameters, dim if name == "Muon" else None, gigabits)
+        for name in ("AdamW", "Muon") for parameters, dim in SHAPES.items() for gigabits in GIGABITS
+    ):
+        speed = gigabits * 1e9 / 8
+        weak = [model.weak(parameters, dim, n, speed) for n in RANKS]
+        strong = [model.strong(parameters, dim, n, speed) for n in RANKS]
+        ends = [stops(lambda n, call=call: call(parameters, dim, n, speed)) or f"> {MOST}"      # noqa: B023
+                for call in (model.weak, model.strong)]
+        part = model.sum(parameters, 64, speed) / model.step(parameters, dim, 64, speed)
+        yield f"  {name:5} {parameters / 1e6:5.0f} M {gigabits:4} Gbit/s: {', '.join(f'{it:.2f}' for it in weak)}, {ends[0]}; " \
+              f"{', '.join(f'{it:.2f}' for it in strong)}, {ends[1]}; {part:.0%}"
     for parameters, dim in SHAPES.items():
         halving, ring = (model.sum(parameters, 1024, 1.25e9, ring=it) for it in (False, True))
         yield f"  {parameters / 1e6:5.0f} M: gradient {model.gradient(parameters):.2f} s, " \
-              f"optimiser {model.optimiser(parameters, dim):.2f} s; " \
+              f"AdamW {model.optimiser(parameters, None):.2f} s, Muon {model.optimiser(parameters, dim):.2f} s; " \
               f"sum on 1,024 ranks at 10 Gbit/s {halving:.2f} s, by a ring {ring:.2f} s"
     each, besides = memory(rows)
     yield f"\nMemory of a rank: {each:.1f} bytes a parameter and {besides / 1e6:.0f} MB"
@@ -239,10 +244,11 @@ def report(rows: list[dict]) -> Iterator[str]:
 @styled()
 def figure(rows: list[dict], model: Model):
     """Measured sums and efficiencies with the model's lines, dashed where nothing was measured."""
-    drawn = page(3.4, "How to read it: left, the time to sum a gradient over two hosts, both axes logarithmic. Right, the time "
-                      f"of a step on one rank divided by the time on n ranks with {IMAGES} images each, 10 M parameters: 1 if the "
-                      "sum costs nothing. Markers are measured (right: 11.6 M parameters). Lines are the model, dashed where it "
-                      "extrapolates.")
+    drawn = page(3.4, (
+        "How to read it: left, the time to sum a gradient over two hosts, both axes logarithmic. Right, the time of a step on one "
+        f"rank divided by that on n ranks with {IMAGES} images each, 10 M parameters, Muon: 1 if the sum costs nothing. Markers "
+        "are measured (right: with 11.6 M parameters). Lines are the model, dashed where it extrapolates."
+    ))
     left, right = drawn.subplots(1, 2)
     sizes = np.geomspace(1e5, 1e9, 81)
     for colour, speed in zip(COLOURS, (100, 1000), strict=False):
