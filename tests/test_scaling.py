@@ -127,7 +127,7 @@ def test_the_report_and_the_figure(rows, model):
     text = "\n".join(report([row | {"hosts": 2} for row in rows]))
     assert "24.0 bytes a parameter" in text and "1000 M  100 Gbit/s" in text
     left, right = figure([row | {"delay": 0.0} for row in rows], model).axes
-    assert left.get_xlabel() == "parameters" and right.get_ylim() == (0, 1)
+    assert left.get_xlabel() == "parameters" and left.get_xlim() == (6e4, 1e9) and right.get_ylim() == (0, 1)
     assert {line.get_linestyle() for line in left.lines} == {"None", "-", "--"}
 
 

@@ -18,8 +18,8 @@ receive the result: v = (2 + 2 (2^k - 1) / 2^k) b, m = 2 k + 2.
 
 B is the bandwidth of a host in bytes a second and delay the network's; both are known. eta (headers), s (the processor's time
 for a byte), lambda (for a message) and f (into the flat array and back) are fitted, by least squares of the relative error,
-none of them negative. So are g, g0, o and q. The last is of Muon, whose work for a parameter grows with the dimension; for AdamW
-it is a alone: optimiser = P a. Where n ranks share fewer cores, all but eta / B and delay take n / cores times as long.
+none of them negative. So are g, g0, o and q. The last is of Muon, whose work for a parameter grows with the dimension. AdamW
+takes P a. Where n ranks share fewer cores, all but eta / B and delay take n / cores times as long.
 """
 import argparse
 import json
@@ -229,8 +229,8 @@ def report(rows: list[dict]) -> Iterator[str]:
         ends = [stops(lambda n, call=call: call(parameters, dim, n, speed)) or f"> {MOST}"      # noqa: B023
                 for call in (model.weak, model.strong)]
         part = model.sum(parameters, 64, speed) / model.step(parameters, dim, 64, speed)
-        yield f"  {name:5} {parameters / 1e6:5.0f} M {gigabits:4} Gbit/s: {', '.join(f'{it:.2f}' for it in weak)}, {ends[0]}; " \
-              f"{', '.join(f'{it:.2f}' for it in strong)}, {ends[1]}; {part:.0%}"
+        weak, strong = (", ".join(f"{it:.2f}" for it in those) for those in (weak, strong))
+        yield f"  {name:5} {parameters / 1e6:5.0f} M {gigabits:4} Gbit/s: {weak}, {ends[0]}; {strong}, {ends[1]}; {part:.0%}"
     for parameters, dim in SHAPES.items():
         halving, ring = (model.sum(parameters, 1024, 1.25e9, ring=it) for it in (False, True))
         yield f"  {parameters / 1e6:5.0f} M: gradient {model.gradient(parameters):.2f} s, " \
@@ -243,11 +243,11 @@ def report(rows: list[dict]) -> Iterator[str]:
 
 @styled()
 def figure(rows: list[dict], model: Model):
-    """Measured sums and efficiencies with the model's lines, dashed where nothing was measured."""
+    """Measured sums and efficiencies, with the model's lines."""
     drawn = page(3.4, (
-        "How to read it: left, the time to sum a gradient over two hosts, both axes logarithmic. Right, the time of a step on one "
-        f"rank divided by that on n ranks with {IMAGES} images each, 10 M parameters, Muon: 1 if the sum costs nothing. Markers "
-        "are measured (right: with 11.6 M parameters). Lines are the model, dashed where it extrapolates."
+        "How to read it: left, the time to sum a gradient over two hosts, both axes logarithmic. Right, the time of a step on "
+        f"one rank divided by that on n ranks with {IMAGES} images each, 10 M parameters, Muon: 1 if the sum costs nothing. "
+        "Markers are measured (right: with 11.6 M parameters). Lines are the model, dashed where it extrapolates."
     ))
     left, right = drawn.subplots(1, 2)
     sizes = np.geomspace(1e5, 1e9, 81)
@@ -265,13 +265,15 @@ def figure(rows: list[dict], model: Model):
     for colour, speed in zip(COLOURS, (100, 1000, 10_000, 100_000), strict=False):
         counts = 2 ** np.arange(11)
         right.plot(counts, [model.weak(10e6, 384, int(n), speed * 1e6 / 8) for n in counts], "--", color=colour,
-                   label=f"{speed / 1000:g} Gbit/s")
-    left.set(xscale="log", yscale="log", xlim=(1e5, 1e9), ylim=(1e-3, 1e3), xlabel="parameters", ylabel="seconds for the sum")
-    right.set(xscale="log", xlim=(1, 1024), ylim=(0, 1), xlabel="ranks", ylabel="efficiency")
+                   label=f"{speed / 1000:g}" + " Gbit/s" * (speed == 100_000))
+    left.set(xscale="log", yscale="log", xlim=(6e4, 1e9), ylim=(1e-4, 1e3), xlabel="parameters", ylabel="seconds for the sum")
+    left.set_xticks([1e5, 1e6, 1e7, 1e8, 1e9], ["0.1 M", "1 M", "10 M", "100 M", "1 B"])
+    left.set_yticks([1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100, 1000], ["0.0001", "0.001", "0.01", "0.1", "1", "10", "100", "1,000"])
     right.set_xscale("log", base=2)
+    right.set(xlim=(0.9, 1024), ylim=(0, 1), xlabel="ranks", ylabel="efficiency")
     right.set_xticks([1, 4, 16, 64, 256, 1024], ["1", "4", "16", "64", "256", "1,024"])
     legend_above(left, 2)
-    legend_above(right, 2)
+    legend_above(right, 4)
     return drawn
 
 
