@@ -151,9 +151,9 @@ def test_a_slow_network_is_given_no_large_sums():
     from hosts import Network
     from measure import task
 
-    assert task(Network(100), 2, False)["millions"] == [0.1, 0.3, 1, 3]
-    assert task(None, 2, False)["millions"][-1] == 30
-    assert task(Network(100, 1), 3, False)["network"] == "100 Mbit/s, 1 ms" and task(Network(), 3, False)["hosts"] == 3
+    assert task(Network(100), 2, 3, 1.0)["millions"] == [0.1, 0.3, 1, 3]
+    assert task(None, 2, 3, 1.0)["millions"][-1] == 30
+    assert task(Network(100, 1), 3, 3, 1.0)["network"] == "100 Mbit/s, 1 ms" and task(Network(), 3, 3, 1.0)["hosts"] == 3
 
 
 def test_the_command_names_each_host():

@@ -4,7 +4,7 @@
     python benchmarks/scaling/measure.py --json scaling.jsonl --hosts      # also hosts of their own; root, Linux, iproute2
 
 Each rank has one thread. With --hosts each rank is alone on its host, a network namespace (see hosts.py), with networks of
-several speeds; the bytes that a host sent are counted on its network device. --quick tries everything with short runs.
+several speeds; the bytes that a host sent are counted on its network device. `--sizes 1 --seconds 0` tries everything with short runs.
 """
 import argparse
 import json
@@ -22,22 +22,22 @@ ROOT = Path(__file__).parents[2]
 ON_RANK = Path(__file__).with_name("on_rank.py")
 MILLIONS = (0.1, 0.3, 1, 3, 10, 30)             # parameters
 EXACT = (0.1, 1, 10)
-NETWORKS = (Network(), Network(1000), Network(100), Network(1000, 1), Network(100, 1))
+NETWORKS = (Network(1000), Network(100), Network(), Network(1000, 1), Network(100, 1))
 LONGEST = 4.0                                   # seconds for a single sum on a slow network: larger ones are left out
 TIMEOUT = 300                                   # seconds for all measurements with one network and number of ranks
 
 
-def task(network: Network | None, ranks: int, quick: bool) -> dict:
+def task(network: Network | None, ranks: int, sizes: int, seconds: float) -> dict:
     """What on_rank.py is to measure; network None is one machine."""
     per_second = (network.megabits if network and network.megabits else 1e5) / 8 / 4        # millions of parameters
 
     def possible(millions):
-        return [it for it in millions if 2 * it / per_second < LONGEST][: 2 if quick else None]
+        return [it for it in millions if 2 * it / per_second < LONGEST]
 
     return {
         "network": network.name if network else "one machine", "megabits": network and network.megabits,
         "delay": network.delay if network else 0.0, "hosts": ranks if network else 1, "millions": possible(MILLIONS),
-        "exact": possible(EXACT), "sizes": 2 if quick else 3, "seconds": 0.1 if quick else 1.0,
+        "exact": possible(EXACT), "sizes": sizes, "seconds": seconds,
     }
 
 
@@ -82,8 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, required=True, help="the file to write")
     parser.add_argument("--hosts", action="store_true", help="also network namespaces as hosts (needs root)")
-    parser.add_argument("--ranks", type=int, default=4, help="the largest number of ranks (4)")
-    parser.add_argument("--quick", action="store_true", help="only try that everything works")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 3, 4], help="numbers of ranks (1 2 3 4)")
+    parser.add_argument("--sizes", type=int, default=3, help="how many of the three models are trained (3)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each row, but at least three calls (1)")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, stop)
@@ -93,8 +94,9 @@ def main() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with open(options.json, "w", encoding="utf-8") as file:
         for network in (None, *(NETWORKS if options.hosts else ())):
-            for ranks in range(1 if network is None else 2, options.ranks + 1):
-                program = [sys.executable, str(ON_RANK), json.dumps(task(network, ranks, options.quick))]
+            for ranks in (count for count in options.ranks if count > 1 or network is None):
+                job = task(network, ranks, options.sizes, options.seconds)
+                program = [sys.executable, str(ON_RANK), json.dumps(job)]
                 with ExitStack() as stack:
                     if network is None:
                         run([mpiexec, "-n", str(ranks), *program], environment, file)
