@@ -28,7 +28,7 @@ def made_up(kind, parameters, ranks, megabits, delay, dim=None):
     seconds = moved * size * share * TRUE["s"] + messages * (share * TRUE["lam"] + delay / 1000)
     seconds += TRUE["eta"] * moved * size * 8 / (megabits * 1e6) if megabits else 0
     row = {"kind": kind, "network": "made up", "megabits": megabits, "delay": delay, "hosts": ranks, "ranks": ranks,
-           "cores": CORES, "parameters": parameters, "seconds": seconds, "sent": moved * size}
+           "cores": CORES, "parameters": parameters, "seconds": seconds, "load": 0.1, "sent": moved * size}
     if kind == "step":
         row |= {"dim": dim, "wait": 0.0, "sum": (seconds + share * TRUE["f"] * size) * (ranks > 1),
                 "gradient": share * (parameters * TRUE["g"] + TRUE["g0"]),
@@ -125,7 +125,7 @@ def test_the_report_and_the_figure(rows, model):
     from model import figure, report
 
     text = "\n".join(report([row | {"hosts": 2} for row in rows]))
-    assert "24.0 bytes a parameter" in text and "1000 M  100 Gbit/s" in text
+    assert "24.0 bytes a parameter" in text and "   Muon, 1,000 M | 100 | " in text
     left, right = figure([row | {"delay": 0.0} for row in rows], model).axes
     assert left.get_xlabel() == "parameters" and left.get_xlim() == (6e4, 1e9) and right.get_ylim() == (0, 1)
     assert {line.get_linestyle() for line in left.lines} == {"None", "-", "--"}

@@ -4,7 +4,7 @@
     python benchmarks/scaling/measure.py --json scaling.jsonl --hosts      # also hosts of their own; root, Linux, iproute2
 
 Each rank has one thread. With --hosts each rank is alone on its host, a network namespace (see hosts.py), with networks of
-several speeds; the bytes that a host sent are counted on its network device. `--sizes 1 --seconds 0` tries everything with short runs.
+several speeds; the bytes that a host sent are counted on its network device. --sizes 1 --seconds 0 only tries everything.
 """
 import argparse
 import json

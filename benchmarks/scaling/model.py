@@ -37,6 +37,11 @@ IMAGES, SMALLEST, BATCH = 32, 16, 1024          # of a rank in a step, in a micr
 SHAPES = {10e6: 384, 100e6: 768, 1e9: 1792}     # parameters: dimension of a model of this size
 GIGABITS = (1, 10, 100)
 RANKS = (8, 64, 1024)
+LEFT_OUT = {                                    # rows that are predicted by a model fitted to the others
+    "0.3, 3 and 30 M parameters, not fitted to": lambda row: row["parameters"] in (3e5, 3e6, 3e7),
+    "4 ranks, not fitted to": lambda row: row["ranks"] == 4,
+    "100 Mbit/s, not fitted to": lambda row: row["megabits"] == 100,
+}
 MOST = 2**16                                    # ranks up to which the point is looked for where it stops paying
 
 
@@ -171,6 +176,12 @@ def stops(efficiency: Callable[[int], float]) -> int | None:
     return next((n for n in (2**k for k in range(1, MOST.bit_length())) if efficiency(n) < 0.5), None)
 
 
+def stops_text(efficiency: Callable[[int], float]) -> str:
+    """`stops`, to print."""
+    ranks = stops(efficiency)
+    return f"over {MOST:,}" if ranks is None else f"{ranks:,}"
+
+
 def memory(rows: list[dict]) -> tuple[float, float]:
     """(bytes for a parameter, bytes besides) that a rank with others held at most."""
     steps = [row for row in rows if row["kind"] == "step" and row["ranks"] > 1]
@@ -181,73 +192,68 @@ def memory(rows: list[dict]) -> tuple[float, float]:
 # ---- what it prints ------------------------------------------------------------------------------------------------------
 
 def report(rows: list[dict]) -> Iterator[str]:
-    """Lines to print."""
+    """Lines to print: the rows of the tables of docs/scaling.rst."""
     networked = [row for row in rows if row["hosts"] > 1]
-    machine = [row for row in rows if row["hosts"] == 1]
-    yield "Measured: seconds of a sum of gradients"
+    loads = [row["load"] for row in rows]
+    yield f"Load average of the machine while it was measured: {min(loads):.1f} to {max(loads):.1f}"
+    yield "\nMeasured sums: network | ranks | million parameters | how | seconds | bytes sent by a host / bytes of the gradient"
     for row in rows:
-        if row["kind"] in ("allreduce", "exact"):
-            counted = f", a host sent {row['sent'] / 4 / row['parameters']:.2f} x the gradient" if row["sent"] else ""
-            yield f"  {row['network']:18} {row['ranks']} ranks {row['parameters'] / 1e6:5.1f} M {row['kind']:9} " \
-                  f"{row['seconds']:8.4f}{counted}"
-    yield "\nMeasured: seconds of a step, and the most that overlapping the sum with the backward could hide of it"
+        if row["kind"] != "step":
+            counted = f"{row['sent'] / 4 / row['parameters']:.2f}" if row["sent"] else "-"
+            yield f"   {row['network']} | {row['ranks']} | {row['parameters'] / 1e6:g} | {row['kind']} | " \
+                  f"{row['seconds']:.3f} | {counted}"
+    yield "\nMeasured steps: network | ranks | million parameters | seconds | gradient | wait | sum | optimiser | sum / step"
     for row in rows:
         if row["kind"] == "step":
-            parts = " + ".join(f"{name} {row[name]:.3f}" for name in ("gradient", "wait", "sum", "optimiser"))
-            yield f"  {row['network']:18} {row['ranks']} ranks {row['parameters'] / 1e6:5.2f} M {row['seconds']:7.3f} = " \
-                  f"{parts}; {row['sum'] / row['seconds']:4.0%}"
+            parts = " | ".join(f"{row[name]:.3f}" for name in ("seconds", "gradient", "wait", "sum", "optimiser"))
+            yield f"   {row['network']} | {row['ranks']} | {row['parameters'] / 1e6:.1f} | {parts} | " \
+                  f"{row['sum'] / row['seconds']:.0%}"
     model = fit(networked)
-    if machine:
-        here = fit(machine)
-        yield f"\nOne machine: s = {here.s * 1e9:.3f} ns a byte, lambda = {here.lam * 1e6:.0f} us, " \
-              f"f = {here.f * 1e9:.2f} ns a byte"
-        every = least_squares([(row["parameters"], 1) for row in machine if row["kind"] == "exact"],
-                              [row["seconds"] / row["ranks"] / share(row) for row in machine if row["kind"] == "exact"])
-        yield f"  the exact sum: {every[0] * 1e9:.1f} ns a parameter and rank"
-    yield f"Hosts: s = {model.s * 1e9:.3f} ns a byte, eta = {model.eta:.3f}, lambda = {model.lam * 1e6:.0f} us, " \
-          f"f = {model.f * 1e9:.2f} ns a byte"
-    yield f"  g = {model.g * 1e9:.1f} ns a parameter ({IMAGES} images), g0 = {model.g0 * 1e3:.1f} ms, " \
-          f"o = {model.o * 1e9:.2f} ns a parameter, q = {model.q * 1e12:.1f} ps a parameter and feature, " \
-          f"a = {model.a * 1e9:.2f} ns a parameter"
-    yield "  all sums, fitted to all:             " + errors(model, networked)
-    yield "  sizes left out (0.3, 3, 30 M):       " + left_out(networked, lambda row: row["parameters"] in (3e5, 3e6, 3e7))
-    yield "  four ranks left out:                 " + left_out(networked, lambda row: row["ranks"] == 4)
-    yield "  100 Mbit/s left out:                 " + left_out(networked, lambda row: row["megabits"] == 100)
+    yield "\nFitted: number | what it is"
+    yield f"   {model.s * 1e9:.2f} | s, ns a byte\n   {model.eta:.3f} | eta\n   {model.lam * 1e3:.2f} | lambda, ms a message"
+    yield f"   {model.f * 1e9:.2f} | f, ns a byte\n   {model.g * 1e9:.0f} | g, ns a parameter for {IMAGES} images"
+    yield f"   {model.g0 * 1e3:.0f} | g0, ms\n   {model.o * 1e9:.1f} | o, ns a parameter"
+    yield f"   {model.q * 1e12:.0f} | q, ps a parameter and feature\n   {model.a * 1e9:.1f} | a, ns a parameter"
+    yield "\nErrors of the sums: which points | how many, and how far off"
+    yield "   all, fitted to all | " + errors(model, networked)
+    for name, leave in LEFT_OUT.items():
+        if any(map(leave, networked)) and not all(map(leave, networked)):
+            yield f"   {name} | " + left_out(networked, leave)
     whole = np.abs([model.step(row["parameters"], row["dim"], row["ranks"], bandwidth(row), row["delay"] / 1000,
                                share=share(row)) / row["seconds"] - 1 for row in networked if row["kind"] == "step"])
-    yield f"  whole steps: {len(whole)} points, error {np.median(whole):.0%} in the median, {whole.max():.0%} at most"
-    yield "\nExtrapolated: efficiency with a core for each rank and a rank on each host"
-    yield f"  parameters, bandwidth: {IMAGES} images a rank on {', '.join(map(str, RANKS))} ranks, below 1/2 from; " \
-          f"{BATCH} images in all, below 1/2 from; sum / step on 64 ranks"
+    yield f"   whole steps, fitted to all | {len(whole)} points, error {np.median(whole):.0%} in the median, " \
+          f"{whole.max():.0%} at most"
+    heads = f"efficiency on {', '.join(f'{n:,}' for n in RANKS)} ranks | below 1/2 from"
+    yield f"\nExtrapolated: optimiser, parameters | Gbit/s | {IMAGES} images a rank: {heads} | " \
+          f"{BATCH:,} images in all: {heads} | sum / step on 64 ranks"
     for name, parameters, dim, gigabits in (
         (name, parameters, dim if name == "Muon" else None, gigabits)
         for name in ("AdamW", "Muon") for parameters, dim in SHAPES.items() for gigabits in GIGABITS
     ):
         speed = gigabits * 1e9 / 8
-        weak = [model.weak(parameters, dim, n, speed) for n in RANKS]
-        strong = [model.strong(parameters, dim, n, speed) for n in RANKS]
-        ends = [stops(lambda n, call=call: call(parameters, dim, n, speed)) or f"> {MOST}"      # noqa: B023
-                for call in (model.weak, model.strong)]
+        calls = [lambda n, its=its: its(parameters, dim, n, speed) for its in (model.weak, model.strong)]  # noqa: B023
+        cells = [", ".join(f"{call(n):.2f}" for n in RANKS) + " | " + stops_text(call) for call in calls]
         part = model.sum(parameters, 64, speed) / model.step(parameters, dim, 64, speed)
-        weak, strong = (", ".join(f"{it:.2f}" for it in those) for those in (weak, strong))
-        yield f"  {name:5} {parameters / 1e6:5.0f} M {gigabits:4} Gbit/s: {weak}, {ends[0]}; {strong}, {ends[1]}; {part:.0%}"
-    for parameters, dim in SHAPES.items():
-        halving, ring = (model.sum(parameters, 1024, 1.25e9, ring=it) for it in (False, True))
-        yield f"  {parameters / 1e6:5.0f} M: gradient {model.gradient(parameters):.2f} s, " \
-              f"AdamW {model.optimiser(parameters, None):.2f} s, Muon {model.optimiser(parameters, dim):.2f} s; " \
-              f"sum on 1,024 ranks at 10 Gbit/s {halving:.2f} s, by a ring {ring:.2f} s"
+        yield f"   {name}, {parameters / 1e6:,.0f} M | {gigabits} | {' | '.join(cells)} | {part:.0%}"
     each, besides = memory(rows)
+    yield "\nExtrapolated seconds: parameters | gradient | AdamW | Muon | sum, 1,024 ranks, 10 Gbit/s | by a ring | GB a rank"
+    for parameters, dim in SHAPES.items():
+        seconds = (model.gradient(parameters), model.optimiser(parameters, None), model.optimiser(parameters, dim),
+                   model.sum(parameters, 1024, 1.25e9), model.sum(parameters, 1024, 1.25e9, ring=True))
+        yield f"   {parameters / 1e6:,.0f} M | {' | '.join(f'{it:.1f}' for it in seconds)} | " \
+              f"{(each * parameters + besides) / 1e9:.1f}"
     yield f"\nMemory of a rank: {each:.1f} bytes a parameter and {besides / 1e6:.0f} MB"
-    yield "  extrapolated: " + ", ".join(f"{n / 1e6:.0f} M: {(each * n + besides) / 1e9:.1f} GB" for n in SHAPES)
 
 
 @styled()
 def figure(rows: list[dict], model: Model):
     """Measured sums and efficiencies, with the model's lines."""
+    largest = max((row for row in rows if row["kind"] == "step"), key=lambda row: row["parameters"])
+    size, dim = largest["parameters"], largest["dim"]
     drawn = page(3.4, (
-        "How to read it: left, the time to sum a gradient over two hosts, both axes logarithmic. Right, the time of a step on "
-        f"one rank divided by that on n ranks with {IMAGES} images each, 10 M parameters, Muon: 1 if the sum costs nothing. "
-        "Markers are measured (right: with 11.6 M parameters). Lines are the model, dashed where it extrapolates."
+        "How to read it: left, the time to sum a gradient over two hosts, both axes logarithmic. Right, the time of a step "
+        f"on one rank by that on n ranks with {IMAGES} images each, {size / 1e6:.1f} M parameters, Muon: 1 if the sum costs "
+        "nothing. Markers are measured. Lines are the model, dashed where it extrapolates (right: everywhere but at 2 ranks)."
     ))
     left, right = drawn.subplots(1, 2)
     sizes = np.geomspace(1e5, 1e9, 81)
@@ -256,15 +262,15 @@ def figure(rows: list[dict], model: Model):
         points = sorted((row["parameters"], row["seconds"]) for row in own if row["kind"] == "allreduce")
         x, y = np.array(points).T
         left.plot(x, y, "o", color=colour, label=f"{speed:,} Mbit/s")
-        times = np.array([model.sum(size, 2, speed * 1e6 / 8, flat=False) for size in sizes])
+        times = np.array([model.sum(it, 2, speed * 1e6 / 8, flat=False) for it in sizes])
         for inside, style in ((sizes <= x.max() * 1.01, "-"), (sizes >= x.max() * 0.99, "--")):
             left.plot(sizes[inside], times[inside], style, color=colour)
-        step = [row for row in own if row["kind"] == "step" and row["parameters"] > 8e6]
-        alone = [row for row in rows if row["ranks"] == 1 and row["kind"] == "step" and row["parameters"] > 8e6]
-        right.plot([row["ranks"] for row in step], [alone[0]["seconds"] / row["seconds"] for row in step], "o", color=colour)
+        seconds = {row["ranks"]: row["seconds"] for row in rows if row["kind"] == "step" and row["parameters"] == size
+                   and (row["ranks"] == 1 or row in own)}
+        right.plot(2, seconds[1] / seconds[2], "o", color=colour)
     for colour, speed in zip(COLOURS, (100, 1000, 10_000, 100_000), strict=False):
         counts = 2 ** np.arange(11)
-        right.plot(counts, [model.weak(10e6, 384, int(n), speed * 1e6 / 8) for n in counts], "--", color=colour,
+        right.plot(counts, [model.weak(size, dim, int(n), speed * 1e6 / 8) for n in counts], "--", color=colour,
                    label=f"{speed / 1000:g}" + " Gbit/s" * (speed == 100_000))
     left.set(xscale="log", yscale="log", xlim=(6e4, 1e9), ylim=(1e-4, 1e3), xlabel="parameters", ylabel="seconds for the sum")
     left.set_xticks([1e5, 1e6, 1e7, 1e8, 1e9], ["0.1 M", "1 M", "10 M", "100 M", "1 B"])
