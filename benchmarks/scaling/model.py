@@ -252,7 +252,7 @@ def figure(rows: list[dict], model: Model):
     size, dim = largest["parameters"], largest["dim"]
     drawn = page(3.4, (
         "How to read it: left, the time to sum a gradient over two hosts, both axes logarithmic. Right, the time of a step "
-        f"on one rank by that on n ranks with {IMAGES} images each, {size / 1e6:.1f} M parameters, Muon: 1 if the sum costs "
+        f"on one rank over that on n ranks with {IMAGES} images each, {size / 1e6:.1f} M parameters, Muon: 1 if sums cost "
         "nothing. Markers are measured. Lines are the model, dashed where it extrapolates (right: everywhere but at 2 ranks)."
     ))
     left, right = drawn.subplots(1, 2)
