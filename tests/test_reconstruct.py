@@ -362,7 +362,7 @@ def test_reconstruct_with_options_that_do_not_fit(tmp_path, models, capsys, monk
 # The model that comes with the package
 
 CARD = shipped("mae").with_suffix(".md")
-SHA256 = "423dfb0249b89918b6872af200c55b805b1296467801e1040311437fce5d6e25"
+SHA256 = "3e9ca2f3d29b4696e4f257f6f028169e0950ceb2d871299505e3a6b023ed43ae"
 SCRIPT = """
 import sys, threading
 

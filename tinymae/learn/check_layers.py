@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from scipy.special import ndtr
 
 from tinymae import blocks, init
 from tinymae.gradcheck import Row, gradcheck
@@ -33,6 +32,7 @@ from tinymae.learn.judge import (
     gaussian,
     hint,
     judge,
+    normal_cdf,
     parts,
     recognised,
 )
@@ -485,10 +485,10 @@ def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
     def slip(slope):
-        return lambda dy, x: dy * slope(x, ndtr(x), pdf(x))
+        return lambda dy, x: dy * slope(x, normal_cdf(x), pdf(x))
 
     def formula(ours, dy, x):
-        cdf = ndtr(x)
+        cdf = normal_cdf(x)
         terms = {"": 1 + 0 * x, "x": x, "cdf(x)": cdf, "x cdf(x)": x * cdf, "x^2 cdf(x)": x * x * cdf, "cdf(x)^2": cdf * cdf,
                  "pdf(x)": pdf(x), "x pdf(x)": x * pdf(x), "x^2 pdf(x)": x * x * pdf(x), "cdf(x) pdf(x)": cdf * pdf(x)}
         right = dy * (cdf + x * pdf(x))
@@ -526,10 +526,10 @@ def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
             slip(lambda x, cdf, pdf: cdf + x * np.exp(x * x / 2) / math.sqrt(2 * math.pi)),
         _("pdf lacks the factor 1 / sqrt(2 pi)"): slip(lambda x, cdf, pdf: cdf + x * pdf * math.sqrt(2 * math.pi)),
         _("dy multiplies the first term of (3) alone: put (3) into parentheses, dy * (cdf + x * pdf)"):
-            lambda dy, x: dy * ndtr(x) + x * pdf(x),
+            lambda dy, x: dy * normal_cdf(x) + x * pdf(x),
         _("dy multiplies the second term of (3) alone: put (3) into parentheses, dy * (cdf + x * pdf)"):
-            lambda dy, x: ndtr(x) + dy * x * pdf(x),
-        _("dy is added to (3): it is multiplied by it"): lambda dy, x: dy + ndtr(x) + x * pdf(x),
+            lambda dy, x: normal_cdf(x) + dy * x * pdf(x),
+        _("dy is added to (3): it is multiplied by it"): lambda dy, x: dy + normal_cdf(x) + x * pdf(x),
     }})
 
 

@@ -3,12 +3,11 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy.special import ndtr
 
 from tinymae import tree
 from tinymae.gradcheck import Row
 from tinymae.gradcheck.invariants import assert_batch_independent
-from tinymae.learn.judge import TQ, B, D, F, H, Problem, check_forward, check_pair, function, gaussian, judge, parts
+from tinymae.learn.judge import TQ, B, D, F, H, Problem, check_forward, check_pair, function, gaussian, judge, normal_cdf, parts
 from tinymae.messages import message as _
 from tinymae.ops import activation, patches
 from tinymae.ops.positional import positional_forward
@@ -33,7 +32,7 @@ def check_gelu_slope(names: dict) -> Iterator[tuple[str, list[Row]]]:
     """With the slopes of related functions."""
     yield from check_pair(names, "gelu", activation.gelu_forward, gaussian(B, TQ, F), slips={
         _("the derivative is that of ReLU, 1 where x > 0 and 0 elsewhere: the forward is GELU"): lambda dy, x: dy * (x > 0),
-        _("the derivative is cdf(x) alone: x is also inside cdf"): lambda dy, x: dy * ndtr(x),
+        _("the derivative is cdf(x) alone: x is also inside cdf"): lambda dy, x: dy * normal_cdf(x),
         _("the derivative is that of GELU's tanh form: the forward has the exact form"):
             lambda dy, x: activation.gelu_backward(dy, activation.gelu_forward(x, "tanh")[1]),
     })

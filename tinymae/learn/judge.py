@@ -13,6 +13,7 @@ Titles and causes that a check hands in are sentences of `messages.message`, or 
 """
 import copy
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ from tinymae.messages import message as _
 UNKNOWN = marked("no known pattern")    # a diagnosis starts with these words if the cause is unknown, in a translation too
 B, H, TQ, TK, D, F, V = 4, 2, 5, 6, 14, 10, 11                  # all different, and none is 3, the number of q, k, v
 DK, DV = D // H, 8
+
+
+def normal_cdf(x: np.ndarray) -> np.ndarray:
+    """The distribution function of the standard normal; SciPy's would take longer to import than a check takes."""
+    return np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)))(x)
 
 
 def gaussian(*shape: int, seed: int = 0) -> np.ndarray:

@@ -5,18 +5,12 @@ without any server. Each tab has a module of its own with its functions; they ne
 """
 import json
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
-from tinymae.images.pixels import MEAN, STD
 from tinymae.messages import message as _
 from tinymae.play import attention_tab, mae_tab, positions_tab, step_tab
-from tinymae.tasks.photograph import DETAIL
+from tinymae.tasks.photograph import DETAIL, PhotoModel
 from tinymae.tasks.translate import Translator
 from tinymae.weights.shipped import read_model, shipped
-
-if TYPE_CHECKING:
-    from tinymae.tasks.reconstruct import PhotoModel  # which needs Pillow
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +18,7 @@ class Models:
     """The models that answer; the functions of a tab get all of them."""
 
     translator: Translator
-    photos: "PhotoModel"
+    photos: PhotoModel
 
 
 FUNCTIONS = {
@@ -36,11 +30,9 @@ FUNCTIONS = {
 
 
 def shipped_models() -> Models:
-    """The models that come with the package, read with NumPy alone: `photos` has the fields of `PhotoModel`."""
+    """The models that come with the package, read with NumPy alone."""
     config, params, extra = read_model(shipped("mae"), "mae")
-    crops = extra["crops"]
-    photos = SimpleNamespace(config=config, params=params, detail=DETAIL if crops else None, turned=crops, mean=MEAN, std=STD)
-    return Models(Translator.load(), photos)
+    return Models(Translator.load(), PhotoModel(config, params, DETAIL if extra["crops"] else None, turned=extra["crops"]))
 
 
 def answer_json(name: str, question: str, models: Models) -> str:

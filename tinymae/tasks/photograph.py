@@ -25,6 +25,18 @@ TILES_AT_A_TIME, ROWS_AT_A_TIME = 16, 64                        # memory, and wh
 
 
 @dataclass(frozen=True, eq=False)
+class PhotoModel:
+    """A masked autoencoder, and how it sees photographs."""
+
+    config: MAEConfig
+    params: dict
+    detail: int | None = None           # patches along the shorter side of a photograph; None: the whole side is one tile
+    turned: bool = False                # it was trained on images in all orientations
+    mean: float | np.ndarray = MEAN
+    std: float | np.ndarray = STD
+
+
+@dataclass(frozen=True, eq=False)
 class Restored:
     """A photograph restored; the small images are uint8 (h, w, C), at the scale at which the model worked."""
 

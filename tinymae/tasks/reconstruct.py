@@ -4,7 +4,6 @@
 """
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +13,14 @@ from tqdm.auto import tqdm
 from tinymae.files import whole_file
 from tinymae.images.hide import MASKS, hidden_patches
 from tinymae.images.load import load_picture
-from tinymae.images.pixels import MEAN, STD
 from tinymae.images.sources import unseen_photos
 from tinymae.messages import message as _
 from tinymae.models.fine_tuning import resize_mae
 from tinymae.models.mae import MAEConfig, mae_init
-from tinymae.tasks.photograph import DETAIL, Restored, fitting_detail, grid_of, hidden_pixels, restore_photo
+from tinymae.tasks.photograph import DETAIL, PhotoModel, Restored, fitting_detail, grid_of, hidden_pixels, restore_photo
 from tinymae.train import checkpoint
 from tinymae.train.parallel import Workers
 from tinymae.weights.shipped import read_model, shipped
-
-
-@dataclass(frozen=True, eq=False)
-class PhotoModel:
-    """A masked autoencoder, and how it sees photographs."""
-
-    config: MAEConfig
-    params: dict
-    detail: int | None = None           # patches along the shorter side of a photograph; None: the whole side is one tile
-    turned: bool = False                # it was trained on images in all orientations
-    mean: float | np.ndarray = MEAN
-    std: float | np.ndarray = STD
 
 
 def own_model(model: Path | str | None = None, img_size: int | tuple[int, int] | None = None) -> PhotoModel:
