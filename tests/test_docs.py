@@ -5,6 +5,7 @@ complaints; planted offenders show that it bites.
 import ast
 import importlib
 import re
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -260,6 +261,14 @@ def test_both_readmes_have_the_same_commands():
 
 def test_both_readmes_have_the_same_numbers():
     assert numbers(prose(README)) == numbers(prose(README_ZH))
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_what_the_readme_links_to_is_in_the_repository():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    assert [link for link in links if link not in listed and not any(file.startswith(f"{link}/") for file in listed)] == []
+    assert "figures/restored.png" in links
 
 
 def test_both_readmes_have_the_same_code_and_links():
