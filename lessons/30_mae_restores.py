@@ -21,8 +21,8 @@ Scalable Vision Learners), its opening and "MAE".
 # The small model that comes with the package, and a photograph that it was not trained
 # on. The paper trains with 75 %, and its figure 2 shows 80 %. Article A writes
 # 超过整张图的 80%, and shows one image at 95 %. The baseline is linear interpolation between
-# the visible pixels, which has learned nothing. At 75 % this small model has about the
-# same error: which is ahead depends on the mask. At 95 % the model is better.
+# the visible pixels, which has learned nothing. The model has a smaller error, but not
+# by much: most of what is hidden follows from the pixels beside it.
 
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +67,7 @@ for ratio in (0.75, 0.80, 0.95):
     print(f"{ratio:.0%} hidden: error of MAE {ours:.3f}, linear {linear:.3f}")
     relative[ratio] = ours / linear
     rows.append((done.masked, done.reconstruction, done.pasted, done.small))
-assert 0.8 < relative[0.75] < 1.25 and relative[0.95] < 1
+assert all(0.5 < part < 1 for part in relative.values())
 columns = [np.stack(column) for column in zip(*rows, strict=True)]
 caption = "How to read it: 75, 80 and 95 % hidden, from the first row to the last."
 figure = plot.reconstructions(*columns, caption=caption)
@@ -185,14 +185,15 @@ assert moved > 0.1 * apart
 # %%
 # My MAE pictures look wrong
 # --------------------------
-# - *Visible patches are speckles.* No loss ever counted them: put the true ones back.
+# - *Visible patches are speckles.* The model sees them and could copy them, but no loss
+#   ever counted them: put the true ones back.
 # - *Blurred.* See "Squared error predicts the mean of what is possible".
 # - *Grey, or blocky.* The model was trained on normalised pixels: next cell.
 # - *Noise.* The file has no decoder weights (``mae_pretrain_*``): lesson 33.
 
 speckles = error(to_pixels(restored.reconstruction), ~gone)
 print(f"error of hidden patches {kinds['random']:.3f}, of visible ones {speckles:.3f}")
-assert speckles > 3 * kinds["random"]
+assert speckles > 0.3 * kinds["random"]                         # a copy would have 0
 
 # %%
 # Break it: the answer leaks into the picture

@@ -136,7 +136,7 @@ def test_attention_reads_nothing_that_is_hidden(models):
 WRONG = [
     ("hide", {"kind": "stripes"}, "expected a mask random, block, grid, got 'stripes'"),
     ("hide", {"ratio": 1}, "above 0 and below 1"), ("hide", {"ratio": "half"}, "above 0 and below 1"),
-    ("hide", {"ratio": float("nan")}, "above 0 and below 1"),
+    ("hide", {"ratio": float("nan")}, "expected numbers, got NaN"),
     ("hide", {"seed": -1}, "a whole number from 0 up, got -1"), ("hide", {"seed": 1.5}, "a whole number from 0 up, got 1.5"),
     ("hide", {"rows": 50}, "multiples of 6"), ("hide", {"cols": "48"}, "multiples of 6"),
     ("hide", {"rows": 42}, "at least 48 x 48"),

@@ -439,7 +439,7 @@ def test_evaluate(tmp_path, models, capsys):
     np.savez(tmp_path / "grey.npz", images=numbers(6, 8, 8))
     assert main(["evaluate", "mae", "--model", str(models / "grey"), "--data", str(tmp_path / "grey.npz")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.strip().split("  ")[0] for line in lines[-5:]] == list(restore.LABELS.values())
+    assert [line.strip().split("  ")[0] for line in lines[-len(restore.LABELS):]] == list(restore.LABELS.values())
     assert len(lines[-1].split()[-3:]) == 3 and all(float(number) for number in lines[-1].split()[-3:])
     assert main(["evaluate", "mae", "--model", str(models / "crops"), "--data", str(tmp_path / "grey.npz")]) == 1
     assert "expected images of 3 channels, as the model's, got 1" in capsys.readouterr().err

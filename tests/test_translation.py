@@ -20,6 +20,7 @@ from tinymae.text.batches import pad_batch
 from tinymae.text.corpus import Corpus, load_corpus, read_pairs
 from tinymae.text.language import Language
 from tinymae.text.tokens import tokenize_words
+from tinymae.train.ranks import Ranks
 
 TINY = TranslatorSettings(
     {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "d_ff": 24, "dropout": 0.1, "norm_first": True,
@@ -478,8 +479,8 @@ def test_an_interruption_leaves_nothing_in_the_average(tmp_path, monkeypatch):
 class InTheMainThread:
     """A stand-in for Workers: a signal is raised in the main thread only."""
 
-    def __init__(self, threads):
-        self.comm = None
+    def __init__(self, threads, ranks=None):
+        self.ranks = ranks or Ranks()
 
     def __enter__(self):
         return self

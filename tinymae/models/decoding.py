@@ -345,7 +345,7 @@ def _largest(scores, count):
     """Indices of the `count` largest scores (n,) above -inf, best first; among equal scores the first comes first."""
     if count < 1:
         return []
-    # `count` groups have a score as large as `least`, so the largest scores have it, too: five times as fast as sorting them all.
+    # `count` groups reach `least`, so the largest scores do, too: five times as fast as to compare all scores.
     tops = np.maximum.reduceat(scores, np.arange(0, len(scores), 64))
     least = np.partition(tops, -count)[-count] if count < len(tops) else -np.inf
     found = np.flatnonzero((scores >= least) & (scores > -np.inf))
