@@ -57,12 +57,18 @@ class Ranks:
         if error is None or self.size == 1:
             return
         if self.rank == 0:                                      # its error is printed by whoever catches it, and then all end
-            atexit.register(self._comm.Abort, 1)
+            atexit.register(self._abort)
             return
         said = "ended by a signal" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
         message = self._errors.isend(said, dest=0, tag=FAILED)  # noqa: F841  as long as it has a name, its memory is kept
         time.sleep(PATIENCE)                                    # rank 0 saves, says it, and ends this process, too
         print(f"tinymae: rank {self.rank}: {said}", file=sys.stderr, flush=True)
+        self._abort()
+
+    def _abort(self):
+        """End all ranks, once mpiexec has had the time to pass on what was printed: it drops what it has not read by then."""
+        sys.stderr.flush()
+        time.sleep(0.5)
         self._comm.Abort(1)
 
     def own(self, count: int) -> slice:
