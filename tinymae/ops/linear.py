@@ -52,10 +52,10 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) ->
     if b is not None and b.shape != w.shape[1:]:
         raise ValueError(f"linear: expected b {w.shape[1:]} for w {w.shape}, got {b.shape}: one bias for each output")
     rows = x.reshape(-1, w.shape[0])                            # one large 2-D product, not one per batch row
-    if w.flags.c_contiguous:
-        y = rows @ w                                            # (1)
-    else:                                                       # published weights are (out, in), w is a view of them
+    if w.flags.f_contiguous and not w.flags.c_contiguous:       # a view of (out, in), as published weights are stored
         y = np.ascontiguousarray((w.T @ rows.T).T)              # (1)  the same, up to an eighth faster for few rows
+    else:
+        y = rows @ w                                            # (1)
     if b is not None:
         y += b
     return y.reshape(*x.shape[:-1], w.shape[1]), (x, w, b)
