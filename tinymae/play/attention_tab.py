@@ -21,6 +21,7 @@ from tinymae.ops.layernorm import layernorm_backward
 from tinymae.ops.linear import linear_backward
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.ops.softmax import softmax_backward, softmax_forward
+from tinymae.play.shown import rounded
 from tinymae.text.vocabulary import SPECIALS, UNK
 
 LONGEST = 32                                                    # tokens of a sentence, <eos> included: answers stay small
@@ -93,7 +94,7 @@ def translate(models: object, *, text: str, beam: int = 1, temperature: float = 
     blocks = {"encoder": encoder["encoder"]["blocks"], "decoder": decoder["decoder"]["blocks"]}
     return {
         "text": translator.languages[1].text(ids[0].tolist()),
-        "log_p": _rounded(decoded.log_probs[0]),
+        "log_p": rounded(decoded.log_probs[0]),
         "ended": bool(ids[0, -1] == config.eos),
         "source": [*translator.languages[0].tokens(text), "<eos>"],
         "inputs": [_token(translator, config.bos), *tokens[:-1]],
@@ -148,10 +149,10 @@ def gradient(models: object, *, text: str, target: list, position: int) -> dict:
     norms, dots = np.sqrt(np.vecdot(found.source, found.source)), np.vecdot(found.source, embedded)
     return {
         "token": _token(translator, target[position]),
-        "p": _rounded(math.exp(-found.loss)),
-        "loss": _rounded(found.loss),
-        "dscores": {kind: _rounded(_with_mean(dscores)) for kind, dscores in found.scores.items()},
-        "source": [{"norm": _rounded(norm), "dot": _rounded(dot)} for norm, dot in zip(norms, dots, strict=True)],
+        "p": rounded(math.exp(-found.loss)),
+        "loss": rounded(found.loss),
+        "dscores": {kind: rounded(_with_mean(dscores)) for kind, dscores in found.scores.items()},
+        "source": [{"norm": rounded(norm), "dot": rounded(dot)} for norm, dot in zip(norms, dots, strict=True)],
     }
 
 
@@ -218,7 +219,7 @@ def _attention(blocks, name, mask=None):
     shown = {"scores": scores, "weights": [cache.weights[0] for cache in caches]}
     if mask is not None:
         shown["unmasked"] = [softmax_forward(each)[0] for each in scores]
-    return {key: _rounded(_with_mean(layers)) for key, layers in shown.items()}
+    return {key: rounded(_with_mean(layers)) for key, layers in shown.items()}
 
 
 def _with_mean(layers):
@@ -238,7 +239,7 @@ def _steps(translator, ids, logits, temperature):
 
     def described(t, i):
         return {
-            "token": _token(translator, i), "p": _rounded(p[t, i]), "drawn": None if drawn is None else _rounded(drawn[t, i])
+            "token": _token(translator, i), "p": rounded(p[t, i]), "drawn": None if drawn is None else rounded(drawn[t, i])
         }
 
     order = np.argsort(-p, axis=1, kind="stable")[:, :TOP].tolist()
@@ -268,13 +269,6 @@ def _whole(least, most, **number):
     if type(value) is not int or not least <= value <= most:
         raise ValueError(_("expected {name} to be a whole number from {least} to {most}, got {value!r}",
                            name=name, least=least, most=most, value=value))
-
-
-def _rounded(numbers):
-    """Numbers with 4 significant digits, as nested lists; one number as a float."""
-    numbers = np.asarray(numbers, np.float64)
-    short = np.array([float(f"{number:.4g}") for number in numbers.ravel()])
-    return short.reshape(numbers.shape).tolist()
 
 
 FUNCTIONS = {"translate": translate, "gradient": gradient}

@@ -18,6 +18,7 @@ from tinymae.messages import message as _
 from tinymae.models.mae import mae_decoder_forward
 from tinymae.models.patch_encoder import vit_encoder_forward
 from tinymae.ops.patches import patchify_forward
+from tinymae.play.shown import rounded
 from tinymae.tasks.photograph import hidden_pixels, restore_photo
 
 try:
@@ -126,8 +127,8 @@ def restored_photo(models: object, *, pixels: str, rows: int, cols: int, hidden:
         "harmonic": harmonic_fill(true[None], removed[None])[0],
     }
     for name, image in errors.items():
-        errors[name] = None if image is None else _rounded(np.mean((image - true)[removed] ** 2, dtype=np.float64))
-    return {"pixels": _encoded(pasted), "errors": errors, "milliseconds": _rounded(milliseconds)}
+        errors[name] = None if image is None else rounded(np.mean((image - true)[removed] ** 2, dtype=np.float64))
+    return {"pixels": _encoded(pasted), "errors": errors, "milliseconds": rounded(milliseconds)}
 
 
 def seen_from_patch(models: object, *, pixels: str, rows: int, cols: int, hidden: list, patch: list) -> dict:
@@ -193,8 +194,8 @@ def _row(weights, number, ids, grid):
     row = weights[1 + int(np.flatnonzero(ids == number)[0])]
     patches = [None] * (grid[0] * grid[1])
     for where, weight in zip(ids.tolist(), row[1:].tolist(), strict=True):
-        patches[where] = _rounded(weight)
-    return {"patches": [patches[i : i + grid[1]] for i in range(0, len(patches), grid[1])], "class_token": _rounded(row[0])}
+        patches[where] = rounded(weight)
+    return {"patches": [patches[i : i + grid[1]] for i in range(0, len(patches), grid[1])], "class_token": rounded(row[0])}
 
 
 def made_up(rng: np.random.Generator, size: int = 192, shapes: int = 250) -> np.ndarray:
@@ -272,11 +273,6 @@ def _place(patch, grid):
         raise ValueError(_("expected a patch, [row, column] counted from 0, of {down} x {across}, got {patch!r}",
                            down=grid[0], across=grid[1], patch=patch))
     return patch
-
-
-def _rounded(number):
-    """Four significant digits: enough to show."""
-    return float(f"{number:.4g}")
 
 
 FUNCTIONS = {                   # all tabs share one table of names

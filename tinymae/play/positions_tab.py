@@ -10,6 +10,7 @@ from tinymae import init
 from tinymae.messages import either
 from tinymae.messages import message as _
 from tinymae.ops.positional import positional_forward
+from tinymae.play.shown import check_whole, rounded
 
 LAYOUTS = ("interleaved", "halves", "article_a", "article_a_normalised", "learned")
 MOST_POSITIONS, MOST_COLUMNS = 128, 128              # the page draws every number
@@ -103,13 +104,6 @@ def sinusoids(length: int, width: int, base: float, layout: str) -> np.ndarray:
     return rows
 
 
-def rounded(values: object) -> object:
-    """Nested lists of an array or a number, to four significant digits: a page shows no more, and JSON stays small."""
-    if isinstance(values, np.ndarray):
-        values = values.tolist()
-    return [rounded(value) for value in values] if isinstance(values, list) else float(f"{values:.4g}")
-
-
 def _rates(width, base, layout):
     """For each column: the positions in which its angle grows by 1, and whether it is a sine."""
     columns = np.arange(width)
@@ -187,13 +181,6 @@ def _nearest(rows, place, trained):
     distances = np.linalg.norm(rows[:trained] - rows[place], axis=1)
     nearest = int(distances.argmin())
     return {"place": nearest, "distance": rounded(distances[nearest])}
-
-
-def check_whole(name: str, value: object, low: int, high: int) -> None:
-    """Raise a ValueError that names the argument, unless it is a whole number from low to high."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(_("{name} is {value!r}, expected a whole number from {low} to {high}", name=name, value=value, low=low,
-                           high=high))
 
 
 FUNCTIONS = {"table": encodings, "position": position}

@@ -19,7 +19,7 @@ from tinymae.gradcheck.cases import perturbed
 from tinymae.messages import either
 from tinymae.messages import message as _
 from tinymae.ops import activation, attention, layernorm, linear, softmax
-from tinymae.play.positions_tab import check_whole, rounded
+from tinymae.play.shown import check_whole, rounded
 
 B, T, D, H, F = 1, 3, 4, 2, 6
 LARGEST_CHANGE = 100.0                         # of a number that is changed
