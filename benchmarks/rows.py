@@ -23,6 +23,7 @@ from tinymae.models.fine_tuning import layer_rates, vit_decays
 from tinymae.models.mae import MAEConfig, mae_backward, mae_decays, mae_forward, mae_init, mae_reconstruct
 from tinymae.models.transformer import TransformerConfig, transformer_backward, transformer_forward, transformer_init
 from tinymae.models.vit import ViTConfig, vit_backward, vit_forward, vit_init, vit_logits
+from tinymae.tasks.classify import at_a_time
 from tinymae.train.optim import AdamW, clip_grad_norm
 from tinymae.train.parallel import Workers, micro_batches, value_and_grad
 
@@ -144,7 +145,7 @@ def mae_work(row: Row) -> Work:
 def vit_work(row: Row) -> Work:
     images = images_of(row.config, row.batch)
     return Work(
-        vit_init(row.config, np.random.default_rng(0)), [slice(row.batch)],
+        vit_init(row.config, np.random.default_rng(0)), micro_batches(row.batch, at_a_time(row.config)),
         lambda params, rng, piece: vit_logits(images[piece], params, row.config),
     )
 

@@ -46,7 +46,7 @@ def softmax_forward(scores: np.ndarray, mask: np.ndarray | None = None) -> tuple
     # `initial` is finite, so that a row of -inf becomes exp(-inf) = 0 and not exp(-inf + inf) = NaN
     p = scores - scores.max(axis=-1, keepdims=True, initial=np.finfo(scores.dtype).min)
     np.exp(p, out=p)
-    total = (p @ np.ones(p.shape[-1], p.dtype))[..., None]      # p.sum(axis=-1, keepdims=True), faster
+    total = np.vecdot(p, np.ones(p.shape[-1], p.dtype))[..., None]      # p.sum(axis=-1, keepdims=True), faster
     if mask is not None:
         total[total == 0] = 1
     p /= total                                                  # (1)

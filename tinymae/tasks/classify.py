@@ -100,14 +100,14 @@ class Classifier:
         saved = _load(folder)
         return cls(saved.params, saved.config, tuple(saved.extra["names"]))
 
-    def logits(self, images: np.ndarray, workers: Workers | None = None, rows: int = 128) -> np.ndarray:
-        """Logits (N, classes) of uint8 images (N, rows, cols, C) of any size; `rows` at a time, side by side on workers."""
+    def logits(self, images: np.ndarray, workers: Workers | None = None) -> np.ndarray:
+        """Logits (N, classes) of uint8 images (N, rows, cols, C) of any size; a few at a time, side by side on workers."""
         images = fit_pictures(images, self.config.img_size, self.config.in_chans)
 
         def part(piece):
             return vit_logits(to_pixels(images[piece]), self.params, self.config)
 
-        logits = np.concatenate(list((workers.map if workers else map)(part, micro_batches(len(images), rows))))
+        logits = np.concatenate(list((workers.map if workers else map)(part, micro_batches(len(images), at_a_time(self.config)))))
         if not np.isfinite(logits).all():
             raise FloatingPointError(_("the model gives logits that are not finite: its training diverged, train it again"))
         return logits
@@ -115,6 +115,11 @@ class Classifier:
     def predict(self, images: np.ndarray, workers: Workers | None = None) -> np.ndarray:
         """Class numbers (N,) of uint8 images."""
         return self.logits(images, workers).argmax(axis=1)
+
+
+def at_a_time(config: ViTConfig) -> int:
+    """Images whose logits a thread computes at a time: as many as have about 512 tokens, which stay in the cache."""
+    return max(1, 512 // (config.num_patches + 1))
 
 
 def image_batches(count: int, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
