@@ -24,7 +24,7 @@ import numpy as np
 
 from tinymae.arguments import check_arrays, check_gradient
 
-_BLOCK = 2**17                   # numbers of a large array on which gelu works at a time
+_BLOCK = 2**17                  # numbers of a large array on which gelu works at a time
 
 
 def relu_forward(x: np.ndarray) -> tuple[np.ndarray, tuple]:
