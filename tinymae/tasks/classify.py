@@ -107,7 +107,8 @@ class Classifier:
         def part(piece):
             return vit_logits(to_pixels(images[piece]), self.params, self.config)
 
-        logits = np.concatenate(list((workers.map if workers else map)(part, micro_batches(len(images), at_a_time(self.config)))))
+        parts = micro_batches(len(images), at_a_time(self.config))
+        logits = np.concatenate(list((workers.map if workers else map)(part, parts)))
         if not np.isfinite(logits).all():
             raise FloatingPointError(_("the model gives logits that are not finite: its training diverged, train it again"))
         return logits
