@@ -1,6 +1,7 @@
 """Settings of the site: `python -m sphinx -W docs docs/_build/html` builds it. What Sphinx has no setting for: tinymae_site.py.
 
-Lessons are run when they have changed; after a change of the package, remove docs/lessons to run all of them again.
+Lessons are run when they have changed; after a change of the package, remove docs/lessons to run all of them again. The English
+site is built first; its build ends with that of the Chinese one, in its folder zh. Lessons are run once for both.
 """
 import os
 import sys
@@ -16,6 +17,7 @@ project = "tinymae"
 author = "the tinymae authors"
 release = version = tinymae.__version__
 language = "en"
+os.environ["LANGUAGE"] = "zh_CN" if "language=zh_CN" in sys.argv else "C"       # of what the package translates for a page
 exclude_patterns = ["_build", "lessons_header.rst"]
 extensions = [
     "sphinx.ext.autodoc",
@@ -24,9 +26,14 @@ extensions = [
     "sphinx.ext.viewcode",
     "numpydoc",
     "myst_parser",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "jupyterlite_sphinx",
     "tinymae_site",
 ]
+locale_dirs = ["locale", "../tinymae/locale"]                   # pages; lessons, which the terminal reads in Chinese as well
+gettext_compact = True                                          # one catalog for all lessons
 
 smartquotes = False                                             # '' is an empty string
 default_role = "py:obj"                                         # `name` in docstrings: code, and a link where there is a page
@@ -45,21 +52,38 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "image_scrapers": ("tinymae_site.scrape_figures",),
     "reset_modules": (),
+    "parallel": min(4, os.cpu_count() or 1),                    # lessons side by side
     "abort_on_example_error": True,
     "show_signature": False,
     "capture_repr": (),                                         # lessons print what they want to show
     "nested_sections": False,
     "write_computation_times": False,
     "css": (),                                                  # ours is enough
+    "first_notebook_cell": "%pip install -q tinymae\n%matplotlib inline",
+    "jupyterlite": {"use_jupyter_lab": False},                  # one notebook, without the laboratory around it
 }
+jupyterlite_silence = True
+jupyterlite_build_command_options = {"piplite-wheels": str(HERE / "_build" / "wheels")}     # tinymae as it is here
 
-html_theme = "basic"
+html_theme = "pydata_sphinx_theme"
 html_title = "tinymae"
+html_theme_options = {
+    "navbar_end": ["language-switch", "theme-switcher"],
+    "header_links_before_dropdown": 8,
+    "show_nav_level": 1,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": {"**": ["page-toc"], "lessons/*": [], "articles*": [], "index": []},
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"index": [], "search": [], "articles*": []}
 html_static_path = ["_static", "_build/static"]                 # ours, and MathJax, copied there
 html_css_files = ["tinymae.css"]
+html_search_scorer = str(HERE / "_static" / "scorer.js")
 templates_path = ["_templates"]
-html_sidebars = {"**": []}
 html_copy_source = False
+html_show_sourcelink = False
 html_show_search_summary = False                                # would read other pages, which browsers forbid for file://
 html_use_index = False
-pygments_style = "friendly"
+copybutton_selector = "div:not(.sphx-glr-script-out) > div.highlight pre"       # of code, not of what it printed
+copyright = "the tinymae authors, MIT licence"

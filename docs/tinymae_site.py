@@ -1,4 +1,5 @@
-"""What the site needs beyond Sphinx's settings: MathJax, the lessons' pictures and columns, and the roles of the article map.
+"""What the site needs beyond Sphinx's settings: MathJax, the lessons' pictures and columns, the roles of the article map, the
+package as a wheel for notebooks in the browser, the live page, and the Chinese site.
 
     :line:`tinymae/ops/attention.py: scores = q @ k`    the one line that holds this text, as a link to its source page
     :cell:`05: The formula, as a loop`                  a section of lesson 5
@@ -9,16 +10,23 @@ import posixpath
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from docutils import nodes
+from PIL import Image
 from sphinx import addnodes
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxRole
 from sphinx_gallery.directives import imgsgnode
 from sphinx_gallery.scrapers import figure_rst
+
+from tinymae.cli.play import PYODIDE
+from tinymae.messages import translated
+from tinymae.play.server import write_site
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -30,6 +38,7 @@ _FIELD = type(NamedTuple("_Any", [("field", int)]).field)
 def setup(app):
     install_mathjax()
     copy_lessons()
+    build_wheel()
     app.add_role("line", Line())
     app.add_role("cell", LessonCell())
     app.connect("autodoc-process-docstring", docstring_to_rest, priority=400)       # before numpydoc, at 500
@@ -38,13 +47,13 @@ def setup(app):
     app.connect("source-read", article_map)
     app.connect("doctree-read", pair_columns)
     app.connect("html-page-context", finish_page)
-    app.connect("build-finished", say_where)
+    app.connect("build-finished", finish_site)
 
 
 # ---- before the build -----------------------------------------------------------------------------------------------
 
 def install_mathjax():
-    """MathJax from its npm package into _build/static. The only step of the build that reads the network, once."""
+    """MathJax from its npm package into _build/static, once."""
     package = BUILD / "npm" / "node_modules" / "mathjax"
     if not _is_mathjax(package):
         npm = shutil.which("npm")
@@ -76,40 +85,57 @@ def copy_lessons():
         shutil.copy(lesson, folder)
 
 
+def build_wheel():
+    """The package as it is here, as a wheel, which the notebooks in the browser install."""
+    folder = BUILD / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True)
+
+
 # ---- lessons ---------------------------------------------------------------------------------------------------------
 
 def scrape_figures(block, block_vars, gallery_conf):
-    """The pictures that a cell has saved in figures/, in that order. They are moved, so that the next cell's are new again."""
-    drawn = sorted((Path(block_vars["src_file"]).parent / "figures").rglob("*.png"), key=lambda path: path.stat().st_mtime_ns)
+    """The pictures that a cell has saved in figures/, in that order. They are moved, so that the next cell's are new again.
+
+    Lessons run side by side in one folder: a lesson's pictures are those that its source names, `NAME.png` or `NAME_{x}.png`.
+    """
+    lesson = Path(block_vars["src_file"])
+    names = re.findall(r"([\w{}]+)\.png", lesson.read_text("utf-8"))
+    own = "|".join(re.sub(r"\{\w+\}", r"\\w+", name) for name in names)
+    drawn = [path for path in (lesson.parent / "figures").rglob("*.png") if re.fullmatch(own, path.stem)]
     pages = []
+    drawn.sort(key=lambda path: path.stat().st_mtime_ns)
     for picture, path in zip(drawn, block_vars["image_path_iterator"], strict=False):
+        with Image.open(picture) as opened:                     # its caption says what there is to see, and how to read it
+            caption = " ".join(opened.info["Description"].split())
         shutil.move(picture, path)
-        pages.append(figure_rst([path], gallery_conf["src_dir"], fig_titles=picture.stem.replace("_", " ")))
+        pages.append(figure_rst([path], gallery_conf["src_dir"], fig_titles=caption))
     return "".join(pages)
 
 
 def number_title(app, docname, source):
-    """`Positional encoding · 位置编码` becomes `3 · Positional encoding · 位置编码`."""
+    """`Positional encoding · 位置编码` becomes `5 · Positional encoding`, or `5 · 位置编码` on the Chinese site."""
     found = re.fullmatch(r"lessons/0*(\d+)_\w+", docname)
     if found:
-        title = re.search(r"^(.+ · .+)\n=+$", source[0], flags=re.MULTILINE)
+        title = re.search(r"^(.+) · (.+)\n=+$", source[0], flags=re.MULTILINE)
         if title is None:
             raise ExtensionError(f"{docname}: expected a title `English · 中文`, underlined with =")
-        numbered = f"{found[1]} · {title[1]}"
+        numbered = f"{found[1]} · {title[1 + (app.config.language == 'zh_CN')]}"
         source[0] = source[0].replace(title[0], f"{numbered}\n{'=' * 2 * len(numbered)}", 1)
 
 
 def article_map(app, docname, source):
     """The map of the articles, whose links lead to files for readers of the repository: here they lead to pages."""
-    if docname not in ("articles", "articles.zh"):
+    if docname != "articles":
         return
-    path = ROOT / "lessons" / ("articles.md" if docname == "articles" else "articles.zh-CN.md")
+    path = ROOT / "lessons" / ("articles.zh-CN.md" if app.config.language == "zh_CN" else "articles.md")
     app.env.note_dependency(path)
     text = path.read_text("utf-8")
     text = re.sub(r"\[(\d\d: .+?)\]\(\d\d_\w+\.py\)", r"{cell}`\1`", text)
     text = re.sub(r"\[[\w/]+\.py\]\(\.\./(tinymae/[\w/]+\.py)\) `([^`]+)`", r"{line}`\1: \2`", text)
     text = re.sub(r"\[[^\]]+\]\(\.\./docs/(\w+)\.rst\)", r"{doc}`\1`", text)
-    source[0] = re.sub(r"\[[^\]]+\]\(articles(\.zh)?(?:-CN)?\.md\)", r"{doc}`articles\1`", text)
+    source[0] = re.sub(r" *\[[^\]]+\]\(articles(\.zh-CN)?\.md\)", "", text)      # each page has a switch of its own
 
 
 def pair_columns(app, document):
@@ -132,9 +158,20 @@ def pair_columns(app, document):
             if column not in row:
                 row[column] = nodes.container(classes=[column])
                 children[-1] += row[column]
-            row[column] += child
+            row[column] += _folded(child) if child.get("language") == "Python" else child
         section.children = []
         section += children
+
+
+def _folded(code):
+    """The code of a cell; if it begins with imports, they are folded."""
+    found = re.match(r"(?:(?:from|import) .+\n(?:(?: .*|\))\n)*|\n)+", code.rawsource)
+    if not found or found[0].count("\n") < 3 or len(found[0]) == len(code.rawsource):
+        return [code]
+    imports, rest = (nodes.literal_block(text, text, **code.attributes) for text in (
+        found[0].strip("\n"), code.rawsource[found.end():]))
+    summary = f"<details class='imports'><summary>import … ({len(found[0].split(chr(10)))} lines)</summary>"
+    return [nodes.raw("", summary, format="html"), imports, nodes.raw("", "</details>", format="html"), rest]
 
 
 def _is_work(node):
@@ -212,7 +249,7 @@ class LessonCell(SphinxRole):
             raise ExtensionError(f"{self.env.docname}, line {self.lineno}: {len(lessons)} lessons have the number {number!r}")
         target = nodes.fully_normalize_name(f"lessons/{lessons[0].stem}:{heading}")
         reference = addnodes.pending_xref(
-            "", nodes.inline("", f"{int(number)} · {heading}"), reftype="ref", refdomain="std", reftarget=target,
+            "", nodes.inline("", f"{int(number)} · {translated(heading, 'lessons')}"), reftype="ref", refdomain="std", reftarget=target,
             refdoc=self.env.docname, refexplicit=True, refwarn=True,
         )
         self.set_source_info(reference)
@@ -222,14 +259,19 @@ class LessonCell(SphinxRole):
 # ---- the pages -------------------------------------------------------------------------------------------------------
 
 def finish_page(app, pagename, templatename, context, doctree):
-    """Say which page is Chinese, and give each line of a source page an address."""
-    if pagename.endswith(".zh"):
-        context["language"] = "zh-CN"
+    """Where the page is in the other language, and an address for each line of a source page."""
+    root, page = "../" * pagename.count("/"), "/".join(map(quote, pagename.split("/")))
+    context["other_language"] = f"{root}{'..' if app.config.language == 'zh_CN' else 'zh'}/{page}.html"
     if pagename.startswith("_modules/"):
         number = r'<span class="linenos">( *(\d+))</span>'
         context["body"] = re.sub(number, r'<span class="linenos" id="line-\2">\1</span>', context["body"])
 
 
-def say_where(app, exception):
-    if exception is None:
-        print(f"\n{Path(app.outdir) / 'index.html'}")
+def finish_site(app, exception):
+    """After the English pages: the live page in play/, and the Chinese site in zh/."""
+    if exception or app.builder.name != "html" or app.config.language == "zh_CN":
+        return
+    write_site(Path(app.outdir, "play"), PYODIDE)
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-D", "language=zh_CN", str(app.srcdir), str(Path(app.outdir, "zh"))]
+    subprocess.run(command, check=True)
+    print(f"\n{Path(app.outdir) / 'index.html'}")

@@ -13,7 +13,8 @@ A sentence in a table is written when its module is imported, and translated whe
     LEVELS = {"warm-up": marked("a few lines")}
     print(translated(LEVELS["warm-up"]))
 
-`translated` also takes the texts of files, such as the hints of an exercise. Tools find the sentences by `-k _ -k marked`.
+Tools find the sentences by `-k _ -k marked`. The texts of lessons and exercises have a catalog of their own, lessons.mo, which the
+site shares: `translated(text, "lessons")`.
 """
 import gettext
 import os
@@ -39,7 +40,7 @@ def message(sentence: str, /, **values: object) -> str:
         there are values
     values : for the placeholders
     """
-    found = _catalog(CATALOGS, _languages()).gettext(sentence)
+    found = _catalog(CATALOGS, _languages(), "tinymae").gettext(sentence)
     return found.format(**values) if values else found
 
 
@@ -51,10 +52,15 @@ def _languages():
     return next(filter(None, map(os.environ.get, VARIABLES)), "C")
 
 
+def language() -> str:
+    """The language of the sentences: a catalog's name, such as "zh_CN", or "en" where there is no catalog."""
+    return _catalog(CATALOGS, _languages(), "tinymae").info().get("language", "en")
+
+
 @cache
-def _catalog(folder, languages):
-    """The first catalog that there is for some languages; one that changes nothing if there is none."""
-    return gettext.translation("tinymae", folder, languages.split(":"), fallback=True)
+def _catalog(folder, languages, name):
+    """The first catalog of a name that there is for some languages; one that changes nothing if there is none."""
+    return gettext.translation(name, folder, languages.split(":"), fallback=True)
 
 
 def marked(sentence: str) -> str:
@@ -62,9 +68,9 @@ def marked(sentence: str) -> str:
     return sentence
 
 
-def translated(sentence: str) -> str:
-    """A sentence that a variable holds, in the user's language: `marked` in a table, or the text of a file."""
-    return message(sentence) if sentence else ""                # gettext has the head of the catalog for an empty one
+def translated(sentence: str, catalog: str = "tinymae") -> str:
+    """A sentence that a variable holds, in the user's language: `marked` in a table or, from "lessons", the text of a file."""
+    return _catalog(CATALOGS, _languages(), catalog).gettext(sentence) if sentence else ""      # "" is the catalog's head
 
 
 def either(names: Iterable[str]) -> str:

@@ -239,6 +239,7 @@ def _progress(reset):
     from tinymae.learn import progress
     from tinymae.learn.exercises import POINTS, list_exercises
     from tinymae.learn.lessons import lessons
+    from tinymae.learn.prose import from_lessons
 
     if reset:
         progress.reset()
@@ -251,7 +252,7 @@ def _progress(reset):
             state = _("done")
         elif at:
             state = _("at cell {number} of {count}", number=at + 1, count=len(lesson.cells))
-        print(f"{lesson.number:2}  {padded(translated(lesson.title), 50)} {state}".rstrip())
+        print(f"{lesson.number:2}  {padded(from_lessons(lesson.title), 50)} {state}".rstrip())
     points = [0, 0]
     for name, _kind, it, _summary in list_exercises():
         mine = done["exercises"].get(name, {"hints": 0, "solved": False})

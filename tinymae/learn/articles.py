@@ -1,6 +1,6 @@
 """The five articles that are read beside tinymae: for each place in them a lesson that runs it, and the line of code.
 
-The map is lessons/articles.md, a table for each article: place, what is there, cells of lessons, lines of code. A cell stands
+The map is lessons/articles.md, in Chinese articles.zh-CN.md, a table for each article: place, what is there, cells of lessons, lines of code. A cell stands
 there as [05: Heading](05_name.py), a line as [ops/softmax.py](../tinymae/ops/softmax.py) `a part of it`. `read_articles` reads
 it and finds the lines.
 """
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymae.learn.lessons import lessons_folder
+from tinymae.learn.prose import from_lessons
+from tinymae.messages import language
 
 CELL = re.compile(r"\[(\d\d): (.+?)\]\((\d\d_\w+\.py)\)")
 CODE = re.compile(r"\[([\w/]+\.py)\]\(\.\./tinymae/[\w/]+\.py\) `([^`]+)`")
@@ -43,7 +45,7 @@ def read_articles() -> list[Article]:
         if a row leads nowhere; names the row
     """
     folder, package = lessons_folder(), Path(__file__).parents[1]
-    text = (folder / "articles.md").read_text(encoding="utf-8")
+    text = (folder / ("articles.zh-CN.md" if language() == "zh_CN" else "articles.md")).read_text(encoding="utf-8")
     parts = re.split(r"^## ([A-E]) · (.+)\n", text, flags=re.MULTILINE)
     found = []
     for letter, title, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
@@ -58,7 +60,7 @@ def _row(folder, package, row):
     if len(row) != 4:
         raise ValueError(f"articles.md: expected four columns, got {len(row)}: {' | '.join(row)[:80]}")
     place, what, run, code = row
-    cells = [(int(number), heading, folder / file, _line(folder / file, f"# {heading}", place, whole=True))
+    cells = [(int(number), from_lessons(heading), folder / file, _line(folder / file, f"# {heading}", place, whole=True))
              for number, heading, file in CELL.findall(run)]
     lines = [(package / file, _line(package / file, part, place)) for file, part in CODE.findall(code)]
     if not cells:

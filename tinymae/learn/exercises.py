@@ -38,6 +38,7 @@ from tinymae.learn import check_attention, check_forwards, check_layers, check_m
 from tinymae.learn.honesty import cheating
 from tinymae.learn.judge import UNKNOWN, Problem
 from tinymae.learn.lessons import lessons_folder
+from tinymae.learn.prose import equations_in_language, from_lessons
 from tinymae.learn.report import Report, existing_file
 from tinymae.messages import either, marked, translated
 from tinymae.messages import message as _
@@ -141,7 +142,7 @@ def list_exercises() -> list[tuple[str, str, Exercise, str]]:
     for kind, table in ((marked("exercise"), EXERCISES), (marked("zoo"), ZOO)):
         for name, exercise in table.items():
             docstring = ast.get_docstring(ast.parse(_source(name)))
-            found.append((name, kind, exercise, translated(docstring.partition("\n")[0])))
+            found.append((name, kind, exercise, from_lessons(docstring.partition("\n\n")[0].replace("\n", " "))))
     return found
 
 
@@ -164,12 +165,19 @@ def write_exercise(name: str, folder: Path | str = ".", *, bare: bool = False) -
     source, path = _source(name), Path(folder) / f"{name}.py"
     if path.exists():
         raise FileExistsError(_("{path} exists already and is not overwritten: check it, or move it away first", path=path))
-    source = source.partition(SPOILER)[0].partition(HINTS)[0].rstrip() + "\n"
+    source = _spoken(source.partition(SPOILER)[0].partition(HINTS)[0].rstrip() + "\n")
     if name in ZOO:
         line = f"CAUSE = None{'':52}# " + _("your guess, one of: {causes}", causes=", ".join(CAUSES))
         source = re.sub(r"^EXERCISE = .*$", lambda found: f"{found[0]}\n{line}", source, count=1, flags=re.MULTILINE)
     path.write_text(_bare(source) if bare else source, encoding="utf-8")
     return path
+
+
+def _spoken(source):
+    """The source of an exercise with its docstring in the user's language."""
+    quotes = '"' * 3
+    before, docstring, code = source.split(quotes, 2)
+    return f"{before}{quotes}{equations_in_language(docstring, from_lessons)}{quotes}{code}"
 
 
 def _bare(source):
@@ -199,7 +207,7 @@ def hints(name: str) -> list[str]:
 
 def _text(comment):
     """The text of some lines of comment in an exercise's file as one line, in the user's language."""
-    return translated(" ".join(line.removeprefix("#").strip() for line in comment.splitlines()).strip())
+    return from_lessons(" ".join(line.removeprefix("#").strip() for line in comment.splitlines()).strip())
 
 
 def name_of(path: Path | str) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tinymae.files import whole_file
 from tinymae.learn.lessons import Lesson
+from tinymae.learn.prose import from_lessons, in_language
 from tinymae.messages import message as _
-from tinymae.messages import translated
 
 
 def exercise_source(lesson: Lesson, number: int) -> str:
@@ -44,9 +44,9 @@ def exercise_source(lesson: Lesson, number: int) -> str:
     task = next((part for part in text if part.startswith(f"{number}. ")), "").partition("\n\n")[0]
     code = "\n".join(_spaced(node) for node in [*kept, *own])
     title = _("Lesson {lesson}, {title}: exercise {number}.",
-              lesson=lesson.number, title=translated(lesson.title), number=number)
+              lesson=lesson.number, title=from_lessons(lesson.title), number=number)
     ask = _("Write {name} below, then: python {file}", name=name, file=file_name(lesson, number))
-    task = f"{title}\n\n{textwrap.dedent(task).strip()}\n\n{ask}"
+    task = f"{title}\n\n{in_language(textwrap.dedent(task).strip(), from_lessons)}\n\n{ask}"
     unanswered, right = (json.dumps(text, ensure_ascii=False) for text in (_("not answered yet"), _("right")))
     return f'r"""{task}\n"""\n{code}\nprint({unanswered} if {name} is None else {right})\n'
 

@@ -15,10 +15,12 @@ So a lesson runs as a plain script, and `stepper.step` runs the same file one ce
 import ast
 import re
 import runpy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tinymae.learn.prose import from_lessons, in_language
 from tinymae.messages import message as _
+from tinymae.messages import translated
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,13 @@ def _cell(lines, start, stop):
 
 def _without_underline(prose):
     return re.sub(r"\A\s*[-=~]{3,}\n", "", prose).strip("\n")
+
+
+def spoken(lesson: Lesson) -> Lesson:
+    """The lesson with headings and prose in the user's language; its code stays as it is."""
+    cells = [replace(cell, heading=translated(cell.heading, "lessons"), prose=in_language(cell.prose, from_lessons))
+             for cell in lesson.cells]
+    return replace(lesson, title=translated(lesson.title, "lessons"), cells=cells)
 
 
 def run(lesson: Lesson) -> None:

@@ -103,7 +103,8 @@ def save(figure: Figure, path: Path | str) -> Path:
         raise ValueError(f"the path must end in .png, got {str(path)!r}: figures are written as PNG only")
     with whole_file(path) as file:
         # Without Matplotlib's version inside, the same figure gives the same bytes and git sees no change.
-        figure.savefig(file, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+        metadata = {"Software": None, "Description": figure.get_supxlabel()}
+        figure.savefig(file, format="png", metadata=metadata, pil_kwargs={"optimize": True})
     return path
 
 

@@ -1,0 +1,60 @@
+"""Prose of lessons and exercises in the user's language: reST in, the same reST with its sentences translated out.
+
+The unit of a catalog is a paragraph or an item of a list, its lines joined by spaces, as Sphinx makes them for the site. So one
+catalog, `lessons.po`, serves the site and the terminal. Formulas, tables and whatever is indented have no translation.
+"""
+import re
+from collections.abc import Callable
+
+from tinymae.messages import translated
+
+ITEM = r"(?m)^(?=[-*] |\d+\. )"                                 # where an item of a list begins
+MARK = r"[-*] |\d+\. "
+EQUATION = r"^( +\(\d+\) .*?\S {3,}|    .*?\S {3,})(\S.*)$"     # a line of an equation with words beside it
+
+
+def from_lessons(text: str) -> str:
+    """A text of lessons or exercises in the user's language."""
+    return translated(text, "lessons")
+
+
+def units(prose: str) -> list[str]:
+    """The texts of some prose that have a translation, in their order."""
+    found = []
+
+    def note(text):
+        found.append(text)
+        return text
+
+    equations_in_language(prose, note)
+    return found
+
+
+def in_language(prose: str, translate: Callable[[str], str]) -> str:
+    """The prose with translate(text) for each paragraph and item; formulas, tables and indented blocks as they are."""
+    blocks = re.split(r"(\n[ \t]*\n+)", prose)
+    return "".join(block if index % 2 else _block(block, translate) for index, block in enumerate(blocks))
+
+
+def _block(block, translate):
+    if not block.strip() or block.startswith((" ", ".. ", "|", "=", "+-")):
+        return block
+    parts = [part for part in re.split(ITEM, block) if part]
+    return "\n".join(_marked(part, translate) for part in parts)
+
+
+def _marked(part, translate):
+    mark = re.match(MARK, part)
+    head = mark[0] if mark else ""
+    return head + translate(" ".join(part[len(head):].split()))
+
+
+def equations_in_language(text: str, translate: Callable[[str], str]) -> str:
+    """The docstring of an exercise: like `in_language`, and with the words beside its equations."""
+    lines = [_equation(line, translate) for line in in_language(text, translate).split("\n")]
+    return "\n".join(lines)
+
+
+def _equation(line, translate):
+    found = re.match(EQUATION, line)
+    return found[1] + translate(found[2]) if found else line
