@@ -72,7 +72,7 @@ html_theme_options = {
     "header_links_before_dropdown": 8,
     "show_nav_level": 1,
     "show_toc_level": 2,
-    "secondary_sidebar_items": {"**": ["page-toc"], "lessons/*": [], "articles*": [], "index": []},
+    "secondary_sidebar_items": {"api/*": ["page-toc"], "numbers": ["page-toc"], "scaling": ["page-toc"]},
     "footer_start": ["copyright"],
     "footer_end": [],
 }

@@ -92,8 +92,8 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
 
 def speak_like_us() -> None:
     """Let argparse, whose words come from gettext's global domain, take them from our catalogs: "usage:", and its errors."""
-    gettext.bindtextdomain("tinymae", CATALOGS)
-    gettext.textdomain("tinymae")
+    gettext.bindtextdomain("argparse", CATALOGS)
+    gettext.textdomain("argparse")
 
 
 def set_language(name: str) -> None:

@@ -435,7 +435,7 @@ def _explained(rows, slips, steps, gradients, formulas, forward, backward, args,
         rows[i] = found
     for tensors, step in steps.items():                         # if nothing is known, the last of the steps that is right
         for i, row in enumerate(rows):
-            if row.tensor in tensors and row.diagnosis.startswith(UNKNOWN):
+            if row.tensor in tensors and row.diagnosis.startswith((UNKNOWN, translated(UNKNOWN))):
                 arrays = _arrays(backward, lambda: backward(dy, cache))
                 rows[i] = replace(row, diagnosis=_last_right(step(dy, *args, **drawn()), _("the gradient"), arrays))
     return rows
