@@ -17,7 +17,8 @@ project = "tinymae"
 author = "the tinymae authors"
 release = version = tinymae.__version__
 language = "en"
-os.environ["LANGUAGE"] = "zh_CN" if "language=zh_CN" in sys.argv else "C"       # of what the package translates for a page
+chinese = "language=zh_CN" in sys.argv
+os.environ["LANGUAGE"] = "zh_CN" if chinese else "C"       # of what the package translates for a page
 exclude_patterns = ["_build", "lessons_header.rst"]
 extensions = [
     "sphinx.ext.autodoc",
@@ -29,9 +30,10 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
-    "jupyterlite_sphinx",
     "tinymae_site",
 ]
+if not chinese:                                                 # both sites open the same notebooks
+    extensions.append("jupyterlite_sphinx")
 locale_dirs = ["locale", "../tinymae/locale"]                   # pages; lessons, which the terminal reads in Chinese as well
 gettext_compact = True                                          # one catalog for all lessons
 
@@ -59,23 +61,27 @@ sphinx_gallery_conf = {
     "nested_sections": False,
     "write_computation_times": False,
     "css": (),                                                  # ours is enough
-    "first_notebook_cell": "%pip install -q tinymae\n%matplotlib inline",
-    "jupyterlite": {"use_jupyter_lab": False},                  # one notebook, without the laboratory around it
+    "first_notebook_cell": "%pip install -q tinymae\n%load_ext tinymae.plot.notebook",
+    "jupyterlite": {"use_jupyter_lab": False, "jupyterlite_contents": str(HERE / "_build" / "notebooks")},
 }
 jupyterlite_silence = True
+jupyterlite_dir = str(HERE / "_build")
 jupyterlite_build_command_options = {"piplite-wheels": str(HERE / "_build" / "wheels")}     # tinymae as it is here
 
 html_theme = "pydata_sphinx_theme"
 html_title = "tinymae"
 html_theme_options = {
     "navbar_end": ["language-switch", "theme-switcher"],
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 10,
+    "navbar_align": "left",
     "show_nav_level": 1,
     "show_toc_level": 2,
     "secondary_sidebar_items": {"api/*": ["page-toc"], "numbers": ["page-toc"], "scaling": ["page-toc"]},
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+html_context = {"default_mode": "auto"}
+html_favicon = "_static/favicon.svg"
 html_sidebars = {"index": [], "search": [], "articles*": []}
 html_static_path = ["_static", "_build/static"]                 # ours, and MathJax, copied there
 html_css_files = ["tinymae.css"]

@@ -261,7 +261,12 @@ class LessonCell(SphinxRole):
 def finish_page(app, pagename, templatename, context, doctree):
     """Where the page is in the other language, and an address for each line of a source page."""
     root, page = "../" * pagename.count("/"), "/".join(map(quote, pagename.split("/")))
-    context["other_language"] = f"{root}{'..' if app.config.language == 'zh_CN' else 'zh'}/{page}.html"
+    chinese = app.config.language == "zh_CN"
+    context["other_language"] = f"{root}{'..' if chinese else 'zh'}/{page}.html"
+    context["script_files"] = [file for file in context["script_files"] if "jupyterlite" not in str(file)]
+    context["css_files"] = [file for file in context["css_files"] if not str(file).startswith("https://")]     # a font of JupyterLite
+    if chinese and "body" in context:
+        context["body"] = context["body"].replace('href="../lite/', 'href="../../lite/').replace('href="play/', 'href="../play/')
     if pagename.startswith("_modules/"):
         number = r'<span class="linenos">( *(\d+))</span>'
         context["body"] = re.sub(number, r'<span class="linenos" id="line-\2">\1</span>', context["body"])
