@@ -17,7 +17,7 @@ def load_ipython_extension(ipython: Any) -> None:
     """
     from IPython.display import Image, display
 
-    before = {}
+    before = _written()
 
     def remember(info):
         before.clear()
