@@ -25,7 +25,7 @@ def load_ipython_extension(ipython: Any) -> None:
 
     def show(result):
         now = _written()
-        for path in sorted(now.keys() - {path for path in now if now[path] == before.get(path)}, key=now.get):
+        for path in sorted((path for path in now if now[path] != before.get(path)), key=now.get):
             display(Image(filename=path))
 
     ipython.events.register("pre_run_cell", remember)
