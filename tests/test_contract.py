@@ -166,7 +166,7 @@ ROOMS = {
     "images": "ops packed files",
     "text": "files packed",
     "weights": "models ops tree images text files",
-    "plot": "ops files",
+    "plot": "ops files messages",
     "tasks": "weights models ops train tree images text plot files arguments messages",
     "estimator": "tasks weights models ops train tree images",
     "learn": "gradcheck models blocks ops init masks train tree files messages",

@@ -1,7 +1,7 @@
 """Attention as heatmaps, as lines, and over an image: what is drawn, in which range, with which words; what is refused."""
 import numpy as np
 import pytest
-from figure_parts import bars, caption, images, maps, scores, softmax_rows, tick_labels
+from figure_parts import bars, caption, images, maps, scores, softmax_rows, tick_labels, written
 
 from tinymae import plot
 from tinymae.plot import style
@@ -38,6 +38,29 @@ def test_attention_draws_each_head_from_zero_to_one():
     assert axes[0].get_ylabel().startswith("query") and axes[0].get_xlabel().startswith("key")
     assert "from 0 to 1" in caption(figure)
     assert len(bars(figure)) == 1
+
+
+@pytest.mark.parametrize(("shape", "tokens", "written_in"), [
+    ((4, 4, 4), None, True), ((1, 5, 5), PINYIN, True), ((2, 6, 6), None, True), ((3, 12), None, True),
+    ((12, 12), SENTENCE, True), ((12, 12), [f"a token that is much longer than others, {i}" for i in range(12)], False),
+    ((8, 8, 8), None, False), ((20, 20), None, False), ((40, 2), None, False), ((2, 40), None, False),
+])
+def test_cells_have_their_weights_if_they_can_be_read(shape, tokens, written_in):
+    weights = softmax_rows(*shape)
+    figure = plot.attention(weights, tokens)
+    figure.draw_without_rendering()
+    rows, columns = shape[-2:]
+    for ax, head in zip(maps(figure), weights.reshape(-1, rows, columns), strict=True):
+        assert written(ax) == ([f"{weight:.2f}" for weight in head.ravel()] if written_in else [])
+        for text in ax.texts:
+            box = text.get_window_extent()
+            assert box.width < 0.95 * ax.bbox.width / columns and box.height < 0.95 * ax.bbox.height / rows
+            assert text.get_fontsize() >= 9
+
+
+def test_weights_are_dark_on_bright_cells():
+    (ax,) = maps(plot.attention([[0.0, 0.02, 0.08]], vmax=0.1))
+    assert [(text.get_text(), text.get_color()) for text in ax.texts] == [("0", "white"), ("0.02", "white"), ("0.08", "black")]
 
 
 def test_attention_of_one_matrix_has_one_map_and_no_head():

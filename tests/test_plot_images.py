@@ -34,6 +34,30 @@ def test_reconstructions_stand_in_rows_and_columns(channels):
     assert axes[0].images[0].cmap.name == "gray"
 
 
+@pytest.mark.parametrize(("rows", "cols", "pixels"), [(8, 8, 1050), (300, 400, 1050), (1200, 900, 1852), (600, 4000, 2000)])
+def test_one_image_is_drawn_large_and_with_all_its_pixels(rows, cols, pixels, tmp_path):
+    four = [np.full((1, rows, cols, 3), 60 * n, np.uint8) for n in range(4)]
+    figure = plot.reconstructions(*four, title="a photograph", mode="normalised")
+    axes = figure.axes[1:]
+    assert [ax.images[0].get_array()[0, 0, 0] for ax in axes] == [0, 120, 60, 180]
+    assert [ax.get_title() for ax in axes] == ["masked", "reconstruction + visible", "reconstruction", "original"]
+    left, top = (np.round([getattr(ax.get_position(), side) for ax in axes], 6) for side in ("x0", "y1"))
+    assert left[0] == left[2] < left[1] == left[3] and top[0] == top[1] > top[2] == top[3]
+    assert all(ax.get_position().width > 0.47 for ax in axes)
+    assert "third image" in figure.get_supxlabel().replace("\n", " ")
+    content = plot.save(figure, tmp_path / "a.png").read_bytes()
+    assert int.from_bytes(content[16:20], "big") == pytest.approx(pixels, abs=1)
+    boxes = [ax.get_window_extent() for ax in axes]
+    assert all(box.height / box.width == pytest.approx(rows / cols, rel=0.01) for box in boxes)
+    assert boxes[2].y1 < axes[2].title.get_window_extent().y0 and axes[2].title.get_window_extent().y1 < boxes[0].y0
+    assert figure._supxlabel.get_window_extent().y1 < boxes[2].y0
+
+
+def test_a_tall_image_stays_on_one_line():
+    axes = plot.reconstructions(*[np.zeros((1, 30, 10, 3), np.uint8)] * 4).axes
+    assert len({ax.get_position().y0 for ax in axes}) == 1
+
+
 def test_the_mode_cannot_be_overlooked():
     mode = "normalised pixels: per-patch mean and variance taken from the true image"
     four = [images()] * 4

@@ -1,8 +1,11 @@
 """What holds for every figure: caption, page, fonts and settings; that nothing is written into; and how a figure is saved."""
 import os
+import re
 import subprocess
 import sys
 import textwrap
+import warnings
+from xml.etree import ElementTree
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -12,9 +15,9 @@ from figure_parts import caption, images, maps, rng, scores, sines, softmax_rows
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
-from matplotlib.figure import Figure
+from PIL import Image
 
-from tinymae import plot
+from tinymae import messages, plot
 from tinymae.masks import causal_mask
 from tinymae.ops.positional import sinusoidal_interleaved
 from tinymae.plot import Panel, style
@@ -101,7 +104,7 @@ def figures():
 def test_every_figure_has_a_caption_readable_letters_and_the_width_of_half_a_screen(name, figures, tmp_path):
     """It is saved, which arranges and draws it, as a small PNG of its own size in a new folder; then its parts are checked."""
     figure = figures[name]
-    assert type(figure) is Figure
+    assert type(figure) is style.Page
     assert caption(figure).startswith("How to read it:")
     assert 1000 <= figure.get_figwidth() * figure.dpi <= 1400
     path = plot.save(figure, str(tmp_path / "new" / "folder" / f"{name}.png"))
@@ -182,6 +185,74 @@ def test_inputs_are_not_written_into():
     plot.attention(weights)
     plot.reconstructions(*four)
     plot.loss_curve(np.arange(40), losses)
+
+
+# ---- languages -------------------------------------------------------------------------------------------------------
+
+class Marks:
+    """A catalog in which the translation of each sentence is that sentence between marks."""
+
+    @staticmethod
+    def gettext(sentence):
+        return f"«{sentence}»"
+
+
+@pytest.fixture
+def marked(monkeypatch):
+    monkeypatch.setattr(messages, "_catalog", lambda *names: Marks)
+
+
+def unmarked(text):
+    """What is left of a text without what stands between marks, which may be nested."""
+    text, count = " ".join(text.split()), 1
+    while count:
+        text, count = re.subn("«[^«»]*»", "", text)
+    return text
+
+
+# The other sentences of these figures.
+ALTERNATIVES = {
+    "attention, vmax": lambda: plot.attention(softmax_rows(2, 3, 5), vmax=0.1),
+    "attention, one": lambda: plot.attention(softmax_rows(3, 5)),
+    "attention, one, vmax": lambda: plot.attention(softmax_rows(3, 5), vmax=0.1),
+    "attention_lines, cut": lambda: plot.attention_lines(SENTENCE, 0.5 * softmax_rows(8, 12, 12), 7),
+    "curves": lambda: plot.curves({"one": [1.0, np.nan]}, "one", "one", READ),
+    "encoder_decoder, norm first": lambda: plot.encoder_decoder(1, 1, norm_first=True),
+    "heatmaps": lambda: plot.heatmaps([Panel("one", np.full((2, 2), 7.0))], "one", "one", READ),
+    "loss_curve, all": lambda: plot.loss_curve(
+        np.arange(60), np.where(np.arange(60) == 3, 99, 3 + rng().random(60)), learning_rates=rng().random(60),
+        evaluations={20: 3.2, 50: 3.1}, baselines={"one": 3.6},
+    ),
+    "masks, outside": lambda: plot.masks(9 * scores(), CAUSAL & (np.arange(5) > 0)[:, None]),
+    "positional_encoding, outside": lambda: plot.positional_encoding(3 * sines(10, 8)),
+    "reconstructions, one": lambda: plot.reconstructions(*[images(1) for _ in range(4)]),
+    "shuffle, wrong": lambda: plot.shuffle(images(1, 6, 6)[0], [2, 0, 3, 1], [0, 1, 2, 3], 2, (2, 2)),
+}
+
+
+@pytest.mark.parametrize("draw", (FIGURES | ALTERNATIVES).values(), ids=FIGURES | ALTERNATIVES)
+def test_every_sentence_of_a_figure_can_be_translated(draw, marked):
+    figure = draw()
+    figure.draw_without_rendering()
+    own = {*SENTENCE, *PINYIN, *WORDS, "one", "noam"}                   # the caller's words
+    left = {unmarked(text.get_text()) for text in figure.findobj(matplotlib.text.Text)}
+    assert [text for text in left if re.search("[A-Za-z]{2}", text) and text.rstrip(":. 0123456789") not in own] == []
+    assert "«" in caption(figure)
+
+
+def test_a_caption_of_ones_own_is_looked_up(marked):
+    assert caption(plot.attention(softmax_rows(3, 3), caption="mine")) == "«mine»"
+
+
+def test_without_a_catalog_the_sentences_are_english():
+    """As whole sentences: each with one space after the last."""
+    figure = ALTERNATIVES["loss_curve, all"]()
+    assert caption(figure) == (
+        "How to read it: thin, the loss of each step; thick, the median of 3 steps; lower is better. Dots are losses on the "
+        "validation set. Dashed lines are losses that the run should fall below. The loss axis does not start at 0. 1 of 60 "
+        "steps lie above the figure, the highest is 99 at step 3."
+    )
+    assert "weights of the others sum to 1. Scores run from" in caption(ALTERNATIVES["masks, outside"]())
 
 
 # ---- fonts -----------------------------------------------------------------------------------------------------------
@@ -322,9 +393,50 @@ def test_a_chinese_caption_stays_on_the_page(some_chinese):
 
 # ---- save ------------------------------------------------------------------------------------------------------------
 
+DRAW = """
+import sys
+from tinymae import plot
+image = [[[[i * j % 256] * 3 for i in range(8)] for j in range(8)]]
+import numpy as np
+figures = plot.attention_lines(["a", "b"], [[[0.25, 0.75], [0.5, 0.5]]], 0), plot.reconstructions(*[np.array(image, "u1")] * 4)
+for i, figure in enumerate(figures):
+    for suffix in ("png", "svg", "pdf"):
+        plot.save(figure, f"{sys.argv[1]}{i}.{suffix}")
+"""
+
+
 def test_save_gives_the_same_bytes_for_the_same_figure(tmp_path):
-    first, second = (plot.save(plot.attention(softmax_rows(3, 3)), tmp_path / f"{n}.png").read_bytes() for n in "ab")
-    assert first == second
+    """On another day and in another process, too."""
+    for name, day in (("a", "0"), ("b", "86400")):
+        environment = os.environ | {"SOURCE_DATE_EPOCH": day}
+        subprocess.run([sys.executable, "-c", DRAW, name], cwd=tmp_path, env=environment, check=True)
+    for suffix, begin in {"png": b"\x89PNG\r", "svg": b"<?xml", "pdf": b"%PDF-"}.items():
+        for i in range(2):
+            first, second = ((tmp_path / f"{name}{i}.{suffix}").read_bytes() for name in "ab")
+            assert first == second and first.startswith(begin)
+            assert f"atplotlib v{matplotlib.__version__}".encode() not in first
+
+
+@pytest.mark.parametrize("said", ["A row is a query & a column a key.", "每行是一个查询。"])
+def test_the_caption_is_in_the_file(tmp_path, said):
+    figure = plot.attention(softmax_rows(3, 3), caption=said + " mine" * 30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)        # a machine without a Chinese font
+        for suffix in ("PNG", "svg", "pdf"):
+            plot.save(figure, tmp_path / f"a.{suffix}")
+    with Image.open(tmp_path / "a.PNG") as picture:
+        assert picture.info["Description"] == figure.get_supxlabel()
+        assert set(picture.info) <= {"Description", "dpi"}
+    described = ElementTree.parse(tmp_path / "a.svg").find(".//{http://purl.org/dc/elements/1.1/}description")
+    assert described.text.split() == figure.get_supxlabel().split()
+    assert b"/Subject" in (tmp_path / "a.pdf").read_bytes()
+
+
+def test_letters_of_an_svg_are_outlines(tmp_path):
+    """So it needs no font, whatever the reader has set."""
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        path = plot.save(plot.attention(softmax_rows(3, 3)), tmp_path / "a.svg")
+    assert not list(ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text"))
 
 
 def test_a_failing_save_leaves_the_old_picture_and_no_temporary_file(tmp_path, monkeypatch):
@@ -362,7 +474,7 @@ def test_save_refuses_what_is_not_a_figure_a_folder_and_another_suffix(tmp_path)
     figure = plot.attention(softmax_rows(3, 3))
     with pytest.raises(TypeError, match="ndarray"):
         plot.save(np.zeros(3), tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"\.png.*a\.jpg"):
+    with pytest.raises(ValueError, match=r"must end in \.png, \.svg or \.pdf, got '.*a\.jpg'"):
         plot.save(figure, tmp_path / "a.jpg")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(IsADirectoryError, match="is a folder"):

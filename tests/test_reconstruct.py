@@ -14,10 +14,10 @@ from tinymae.__main__ import main
 from tinymae.images.crops import unseen_crops
 from tinymae.images.fills import linear_fill
 from tinymae.images.hide import hidden_patches
-from tinymae.images.pixels import to_pixels
+from tinymae.images.pixels import MEAN, to_pixels
 from tinymae.images.sources import unseen_photos
 from tinymae.models.mae import MAEConfig, mae_init, mae_restore
-from tinymae.tasks import restore
+from tinymae.tasks import photograph, restore
 from tinymae.tasks.photograph import LEAST_VISIBLE, fitting_detail, grid_of, hidden_pixels, restore_photo, restored_tiles
 from tinymae.tasks.reconstruct import own_model
 from tinymae.train import checkpoint
@@ -253,6 +253,23 @@ def test_reconstruct(tmp_path, models, drawn, capsys, model, kind):
         assert (restored == rgb).all(axis=2).mean() == pytest.approx(0.25, abs=0.03)
 
 
+def test_a_photograph_is_drawn_in_its_own_resolution(tmp_path, models, drawn, capsys):
+    """The result is what is written; hidden patches are grey and the others as in the photograph."""
+    photo = numbers(600, 800, 3)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    result = run(tmp_path / "photo.png", "--figure", tmp_path / "f.png", model=models / "crops", out=tmp_path / "r.png")
+    ((masked,), (reconstruction,), (pasted,), (original,)) = (
+        drawn[0][name] for name in ("masked", "reconstruction", "pasted", "original")
+    )
+    np.testing.assert_array_equal(original, photo)
+    np.testing.assert_array_equal(pasted, result)
+    hidden = (result != photo).any(axis=2)
+    assert (masked[hidden] == round(255 * MEAN)).all() and (masked[~hidden] == photo[~hidden]).mean() > 0.99
+    inner = hidden[2:-2, 2:-2] & (reconstruction[2:-2, 2:-2] == pasted[2:-2, 2:-2]).all(axis=2)
+    assert reconstruction.shape == photo.shape and inner.sum() > 0.3 * hidden.sum()
+    assert read(tmp_path / "f.png").shape[1] == pytest.approx(1646, abs=1)
+
+
 def test_reconstruct_writes_to_figures_unless_told(tmp_path, models, capsys, monkeypatch):
     picture, rgb = write_picture(tmp_path, "rgb")
     monkeypatch.chdir(tmp_path)
@@ -443,6 +460,28 @@ def test_evaluate(tmp_path, models, capsys):
     assert len(lines[-1].split()[-3:]) == 3 and all(float(number) for number in lines[-1].split()[-3:])
     assert main(["evaluate", "mae", "--model", str(models / "crops"), "--data", str(tmp_path / "grey.npz")]) == 1
     assert "expected images of 3 channels, as the model's, got 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_gradient_has_no_seams(monkeypatch, apart):
+    """Across the sides of tiles a restored gradient jumps as at all borders of patches; tiles that do not overlap are seen."""
+    if apart:
+        monkeypatch.setattr(photograph, "_tiles", lambda grid, tile: [
+            (slice(top, top + tile[0]), slice(left, left + tile[1]))
+            for top in range(0, grid[0], tile[0]) for left in range(0, grid[1], tile[1])
+        ])
+    model = own_model()
+    y, x = np.mgrid[:144, :192]
+    photo = np.stack([60 + x / 2, 40 + y / 2 + x / 5, 200 - x / 3 - y / 5], axis=2).astype(np.uint8)
+    grid = grid_of(photo.shape, 24, model.config)
+    hidden = hidden_pixels(hidden_patches("random", grid, 0.75, np.random.default_rng(0)), photo.shape)
+    restored = restore_photo(photo, hidden, model.params, model.config, detail=24)
+    off, ratios = restored.pasted.astype(float) - photo, []
+    for axis in (0, 1):
+        jump = np.abs(np.diff(off, axis=axis)).mean(axis=(1 - axis, 2))[5::6]           # across the borders of patches
+        side = np.arange(1, len(jump) + 1) % 8 == 0
+        ratios.append(jump[side].mean() / jump[~side].mean())
+    assert (np.mean(ratios) > 1.5) if apart else (np.mean(ratios) < 1.15), ratios
 
 
 def test_no_tile_can_be_seen(unseen):

@@ -1,5 +1,6 @@
 """Figures for lessons and commands: arrays in, a Matplotlib Figure out, with labelled axes and a caption that says how to
-read it. `plot.save(plot.attention(weights), "attention.png")` writes one as a PNG.
+read it. `plot.save(plot.attention(weights), "attention.png")` writes one. A notebook shows the figure that a cell ends with
+and, after `%load_ext tinymae.plot.notebook`, those that its cells write.
 """
 from tinymae.plot.attention_heatmaps import attention, attention_lines, attention_over_picture, rollout_over_pictures
 from tinymae.plot.diagrams import encoder_decoder

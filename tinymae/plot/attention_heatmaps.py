@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
+from tinymae.messages import message as _
 from tinymae.plot.style import (
     AMOUNT,
     COLOURS,
@@ -31,7 +32,10 @@ from tinymae.plot.style import (
     page,
     show_image,
     styled,
+    write_numbers,
 )
+
+ROOM_FOR_NUMBERS = (0.34, 0.18)                             # inches, width and height, in which 0.25 can be read
 
 
 @styled()
@@ -81,11 +85,8 @@ def attention(
     side = 6.0 / columns
     height = max(min(side * count_q / count_k, 4.0, 7.0 / lines), 0.8, 0.16 * count_q if queries else 0)
     upright = keys is not None and across > 0.9 * side / count_k
-    figure = page(lines * (height + 0.25) + 0.5 + (across if upright else 0.1), caption, note, missing, default=(
-        f"How to read it: each {'map is one head, each row' if rank == 3 else 'row'} is one query and shows its attention "
-        f"weights for the keys. The colours run from 0 to {vmax:.3g}{'' if vmax == 1 else ' (not to 1)'}"
-        f"{', the same for all heads' if rank == 3 else ''}."
-    ))
+    figure = page(lines * (height + 0.25) + 0.5 + (across if upright else 0.1), caption, note, missing,
+                  default=_how_to_read_attention(vmax, several=rank == 3))
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for head, ax in enumerate(axes):
         if head >= heads:
@@ -93,18 +94,45 @@ def attention(
             continue
         mesh = heatmap(ax, weights[head], 0, vmax, AMOUNT)
         if rank == 3:
-            ax.set_title(f"head {head}")
+            ax.set_title(_("head {number}", number=head))
         if head + columns >= heads:                                    # nothing below this map: it carries the labels
             at = every_nth(count_k, most=max(3, 16 // columns)) if keys is None else np.arange(count_k)
             ax.set_xticks(at + 0.5, at if keys is None else keys, rotation=90 if upright else 0)
             keep_upright(ax)
-            ax.set_xlabel("key (attended to)")
+            ax.set_xlabel(_("key (attended to)"))
         if head % columns == 0:
             at = every_nth(count_q, most=max(3, int(4 * height))) if queries is None else np.arange(count_q)
             ax.set_yticks(at + 0.5, at if queries is None else queries, rotation=0)
-            ax.set_ylabel("query (attends)")
-    colour_bar(figure, mesh, axes, np.linspace(0, vmax, 5), "attention weight", extend)
+            ax.set_ylabel(_("query (attends)"))
+    colour_bar(figure, mesh, axes, np.linspace(0, vmax, 5), _("attention weight"), extend)
+    _write_weights(figure, axes[:heads], weights, vmax)
     return figure
+
+
+def _how_to_read_attention(vmax, several):
+    """The caption of `attention`, for several heads or one matrix."""
+    if several and vmax == 1:
+        return _("How to read it: each map is one head, each row is one query and shows its attention weights for the keys. "
+                 "The colours run from 0 to 1, the same for all heads.")
+    if several:
+        return _("How to read it: each map is one head, each row is one query and shows its attention weights for the keys. "
+                 "The colours run from 0 to {top:.3g} (not to 1), the same for all heads.", top=vmax)
+    if vmax == 1:
+        return _("How to read it: each row is one query and shows its attention weights for the keys. The colours run from 0 "
+                 "to 1.")
+    return _("How to read it: each row is one query and shows its attention weights for the keys. The colours run from 0 to "
+             "{top:.3g} (not to 1).", top=vmax)
+
+
+def _write_weights(figure, axes, weights, vmax):
+    """Write the weights (H, Tq, Tk) into the cells of the heads, if there is room: it depends on the names beside them."""
+    if WIDTH / weights.shape[2] < ROOM_FOR_NUMBERS[0]:
+        return                                                          # not even one head on a whole page
+    figure.draw_without_rendering()                                     # this fixes the sizes of the axes
+    cell = axes[0].bbox.size / figure.dpi / weights.shape[:0:-1]        # inches, (width, height)
+    if (cell >= ROOM_FOR_NUMBERS).all():
+        for ax, head in zip(axes, weights, strict=True):
+            write_numbers(ax, head, 2, head < 0.6 * vmax)
 
 
 @styled()
@@ -157,15 +185,16 @@ def attention_over_picture(
     left = 2.0                                                         # inches
     side = min((WIDTH - left - 0.5) / columns, 2.0) - 0.1
     tall = max(2 * (lines * (side * height / width + 0.3) + 0.25), left * height / width + 1.0)
-    figure = page(tall, caption, default=(
+    figure = page(tall, caption, default=_(
         "How to read it: the brighter a patch, the larger its attention weight, in the row of the class token (above) and in "
-        f"that of the patch in the blue frame (below). All maps share one scale, from 0 to the largest weight, {top:.3g}; "
-        f"if the {count} patches and the class token were attended to alike, each would have a weight of {1 / (count + 1):.2g}."
+        "that of the patch in the blue frame (below). All maps share one scale, from 0 to the largest weight, {top:.3g}; if "
+        "the {count} patches and the class token were attended to alike, each would have a weight of {each:.2g}.",
+        top=top, count=count, each=1 / (count + 1),
     ))
     left_part, right_part = figure.subfigures(1, 2, width_ratios=(left, WIDTH - left))
     for part, name, weights in zip(
         right_part.subfigures(2, 1),
-        ("from the class token", "from the patch in the frame"),
+        (_("from the class token"), _("from the patch in the frame")),
         (from_class, from_patch),
         strict=True,
     ):
@@ -173,7 +202,7 @@ def attention_over_picture(
         axes = part.subplots(lines, columns, squeeze=False).ravel()
         for ax in axes:
             ax.set_axis_off()
-        maps = {"mean": weights.mean(axis=0), **{f"head {head}": w for head, w in enumerate(weights)}}
+        maps = {_("mean"): weights.mean(axis=0), **{_("head {number}", number=head): w for head, w in enumerate(weights)}}
         for ax, (title, w) in zip(axes, maps.items(), strict=False):   # the last line may have empty panels
             overlay = _lay_over(ax, image, w.reshape(rows, cols), top)
             ax.set_title(title, fontsize=9)
@@ -186,9 +215,9 @@ def attention_over_picture(
     row, col = divmod(patch, cols)
     corner = (col * width / cols - 0.5, row * height / rows - 0.5)
     shown.add_patch(Rectangle(corner, width / cols, height / rows, fill=False, edgecolor="#00b0ff", linewidth=2.2))
-    shown.set_title(f"image, patch {patch}")
+    shown.set_title(_("image, patch {number}", number=patch))
     left_part.colorbar(overlay, cax=bar, orientation="horizontal", ticks=[0, top / 2, top], format="%.3g",
-                       label="attention weight")
+                       label=_("attention weight"))
     bar.set_facecolor(str(_dimmed(image).mean() / 255))                # the same grey behind the see-through colours
     return figure
 
@@ -237,14 +266,15 @@ def rollout_over_pictures(
     if len(rollout) != len(images):
         raise ValueError(f"rollout has {len(rollout)} rows for {len(images)} images: one for each")
     rows, cols = check_grid("the rollout", rollout.shape[1], grid, images)
-    count, height, width, _ = images.shape
+    count, height, width, _channels = images.shape
     columns = min(count, 6)
     lines = math.ceil(count / columns)
     side = min((WIDTH - 0.2) / columns, 2.4)
-    figure = page(lines * 2 * (side * height / width + 0.25), caption, default=(
+    figure = page(lines * 2 * (side * height / width + 0.25), caption, default=_(
         "How to read it: the brighter a patch, the more of it reaches the class token through all layers together. Each "
         "image has its own scale, from 0 (dark) to its brightest patch; if all patches contributed equally, each of the "
-        f"{rows * cols} would have {1 / (rows * cols):.2g}."
+        "{count} would have {each:.2g}.",
+        count=rows * cols, each=1 / (rows * cols),
     ))
     axes = figure.subplots(2 * lines, columns, squeeze=False)
     for ax in axes.flat:
@@ -255,7 +285,7 @@ def rollout_over_pictures(
         show_image(axes[2 * line, column], image)
         top = float(row.max()) or 1.0
         _lay_over(below, image, row.reshape(rows, cols), top)
-        below.set_title(f"up to {top:.2g}", fontsize=9)
+        below.set_title(_("up to {top:.2g}", top=top), fontsize=9)
     return figure
 
 
@@ -294,12 +324,12 @@ def attention_lines(
     query = check_index("query", query, 0, count_q - 1, ": tokens.index('it') finds one")
     (left, right), missing = drawable(left, right)
     row = weights[:, query]                                             # (H, Tk)
-    read = (
-        f'How to read it: "{left[query]}" in the yellow box attends to the tokens on the right. A line is the attention of '
-        "one head to one token; its width is the attention weight."
+    read = _(
+        'How to read it: "{token}" in the yellow box attends to the tokens on the right. A line is the attention of one head '
+        "to one token; its width is the attention weight.", token=left[query],
     )
     if np.allclose(row.sum(axis=1), 1, atol=0.01):                      # not if the caller has cut the keys
-        read += " The weights of one colour sum to 1."
+        read += " " + _("The weights of one colour sum to 1.")
     widest = 9.0                                                        # points, for a weight of 1
     rows = max(count_q, count_k)
     figure = page(0.24 * rows + 0.75, caption, missing, default=read)
@@ -318,9 +348,10 @@ def attention_lines(
         if row[head, key] > 0:
             ax.plot([0, 1], [query + spread[head], key + spread[head]], color=COLOURS[head], alpha=0.75,
                     linewidth=widest * row[head, key], solid_capstyle="butt")
-    handles = [Line2D([], [], color=COLOURS[head], linewidth=4, label=f"head {head}") for head in range(heads)]
+    handles = [Line2D([], [], color=COLOURS[head], linewidth=4, label=_("head {number}", number=head)) for head in range(heads)]
     handles += [
-        Line2D([], [], color="#999999", linewidth=widest * weight, label=f"weight {weight:g}", solid_capstyle="butt")
+        Line2D([], [], color="#999999", linewidth=widest * weight, label=_("weight {weight:g}", weight=weight),
+               solid_capstyle="butt")
         for weight in (0.1, 0.5, 1.0)
     ]
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(0.86, 0.5), frameon=False, borderaxespad=0)

@@ -1,9 +1,14 @@
 """Images: what a masked autoencoder reconstructs, and how it shuffles the patches and puts them back."""
+import math
+
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from tinymae.messages import message as _
 from tinymae.plot.style import COLOURS, WIDTH, bold, check_grid, check_index, check_pictures, page, show_image, styled, wrapped
+
+LARGEST_PAGE = 2000                                   # pixels, of a page with large images
 
 
 @styled()
@@ -18,6 +23,8 @@ def reconstructions(
     mode: str = "",
 ) -> Figure:
     """What a masked autoencoder reconstructs: one row per image, masked | + visible | reconstruction | original.
+
+    One image alone is drawn larger, as two rows of two: with up to about 970 pixels across for each, if it has as many.
 
     Parameters
     ----------
@@ -45,38 +52,48 @@ def reconstructions(
             raise ValueError(
                 f"{name} has the shape {array.shape}, but original {arrays[-1].shape}: all four show the same images"
             )
-    heads = ("masked", "reconstruction + visible", "reconstruction", "original")
+    heads = (_("masked"), _("reconstruction + visible"), _("reconstruction"), _("original"))
     arrays[1], arrays[2] = arrays[2], arrays[1]
-    count, height, width, _ = arrays[0].shape
+    count, height, width, _channels = arrays[0].shape
+    alone = count == 1 and height <= 2 * width
+    columns = 2 if alone else 4
     # Everything here has a known size, so it is placed by hand, in inches from the top left; all gaps are equal.
-    gap = 0.07
-    wide = (WIDTH - 5 * gap) / 4
+    gap, head_high = 0.07, 0.22
+    wide = (WIDTH - (columns + 1) * gap) / columns
     high = wide * height / width
     banner = wrapped(mode, 80)
     strip = 0.2 * len(banner) + 0.14 if banner else 0.0
-    top = (0.32 if title else gap) + (strip + gap if banner else 0) + 0.22
-    figure = page(top + count * (high + gap), caption, default=(
-        "How to read it: each row is one image. The model's input is only what is visible in the first column; compare the "
-        "second column with the last. The speckles in the third column are the visible patches as the model predicts them: the "
-        "loss counts removed patches only, so it never learns to. The second column shows the true ones there."
-    ))
+    top = (0.32 if title else gap) + (strip + gap if banner else 0)
+    below = high + gap + head_high * alone                              # from one row to the next
+    if alone:
+        read = _("How to read it: the model's input is only what is visible in the first image; compare the second image with "
+                 "the last. The speckles in the third image are the visible patches as the model predicts them: the loss "
+                 "counts removed patches only, so it never learns to. The second image shows the true ones there.")
+    else:
+        read = _(
+            "How to read it: each row is one image. The model's input is only what is visible in the first column; compare the "
+            "second column with the last. The speckles in the third column are the visible patches as the model predicts them: "
+            "the loss counts removed patches only, so it never learns to. The second column shows the true ones there."
+        )
+    figure = page(top + head_high + (1 if alone else count - 1) * below + high + gap, caption, default=read,
+                  pixels=min(math.ceil(width * WIDTH / wide), LARGEST_PAGE))
     figure.set_layout_engine("none")
     total = figure.get_figheight()
     if title:
         figure.suptitle(title, y=1 - 0.08 / total, va="top", **bold(title))
     if banner:
-        y = 1 - (top - 0.22 - gap) / total
+        y = 1 - (top - gap) / total
         ax = figure.add_axes((gap / WIDTH, y, 1 - 2 * gap / WIDTH, strip / total), facecolor="#ffc20a")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="black", linewidth=1.5)
         ax.text(0.5, 0.5, "\n".join(banner), ha="center", va="center", fontsize=10.5, **bold("".join(banner)))
     for column, (head, array) in enumerate(zip(heads, arrays, strict=True)):
-        x = gap + column * (wide + gap)
-        for row, image in enumerate(array):
-            y = total - top - row * (high + gap) - high
+        x = gap + column % columns * (wide + gap)
+        for row, image in enumerate(array, start=column // columns):
+            y = total - top - head_high - row * below - high
             ax = figure.add_axes((x / WIDTH, y / total, wide / WIDTH, high / total))
             show_image(ax, image)
-            if row == 0:
+            if row == 0 or alone:
                 ax.set_title(head)
     return figure
 
@@ -125,13 +142,13 @@ def shuffle(
     shuffled = [int(patch) for patch in ids_shuffle]
     tokens = [patch if position < kept else None for position, patch in enumerate(shuffled)]    # None: the mask token
     restored = [tokens[position] for position in restore]
-    figure = page(5.0, caption, default=(
+    figure = page(5.0, caption, default=_(
         "How to read it: from the top to the bottom. A number is the position of a patch in the image; M is the mask token, "
         "one for all removed patches. Blue lines belong to visible patches, grey lines to removed patches. The unshuffle is "
         "correct if each number in the last row is directly below the same number in the first row."
     ))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 3.4))
-    for ax, title, patches in zip(left.subplots(2, 1), ("the image", "for the decoder"), (order, restored), strict=True):
+    for ax, title, patches in zip(left.subplots(2, 1), (_("the image"), _("for the decoder")), (order, restored), strict=True):
         for position, patch in enumerate(patches):
             _tile(ax, tiles, patch, position % cols, position // cols, 1.0)
         ax.set(title=title, xlim=(0, cols), ylim=(rows, 0), aspect=size[0] / size[1])
@@ -139,9 +156,10 @@ def shuffle(
     ax = right.subplots()
     side, step = 0.82, 2.05
     inverse = all(patch == position for position, patch in enumerate(np.asarray(ids_shuffle)[restore]))
-    last = "unshuffled: each position takes its token" if inverse else "not unshuffled: positions take tokens of others"
-    names = ("patches in the order of the image", f"shuffled; the first {kept} stay visible, the others are removed",
-             "encoded, followed by mask tokens", last)
+    last = _("unshuffled: each position takes its token") if inverse else _("not unshuffled: positions take tokens of others")
+    names = (_("patches in the order of the image"),
+             _("shuffled; the first {count} stay visible, the others are removed", count=kept),
+             _("encoded, followed by mask tokens"), last)
     for row, (name, patches) in enumerate(zip(names, (order, shuffled, tokens, restored), strict=True)):
         ax.text(0, row * step - 0.12, name, va="bottom", fontsize=9, color="#333333", zorder=3,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})

@@ -7,6 +7,7 @@ from matplotlib.ticker import LogFormatter
 from numpy.typing import ArrayLike
 from scipy.ndimage import median_filter
 
+from tinymae.messages import message as _
 from tinymae.plot.style import COLOURS, check_numbers, legend_above, page, styled
 
 DASHES = ("--", ":", "-.", (0, (1, 4)))         # of the levels
@@ -82,44 +83,45 @@ def loss_curve(
     notes = []
     if low < 0 or top - low < 0.33 * top:
         bottom = low - 0.08 * (top - low or abs(top) or 1.0)
-        notes.append(" The loss axis does not start at 0.")
+        notes.append(_("The loss axis does not start at 0."))
     else:
         bottom = 0.0
     top += 0.06 * (top - bottom or 1.0)
     if outside := int((losses > top).sum()):
         worst = int(np.argmax(losses))
-        notes.append(
-            f" {outside} of {len(losses)} steps lie above the figure, the highest is {losses[worst]:.3g} at step "
-            f"{steps[worst]:g}."
-        )
-    read = f"How to read it: thin, the loss of each step; thick, the median of {window} steps; lower is better."
-    read += " Dots are losses on the validation set." if dots.size else ""
-    read += " Dashed lines are losses that the run should fall below." if marks else ""
+        notes.append(_(
+            "{outside} of {count} steps lie above the figure, the highest is {loss:.3g} at step {step:g}.",
+            outside=outside, count=len(losses), loss=losses[worst], step=steps[worst],
+        ))
+    read = [_("How to read it: thin, the loss of each step; thick, the median of {window} steps; lower is better.",
+              window=window)]
+    read += [_("Dots are losses on the validation set.")] if dots.size else []
+    read += [_("Dashed lines are losses that the run should fall below.")] if marks else []
 
     panels = [1] if learning_rates is None else [3, 1]
-    figure = page(3.3 if learning_rates is None else 4.5, caption, *notes, default=read)
+    figure = page(3.3 if learning_rates is None else 4.5, caption, *notes, default=" ".join(read))
     axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=panels)[:, 0]
     ax = axes[0]
-    ax.plot(steps, losses, color="#9ecae1", linewidth=0.7, label="training, each step")
+    ax.plot(steps, losses, color="#9ecae1", linewidth=0.7, label=_("training, each step"))
     alone = "o" if len(losses) == 1 else None                         # a line through one point cannot be seen
-    ax.plot(steps, smooth, color="C0", marker=alone, label=f"training, median of {window}")
+    ax.plot(steps, smooth, color="C0", marker=alone, label=_("training, median of {window}", window=window))
     if dots.size:
-        ax.plot(*dots, color="C1", marker="o", markersize=5, linewidth=1, label="evaluation", clip_on=False, zorder=3)
+        ax.plot(*dots, color="C1", marker="o", markersize=5, linewidth=1, label=_("evaluation"), clip_on=False, zorder=3)
     # The names of the lines are to the right of the axes, at the height of their lines but never closer than a line of text.
     height = -np.inf
     for name, value in marks.items():
         ax.axhline(value, color="#555555", linestyle="--", linewidth=1.1)
         height = max((value - bottom) / (top - bottom), height + 0.075)
         ax.text(1.01, height, f"{name}: {value:.3g}", transform=ax.transAxes, va="center", fontsize=9, color="#333333")
-    ax.set(ylim=(bottom, top), ylabel="loss")
+    ax.set(ylim=(bottom, top), ylabel=_("loss"))
     ax.set_xlim(min([steps[0], *dots[0]]), max(steps[-1], *dots[0], steps[0] + 1))
     ax.grid(axis="y")
     legend_above(ax, 3)
     if learning_rates is not None:
         axes[1].plot(steps, learning_rates, color="C2")
-        axes[1].set(ylim=(0, 1.1 * max(learning_rates.max(), 1e-12)), ylabel="learning rate")
+        axes[1].set(ylim=(0, 1.1 * max(learning_rates.max(), 1e-12)), ylabel=_("learning rate"))
         axes[1].grid(axis="y")
-    axes[-1].set_xlabel("step")
+    axes[-1].set_xlabel(_("step"))
     figure.align_ylabels(axes)
     return figure
 
@@ -171,7 +173,7 @@ def curves(
             raise ValueError(f"curves[{name!r}]: expected as many y as x, got {y.shape} and {x.shape}")
         good = np.isfinite(y)
         ended = len(y) if good.all() else int(np.argmin(good))
-        label = name if ended == len(y) else f"{name} (not finite from {x[ended]:g} on)"
+        label = name if ended == len(y) else _("{name} (not finite from {step:g} on)", name=name, step=x[ended])
         ax.plot(x[:ended], y[:ended], color=colour, label=label, marker="o" if markers else None, markersize=4)
     for style, (name, level) in zip(DASHES * 2, levels.items(), strict=False):
         ax.axhline(level, color="#777777", linestyle=style, linewidth=1.2, label=name, zorder=1)
@@ -211,17 +213,19 @@ def learning_rates(curves: dict[str, ArrayLike], *, caption: str | None = None) 
     for name, rates in curves.items():
         if rates.min() < 0:
             raise ValueError(f"curves[{name!r}] must not be negative, got {rates.min():.4g} at step {rates.argmin() + 1}")
-    figure = page(2.9 + 0.2 * len(curves), caption, default=(
+    figure = page(2.9 + 0.2 * len(curves), caption, default=_(
         "How to read it: the learning rate of each training step, counted from 1; the dot marks the highest. If it rises at "
         "first (warm-up), the steps stay small until the optimiser has enough gradients to estimate their size."
     ))
     ax = figure.subplots()
     for colour, (name, rates) in zip(COLOURS, curves.items(), strict=False):
         top = int(rates.argmax())
-        ax.plot(np.arange(1, len(rates) + 1), rates, color=colour, label=f"{name}: at most {rates[top]:.2e}")
+        label = _("{name}: at most {rate:.2e}", name=name, rate=rates[top])
+        ax.plot(np.arange(1, len(rates) + 1), rates, color=colour, label=label)
         ax.plot(top + 1, rates[top], "o", color=colour, markersize=5, clip_on=False, zorder=3)
     highest = max(rates.max() for rates in curves.values())
-    ax.set(xlim=(0, max(map(len, curves.values()))), ylim=(0, 1.08 * highest or 1), xlabel="step", ylabel="learning rate")
+    ax.set(xlim=(0, max(map(len, curves.values()))), ylim=(0, 1.08 * highest or 1))
+    ax.set(xlabel=_("step"), ylabel=_("learning rate"))
     ax.yaxis.set_major_formatter("{x:.3g}")
     ax.grid(axis="y")
     legend_above(ax, 1)

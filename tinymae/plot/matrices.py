@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from tinymae.messages import message as _
 from tinymae.plot.style import (
     AMOUNT,
     LETTERS,
@@ -64,7 +65,8 @@ def heatmaps(panels: Sequence[Panel], xlabel: str, ylabel: str, caption: str, *,
     lines = math.ceil(len(panels) / columns)
     arrays = [check_numbers(f"array of {panel.title!r}", panel.array, (2,), "(rows, columns)") for panel in panels]
     notes = [beyond(array, -panel.top if panel.signed else 0, panel.top) for array, panel in zip(arrays, panels, strict=True)]
-    outside = [f" {panel.title}:{note}" for panel, (_, note) in zip(panels, notes, strict=True) if note]
+    outside = [_("{title}: {note}", title=panel.title, note=note)
+               for panel, (_extend, note) in zip(panels, notes, strict=True) if note]
     tokens = [
         check_token_names(
             f"{name} of {panel.title!r}", getattr(panel, name), array.shape[axis], "rows and columns of the array"
@@ -78,7 +80,7 @@ def heatmaps(panels: Sequence[Panel], xlabel: str, ylabel: str, caption: str, *,
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
-    for i, (ax, panel, array, (extend, _)) in enumerate(zip(axes, panels, arrays, notes, strict=False)):
+    for i, (ax, panel, array, (extend, _note)) in enumerate(zip(axes, panels, arrays, notes, strict=False)):
         colours, low = (SIGNED, -panel.top) if panel.signed else (AMOUNT, 0)
         mesh = heatmap(ax, array, low, panel.top, colours)
         ax.set_title(panel.title)
@@ -90,7 +92,7 @@ def heatmaps(panels: Sequence[Panel], xlabel: str, ylabel: str, caption: str, *,
             write_numbers(ax, array, 2 if panel.top <= 10 else 0, dark, 9 if max(array.shape) * columns <= 10 else 7)
         figure.colorbar(mesh, ax=ax, orientation="horizontal", extend=extend, ticks=[low, (low + panel.top) / 2, panel.top],
                         format="%.3g", shrink=0.8, aspect=24)
-    for _ in range(3):                          # square cells above long tokens: the layout needs some rounds to settle
+    for _round in range(3):                          # square cells above long tokens: the layout needs some rounds to settle
         figure.get_layout_engine().execute(figure)
     return figure
 
@@ -138,24 +140,24 @@ def output_probabilities(
     letters = 1.4 * LETTERS if beside else 2.8 * LETTERS
     below = 0.085 * longest(tokens) if tokens and longest(tokens) > letters / vocabulary else 0.1      # inches
     tall = max((0.36 if beside else 0.22) * length, 1.2)
-    figure = page((tall if beside else 2 * tall + 0.3) + 0.65 + below, caption, missing, default=(
+    figure = page((tall if beside else 2 * tall + 0.3) + 0.65 + below, caption, missing, default=_(
         "How to read it: a row is one position of the sentence, a column is one token of the vocabulary; the brighter, the "
         "more probable. Each row sums to 1. The closer the outputs are to the targets, the lower the loss."
     ))
     axes = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
-    for ax, title, array in zip(axes, ("target outputs", "outputs of the trained model"), (target, trained), strict=True):
+    for ax, title, array in zip(axes, (_("target outputs"), _("outputs of the trained model")), (target, trained), strict=True):
         mesh = heatmap(ax, array, 0, 1, AMOUNT)
         if vocabulary <= 8 and length <= 16:
             write_numbers(ax, array, 2, array < 0.6)
         name_cells(ax, tokens, None, array.shape, letters)
         ax.set_title(title)
     for ax in axes if beside else axes[1:]:
-        ax.set_xlabel("token")
+        ax.set_xlabel(_("token"))
     for ax in axes[:1] if beside else axes:
-        ax.set_ylabel("position")
+        ax.set_ylabel(_("position"))
     if beside:
         axes[1].set_yticks([])
     else:
         axes[0].set_xticks([])
-    colour_bar(figure, mesh, axes, [0, 0.25, 0.5, 0.75, 1], "probability")
+    colour_bar(figure, mesh, axes, [0, 0.25, 0.5, 0.75, 1], _("probability"))
     return figure

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Circle, Rectangle
 from numpy.typing import ArrayLike
 
+from tinymae.messages import message as _
 from tinymae.plot.style import (
     SIGNED,
     beyond,
@@ -45,7 +46,7 @@ def positional_encoding(table: ArrayLike, *, caption: str | None = None) -> Figu
     table = check_numbers("table", table, (2,), "(T, D), positions and hidden dimensions", hint)
     positions, width = table.shape
     extend, note = beyond(table, -1, 1)
-    figure = page(min(max(1.2 + 0.2 * positions, 3.0), 4.4), caption, note, default=(
+    figure = page(min(max(1.2 + 0.2 * positions, 3.0), 4.4), caption, note, default=_(
         "How to read it: a row is the encoding of one position, a column is one hidden dimension. Red is +1, white is 0, blue "
         "is -1. A column, read downwards, is a wave: short stripes are a short wavelength, a uniform colour is a long one."
     ))
@@ -54,8 +55,8 @@ def positional_encoding(table: ArrayLike, *, caption: str | None = None) -> Figu
     across, down = every_nth(width, POWERS), every_nth(positions, most=12)
     ax.set_xticks(across + 0.5, across)
     ax.set_yticks(down + 0.5, down)
-    ax.set(xlabel="hidden dimension", ylabel="position")
-    colour_bar(figure, mesh, ax, [-1, -0.5, 0, 0.5, 1], "value", extend)
+    ax.set(xlabel=_("hidden dimension"), ylabel=_("position"))
+    colour_bar(figure, mesh, ax, [-1, -0.5, 0, 0.5, 1], _("value"), extend)
     return figure
 
 
@@ -93,24 +94,25 @@ def position_grid(table: ArrayLike, grid: tuple[int, int], *, caption: str | Non
     cosines = np.clip(chosen @ unit.T, -1, 1).reshape(*chosen.shape[:2], rows, cols)
     side = min(5.5 / len(chosen_cols), 2.6)
     height = min(max(side * rows / cols, 0.6), 2.6)
-    figure = page(len(chosen_rows) * (height + 0.3) + 0.4, caption, default=(
+    figure = page(len(chosen_rows) * (height + 0.3) + 0.4, caption, default=_(
         "How to read it: each map belongs to the patch in the yellow frame and shows the cosine of its position with the "
         "position of every patch: red is 1 (similar), white is 0, blue is -1. The maps are arranged like their patches. The "
-        f"cosines here run from {cosines.min():.2f} to {cosines.max():.2f}."
+        "cosines here run from {low:.2f} to {high:.2f}.",
+        low=cosines.min(), high=cosines.max(),
     ))
     axes = figure.subplots(len(chosen_rows), len(chosen_cols), squeeze=False)
     for line, row, maps in zip(axes, chosen_rows, cosines, strict=True):
         for ax, col, cosine in zip(line, chosen_cols, maps, strict=True):
             mesh = heatmap(ax, cosine, -1, 1, SIGNED)
             ax.add_patch(Rectangle((col, row), 1, 1, fill=False, edgecolor="#ffe600", linewidth=2, clip_on=False))
-            ax.set_title(f"patch in row {row}, column {col}", fontsize=9)
+            ax.set_title(_("patch in row {row}, column {column}", row=row, column=col), fontsize=9)
             if row == chosen_rows[-1]:
                 ax.set_xticks(every_nth(cols, most=8) + 0.5, every_nth(cols, most=8))
-                ax.set_xlabel("column of the grid")
+                ax.set_xlabel(_("column of the grid"))
             if col == chosen_cols[0]:
                 ax.set_yticks(every_nth(rows, most=8) + 0.5, every_nth(rows, most=8))
-                ax.set_ylabel("row of the grid")
-    colour_bar(figure, mesh, axes, [-1, -0.5, 0, 0.5, 1], "cosine")
+                ax.set_ylabel(_("row of the grid"))
+    colour_bar(figure, mesh, axes, [-1, -0.5, 0, 0.5, 1], _("cosine"))
     return figure
 
 
@@ -156,11 +158,12 @@ def position_rotation(
     pairs = np.unique(np.linspace(0, width // 2 - 1, 4).astype(int))
     angles = np.degrees(np.arctan2(hands[..., 0], hands[..., 1]))       # clockwise from 12 o'clock
     turns = (angles[np.add(starts, offset)] - angles[starts])[:, pairs] % 360          # (starts, pairs)
-    figure = page(1.55 * len(starts) + 0.35, caption, default=(
+    figure = page(1.55 * len(starts) + 0.35, caption, default=_(
         "How to read it: a clock is one pair of columns, sine to the right and cosine upwards. The grey hand is PE(pos), the "
-        f"orange hand is PE(pos + {offset}); the angle between them, clockwise and without full turns, is written below. Down "
+        "orange hand is PE(pos + {offset}); the angle between them, clockwise and without full turns, is written below. Down "
         "a column of clocks the hands differ, but the angle is the same: a fixed offset is a fixed rotation, so a model can "
-        "learn it."
+        "learn it.",
+        offset=offset,
     ))
     axes = figure.subplots(len(starts), len(pairs), squeeze=False)
     for line, pos, turned in zip(axes, starts, turns, strict=True):
@@ -175,7 +178,7 @@ def position_rotation(
                     "arrowstyle": "-|>", "color": colour, "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0})
             ax.set_xlabel(f"{turn:.3g}°", labelpad=1)
             if pos == starts[0]:
-                ax.set_title(f"columns {2 * pair}, {2 * pair + 1}")
+                ax.set_title(_("columns {sine}, {cosine}", sine=2 * pair, cosine=2 * pair + 1))
             if pair == 0:
-                ax.set_ylabel(f"pos {pos} → {pos + offset}")
+                ax.set_ylabel(_("pos {start} → {end}", start=pos, end=pos + offset))
     return figure

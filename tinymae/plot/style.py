@@ -5,11 +5,15 @@ its type; the right colour map, growing for amounts (attention), with a neutral 
 encodings); and a caption that says how to read it. Every function of this package sets all three. If a figure leaves
 something out (values outside the range, a spike above the axis), its caption says so, also after a caption of your own.
 
-Figures are returned, not shown, and pyplot is never used: no display is needed, nothing stays open, and the settings of
-Matplotlib are the same before and after. `save` writes a PNG. Heads, positions and patches are counted from 0, as in the
-arrays.
+Figures are returned, and pyplot is never used: no display is needed, nothing stays open, and the settings of Matplotlib are
+the same before and after. `save` writes a file; a notebook shows the figure that a cell ends with. Heads, positions and
+patches are counted from 0, as in the arrays.
+
+What a figure says is in the user's language, see `messages`: the sentences here and, if its catalog has them, the captions of
+callers.
 """
 import contextlib
+import io
 import math
 import textwrap
 import unicodedata
@@ -27,6 +31,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from tinymae.files import whole_file
+from tinymae.messages import either, marked, translated
+from tinymae.messages import message as _
 
 STYLE = Path(__file__).with_name("tinymae.mplstyle")
 WIDTH = 7.5                                     # inches; 1050 pixels at the 140 dpi of the style file
@@ -69,28 +75,47 @@ def styled() -> Iterator[None]:
         yield
 
 
-def page(height: float, caption: str | None, *notes: str, default: str = "") -> Figure:
-    """An empty figure with room for `height` inches and, below it, its caption (the default if None) and the notes."""
-    lines = wrapped("".join([default if caption is None else caption, *notes]), 102)
-    figure = Figure(figsize=(WIDTH, height + 0.17 * len(lines) + 0.1))
+class Page(Figure):
+    """A figure that a notebook shows when a cell ends with it, with or without `%matplotlib inline`."""
+
+    @styled()
+    def _repr_png_(self) -> bytes:
+        """IPython calls it, unless Matplotlib's inline backend has given it its own function for figures."""
+        drawn = io.BytesIO()
+        self.savefig(drawn, format="png")
+        return drawn.getvalue()
+
+
+def page(height: float, caption: str | None, *notes: str, default: str = "", pixels: int = 0) -> Page:
+    """An empty figure with room for `height` inches and, below it, its caption (the default if None) and the notes.
+
+    It is as wide as all others, unless it needs more pixels.
+    """
+    said = default if caption is None else translated(caption, "lessons")
+    lines = wrapped(" ".join(filter(None, [said, *notes])), 102)
+    dots = max(matplotlib.rcParams["figure.dpi"], pixels / WIDTH)      # per inch
+    figure = Page(figsize=(WIDTH, height + 0.17 * len(lines) + 0.1), dpi=dots)
     figure.supxlabel("\n".join(lines), x=0.012, ha="left", color="#333333", linespacing=1.25)
     return figure
 
 
 @styled()
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write the figure as a PNG and return its path. The file is written completely or not at all.
+    """Write the figure and return its path. The file is written completely or not at all; the same figure gives the same bytes.
+
+    The caption is also in the file's metadata, where a PNG and an SVG have their description, and a PDF its subject. Letters of
+    an SVG are outlines, which need no font.
 
     Parameters
     ----------
-    path : ends in .png
+    path : ends in .png, .svg or .pdf
 
     Raises
     ------
     TypeError
         if figure is not a Figure
     ValueError
-        if the path does not end in .png
+        if the path ends in none of them
     IsADirectoryError
         if the path is a folder
     """
@@ -99,12 +124,19 @@ def save(figure: Figure, path: Path | str) -> Path:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: add a file name, such as {path / 'figure.png'}")
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"the path must end in .png, got {str(path)!r}: figures are written as PNG only")
+    caption = figure.get_supxlabel()
+    # Without dates and Matplotlib's version inside, the same figure gives the same bytes and git sees no change.
+    metadata = {
+        ".png": {"Software": None, "Description": caption},
+        ".svg": {"Creator": None, "Date": None, "Description": caption},
+        ".pdf": {"Creator": None, "Producer": None, "CreationDate": None, "Subject": caption},
+    }
+    suffix = path.suffix.lower()
+    if suffix not in metadata:
+        raise ValueError(_("the path must end in {suffixes}, got {path!r}", suffixes=either(metadata), path=str(path)))
+    options = {"pil_kwargs": {"optimize": True}} if suffix == ".png" else {}
     with whole_file(path) as file:
-        # Without Matplotlib's version inside, the same figure gives the same bytes and git sees no change.
-        metadata = {"Software": None, "Description": figure.get_supxlabel()}
-        figure.savefig(file, format="png", metadata=metadata, pil_kwargs={"optimize": True})
+        figure.savefig(file, format=suffix[1:], metadata=metadata[suffix], **options)
     return path
 
 
@@ -249,12 +281,13 @@ def drawable(*sides: list[str] | None) -> tuple[list[list[str] | None], str]:
         return shown, ""
     codes = [f"U+{ord(letter):04X}" for letter in sorted(missing)]
     warnings.warn(
-        f"no font on this machine has {', '.join(codes[:3])}{' and others' * (len(codes) > 3)}: tokens with them are "
-        "numbered; install a font that has them, such as 'Noto Sans CJK SC' for Chinese, Japanese and Korean (Debian, "
-        "Ubuntu: fonts-noto-cjk) or 'Noto Emoji' for emoji, and delete Matplotlib's font cache",
+        _("no font on this machine has {codes}: tokens with them are numbered; install a font that has them, such as "
+          "'Noto Sans CJK SC' for Chinese, Japanese and Korean (Debian, Ubuntu: fonts-noto-cjk) or 'Noto Emoji' for emoji, "
+          "and delete Matplotlib's font cache",
+          codes=", ".join(codes) if len(codes) <= 3 else _("{codes} and others", codes=", ".join(codes[:3]))),
         stacklevel=4,                                                  # past the figure and its @styled, to the caller
     )
-    return shown, f" #{numbered[0]} is token {numbered[0]}, counted from 0: no font here has its characters."
+    return shown, _("#{number} is token {number}, counted from 0: no font here has its characters.", number=numbered[0])
 
 
 def is_wide(letter: str) -> bool:
@@ -317,13 +350,16 @@ def write_numbers(ax: Axes, array: np.ndarray, digits: int, dark: np.ndarray, si
         ax.text(col + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color=colour)
 
 
-def beyond(array: np.ndarray, low: float, high: float, what: str = "Values") -> tuple[str, str]:
-    """The ends of a colour bar that get an arrow, and a note for the caption, if values lie outside the fixed range."""
+OUTSIDE = marked("Values run from {low:.3g} to {high:.3g}: those outside have the colour of the nearer end.")
+
+
+def beyond(array: np.ndarray, low: float, high: float, note: str = OUTSIDE) -> tuple[str, str]:
+    """The ends of a colour bar that get an arrow, and the note for the caption, if values lie outside the fixed range."""
     below, above = array.min() < low, array.max() > high
     if not (below or above):
         return "neither", ""
-    note = f" {what} run from {array.min():.3g} to {array.max():.3g}: those outside have the colour of the nearer end."
-    return ("both" if below and above else "min" if below else "max"), note
+    extend = "both" if below and above else "min" if below else "max"
+    return extend, translated(note).format(low=array.min(), high=array.max())
 
 
 def colour_bar(

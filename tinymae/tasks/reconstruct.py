@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from tinymae.files import whole_file
 from tinymae.images.hide import MASKS, hidden_patches
 from tinymae.images.load import load_picture
+from tinymae.images.pixels import MEAN
 from tinymae.images.sources import unseen_photos
 from tinymae.messages import message as _
 from tinymae.models.fine_tuning import resize_mae
@@ -138,7 +139,8 @@ def reconstruct(
     with whole_file(out) as file:
         writes(Image.fromarray(restored.photo.squeeze(2) if restored.photo.shape[2] == 1 else restored.photo), file)
     if figure is not None:
-        draw_restored(restored, model.config, f"{Path(picture).name}, {restored.hidden.mean():.0%} hidden", figure)
+        title = _("{name}, {ratio:.0%} hidden", name=Path(picture).name, ratio=restored.hidden.mean())
+        draw_restored(restored, model.config, title, figure, photo=photo)
     return restored
 
 
@@ -173,17 +175,36 @@ def _with_bar(mapped):
     return shown
 
 
-def draw_restored(restored: Restored, config: MAEConfig, title: str, path: Path | str) -> Path:
-    """Draw what the model saw of a photograph, what it made of it, and the original: a .png of `plot.reconstructions`."""
+def draw_restored(
+    restored: Restored, config: MAEConfig, title: str, path: Path | str, *, photo: np.ndarray | None = None
+) -> Path:
+    """Draw what the model saw of a photograph, what it made of it, and the original: a .png of `plot.reconstructions`.
+
+    Parameters
+    ----------
+    photo : uint8 (rows, cols, C), the photograph that was restored: it and the result are drawn in their own resolution. None
+        for that of the model, which sees few pixels of a large photograph
+    """
     from tinymae import plot  # matplotlib is slow to import: only when we draw
 
     (down, across), (high, wide) = restored.hidden.shape, config.grid
     pictures = (restored.masked, restored.reconstruction, restored.pasted, restored.small)
-    caption = (
-        f"How to read it: {restored.hidden.mean():.0%} of {down} x {across} patches are hidden. The model restores tiles of "
-        f"{high} x {wide} patches that overlap; where they do, their mean is taken. The speckles in the third column are the "
-        "visible patches as the model predicts them: the loss counts hidden patches only, so it never learns to. The second "
-        "column has the true ones there."
+    if photo is not None:
+        removed = hidden_pixels(restored.hidden, photo.shape)[..., None]
+        pictures = (np.where(removed, np.uint8(round(255 * MEAN)), photo), _enlarged(restored.reconstruction, photo.shape),
+                    restored.photo, photo)
+    caption = _(
+        "How to read it: {ratio:.0%} of {down} x {across} patches are hidden. The model restores tiles of {high} x {wide} "
+        "patches that overlap; where they do, their mean is taken. The speckles in the third image are the visible patches as "
+        "the model predicts them: the loss counts hidden patches only, so it never learns to. The second image has the true "
+        "ones there.",
+        ratio=restored.hidden.mean(), down=down, across=across, high=high, wide=wide,
     )
     figure = plot.reconstructions(*(it[None] for it in pictures), title=title, mode=restored.mode, caption=caption)
     return plot.save(figure, path)
+
+
+def _enlarged(image, shape):
+    """An image (h, w, C) in the size of `shape`, interpolated linearly."""
+    small = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+    return np.asarray(small.resize(shape[1::-1], Image.Resampling.BILINEAR)).reshape(*shape[:2], -1)
