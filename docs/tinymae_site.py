@@ -209,8 +209,8 @@ def _fields(owner):
 
 
 def skip_field(app, what, name, obj, skip, options):
-    """A field of a NamedTuple says "Alias for field number 0" of itself; `_fields` says more."""
-    return True if isinstance(obj, _FIELD) else None
+    """A field of a NamedTuple says "Alias for field number 0" of itself; `_fields` says more. Matplotlib adds `set` to figures."""
+    return True if isinstance(obj, _FIELD) or getattr(obj, "__module__", "") == "matplotlib.artist" else None
 
 
 def _escaped(line):

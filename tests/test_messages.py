@@ -189,10 +189,11 @@ def write_catalog(folder, translations):
     for text in [english for english, _ in pairs] + [other for _, other in pairs]:
         tables.append(struct.pack("<II", len(text), start + len(texts)))
         texts += text + b"\0"
-    path = folder / "zh_CN" / "LC_MESSAGES" / "tinymae.mo"
-    path.parent.mkdir(parents=True)
+    path = folder / "zh_CN" / "LC_MESSAGES"
+    path.mkdir(parents=True)
     numbers = struct.pack("<7I", 0x950412DE, 0, len(pairs), 28, 28 + 8 * len(pairs), 0, 0)
-    path.write_bytes(numbers + b"".join(tables) + texts)
+    for name in ("tinymae", "lessons", "argparse"):
+        (path / f"{name}.mo").write_bytes(numbers + b"".join(tables) + texts)
 
 
 @pytest.fixture
