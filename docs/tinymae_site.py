@@ -209,7 +209,7 @@ def _fields(owner):
 
 
 def skip_field(app, what, name, obj, skip, options):
-    """A field of a NamedTuple says "Alias for field number 0" of itself; `_fields` says more. Matplotlib adds `set` to figures."""
+    """A field of a NamedTuple says "Alias for field number 0"; `_fields` says more. Matplotlib adds `set` to figures."""
     return True if isinstance(obj, _FIELD) or getattr(obj, "__module__", "") == "matplotlib.artist" else None
 
 
@@ -248,8 +248,9 @@ class LessonCell(SphinxRole):
         if len(lessons) != 1:
             raise ExtensionError(f"{self.env.docname}, line {self.lineno}: {len(lessons)} lessons have the number {number!r}")
         target = nodes.fully_normalize_name(f"lessons/{lessons[0].stem}:{heading}")
+        label = nodes.inline("", f"{int(number)} · {translated(heading, 'lessons')}")
         reference = addnodes.pending_xref(
-            "", nodes.inline("", f"{int(number)} · {translated(heading, 'lessons')}"), reftype="ref", refdomain="std", reftarget=target,
+            "", label, reftype="ref", refdomain="std", reftarget=target,
             refdoc=self.env.docname, refexplicit=True, refwarn=True,
         )
         self.set_source_info(reference)
@@ -264,9 +265,10 @@ def finish_page(app, pagename, templatename, context, doctree):
     chinese = app.config.language == "zh_CN"
     context["other_language"] = f"{root}{'..' if chinese else 'zh'}/{page}.html"
     context["script_files"] = [file for file in context["script_files"] if "jupyterlite" not in str(file)]
-    context["css_files"] = [file for file in context["css_files"] if not str(file).startswith("https://")]     # a font of JupyterLite
+    context["css_files"] = [file for file in context["css_files"] if not str(file).startswith("https://")]      # JupyterLite's
     if chinese and "body" in context:
-        context["body"] = context["body"].replace('href="../lite/', 'href="../../lite/').replace('href="play/', 'href="../play/')
+        for folder, up in (("../lite/", "../"), ("play/", "../")):
+            context["body"] = context["body"].replace(f'href="{folder}', f'href="{up}{folder}')
     if pagename.startswith("_modules/"):
         number = r'<span class="linenos">( *(\d+))</span>'
         context["body"] = re.sub(number, r'<span class="linenos" id="line-\2">\1</span>', context["body"])

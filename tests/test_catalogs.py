@@ -66,7 +66,8 @@ def test_what_is_missing_is_seen(monkeypatch):
     monkeypatch.setattr(catalogs, "package_messages", lambda: [*messages[1:], ("a new sentence", "x.py", 1)])
     found = catalogs.complaints("tinymae")
     assert "tinymae: not translated: 'a new sentence'" in found
-    assert any("no longer in the source" in line for line in found) == (messages[0][0] not in [text for text, *_ in messages[1:]])
+    still = messages[0][0] in [text for text, *_ in messages[1:]]
+    assert any("no longer in the source" in line for line in found) != still
 
 
 # ---- prose -------------------------------------------------------------------------------------------------------------
@@ -89,8 +90,10 @@ two lines.
 
 
 def test_units_are_paragraphs_and_items():
-    assert units(PROSE) == ["A paragraph of two lines.", "an item", "another, which is longer", "Replace ``None``.", "Write it.",
-                            "over the rows"]
+    assert units(PROSE) == [
+        "A paragraph of two lines.", "an item", "another, which is longer", "Replace ``None``.", "Write it.", "over the rows",
+    ]
+    assert in_language(PROSE, str) == PROSE
     assert in_language(PROSE, str.upper) == PROSE.replace("A paragraph of\ntwo lines.", "A PARAGRAPH OF TWO LINES.").replace(
         "an item\n- another, which is\n  longer", "AN ITEM\n- ANOTHER, WHICH IS LONGER").replace(
         "Replace ``None``.\n2. Write it.", "REPLACE ``NONE``.\n2. WRITE IT.")

@@ -318,5 +318,5 @@ def test_a_name_without_a_docstring_is_seen():
 def test_every_page_is_reached():
     toctrees = "".join(path.read_text("utf-8") for path in (DOCS / "index.rst", DOCS / "api" / "index.rst"))
     pages = {path.stem for folder in (DOCS, DOCS / "api") for path in folder.glob("*.*") if path.suffix in (".rst", ".md")}
-    listed = set(re.findall(r"^   (?:api/)?(\S+)$", toctrees, flags=re.MULTILINE))
+    listed = set(re.findall(r"^   (?:\w+ <)?(?:api/)?([\w./]+)>?$", toctrees, flags=re.MULTILINE))
     assert pages - {"index", "lessons_header"} <= listed

@@ -13,8 +13,8 @@ A sentence in a table is written when its module is imported, and translated whe
     LEVELS = {"warm-up": marked("a few lines")}
     print(translated(LEVELS["warm-up"]))
 
-Tools find the sentences by `-k _ -k marked`. The texts of lessons and exercises have a catalog of their own, lessons.mo, which the
-site shares: `translated(text, "lessons")`.
+Tools find the sentences by `-k _ -k marked`. The texts of lessons and exercises have a catalog of their own, lessons.mo, which
+the site shares: `translated(text, "lessons")`.
 """
 import gettext
 import os

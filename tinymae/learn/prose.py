@@ -39,14 +39,15 @@ def in_language(prose: str, translate: Callable[[str], str]) -> str:
 def _block(block, translate):
     if not block.strip() or block.startswith((" ", ".. ", "|", "=", "+-")):
         return block
-    parts = [part for part in re.split(ITEM, block) if part]
-    return "\n".join(_marked(part, translate) for part in parts)
+    return "".join(_marked(part, translate) for part in re.split(ITEM, block) if part)
 
 
 def _marked(part, translate):
     mark = re.match(MARK, part)
     head = mark[0] if mark else ""
-    return head + translate(" ".join(part[len(head):].split()))
+    text = " ".join(part[len(head) :].split())
+    other = translate(text)
+    return part if other == text else head + other + "\n" * part.endswith("\n")
 
 
 def equations_in_language(text: str, translate: Callable[[str], str]) -> str:
