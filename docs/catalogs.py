@@ -8,7 +8,7 @@
     argparse    Python's own words for commands; kept by hand
     PAGES       of the site: each has a catalog of its own in docs/locale
 
-English is the source. If a sentence has changed, its old translation moves to the end of the file, behind #~, for the translator
+English is the source. If a sentence changes, its old translation moves to the end of the file, behind #~, for the translator
 to adapt and to delete. Gettext's tools (Poedit, Weblate) open the files as they are.
 """
 import argparse

@@ -140,6 +140,9 @@ def article_map(app, docname, source):
 
 def pair_columns(app, document):
     """Put each cell of a lesson into a row of two columns: its prose, and its code with output and pictures."""
+    if app.env.docname == "articles":                           # the class of the errata's table, for narrow screens
+        for table in document.findall(nodes.table):
+            table["classes"].append("map")
     if not re.match(r"lessons/\d", app.env.docname):
         return
     for section in list(document.findall(nodes.section)):
@@ -264,8 +267,8 @@ def finish_page(app, pagename, templatename, context, doctree):
     root, page = "../" * pagename.count("/"), "/".join(map(quote, pagename.split("/")))
     chinese = app.config.language == "zh_CN"
     context["other_language"] = f"{root}{'..' if chinese else 'zh'}/{page}.html"
-    context["script_files"] = [file for file in context["script_files"] if "jupyterlite" not in str(file)]
-    context["css_files"] = [file for file in context["css_files"] if not str(file).startswith("https://")]      # JupyterLite's
+    context["chinese"] = chinese
+    context["css_files"] = [file for file in context["css_files"] if "googleapis" not in str(file.filename)]    # JupyterLite's font
     if chinese and "body" in context:
         for folder, up in (("../lite/", "../"), ("play/", "../")):
             context["body"] = context["body"].replace(f'href="{folder}', f'href="{up}{folder}')
