@@ -31,6 +31,7 @@ from tinymae.play.server import write_site
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 BUILD = HERE / "_build"
+PICTURES = BUILD / "pictures"           # a file for each picture of a lesson: what it is called on the site
 MATHJAX = "3.2.2"
 _FIELD = type(NamedTuple("_Any", [("field", int)]).field)
 
@@ -46,6 +47,7 @@ def setup(app):
     app.connect("source-read", number_title)
     app.connect("source-read", article_map)
     app.connect("doctree-read", pair_columns)
+    app.connect("doctree-read", link_sections)
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", finish_site)
 
@@ -110,6 +112,8 @@ def scrape_figures(block, block_vars, gallery_conf):
         with Image.open(picture) as opened:                     # its caption says what there is to see, and how to read it
             caption = " ".join(opened.info["Description"].split())
         shutil.move(picture, path)
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        (PICTURES / picture.stem).write_text(Path(path).name, encoding="utf-8")         # for the links of `finish_page`
         pages.append(figure_rst([path], gallery_conf["src_dir"], fig_titles=caption))
     return "".join(pages)
 
@@ -164,6 +168,21 @@ def pair_columns(app, document):
             row[column] += _folded(child) if child.get("language") == "Python" else child
         section.children = []
         section += children
+
+
+def link_sections(app, document):
+    """In a lesson, the name of a section in quotation marks leads to it."""
+    if not re.match(r"lessons/\d", app.env.docname):
+        return
+    names = {section.next_node(nodes.title).astext(): section["ids"][0] for section in document.findall(nodes.section)}
+    for text in list(document.findall(nodes.Text)):
+        if not isinstance(text.parent, nodes.paragraph):
+            continue
+        parts = re.split("(?<=[\"“])(" + "|".join(map(re.escape, names)) + ")(?=[\"”])", text.astext())
+        if len(parts) > 1:
+            links = [nodes.reference("", part, internal=True, refid=names[part]) if part in names else nodes.Text(part)
+                     for part in parts if part]
+            text.parent.replace(text, links)
 
 
 def _folded(code):
@@ -268,13 +287,22 @@ def finish_page(app, pagename, templatename, context, doctree):
     chinese = app.config.language == "zh_CN"
     context["other_language"] = f"{root}{'..' if chinese else 'zh'}/{page}.html"
     context["chinese"] = chinese
-    context["css_files"] = [file for file in context["css_files"] if "googleapis" not in str(file.filename)]    # JupyterLite's font
+    fonts = "googleapis"                                        # JupyterLite's button would load one from there
+    context["css_files"] = [file for file in context["css_files"] if fonts not in str(file.filename)]
     if chinese and "body" in context:
         for folder, up in (("../lite/", "../"), ("play/", "../")):
             context["body"] = context["body"].replace(f'href="{folder}', f'href="{up}{folder}')
+    if pagename.startswith("lessons/") and "body" in context:
+        context["body"] = re.sub(r"figures/(\w+)\.png(?!\w)", _linked, context["body"])
     if pagename.startswith("_modules/"):
         number = r'<span class="linenos">( *(\d+))</span>'
         context["body"] = re.sub(number, r'<span class="linenos" id="line-\2">\1</span>', context["body"])
+
+
+def _linked(found):
+    """The name of a picture, as a lesson prints it, as a link to the picture."""
+    file = PICTURES / found[1]
+    return f'<a href="../_images/{file.read_text("utf-8")}">{found[0]}</a>' if file.is_file() else found[0]
 
 
 def finish_site(app, exception):

@@ -1,8 +1,8 @@
 """The five articles that are read beside tinymae: for each place in them a lesson that runs it, and the line of code.
 
 The map is lessons/articles.md, in Chinese articles.zh-CN.md, a table for each article: place, what is there, cells of lessons,
-lines of code. A cell stands there as [05: Heading](05_name.py), a line as [ops/softmax.py](../tinymae/ops/softmax.py) `a part of it`.
-`read_articles` reads it and finds the lines.
+lines of code. A cell stands there as [05: Heading](05_name.py), a line as [ops/softmax.py](../tinymae/ops/softmax.py)
+`a part of it`. `read_articles` reads it and finds the lines.
 """
 import re
 from dataclasses import dataclass
