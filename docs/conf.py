@@ -82,8 +82,9 @@ html_theme_options = {
 }
 html_context = {"default_mode": "auto"}
 html_favicon = "_static/favicon.svg"
-html_sidebars = dict.fromkeys(                                   # lessons and API have a list of their pages beside them
-    ("index", "search", "articles", "errata", "questions", "run", "glossary", "notation", "numbers", "scaling"), [])
+html_sidebars = {page: [] for page in (                         # lessons and API have a list of their pages beside them
+    "index", "search", "articles", "errata", "questions", "run", "glossary", "notation", "numbers", "scaling",
+)}
 html_static_path = ["_static", "_build/static"]                 # ours, and MathJax, copied there
 html_css_files = ["tinymae.css"]
 html_search_scorer = str(HERE / "_static" / "scorer.js")
