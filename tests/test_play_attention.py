@@ -11,7 +11,7 @@ from tinymae.models.decoding import beam_search, greedy, sample
 from tinymae.models.transformer import encode, transformer_backward, transformer_forward
 from tinymae.ops import attention as attention_op
 from tinymae.ops.softmax import softmax_forward
-from tinymae.play.attention_tab import EXAMPLES, LONGEST, described_translator, gradient, token_gradient, translate
+from tinymae.play.attention_tab import LONGEST, gradient, token_gradient, translate
 from tinymae.play.translators import ours
 from tinymae.tasks.translate import Translator
 from tinymae.text.vocabulary import UNK

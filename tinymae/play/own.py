@@ -41,8 +41,8 @@ def chosen_models(paths: Iterable[Path | str]) -> Models:
         model = model_at(path)
         tab = "translator" if isinstance(model, ShownTranslator) else "photos"
         if tab in found:
-            raise ValueError(_("{first} and {second}: two models for one tab: expected one translator and one masked autoencoder "
-                               "at most", first=found[tab][0], second=path))
+            raise ValueError(_("{first} and {second}: two models for one tab: expected at most one translator and one masked "
+                               "autoencoder", first=found[tab][0], second=path))
         found[tab] = path, model
     return replace(shipped_models(), **{tab: model for tab, (_path, model) in found.items()})
 
@@ -61,8 +61,8 @@ def model_at(path: Path) -> ShownTranslator | PhotoModel:
             return model_at(path / trained[0])
         if not any(file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json") for file in path.iterdir()):
             raise FileNotFoundError(_(
-                "{path}: expected a folder with transformer.npz or mae.npz, which a training run wrote, or with the weights of a "
-                "published model, model.safetensors or pytorch_model.bin", path=path))
+                "{path}: expected a folder with transformer.npz or mae.npz, which a training run wrote, or with the weights of "
+                "a published model, model.safetensors or pytorch_model.bin", path=path))
         return _published(path)
     if path.name == "transformer.npz":
         return ours(Translator.load(path.parent), path.absolute().parent.name)
