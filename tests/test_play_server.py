@@ -119,6 +119,14 @@ def test_every_visible_word_is_there_in_both_languages():
         assert re.search(r"\ben: ?\{", text) and re.search(r"\bzh: ?\{", text) and "title:" in text
 
 
+def test_the_fifteen_questions_lead_to_tabs():
+    page = (Path(__file__).parents[1] / "docs" / "questions.rst").read_text("utf-8")
+    links = re.findall(r"`play: tab (\w+)[^`<]* <play/index\.html#(\w+)>`__", page)
+    assert len(links) == page.count("play/index.html") >= 3
+    for title, name in links:
+        assert name in TABS and f'title: "{title}"' in server.static_files()[f"{name}.js"].decode()
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("status", "changed"), [
@@ -478,6 +486,22 @@ def test_pyodide_answers_as_the_server_does(window, site, tmp_path):
 
 CHINESE = "温度应为 0，或从 {coldest} 到 {hottest}，得到 {temperature!r}"
 ENGLISH = "expected a temperature of 0, or from {coldest} to {hottest}, got {temperature!r}: 0 draws nothing at random"
+
+
+def test_a_language_is_spoken_as_long_as_its_block(catalog, monkeypatch):
+    def said():
+        return messages.message("there is no such question")
+
+    monkeypatch.setenv("LANGUAGE", "en")
+    with messages.spoken("zh"):
+        assert said() == "没有这个问题"
+        with messages.spoken("en"):
+            assert said() == "there is no such question"
+        with messages.spoken(None):
+            assert said() == "没有这个问题"
+    assert said() == "there is no such question"
+    with pytest.raises(ValueError, match="expected a language, en or zh, got 'tlh'"), messages.spoken("tlh"):
+        pass
 
 
 @pytest.fixture
