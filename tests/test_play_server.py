@@ -455,31 +455,61 @@ class Site(SimpleHTTPRequestHandler):
         pass
 
 
-def test_pyodide_answers_as_the_server_does(window, site, tmp_path):
+@pytest.fixture
+def served(site, tmp_path):
+    """A function(write): the page of the site, with what `write(folder)` puts into its folder py; returns its URL."""
+    shutil.copytree(site, tmp_path / "site")
+    text = (site / "index.html").read_text("utf-8").replace("./&quot;py&quot;", "py")
+    (tmp_path / "site" / "index.html").write_text(text, encoding="utf-8")
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Site, directory=str(tmp_path / "site"))) as others:
+        thread = threading.Thread(target=others.serve_forever)
+        thread.start()
+
+        def url(write):
+            write(tmp_path / "site" / "py")
+            return f"http://127.0.0.1:{others.server_address[1]}/?lang=en"
+
+        try:
+            yield url
+        finally:
+            others.shutdown()
+            thread.join()
+
+
+def test_pyodide_answers_as_the_server_does(window, served):
     """NumPy of Pyodide's distribution and the package from its archive, in Chromium."""
     runtime = os.environ.get("TINYMAE_PYODIDE")
     if not runtime:
         pytest.skip("set TINYMAE_PYODIDE to a folder with Pyodide and its NumPy")
-    shutil.copytree(site, tmp_path / "site")
-    os.symlink(Path(runtime).resolve(), tmp_path / "site" / "py")
-    text = (site / "index.html").read_text("utf-8").replace("./&quot;py&quot;", "py")
-    (tmp_path / "site" / "index.html").write_text(text, encoding="utf-8")
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Site, directory=str(tmp_path / "site"))) as served:
-        thread = threading.Thread(target=served.serve_forever)
-        thread.start()
-        try:
-            tab = window(f"http://127.0.0.1:{served.server_address[1]}/?lang=en")
-            assert "Python" in tab.inner_text("#status")        # that it is being loaded
-            for name in TABS:
-                tab.click(f"#tab-{name}")
-                tab.locator("[role=tabpanel]", has_text=re.compile(r"\S")).wait_for()
-                refused = json.loads(tab.evaluate("askPyodide('nothing', '{}', 'en')"))   # after all that the tab has asked
-                assert "got 'nothing'" in refused["error"]
-                tab.wait_for_timeout(200)
-                assert tab.inner_text("#status") == ""
-        finally:
-            served.shutdown()
-            thread.join()
+    tab = window(served(lambda folder: os.symlink(Path(runtime).resolve(), folder)))
+    assert "Python" in tab.inner_text("#status")                # that it is being loaded
+    for name in TABS:
+        tab.click(f"#tab-{name}")
+        tab.locator("[role=tabpanel]", has_text=re.compile(r"\S")).wait_for()
+        refused = json.loads(tab.evaluate("askPyodide('nothing', '{}', 'en')"))         # after all that the tab has asked
+        assert "got 'nothing'" in refused["error"]
+        tab.wait_for_timeout(200)
+        assert tab.inner_text("#status") == ""
+
+
+NO_PYODIDE = """
+export async function loadPyodide() {
+  const api = {answer_json: (...asked) => JSON.stringify({error: asked.join(" ")}), shipped_models: () => "ours"};
+  return {loadPackage: async () => null, unpackArchive: () => null, pyimport: () => api};
+}
+"""
+
+
+def test_python_in_the_browser_is_asked_in_the_language_of_the_page(window, served):
+    """With a stand-in for Pyodide that says what it was asked."""
+    def write(folder):
+        folder.mkdir()
+        (folder / "pyodide.mjs").write_text(NO_PYODIDE, encoding="utf-8")
+
+    tab = window(served(write))
+    tab.locator("#status", has_text="translator {} ours en").wait_for()
+    tab.click("#language")
+    tab.locator("#status", has_text="translator {} ours zh").wait_for()
 
 
 # ---- the language of the sentences that Python makes -------------------------------------------------------------------
