@@ -290,7 +290,7 @@ export function minus(text) {
   return text.replaceAll("-", "−");
 }
 
-// About how wide a token is in a heatmap, in pixels: Chinese characters are square.
+// About how wide a token is in a heatmap, in pixels: Chinese characters are square, and SentencePiece's ▁ is as wide.
 function textWidth(token) {
-  return [...token].reduce((sum, letter) => sum + (letter > "⺀" ? 13 : 7.2), 0);
+  return [...token].reduce((sum, letter) => sum + (letter > "⺀" || letter === "▁" ? 13 : 7.2), 0);
 }
