@@ -12,6 +12,7 @@ from tinymae.models.transformer import encode, transformer_backward, transformer
 from tinymae.ops import attention as attention_op
 from tinymae.ops.softmax import softmax_forward
 from tinymae.play.attention_tab import LONGEST, gradient, token_gradient, translate
+from tinymae.play.translators import ours
 from tinymae.tasks.translate import Translator
 from tinymae.text.vocabulary import UNK
 
@@ -19,41 +20,45 @@ SENTENCE = "我爸爸昨天没买杯子"
 
 
 @pytest.fixture(scope="module")
-def models():
-    return SimpleNamespace(translator=Translator.load())
+def translator():
+    return Translator.load()
 
 
 @pytest.fixture(scope="module")
-def exact(models):
+def models(translator):
+    return SimpleNamespace(translator=ours(translator))
+
+
+@pytest.fixture(scope="module")
+def exact(translator):
     """The shipped model in float64, and the sentence with its translation: params, config, src (1, Tk), ids (1, Tq)."""
-    translator = models.translator
     params = tree.map(lambda leaf: leaf.astype(np.float64), translator.params)
     src = np.array([translator.languages[0].encode(SENTENCE)])
     return params, translator.config, src, greedy(src, params, translator.config, never=(UNK,)).ids
 
 
 @pytest.mark.parametrize("beam", [1, 4])
-def test_translate_shows_what_the_translator_computes(models, beam):
+def test_translate_shows_what_the_translator_computes(translator, models, beam):
     answer = translate(models, text=SENTENCE, beam=beam)
-    source, target, decoded = models.translator.decode(SENTENCE, beam)
+    source, target, decoded = translator.decode(SENTENCE, beam)
     assert (answer["source"], answer["target"], answer["ids"]) == (source, target, decoded.ids[0].tolist())
     assert answer["inputs"] == ["<bos>", *target[:-1]]
-    assert answer["text"] == models.translator.translate([SENTENCE], beam)[0]
+    assert answer["text"] == translator.translate([SENTENCE], beam)[0]
     assert answer["ended"] and answer["unknown"] == []
     shown = answer["attention"]
     for kind, weights in ("decoder", decoded.self_attention[0]), ("cross", decoded.cross[0]):
         np.testing.assert_allclose(np.array(shown[kind]["weights"])[:, :-1], weights, rtol=1e-3, atol=1e-6)
-    src = np.array([models.translator.languages[0].encode(SENTENCE)])
-    blocks = encode(src, models.translator.params, models.translator.config)[1]["encoder"]["blocks"]
+    src = np.array([translator.languages[0].encode(SENTENCE)])
+    blocks = encode(src, translator.params, translator.config)[1]["encoder"]["blocks"]
     weights = [attention_weights(block["attn"]["sublayer"])[0] for block in blocks]
     np.testing.assert_allclose(np.array(shown["encoder"]["weights"])[:, :-1], weights, rtol=1e-3, atol=1e-6)
 
 
-def test_the_last_head_is_the_mean_of_the_others(models):
+def test_the_last_head_is_the_mean_of_the_others(translator, models):
     for shown in translate(models, text=SENTENCE)["attention"].values():
         for name in shown.keys() - {"mask"}:
             heads = np.array(shown[name])
-            assert heads.shape[1] == models.translator.config.heads + 1
+            assert heads.shape[1] == translator.config.heads + 1
             np.testing.assert_allclose(heads[:, -1], heads[:, :-1].mean(axis=1), rtol=1e-3, atol=1e-3 * np.abs(heads).max())
 
 
@@ -81,8 +86,8 @@ def test_each_step_has_its_probabilities(models):
         assert step["top"][0]["token"] == step["token"] and step["drawn"] is None
 
 
-def test_a_temperature_draws_as_sample_does(models):
-    translator, found = models.translator, set()
+def test_a_temperature_draws_as_sample_does(translator, models):
+    found = set()
     src = np.array([translator.languages[0].encode(SENTENCE)])
     for seed in range(3):
         answer = translate(models, text=SENTENCE, temperature=1.5, seed=seed)
@@ -100,16 +105,16 @@ def test_the_drawn_probabilities_are_those_of_the_temperature(models):
         assert first["drawn"] / second["drawn"] == pytest.approx((first["p"] / second["p"]) ** (1 / temperature), rel=5e-3)
 
 
-def test_unknown_tokens_are_named(models):
+def test_unknown_tokens_are_named(translator, models):
     answer = translate(models, text="我爱鳄鱼")
-    assert [answer["source"][i] for i in answer["unknown"]] == models.translator.languages[0].unknown("我爱鳄鱼")
+    assert [answer["source"][i] for i in answer["unknown"]] == translator.languages[0].unknown("我爱鳄鱼")
     assert answer["unknown"]
 
 
-def test_a_beam_may_find_what_greedy_decoding_does_not(models):
+def test_a_beam_may_find_what_greedy_decoding_does_not(translator, models):
     text = "猫比狗小"                                            # outside the phrasebook
-    src = np.array([models.translator.languages[0].encode(text)])
-    expected = beam_search(src, models.translator.params, models.translator.config, beam=8, never=(UNK,))
+    src = np.array([translator.languages[0].encode(text)])
+    expected = beam_search(src, translator.params, translator.config, beam=8, never=(UNK,))
     answer = translate(models, text=text, beam=8)
     assert answer["ids"] == expected.ids[0].tolist()
     assert answer["log_p"] == pytest.approx(expected.log_probs[0], rel=1e-3)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,12 +28,11 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from tinymae import tree
+from tinymae import messages, tree
 from tinymae.__main__ import main
 from tinymae.cli.play import PYODIDE
 from tinymae.play import api, server
 from tinymae.tasks.reconstruct import own_model
-from tinymae.tasks.translate import Translator
 
 MODELS = SimpleNamespace(name="two")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -117,6 +117,14 @@ def test_every_visible_word_is_there_in_both_languages():
     for name in TABS:
         text = server.static_files()[f"{name}.js"].decode()
         assert re.search(r"\ben: ?\{", text) and re.search(r"\bzh: ?\{", text) and "title:" in text
+
+
+def test_the_fifteen_questions_lead_to_tabs():
+    page = (Path(__file__).parents[1] / "docs" / "questions.rst").read_text("utf-8")
+    links = re.findall(r"`play: tab (\w+)[^`<]* <play/index\.html#(\w+)>`__", page)
+    assert len(links) == page.count("play/index.html") >= 3
+    for title, name in links:
+        assert name in TABS and f'title: "{title}"' in server.static_files()[f"{name}.js"].decode()
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -239,7 +247,7 @@ def test_questions_are_answered_side_by_side(monkeypatch):
 
 def test_the_shipped_models_are_those_of_the_package():
     models, photos = api.shipped_models(), own_model()
-    assert set(vars(models.photos)) == set(vars(photos)) and isinstance(models.translator, Translator)
+    assert set(vars(models.photos)) == set(vars(photos)) and models.translator.name == ""
     assert [name for name, value in vars(photos).items() if name != "params" and getattr(models.photos, name) != value] == []
     pairs = list(zip(tree.leaves(models.photos.params), tree.leaves(photos.params), strict=True))
     assert len(pairs) > 20 and all(name == other and np.array_equal(a, b) for (name, a), (other, b) in pairs)
@@ -258,7 +266,7 @@ sys.path.insert(0, sys.argv[1])
 import tinymae
 from tinymae.play import api
 print(tinymae.__file__)
-print(api.shipped_models().translator.translate(["我有一只猫"], threads=1))
+print(api.answer_json("translate", '{"text": "我有一只猫"}', api.shipped_models()))
 print(api.answer_json("nothing", "{}", None))
 """
 
@@ -332,7 +340,9 @@ def test_options_that_do_not_go_together(tmp_path, capsys):
     assert "give --static FOLDER" in capsys.readouterr().err
     assert main(["play", "--static", str(tmp_path), "--port", "8000"]) == 1
     assert "--static starts no server" in capsys.readouterr().err and not list(tmp_path.iterdir())
-    assert main(["play", "--no-browser", "--mae", str(tmp_path)]) == 1
+    assert main(["play", "--static", str(tmp_path), "--model", str(tmp_path)]) == 1
+    assert "the models of the package" in capsys.readouterr().err
+    assert main(["play", "--no-browser", "--model", str(tmp_path)]) == 1
     assert "mae.npz" in capsys.readouterr().err
 
 
@@ -445,28 +455,158 @@ class Site(SimpleHTTPRequestHandler):
         pass
 
 
-def test_pyodide_answers_as_the_server_does(window, site, tmp_path):
+@pytest.fixture
+def served(site, tmp_path):
+    """A function(write): the page of the site, with what `write(folder)` puts into its folder py; returns its URL."""
+    shutil.copytree(site, tmp_path / "site")
+    text = (site / "index.html").read_text("utf-8").replace("./&quot;py&quot;", "py")
+    (tmp_path / "site" / "index.html").write_text(text, encoding="utf-8")
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Site, directory=str(tmp_path / "site"))) as others:
+        thread = threading.Thread(target=others.serve_forever)
+        thread.start()
+
+        def url(write):
+            write(tmp_path / "site" / "py")
+            return f"http://127.0.0.1:{others.server_address[1]}/?lang=en"
+
+        try:
+            yield url
+        finally:
+            others.shutdown()
+            thread.join()
+
+
+def test_pyodide_answers_as_the_server_does(window, served):
     """NumPy of Pyodide's distribution and the package from its archive, in Chromium."""
     runtime = os.environ.get("TINYMAE_PYODIDE")
     if not runtime:
         pytest.skip("set TINYMAE_PYODIDE to a folder with Pyodide and its NumPy")
-    shutil.copytree(site, tmp_path / "site")
-    os.symlink(Path(runtime).resolve(), tmp_path / "site" / "py")
-    text = (site / "index.html").read_text("utf-8").replace("./&quot;py&quot;", "py")
-    (tmp_path / "site" / "index.html").write_text(text, encoding="utf-8")
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Site, directory=str(tmp_path / "site"))) as served:
-        thread = threading.Thread(target=served.serve_forever)
-        thread.start()
-        try:
-            tab = window(f"http://127.0.0.1:{served.server_address[1]}/?lang=en")
-            assert "Python" in tab.inner_text("#status")        # that it is being loaded
-            for name in TABS:
-                tab.click(f"#tab-{name}")
-                tab.locator("[role=tabpanel]", has_text=re.compile(r"\S")).wait_for()
-                refused = json.loads(tab.evaluate("askPyodide('nothing', '{}')"))       # after all that the tab has asked
-                assert "got 'nothing'" in refused["error"]
-                tab.wait_for_timeout(200)
-                assert tab.inner_text("#status") == ""
-        finally:
-            served.shutdown()
-            thread.join()
+    tab = window(served(lambda folder: os.symlink(Path(runtime).resolve(), folder)))
+    assert "Python" in tab.inner_text("#status")                # that it is being loaded
+    for name in TABS:
+        tab.click(f"#tab-{name}")
+        tab.locator("[role=tabpanel]", has_text=re.compile(r"\S")).wait_for()
+        refused = json.loads(tab.evaluate("askPyodide('nothing', '{}', 'en')"))         # after all that the tab has asked
+        assert "got 'nothing'" in refused["error"]
+        tab.wait_for_timeout(200)
+        assert tab.inner_text("#status") == ""
+
+
+NO_PYODIDE = """
+export async function loadPyodide() {
+  const api = {answer_json: (...asked) => JSON.stringify({error: asked.join(" ")}), shipped_models: () => "ours"};
+  return {loadPackage: async () => null, unpackArchive: () => null, pyimport: () => api};
+}
+"""
+
+
+def test_python_in_the_browser_is_asked_in_the_language_of_the_page(window, served):
+    """With a stand-in for Pyodide that says what it was asked."""
+    def write(folder):
+        folder.mkdir()
+        (folder / "pyodide.mjs").write_text(NO_PYODIDE, encoding="utf-8")
+
+    tab = window(served(write))
+    tab.locator("#status", has_text="translator {} ours en").wait_for()
+    tab.click("#language")
+    tab.locator("#status", has_text="translator {} ours zh").wait_for()
+
+
+# ---- the language of the sentences that Python makes -------------------------------------------------------------------
+
+CHINESE = "温度应为 0，或从 {coldest} 到 {hottest}，得到 {temperature!r}"
+ENGLISH = "expected a temperature of 0, or from {coldest} to {hottest}, got {temperature!r}: 0 draws nothing at random"
+
+
+def test_a_language_is_spoken_as_long_as_its_block(catalog, monkeypatch):
+    def said():
+        return messages.message("there is no such question")
+
+    monkeypatch.setenv("LANGUAGE", "en")
+    with messages.spoken("zh"):
+        assert said() == "没有这个问题"
+        with messages.spoken("en"):
+            assert said() == "there is no such question"
+        with messages.spoken(None):
+            assert said() == "没有这个问题"
+    assert said() == "there is no such question"
+    with pytest.raises(ValueError, match="expected a language, en or zh, got 'tlh'"), messages.spoken("tlh"):
+        pass
+
+
+@pytest.fixture
+def catalog(tmp_path, monkeypatch):
+    """A Chinese catalog of two sentences, in a process whose own language is English."""
+    from test_messages import write_catalog
+
+    write_catalog(tmp_path, {ENGLISH: CHINESE, "there is no such question": "没有这个问题"})
+    monkeypatch.setattr(messages, "CATALOGS", tmp_path)
+
+
+def test_a_question_is_answered_in_the_language_of_the_page(real, catalog):
+    def sentence(**headers):
+        hot = {"text": "我有一只猫", "temperature": 9}
+        return json.loads(ask(real, path="/api/translate", body=json.dumps(hot).encode(), **headers)[2])["error"]
+
+    assert sentence(Accept_Language="zh") == "温度应为 0，或从 0.05 到 5，得到 9"
+    for other in ({}, {"Accept_Language": "en"}, {"Accept_Language": "tlh"}):
+        assert sentence(**other).startswith("expected a temperature of 0")
+    refused = [json.loads(ask(real, path="/api/nothing", Accept_Language=name)[2])["error"] for name in ("zh", "en")]
+    assert refused == ["没有这个问题", "there is no such question"]
+
+
+def test_users_of_two_languages_do_not_mix(catalog):
+    hot = json.dumps({"text": "我有一只猫", "temperature": 9})
+    models = api.shipped_models()
+    with ThreadPoolExecutor(4) as pool:
+        names = ["zh", "en"] * 20
+        answers = list(pool.map(lambda name: api.answer_json("translate", hot, models, name), names))
+    assert [("温度" in json.loads(answer)["error"]) for answer in answers] == [name == "zh" for name in names]
+
+
+def test_sentences_follow_the_button(window, real, catalog):
+    tab = window(f"{real.url}&lang=en", reduced_motion="reduce")
+    tab.locator(".attn-sentence", has_text="cat").wait_for()
+    for words in ("expected a temperature of 0", "温度应为 0"):
+        tab.evaluate("document.querySelector('input[type=range]').max = 9")
+        tab.locator("input[type=range]").fill("9")
+        tab.locator("#status", has_text=words).wait_for()
+        tab.click("#language")
+
+
+# ---- a finger ----------------------------------------------------------------------------------------------------------
+
+def drag(tab, box, path):
+    """A finger that comes down in a box, moves along a path (points from its corner), and is lifted."""
+    touch = tab.context.new_cdp_session(tab)
+    for i, (x, y) in enumerate(path):
+        at = [{"x": box["x"] + x, "y": box["y"] + y}]
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove" if i else "touchStart", "touchPoints": at})
+        tab.wait_for_timeout(20)
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    tab.wait_for_timeout(300)
+
+
+def test_a_finger_scrolls_the_page_taps_a_patch_and_paints_sideways(window, real):
+    tab = window(f"{real.url}&lang=en#mae", has_touch=True, is_mobile=True, viewport={"width": 400, "height": 700})
+    tab.locator("text=The model took").wait_for()
+    picture = tab.locator(".mae-mask")
+    picture.scroll_into_view_if_needed()
+
+    def seen():
+        return tab.evaluate("scrollY"), tab.locator(".mae-mask .hidden").count(), picture.bounding_box()
+
+    scrolled, hidden, box = seen()
+    drag(tab, box, [(100, 200 - 12 * step) for step in range(12)])
+    assert tab.evaluate("scrollY") > scrolled + 50 and seen()[1] == hidden              # scrolled, and painted nothing
+    picture.scroll_into_view_if_needed()
+    scrolled, hidden, box = seen()
+    tab.touchscreen.tap(box["x"] + 5, box["y"] + 5)
+    assert abs(seen()[1] - hidden) == 1 and seen()[0] == scrolled
+    tab.touchscreen.tap(box["x"] + 5, box["y"] + 5)
+    assert seen()[1] == hidden                                  # the same patch
+    across = int(box["width"]) - 10
+    drag(tab, box, [(5 + across * step // 20, 5 + 2 * step) for step in range(21)])     # turns a little downwards
+    after = seen()
+    assert after[0] == scrolled and abs(after[1] - hidden) >= 1
+    assert tab.locator(".mae-mask .hidden[y='0']").count() in (0, 8)          # the whole row is what its first patch became

@@ -19,12 +19,15 @@ the site shares: `translated(text, "lessons")`.
 import gettext
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
 CATALOGS = Path(__file__).parent / "locale"
 SPOKEN = {"en": "en", "zh": "zh_CN"}         # what `--lang` takes: the name of the catalog
+_ASKED = ContextVar("_ASKED", default=None)      # the catalog of `spoken`, of this thread
 VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")       # of the environment, in which gettext finds the language
 
 
@@ -32,7 +35,7 @@ def message(sentence: str, /, **values: object) -> str:
     """The sentence in the user's language, with its placeholders filled in.
 
     The language is that of the environment (`LANGUAGE`, `LC_ALL`, `LC_MESSAGES`, `LANG`, as gettext reads them), so a process
-    that is started for a check speaks the same one.
+    that is started for a check speaks the same one. Within `spoken` it is the one given there.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ _ = message
 
 def _languages():
     """The languages that the user reads, the best first, with colons between them."""
-    return next(filter(None, map(os.environ.get, VARIABLES)), "C")
+    return _ASKED.get() or next(filter(None, map(os.environ.get, VARIABLES)), "C")
 
 
 def language() -> str:
@@ -88,6 +91,26 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
     """A cell of a table: the text with spaces to so many columns of a terminal, after it or, to stand on the right, before."""
     spaces = " " * (width - columns(text))
     return spaces + text if right else text + spaces
+
+
+@contextmanager
+def spoken(name: str | None) -> Iterator[None]:
+    """Sentences of this thread in one of SPOKEN as long as the block runs, whatever the environment says; None changes nothing.
+
+    A server has users with different languages at the same time, and one environment.
+
+    Raises
+    ------
+    ValueError
+        if the language is none of them
+    """
+    if name is not None and name not in SPOKEN:
+        raise ValueError(_("expected a language, {names}, got {name!r}", names=either(SPOKEN), name=name))
+    before = _ASKED.set(SPOKEN[name] if name is not None else _ASKED.get())
+    try:
+        yield
+    finally:
+        _ASKED.reset(before)
 
 
 def speak_like_us() -> None:

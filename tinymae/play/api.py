@@ -7,7 +7,9 @@ import json
 from dataclasses import dataclass
 
 from tinymae.messages import message as _
+from tinymae.messages import spoken
 from tinymae.play import attention_tab, mae_tab, positions_tab, step_tab
+from tinymae.play.translators import ShownTranslator, ours
 from tinymae.tasks.photograph import DETAIL, PhotoModel
 from tinymae.tasks.translate import Translator
 from tinymae.weights.shipped import read_model, shipped
@@ -17,7 +19,7 @@ from tinymae.weights.shipped import read_model, shipped
 class Models:
     """The models that answer; the functions of a tab get all of them."""
 
-    translator: Translator
+    translator: ShownTranslator
     photos: PhotoModel
 
 
@@ -32,10 +34,11 @@ FUNCTIONS = {
 def shipped_models() -> Models:
     """The models that come with the package, read with NumPy alone."""
     config, params, extra = read_model(shipped("mae"), "mae")
-    return Models(Translator.load(), PhotoModel(config, params, DETAIL if extra["crops"] else None, turned=extra["crops"]))
+    return Models(ours(Translator.load()), PhotoModel(config, params, DETAIL if extra["crops"] else None,
+                                                       turned=extra["crops"]))
 
 
-def answer_json(name: str, question: str, models: Models) -> str:
+def answer_json(name: str, question: str, models: Models, language: str | None = None) -> str:
     """The answer to a question, both JSON texts.
 
     It keeps nothing and changes no model, as the functions it calls, so any number of threads may call it at once.
@@ -45,11 +48,18 @@ def answer_json(name: str, question: str, models: Models) -> str:
     name : of a function in FUNCTIONS
     question : a JSON object with its arguments
     models : to ask
+    language : of the sentences in the answer, "en" or "zh"; None for that of this process
 
     Returns
     -------
     a JSON object; {"error": sentence} if the arguments do not fit
     """
+    with spoken(language):
+        return _answered(name, question, models)
+
+
+def _answered(name, question, models):
+    """As `answer_json`, in the language that is spoken."""
     try:
         if name not in FUNCTIONS:
             raise ValueError(_("expected the name of a function, one of {names}, got {name!r}",

@@ -1,5 +1,6 @@
 """The tab "attention" of the live page: functions that take the models and JSON values, and return what JSON can write.
 
+    translator  which model answers, and sentences to start with
     translate   a sentence -> its translation, the probabilities of each step, and the attention of all layers and heads
     gradient    one token of a translation -> the gradient of its loss at all scores, and at the source tokens
 
@@ -22,12 +23,15 @@ from tinymae.ops.linear import linear_backward
 from tinymae.ops.losses import cross_entropy_backward, cross_entropy_forward
 from tinymae.ops.softmax import softmax_backward, softmax_forward
 from tinymae.play.shown import rounded
-from tinymae.text.vocabulary import SPECIALS, UNK
 
 LONGEST = 32                                                    # tokens of a sentence, <eos> included: answers stay small
 WIDEST = 8                                                      # beam
 TOP = 5                                                         # tokens of a step that are shown
 COLDEST, HOTTEST = 0.05, 5                                      # temperatures above 0
+EXAMPLES = (
+    "我有一只猫", "我爸爸昨天没买杯子", "你为什么喜欢猫", "因为她太累了，所以她不想看书", "I have a cat",
+    "She does not want to read a book because she is too tired",
+)
 
 
 class Gradient(NamedTuple):
@@ -36,6 +40,22 @@ class Gradient(NamedTuple):
     loss: float                                                 # -log p(token)
     scores: dict[str, list[np.ndarray]]                         # "encoder", "decoder", "cross": (H, Tq, Tk) for each layer
     source: np.ndarray                                          # (Tk, D), at the embedding of each source token
+
+
+def described_translator(models: object) -> dict:
+    """Which translator answers, and sentences to start with.
+
+    Parameters
+    ----------
+    models : a `play.api.Models`
+
+    Returns
+    -------
+    {"name": "" for the translator that comes with the package; "examples": those of EXAMPLES that have no unknown token}
+    """
+    translator = models.translator
+    known = [text for text in EXAMPLES if translator.unknown not in translator.encode(text)]
+    return {"name": translator.name, "examples": known}
 
 
 def translate(models: object, *, text: str, beam: int = 1, temperature: float = 0, seed: int = 0) -> dict:
@@ -77,7 +97,7 @@ def translate(models: object, *, text: str, beam: int = 1, temperature: float = 
             "sentence and draws nothing at random", beam=beam, temperature=temperature,
         ))
     params, config = translator.params, translator.config
-    options = {"max_len": LONGEST, "never": (UNK,), "attention": False}
+    options = {"max_len": LONGEST, "never": translator.never, "attention": False}
     if temperature:
         rng = np.random.default_rng(seed)
         decoded = sample(src, params, config, rng=rng, temperature=temperature, **options)
@@ -89,17 +109,17 @@ def translate(models: object, *, text: str, beam: int = 1, temperature: float = 
     memory, encoder = encode(src, params, config)
     x, decoder = decode(shift_right(ids, config.bos), memory, src, params, config)
     logits = to_vocabulary(x[0], params, config)[0]             # (Tq, V)
-    tokens = [_token(translator, i) for i in ids[0].tolist()]
+    tokens = [translator.token(i) for i in ids[0].tolist()]
     mask = causal_mask(len(tokens))
     blocks = {"encoder": encoder["encoder"]["blocks"], "decoder": decoder["decoder"]["blocks"]}
     return {
-        "text": translator.languages[1].text(ids[0].tolist()),
+        "text": translator.text(ids[0].tolist()),
         "log_p": rounded(decoded.log_probs[0]),
         "ended": bool(ids[0, -1] == config.eos),
-        "source": [*translator.languages[0].tokens(text), "<eos>"],
-        "inputs": [_token(translator, config.bos), *tokens[:-1]],
+        "source": [*translator.tokens(text), translator.token(config.eos)],
+        "inputs": [translator.token(config.bos), *tokens[:-1]],
         "target": tokens,
-        "unknown": np.flatnonzero(src[0] == UNK).tolist(),
+        "unknown": np.flatnonzero(src[0] == translator.unknown).tolist(),
         "ids": ids[0].tolist(),
         "layers": {"encoder": config.encoder_layers, "decoder": config.decoder_layers, "cross": config.decoder_layers},
         "heads": config.heads,
@@ -148,7 +168,7 @@ def gradient(models: object, *, text: str, target: list, position: int) -> dict:
     embedded = params["embed" if config.tie == "all" else "src_embed"][src[0]]      # (Tk, D)
     norms, dots = np.sqrt(np.vecdot(found.source, found.source)), np.vecdot(found.source, embedded)
     return {
-        "token": _token(translator, target[position]),
+        "token": translator.token(target[position]),
         "p": rounded(math.exp(-found.loss)),
         "loss": rounded(found.loss),
         "dscores": {kind: rounded(_with_mean(dscores)) for kind, dscores in found.scores.items()},
@@ -234,29 +254,23 @@ def _steps(translator, ids, logits, temperature):
     drawn = None
     if temperature:
         allowed = np.ones(logits.shape[1:], bool)
-        allowed[[config.pad, config.bos, UNK]] = False
+        allowed[[config.pad, config.bos, *translator.never]] = False
         drawn = softmax_forward(logits.astype(np.float64) / temperature, allowed)[0]
 
     def described(t, i):
         return {
-            "token": _token(translator, i), "p": rounded(p[t, i]), "drawn": None if drawn is None else rounded(drawn[t, i])
+            "token": translator.token(i), "p": rounded(p[t, i]), "drawn": None if drawn is None else rounded(drawn[t, i])
         }
 
     order = np.argsort(-p, axis=1, kind="stable")[:, :TOP].tolist()
     return [described(t, i) | {"top": [described(t, each) for each in order[t]]} for t, i in enumerate(ids.tolist())]
 
 
-def _token(translator, i):
-    """The target's token of an id, the special ones by their names."""
-    return SPECIALS[i] if i < len(SPECIALS) else translator.languages[1].words([i])[0]
-
-
 def _source(translator, text):
     """The ids of a sentence, (1, Tk); refuses what is no sentence."""
-    language = translator.languages[0]
-    if not isinstance(text, str) or not language.tokens(text):
+    if not isinstance(text, str) or not translator.tokens(text):
         raise ValueError(_("expected a sentence, got {text!r}: it has no tokens to attend to", text=text))
-    ids = language.encode(text)
+    ids = translator.encode(text)
     if len(ids) > LONGEST:
         raise ValueError(_("expected a sentence of at most {most} tokens, got {got}: a longer one would not fit on the page",
                            most=LONGEST - 1, got=len(ids) - 1))
@@ -271,4 +285,4 @@ def _whole(least, most, **number):
                            name=name, least=least, most=most, value=value))
 
 
-FUNCTIONS = {"translate": translate, "gradient": gradient}
+FUNCTIONS = {"translator": described_translator, "translate": translate, "gradient": gradient}

@@ -111,7 +111,7 @@ def restored_photo(models: object, *, pixels: str, rows: int, cols: int, hidden:
     """
     photos = models.photos
     grid = _grid(rows, cols, photos.config)
-    photo = _decoded(pixels, rows, cols)
+    photo = _decoded(pixels, rows, cols, photos.config.in_chans)
     removed = hidden_pixels(_hidden(hidden, grid), photo.shape)
     if (photo == photo[..., :1]).all():
         photo = photo[..., :1]                                  # a grey photograph stays grey
@@ -153,7 +153,7 @@ def seen_from_patch(models: object, *, pixels: str, rows: int, cols: int, hidden
     """
     photos, config = models.photos, models.photos.config
     grid = _grid(rows, cols, config)
-    photo, patches = _decoded(pixels, rows, cols), _hidden(hidden, grid)
+    photo, patches = _decoded(pixels, rows, cols, config.in_chans), _hidden(hidden, grid)
     at = _place(patch, grid)
     corner = [min(max(0, where - side // 2), count - side) for where, count, side in zip(at, grid, config.grid, strict=True)]
     tile = tuple(slice(start, start + side) for start, side in zip(corner, config.grid, strict=True))
@@ -234,8 +234,8 @@ def _grid(rows, cols, config):
     return rows // patch, cols // patch
 
 
-def _decoded(pixels, rows, cols):
-    """A picture (rows, cols, 3) from base64."""
+def _decoded(pixels, rows, cols, channels):
+    """A picture (rows, cols, 3) from base64, or (rows, cols, 1), grey, for a model of one channel."""
     if not isinstance(pixels, str) or len(pixels) != 4 * rows * cols:       # three bytes are four letters
         got = len(pixels) if isinstance(pixels, str) else type(pixels).__name__
         raise ValueError(_("expected pixels, base64 of {rows} x {cols} x 3 bytes, {count} letters, got {got}: red, green and "
@@ -247,7 +247,11 @@ def _decoded(pixels, rows, cols):
     if len(raw) != 3 * rows * cols:
         raise ValueError(_("expected {count} bytes in pixels, got {got}: was a part cut off?",
                            count=3 * rows * cols, got=len(raw)))
-    return np.frombuffer(raw, np.uint8).reshape(rows, cols, 3)
+    photo = np.frombuffer(raw, np.uint8).reshape(rows, cols, 3)
+    if channels == 3:
+        return photo
+    weighted = photo @ np.array([19595, 38470, 7471])           # of 65536: the lightness as Pillow has it
+    return ((weighted + 32768) >> 16).astype(np.uint8)[..., None]
 
 
 def _encoded(picture):

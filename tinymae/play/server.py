@@ -30,6 +30,7 @@ from socketserver import TCPServer
 from urllib.parse import parse_qs
 
 from tinymae.learn.lessons import lessons_folder
+from tinymae.messages import SPOKEN, spoken
 from tinymae.messages import message as _
 from tinymae.play.api import FUNCTIONS, Models, answer_json
 from tinymae.train.parallel import Workers
@@ -151,6 +152,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(refused.args[0], "text/plain; charset=utf-8", refused.args[1].encode())
 
     def do_POST(self):
+        with spoken(self._language()):
+            self._reply()
+
+    def _language(self):
+        """The language that the page is shown in, or None if the question does not say it."""
+        asked = self.headers.get("Accept-Language")
+        return asked if asked in SPOKEN else None
+
+    def _reply(self):
         try:
             self._send_json(200, self._answer(*self._question()))
         except _Refused as refused:
@@ -181,9 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, name, question):
         """The answer as JSON; an error that no question should cause is one line."""
-        server = self.server
+        server, language = self.server, self._language()
         try:
-            (answer,) = server.workers.map(lambda asked: answer_json(name, asked, server.models), [question])
+            (answer,) = server.workers.map(lambda asked: answer_json(name, asked, server.models, language), [question])
             return answer
         except Exception as error:
             if server.debug:

@@ -1,6 +1,7 @@
 """Attention: heatmaps of each head, lines between tokens, and attention weights laid over an image."""
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from tinymae.messages import message as _
+from tinymae.plot.attention_html import write_attention_page
 from tinymae.plot.style import (
     AMOUNT,
     COLOURS,
@@ -46,6 +48,7 @@ def attention(
     *,
     caption: str | None = None,
     vmax: float = 1.0,
+    html: Path | str | None = None,
 ) -> Figure:
     """Attention weights as one heatmap per head: a row is a query, a column a key, all heads in one colour scale.
 
@@ -56,11 +59,13 @@ def attention(
         font that has them; without one they are numbered, and a warning and the caption say so
     caption : replaces the text below the figure
     vmax : the top of the colour scale. ``weights.max()`` makes small weights visible; figures then differ in scale
+    html : also write a page for the browser, one .html file that needs no network: point at a token, tap it or go to it with
+        the arrow keys, and see its lines and its weights in each head
 
     Raises
     ------
     TypeError, ValueError
-        if the weights have a different rank, lie outside 0..1, or do not fit the tokens
+        if the weights have a different rank, lie outside 0..1, or do not fit the tokens, or html does not end in .html
 
     Source: Vaswani et al. 2017, equation 1 and figures 3-5; article A, part 2; article C, 5.1; article D,
     self-attention.
@@ -75,6 +80,8 @@ def attention(
     weights = weights.reshape(-1, *weights.shape[-2:])
     heads, count_q, count_k = weights.shape
     queries, keys = check_token_names("queries", queries, count_q), check_token_names("keys", keys, count_k)
+    if html is not None:
+        write_attention_page(html, weights, queries, keys, vmax)
     extend, note = beyond(np.minimum(weights, 1), 0, vmax)
     (queries, keys), missing = drawable(queries, keys)
     across = 0.085 * (longest(keys) if keys else 1)                     # inches

@@ -83,7 +83,7 @@ function asker(panel) {
     newest.set(name, mine);
     let error = null;
     try {
-      return await ask(name, question);
+      return await ask(name, question, language);
     } catch (caught) {
       error = caught;
       error.shown = true;

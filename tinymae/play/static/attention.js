@@ -2,14 +2,19 @@
 //
 // Two rows of tokens have a line for every weight, and a heatmap has the same numbers. The reader selects a token of either
 // row, a query or a key; lines, heatmaps and the list of probabilities follow.
-const EXAMPLES = ["我有一只猫", "我爸爸昨天没买杯子", "你为什么喜欢猫", "因为她太累了，所以她不想看书"];
+import {
+  button, fill, heatmap, labelled, mapTexts, minus, node, onReach, reading, rovingRow, select, short, switchOf, tokenLines,
+} from "./attention_map.js";
+
 const PACE = 700;                                   // milliseconds from one token to the next
-const SVG = "http://www.w3.org/2000/svg";
 
 export const texts = {
   en: {
+    ...mapTexts.en,
     title: "Attention",
     intro: "A small Transformer translates the sentences of a phrasebook from Chinese to English. It runs now, in NumPy.",
+    introOwn: "Your translator, {name}, runs now, in NumPy.", sentenceOwn: "Sentence",
+    start: "Type a sentence in the language that it translates from.",
     sentence: "Chinese sentence", translate: "Translate", examples: "Examples:",
     temperature: "Temperature", greedyTemperature: "0: nothing is drawn at random", beam: "Beam width",
     greedy: "1 (greedy)", again: "Draw again", beamOff: "Beam search draws nothing at random: it needs temperature 0.",
@@ -21,24 +26,18 @@ export const texts = {
       + "Click a token to see the backward pass of its loss.",
     attention: "Attention", encoder: "Encoder: source to source", decoder: "Decoder: output to output",
     cross: "Cross: output to source",
-    layer: "Layer", head: "Head", layerNumber: "layer {n}", headNumber: "head {n}", mean: "mean of all heads",
+    layer: "Layer", layerNumber: "layer {n}",
     forward: "Forward: who attends to whom",
     keysSource: "Keys: source tokens", queriesSource: "Queries: source tokens", keysInputs: "Keys: tokens the decoder has read",
     queriesInputs: "Queries: tokens the decoder reads, one per step", queriesTarget: "Queries: output tokens, one per step",
-    readLines: "Point at a token or move to it with the arrow keys. A line is an attention weight: the more opaque, the "
-      + "larger. A query's weights sum to 1. Lines of other tokens are dimmed.",
-    weightsOf: "{token} attends to: {list}", weightsTo: "{token} receives from: {list}",
-    scores: "scores", weights: "weights", show: "Heatmap", mask: "Causal mask", before: "before the mask",
+    scores: "scores", show: "Heatmap", mask: "Causal mask", before: "before the mask",
     after: "after the mask",
     noMask: "There is no mask here: one sentence alone has no padding, and every source token may be attended to.",
-    matrix: "{what}: a row is a query, a column is a key",
-    readWeights: "Each row is one softmax over the keys; the stronger the colour, the larger the weight.",
     readScores: "A score is q·k / √d_k; the softmax of a row of scores gives its weights. For the mean of heads, both are "
       + "averages.",
     readBefore: "Dashed cells lie in the future of their query. Before the mask they have scores and would receive weight.",
     readAfter: "Hatched cells lie in the future of their query: the mask sets the score to −∞, so the weight is 0 and the "
       + "other weights grow.",
-    masked: "masked",
     stepTitle: "Step {n}: {token}", top: "The five most probable tokens",
     readSteps: "Bars are the model's probabilities for this step.",
     readDrawn: "The lighter bar is the probability with which a token is drawn at temperature {t}; <unk>, <pad> and <bos> are "
@@ -52,11 +51,13 @@ export const texts = {
     source: "What reaches the source", norm: "norm of the gradient", dot: "gradient · embedding", token: "Token",
     readSource: "The norm says how strongly the loss depends on the token's embedding; gradient · embedding is negative if a "
       + "larger embedding would make the output token more probable. Both are first-order: they hold for small changes.",
-    cell: "{query} → {key}",
   },
   zh: {
+    ...mapTexts.zh,
     title: "注意力",
     intro: "一个小型 Transformer 把短语集里的句子从中文译成英文，此刻由 NumPy 现场计算。",
+    introOwn: "你的翻译模型 {name} 此刻由 NumPy 现场计算。", sentenceOwn: "句子",
+    start: "请输入一个源语言的句子。",
     sentence: "中文句子", translate: "翻译", examples: "例句：",
     temperature: "温度", greedyTemperature: "0：不做随机采样", beam: "束宽",
     greedy: "1（贪心）", again: "重新采样", beamOff: "束搜索不做随机采样，要求温度为 0。",
@@ -66,20 +67,15 @@ export const texts = {
     unknown: "词表外的词元，模型读作 <unk>：{tokens}",
     readOutput: "每个词元都根据源句和它之前的词元选出，下面的数字是它的概率。点击一个词元，查看它的损失如何反向传播。",
     attention: "注意力", encoder: "编码器自注意力", decoder: "解码器自注意力", cross: "交叉注意力",
-    layer: "层", head: "头", layerNumber: "第 {n} 层", headNumber: "第 {n} 个头", mean: "各头平均",
+    layer: "层", layerNumber: "第 {n} 层",
     forward: "前向：谁关注谁",
     keysSource: "键：源句词元", queriesSource: "查询：源句词元", keysInputs: "键：解码器已读入的词元",
     queriesInputs: "查询：解码器读入的词元，每步一个", queriesTarget: "查询：输出词元，每步一个",
-    readLines: "把指针移到词元上，或用方向键移动。每条线是一个注意力权重，越不透明权重越大；一个查询的权重之和为 1。其他词元的线已淡化。",
-    weightsOf: "{token} 关注：{list}", weightsTo: "关注 {token} 的有：{list}",
-    scores: "得分", weights: "权重", show: "热力图", before: "掩码前", after: "掩码后", mask: "因果掩码",
+    scores: "得分", show: "热力图", before: "掩码前", after: "掩码后", mask: "因果掩码",
     noMask: "这里没有掩码：单独一个句子没有填充，源句的所有词元都可以被关注。",
-    matrix: "{what}：行是查询，列是键",
-    readWeights: "每一行是对所有键做一次 softmax 的结果，颜色越浓权重越大。",
     readScores: "得分是 q·k / √d_k，对一行得分做 softmax 就得到这一行的权重。选“各头平均”时，两者分别取平均。",
     readBefore: "虚线格是相对于该查询的未来位置：加掩码之前它们也有得分，也会分到权重。",
     readAfter: "斜线格是相对于该查询的未来位置：掩码把得分设为 −∞，权重因此为 0，其余权重相应变大。",
-    masked: "被掩码",
     stepTitle: "第 {n} 步：{token}", top: "概率最高的五个词元",
     readSteps: "条形是模型在这一步给出的概率。",
     readDrawn: "浅色条形是温度为 {t} 时的采样概率；<unk>、<pad> 和 <bos> 从不被采样。",
@@ -91,13 +87,12 @@ export const texts = {
     source: "传到源句的梯度", norm: "梯度的范数", dot: "梯度 · 嵌入", token: "词元",
     readSource: "范数表示损失对该词元的嵌入有多敏感；“梯度 · 嵌入”为负，表示把嵌入放大会让输出词元的概率更高。"
       + "两者都是一阶量，只对微小的变化成立。",
-    cell: "{query} → {key}",
   },
 };
 
 // What the tab shows, kept while the language or the tab changes.
 const state = {
-  text: EXAMPLES[0], temperature: 0, beam: 1, seed: 0, answer: null, shown: 0, playing: false,
+  about: null, text: "", temperature: 0, beam: 1, seed: 0, answer: null, shown: 0, playing: false,
   kind: "cross", layer: 1, head: null, values: "weights", when: "after",                 // head null: the mean of all
   selected: {side: "query", index: 0}, step: 0, token: null, gradient: null,
 };
@@ -110,18 +105,33 @@ export function show(root, say, ask) {
   clearTimeout(timer);
   const tab = {root, ask, say: (key, values = {}) => fill(say(key), values)};
   current = tab;
-  const names = ["output", "choice", "lines", "matrix", "steps", "again", "backward"];
-  tab.parts = Object.fromEntries(names.map((name) => [name, node("div")]));
-  const {output, choice, lines, matrix, steps, again, backward} = tab.parts;
   root.classList.add("attn");
-  root.append(
-    node("p", {text: say("intro")}), askForm(tab), output,
+  if (state.about) build(tab);
+  else start(tab);
+}
+
+async function start(tab) {
+  try {
+    state.about ??= await tab.ask("translator", {});
+  } catch {
+    return;                                         // the page shows the sentence of the error
+  }
+  state.text ||= state.about.examples[0] ?? "";
+  if (tab.root.isConnected) build(tab);
+}
+
+function build(tab) {
+  const {say} = tab, {name} = state.about;
+  const names = ["output", "choice", "lines", "matrix", "steps", "again", "backward"];
+  tab.parts = Object.fromEntries(names.map((part) => [part, node("div")]));
+  const {output, choice, lines, matrix, steps, again, backward} = tab.parts;
+  tab.start = node("p", {class: "attn-note", text: say("start"), hidden: Boolean(state.text)});
+  tab.results = node("div", {hidden: true}, output,
     node("h2", {text: say("forward")}), choice, lines, node("div", {class: "attn-columns"}, matrix, steps),
-    node("h2", {text: say("backward")}), again, backward,
-  );
-  new ResizeObserver(() => drawLines(tab)).observe(lines);      // lines go from token to token, wherever these have moved
+    node("h2", {text: say("backward")}), again, backward);
+  tab.root.append(node("p", {text: name ? say("introOwn", {name}) : say("intro")}), askForm(tab), tab.start, tab.results);
   if (state.answer) drawAll(tab);
-  else translate(tab);
+  else if (state.text) translate(tab);
 }
 
 // ---- Questions
@@ -166,23 +176,24 @@ async function differentiate(tab, position) {
 
 function askForm(tab) {
   const {say} = tab;
-  const text = node("input", {type: "text", value: state.text, maxLength: 60, lang: "zh", id: "attn-text"});
+  const {name, examples} = state.about;
+  const text = node("input", {type: "text", value: state.text, maxLength: 200, lang: name ? "" : "zh", id: "attn-text"});
   const send = () => {
     state.text = text.value;
     translate(tab);
   };
-  const form = node("form", {class: "attn-bar"}, node("label", {text: say("sentence"), htmlFor: "attn-text"}), text,
+  const form = node("form", {class: "attn-bar"}, node("label", {text: say(name ? "sentenceOwn" : "sentence"), htmlFor: "attn-text"}), text,
     node("button", {type: "submit", text: say("translate")}));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     send();
   });
-  const examples = node("div", {class: "attn-bar"}, node("span", {text: say("examples")}), ...EXAMPLES.map((example) =>
-    button(example, () => {
+  const starts = node("div", {class: "attn-bar", hidden: !examples.length}, node("span", {text: say("examples")}),
+    ...examples.map((example) => button(example, () => {
       text.value = example;
       send();
-    }, {lang: "zh"})));
-  return node("div", {}, form, examples, decodingBar(tab));
+    }, {lang: /^[ -~]+$/.test(example) ? "en" : "zh"})));
+  return node("div", {}, form, starts, decodingBar(tab));
 }
 
 function decodingBar(tab) {
@@ -235,7 +246,7 @@ function drawOutput(tab) {
   if (answer.unknown.length) {
     notes.push(say("unknown", {tokens: [...new Set(answer.unknown.map((i) => answer.source[i]))].join(" ")}));
   }
-  tab.sentence = node("p", {class: "attn-sentence", lang: "en"});
+  tab.sentence = node("p", {class: "attn-sentence", lang: state.about.name ? "" : "en"});
   tab.parts.output.replaceChildren(tab.sentence, player, node("div", {class: "attn-scroll"}, rovingRow(above, say("output"))),
     node("p", {class: "attn-note", text: notes.join(" · ")}), reading(say("readOutput")));
   markPressed(tab);
@@ -321,7 +332,7 @@ function chosen(layers) {
 // Tokens of both sides of the chosen attention, and how many of them are there already.
 function sides() {
   const {answer, kind, shown} = state;
-  const source = {tokens: answer.source, there: answer.source.length};
+  const source = {tokens: answer.source, there: answer.source.length, unknown: answer.unknown};
   const inputs = {tokens: answer.inputs, there: shown}, target = {tokens: answer.target, there: shown};
   return {
     encoder: {key: source, query: source}, decoder: {key: inputs, query: inputs}, cross: {key: source, query: target},
@@ -354,66 +365,18 @@ function drawRows(tab) {
   const names = {
     encoder: ["keysSource", "queriesSource"], decoder: ["keysInputs", "queriesInputs"], cross: ["keysSource", "queriesTarget"],
   }[kind];
-  const both = sides();
-  tab.rows = {};
-  const [keys, queries] = ["key", "query"].map((side, i) => {
-    const unknown = (index) => both[side].tokens === state.answer.source && state.answer.unknown.includes(index);
-    tab.rows[side] = both[side].tokens.map((token, index) => {
-      const clicked = () => (side === "query" && kind === "cross" ? differentiate(tab, index) : pick(tab, {side, index}));
-      const each = button(token, clicked, {class: `attn-token${unknown(index) ? " attn-unknown" : ""}`},
-        node("small", {text: " "}));
-      if (unknown(index)) each.title = "<unk>";
-      onReach(each, () => pick(tab, {side, index}));
-      return each;
-    });
-    return rovingRow(tab.rows[side], say(names[i]));
+  tab.lines = tokenLines(sides(), {
+    say, names: {key: say(names[0]), query: say(names[1])},
+    reached: (selected) => pick(tab, selected),
+    clicked: (selected) => (selected.side === "query" && kind === "cross" ? differentiate(tab, selected.index) : pick(tab, selected)),
   });
-  tab.svg = svg("svg", {class: "attn-lines", "aria-hidden": "true"});
-  tab.readout = node("p", {class: "attn-readout"});
-  tab.readout.setAttribute("aria-live", "polite");
-  tab.inner = node("div", {class: "attn-inner"}, node("small", {text: say(names[0])}), keys, tab.svg, queries,
-    node("small", {text: say(names[1])}));
-  tab.parts.lines.replaceChildren(node("div", {class: "attn-scroll"}, tab.inner), tab.readout, reading(say("readLines")));
+  tab.parts.lines.replaceChildren(tab.lines.node);
   drawSelection(tab);
 }
 
 function drawSelection(tab) {
-  const {side, index} = state.selected, both = sides(), weights = shownWeights();
-  const other = side === "query" ? "key" : "query";
-  const value = (i) => (side === "query" ? weights[index][i] : weights[i][index]);
-  for (const each of ["key", "query"]) {
-    tab.rows[each].forEach((token, i) => {
-      token.classList.toggle("attn-selected", each === side && i === index);
-      token.classList.toggle("attn-later", i >= both[each].there);
-      token.lastChild.textContent = each === other ? value(i).toFixed(2) : " ";
-    });
-  }
-  const list = both[other].tokens.slice(0, both[other].there).map((token, i) => [token, value(i)])
-    .sort((a, b) => b[1] - a[1]).slice(0, 4).map(([token, weight]) => `${token} ${short(weight)}`).join(" · ");
-  tab.readout.textContent = tab.say(side === "query" ? "weightsOf" : "weightsTo", {token: both[side].tokens[index], list});
+  tab.lines.draw(sides(), shownWeights(), state.selected);
   tab.matrix?.outline(state.selected);
-  drawLines(tab);
-}
-
-function drawLines(tab) {
-  if (!tab.svg || !tab.root.isConnected) return;
-  const width = tab.inner.clientWidth, height = 130, both = sides(), weights = shownWeights();
-  const middle = (token) => token.offsetLeft + token.offsetWidth / 2;
-  const {side, index} = state.selected;
-  tab.svg.setAttribute("width", width);
-  tab.svg.setAttribute("height", height);
-  const lines = [];
-  weights.slice(0, both.query.there).forEach((row, q) => row.slice(0, both.key.there).forEach((weight, k) => {
-    const mine = index === (side === "query" ? q : k);
-    if (weight < 0.005) return;                     // no eye could see it
-    const line = svg("line", {
-      x1: middle(tab.rows.key[k]), y1: 2, x2: middle(tab.rows.query[q]), y2: height - 2,
-      "stroke-opacity": mine ? weight : weight * 0.3, class: mine ? "attn-mine" : "",
-    });
-    if (mine) lines.push(line);                     // on top of the others
-    else lines.unshift(line);
-  }));
-  tab.svg.replaceChildren(...lines);
 }
 
 // ---- The heatmap of the forward pass
@@ -431,8 +394,8 @@ function drawMatrix(tab) {
     switchOf(say("show"), [["scores", say("scores")], ["weights", say("weights")]], values, change("values")),
     masked() ? switchOf(say("mask"), [["before", say("before")], ["after", say("after")]], when, change("when"))
       : node("span", {class: "attn-note", text: say("noMask")}));
-  const matrix = heatmap(tab, {
-    numbers: chosen(numbers), signed: values === "scores", mask: masked() ? attention.mask : null, before,
+  const matrix = heatmap(sides(), {
+    say, numbers: chosen(numbers), signed: values === "scores", mask: masked() ? attention.mask : null, before,
     forbidden: values === "scores" ? "−∞" : "0", name: say("matrix", {what: say(values)}),
   });
   const how = [say(values === "scores" ? "readScores" : "readWeights")];
@@ -440,103 +403,6 @@ function drawMatrix(tab) {
   tab.matrix = matrix;
   refill(tab.parts.matrix, bar, matrix.node, ...how.map(reading));
   matrix.outline(state.selected);
-}
-
-// A heatmap that can be read with the pointer or the arrow keys: {node, outline(selected), point(q, k), linked}.
-// "signed" numbers diverge from 0 in two colours. A cell that the mask forbids is hatched and read as "forbidden"; with
-// "before", it shows what it would be without the mask. Heatmaps of the same shape in "linked" point at the same cell.
-function heatmap(tab, {numbers, signed = false, mask = null, before = false, forbidden = "0", name}) {
-  const plan = planOf(sides());
-  const allowed = (q, k) => before || !mask || mask[q][k];
-  const shown = numbers.flatMap((row, q) => row.filter((number, k) => allowed(q, k)));
-  const largest = signed ? Math.max(...shown.map(Math.abs)) : 1;
-  const {width, height} = plan;
-  const picture = svg("svg", {
-    class: "attn-heatmap", width, height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img", "aria-label": name,
-  }, ...labelsOf(plan));
-  numbers.slice(0, plan.query.there).forEach((row, q) => row.slice(0, plan.key.there).forEach((number, k) => {
-    const cell = svg("rect", {
-      ...plan.at(q, k),
-      class: `attn-cell${number < 0 ? " attn-negative" : ""}${before && !mask[q][k] ? " attn-future" : ""}`,
-      "fill-opacity": allowed(q, k) ? Math.abs(number) / (largest || 1) : 0, "data-q": q, "data-k": k,
-    });
-    picture.append(...(allowed(q, k) ? [] : [hatch(plan.at(q, k))]), cell);
-  }));
-  const line = svg("rect", {class: "attn-outline"}), spot = svg("rect", {class: "attn-spot"});
-  picture.append(line, spot);
-  const readout = node("p", {class: "attn-readout", text: " "});
-  readout.setAttribute("aria-live", "polite");
-  const made = {
-    here: [0, 0], linked: [],
-    outline: (selected) => set(line, plan.lane(selected)),
-    point: (q, k) => {
-      made.here = [q, k];
-      set(spot, plan.at(q, k));
-      const value = allowed(q, k) ? short(numbers[q][k]) : `${forbidden} (${tab.say("masked")})`;
-      readout.textContent = `${tab.say("cell", {query: plan.query.tokens[q], key: plan.key.tokens[k]})}: ${value}`;
-    },
-    node: node("figure", {}, node("figcaption", {text: name}), node("div", {class: "attn-scroll"}, picture),
-      legend(signed, largest), readout),
-  };
-  listen(picture, made, plan);
-  return made;
-}
-
-// Where everything stands in a heatmap, in pixels.
-function planOf({key, query}) {
-  const most = Math.max(key.tokens.length, query.tokens.length);
-  const size = most > 16 ? 18 : most > 10 ? 24 : 32;
-  const turned = (token) => textWidth(token) > size;            // it would run into its neighbours
-  const left = 12 + Math.max(...query.tokens.map(textWidth));
-  const top = 12 + Math.max(13, ...key.tokens.filter(turned).map(textWidth));
-  return {
-    key, query, size, turned, left, top,
-    width: left + size * key.tokens.length + 2, height: top + size * query.tokens.length + 2,
-    at: (q, k) => ({x: left + k * size, y: top + q * size, width: size, height: size}),
-    lane: ({side, index}) => (side === "query"
-      ? {x: left, y: top + index * size, width: size * key.there, height: index < query.there ? size : 0}
-      : {x: left + index * size, y: top, width: index < key.there ? size : 0, height: size * query.there}),
-  };
-}
-
-function labelsOf({key, query, size, turned, left, top}) {
-  const columns = key.tokens.slice(0, key.there).map((token, k) => {
-    const x = left + (k + 0.5) * size, y = top - 6;
-    const place = turned(token) ? {transform: `translate(${x + 4} ${y}) rotate(-90)`} : {x, y, "text-anchor": "middle"};
-    return svg("text", place, token);
-  });
-  const rows = query.tokens.slice(0, query.there).map((token, q) =>
-    svg("text", {x: left - 6, y: top + (q + 0.5) * size + 4, "text-anchor": "end"}, token));
-  return [...columns, ...rows];
-}
-
-// Three slanted lines.
-function hatch({x, y, width: size}) {
-  const half = size / 2;
-  const d = `M${x} ${y + half}l${half} ${-half}M${x} ${y + size}l${size} ${-size}M${x + half} ${y + size}l${half} ${-half}`;
-  return svg("path", {class: "attn-hatch", d});
-}
-
-// The pointer and the arrow keys point at a cell of a heatmap.
-function listen(picture, made, {key, query}) {
-  const point = (q, k) => [made, ...made.linked].forEach((each) => each.point(q, k));
-  picture.addEventListener("pointermove", ({target}) => {
-    if (target.dataset.q) point(Number(target.dataset.q), Number(target.dataset.k));
-  });
-  picture.addEventListener("focus", () => point(...made.here));
-  picture.addEventListener("keydown", (event) => {
-    const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
-    if (!move) return;
-    event.preventDefault();                         // or the page would scroll
-    const [q, k] = made.here;
-    point(clamp(q + move[0], query.there), clamp(k + move[1], key.there));
-  });
-}
-
-function legend(signed, largest) {
-  const [low, middle, high] = signed ? [`−${short(largest)}`, "0", `+${short(largest)}`] : ["0", "0.5", "1"];
-  return node("div", {class: `attn-legend${signed ? " attn-signed" : ""}`}, node("i"),
-    ...[low, middle, high].map((text) => node("small", {text})));
 }
 
 // ---- The probabilities of one step
@@ -563,8 +429,8 @@ function drawBackward(tab) {
     return;
   }
   const mask = masked() ? answer.attention.decoder.mask : null;
-  const weights = heatmap(tab, {numbers: chosen(answer.attention[state.kind].weights), mask, name: say("weights")});
-  const dscores = heatmap(tab, {numbers: chosen(gradient.dscores[state.kind]), mask, signed: true, name: "dL/dscores"});
+  const weights = heatmap(sides(), {say, numbers: chosen(answer.attention[state.kind].weights), mask, name: say("weights")});
+  const dscores = heatmap(sides(), {say, numbers: chosen(gradient.dscores[state.kind]), mask, signed: true, name: "dL/dscores"});
   const how = [say("readGradient"), ...(state.kind === "encoder" ? [] : [say("readGradientRows")])];
   weights.linked = [dscores];
   dscores.linked = [weights];
@@ -593,6 +459,8 @@ function sourceBars(tab) {
 }
 
 function drawAll(tab) {
+  tab.start.hidden = true;
+  tab.results.hidden = false;
   drawOutput(tab);
   drawChoice(tab);
   drawRows(tab);
@@ -603,60 +471,6 @@ function drawAll(tab) {
 }
 
 // ---- Small parts
-
-function node(name, properties = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key === "text") made.textContent = value;
-    else if (key === "class") made.className = value;
-    else made[key] = value;
-  }
-  made.append(...children);
-  return made;
-}
-
-function svg(name, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG, name);
-  set(made, attributes);
-  made.append(...children);
-  return made;
-}
-
-function set(element, attributes) {
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-}
-
-function button(text, clicked, properties = {}, ...children) {
-  const made = node("button", {type: "button", text, ...properties}, ...children);
-  made.addEventListener("click", clicked);
-  return made;
-}
-
-function select(options, value, changed) {
-  const made = node("select", {}, ...options.map(([key, text]) => node("option", {value: key, text})));
-  made.value = value;
-  made.addEventListener("change", () => changed(made.value));
-  return made;
-}
-
-function labelled(text, control) {
-  return node("label", {}, `${text} `, control);
-}
-
-// Two or more choices of which one holds, as radio buttons.
-function switchOf(title, options, value, changed) {
-  const made = node("fieldset", {class: "attn-switch"}, node("legend", {text: title}));
-  for (const [key, text] of options) {
-    const radio = node("input", {type: "radio", name: `attn-${title}`, value: key, checked: key === value});
-    radio.addEventListener("change", () => changed(key));
-    made.append(node("label", {}, radio, text));
-  }
-  return made;
-}
-
-function reading(text) {
-  return node("p", {class: "attn-reading", text});
-}
 
 function bar(fraction, kind) {
   const made = node("i", {class: `attn-bar-of ${kind}`});
@@ -671,29 +485,6 @@ function signedBar(fraction) {
   return made;
 }
 
-// A row of buttons is one stop of the Tab key; the arrow keys move inside it.
-function rovingRow(buttons, name) {
-  const row = node("div", {class: "attn-row"}, ...buttons);
-  set(row, {role: "group", "aria-label": name});
-  buttons.forEach((each, i) => { each.tabIndex = i ? -1 : 0; });
-  row.addEventListener("keydown", (event) => {
-    const here = buttons.indexOf(document.activeElement);
-    const there = buttons.filter((each) => !each.classList.contains("attn-later")).length;
-    const next = {ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: there - 1}[event.key];
-    if (next === undefined || !buttons[next] || next >= there) return;
-    event.preventDefault();
-    buttons.forEach((each, i) => { each.tabIndex = i === next ? 0 : -1; });
-    buttons[next].focus();
-  });
-  return row;
-}
-
-// The pointer or the keyboard reaches an element.
-function onReach(element, reached) {
-  element.addEventListener("pointerenter", reached);
-  element.addEventListener("focus", reached);
-}
-
 function prefersStill() {
   return matchMedia("(prefers-reduced-motion: reduce)").matches;
 }
@@ -706,29 +497,7 @@ function refill(part, ...children) {
   if (focused >= 0) controls()[focused]?.focus();
 }
 
-function fill(text, values) {
-  return text.replace(/\{(\w+)\}/g, (whole, key) => values[key] ?? whole);
-}
-
-function clamp(index, length) {
-  return Math.max(0, Math.min(length - 1, index));
-}
-
 function percent(p) {
   return p > 0 && p < 0.001 ? "<0.1%" : `${(100 * p).toFixed(1)}%`;
 }
 
-// Three significant digits.
-function short(number) {
-  return minus(number !== 0 && Math.abs(number) < 0.001 ? number.toExponential(1) : String(Number(number.toPrecision(3))));
-}
-
-// A number with true minus signs.
-function minus(text) {
-  return text.replaceAll("-", "−");
-}
-
-// About how wide a token is in a heatmap, in pixels: Chinese characters are square.
-function textWidth(token) {
-  return [...token].reduce((sum, letter) => sum + (letter > "⺀" ? 13 : 7.2), 0);
-}

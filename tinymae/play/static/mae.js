@@ -11,8 +11,9 @@ export const texts = {
     mask: "Hide", random: "random", block: "blocks", grid: "grid", ratio: "ratio", seed: "another mask",
     detail: "Patches along the shorter side", pixels: "show single pixels",
     hiddenTitle: "What the model sees",
-    hiddenRead: "Grey patches are hidden from the model. Click a patch to hide or show it, or drag over several. With the "
-      + "keyboard: arrow keys move the white frame, space hides or shows.",
+    hiddenRead: "Grey patches are hidden from the model. Click a patch to hide or show it, or drag over several; with a finger, "
+      + "begin the drag sideways, for up and down scrolls the page. With the keyboard: arrow keys move the white frame, space "
+      + "hides or shows.",
     hiddenLabel: "The photograph with its hidden patches in grey.",
     patchesLabel: "Photograph of {down} x {across} patches. Arrow keys move from patch to patch, space hides or shows one.",
     restoredTitle: "Reconstruction",
@@ -53,7 +54,8 @@ export const texts = {
     mask: "遮挡方式", random: "随机", block: "分块", grid: "网格", ratio: "遮挡比例", seed: "换一个掩码",
     detail: "短边的图像块数", pixels: "显示单个像素",
     hiddenTitle: "模型看到的",
-    hiddenRead: "灰色图像块对模型不可见。点击图像块可遮住或露出，拖动可连续操作。键盘：方向键移动白框，空格键遮住或露出。",
+    hiddenRead: "灰色图像块对模型不可见。点击图像块可遮住或露出，拖动可连续操作；用手指拖动时请先横向移动，上下滑动会滚动页面。"
+      + "键盘：方向键移动白框，空格键遮住或露出。",
     hiddenLabel: "被遮图像块显示为灰色的照片。",
     patchesLabel: "{down} x {across} 个图像块的照片。方向键在图像块间移动，空格键遮住或露出当前图像块。",
     restoredTitle: "还原结果",
@@ -81,6 +83,8 @@ export const texts = {
       + "它画出的内容都不能作为那里原有内容的证据。",
   },
 };
+
+const SIDEWAYS = 8;                             // pixels that a finger moves before it paints
 
 // What survives a change of language or of the tab.
 const state = {
@@ -336,27 +340,43 @@ function listen() {
   listenToPatches();
 }
 
-// Click or drag over patches; what the first one becomes, the others become as well.
+// Click or drag over patches; what the first one becomes, the others become as well. A finger that moves up or down scrolls the
+// page: the browser then cancels the pointer, and nothing was painted. So a finger paints when it is lifted, or moves sideways.
 function listenToPatches() {
   const box = view.hiddenBox;
-  let painted = null;                                           // 1 or 0 while the pointer is pressed
-  box.tabIndex = 0;
-  box.setAttribute("role", "application");
-  box.addEventListener("pointerdown", (event) => {
-    if (!state.hidden || event.button) return;
-    box.setPointerCapture(event.pointerId);
+  let painted = null;                                           // 1 or 0 while the pointer paints
+  let down = null;                                              // where a finger came down that has not painted yet
+  const start = (event) => {
     moveTo(patchAt(event));
     painted = 1 - state.hidden[state.cursor[0]][state.cursor[1]];
     paint(painted);
+    down = null;
+  };
+  box.tabIndex = 0;
+  box.setAttribute("role", "application");
+  box.addEventListener("pointerdown", (event) => {
+    if (!state.hidden || event.button || !event.isPrimary) return;
+    box.setPointerCapture(event.pointerId);
+    if (event.pointerType === "touch") down = event;
+    else start(event);
   });
   box.addEventListener("pointermove", (event) => {
-    if (!state.hidden) return;
+    if (!state.hidden || !event.isPrimary) return;
+    if (down) {
+      const [across, along] = [event.clientX - down.clientX, event.clientY - down.clientY].map(Math.abs);
+      if (across < SIDEWAYS || across < along) return;
+      start(down);
+    }
     for (const each of painted === null ? [event] : event.getCoalescedEvents?.() ?? [event]) {
       moveTo(patchAt(each));
       if (painted !== null) paint(painted);
     }
   });
-  for (const end of ["pointerup", "pointercancel"]) box.addEventListener(end, () => { painted = null; });
+  box.addEventListener("pointerup", () => {
+    if (down && state.hidden) start(down);
+    painted = down = null;
+  });
+  box.addEventListener("pointercancel", () => { painted = down = null; });
   const steps = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
   box.addEventListener("keydown", (event) => {
     if (!state.hidden || event.ctrlKey || event.altKey || event.metaKey) return;

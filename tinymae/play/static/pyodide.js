@@ -4,7 +4,7 @@
 if (globalThis.document) startWorker();
 else answerQuestions();
 
-// In the page: askPyodide(name, question), both as the server has them, resolves to the answer's JSON.
+// In the page: askPyodide(name, question, language), as the server has them, resolves to the answer's JSON.
 function startWorker() {
   const url = new URL(document.querySelector("meta[name=pyodide]").content, location.href).href;
   const worker = new Worker(new URL("pyodide.js", location.href), {type: "module"});
@@ -20,11 +20,11 @@ function startWorker() {
     for (const number of [...waiting.keys()]) settle({number, json: lost});
   });
   worker.postMessage({url});
-  window.askPyodide = (name, question) => new Promise((resolve) => {
+  window.askPyodide = (name, question, language) => new Promise((resolve) => {
     if (lost) return resolve(lost);
     asked += 1;
     waiting.set(asked, resolve);
-    worker.postMessage({number: asked, name, question});
+    worker.postMessage({number: asked, name, question, language});
   });
 }
 
@@ -32,14 +32,14 @@ function startWorker() {
 function answerQuestions() {
   let python = null;
   self.addEventListener("message", async (event) => {
-    const {url, number, name, question} = event.data;
+    const {url, number, name, question, language} = event.data;
     if (url) {
       python = loadPython(url);
       python.catch(() => null);                                 // every question will say it
       return;
     }
     try {
-      self.postMessage({number, json: (await python)(name, question)});
+      self.postMessage({number, json: (await python)(name, question, language)});
     } catch (error) {                                           // of a traceback, the last line says what is wrong
       const line = String(error.message ?? error).trim().split("\n").at(-1);
       self.postMessage({number, json: JSON.stringify({error: line})});
@@ -47,7 +47,7 @@ function answerQuestions() {
   });
 }
 
-// A function (name, question) -> answer, both JSON texts.
+// A function (name, question, language) -> answer; question and answer are JSON texts.
 async function loadPython(url) {
   const folder = url.endsWith("/") ? url : `${url}/`;
   const [{loadPyodide}, archive] = await Promise.all([import(`${folder}pyodide.mjs`), fetch("tinymae.zip")]);
@@ -57,5 +57,5 @@ async function loadPython(url) {
   pyodide.unpackArchive(await archive.arrayBuffer(), "zip");
   const api = pyodide.pyimport("tinymae.play.api");
   const models = api.shipped_models();
-  return (name, question) => api.answer_json(name, question, models);
+  return (name, question, language) => api.answer_json(name, question, models, language);
 }
