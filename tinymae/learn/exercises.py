@@ -187,7 +187,7 @@ def _bare(source):
     paragraphs = docstring.split("\n\n")
     kept = [part for part in paragraphs if not re.search(r"^ +\(\d+\)", part, re.MULTILINE) and not part.endswith(":")]
     code = re.sub(r" +# \(\d.*$|,? equations? \(\d\)", "", code, flags=re.MULTILINE)
-    code = re.sub(r'NotImplementedError\("equations? .*"\)', 'NotImplementedError("write it")', code)
+    code = re.sub(r'NotImplementedError\("equations? .*"\)', 'NotImplementedError("' + _("write it") + '")', code)
     return f"{quotes}{(chr(10) * 2).join(kept).rstrip()}\n{quotes}{code}"
 
 
@@ -417,7 +417,7 @@ def _where(error, path, names):
     (line, frame), notes = frames[-1], []
     if isinstance(error, NotImplementedError):
         return _("{function} is not written yet (line {line}): {what}",
-                 function=line.name, line=line.lineno, what=translated(str(error)))
+                 function=line.name, line=line.lineno, what=from_lessons(str(error)))
     if isinstance(error, ModuleNotFoundError):
         notes.append(_("An exercise needs NumPy, and nothing else but what its file imports already: take that import out."))
     if "read-only" in str(error):
