@@ -65,7 +65,14 @@ def lesson_messages() -> list[tuple[str, str, int]]:
         comments = [*re.split(r"^# \d\. ", source.partition(HINTS)[2], flags=re.MULTILINE)[1:], source.partition(SPOILER)[2]]
         joined = (" ".join(line.removeprefix("#").strip() for line in comment.splitlines()).strip() for comment in comments)
         found += [(text, file, 1 + source.count("\n")) for text in joined]
+        found += [(text, file, line) for text, line in blanks(source)]
     return [(text, file, line) for text, file, line in found if re.search("[A-Za-z]{2}", text)]
+
+
+def blanks(source: str) -> list[tuple[str, int]]:
+    """(text, line) of what is to be written in an exercise: the messages of its NotImplementedErrors."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return [(node.args[0].value, node.lineno) for node in calls if ast.unparse(node.func) == "NotImplementedError"]
 
 
 def captions(source: str) -> list[tuple[str, int]]:

@@ -146,10 +146,11 @@ np.testing.assert_allclose(Q[shuffle].T @ K[shuffle], Q.T @ K, atol=1e-12)
 # %%
 # A larger dot product is not simply closer
 # -----------------------------------------
-# Article A: 点积值越大，说明两个向量越接近. A dot product is a cosine times both lengths: it grows
-# with the length of the key. Here (5, 5) gets a larger score than (1, 0.1), but its
-# distance and its angle to the query are larger, too. And a score is not symmetric as a
-# distance is, because q and k come from different matrices.
+# Article A: 点积值越大，说明两个向量越接近. A dot product is a cosine times both lengths: if the
+# cosine is positive, it grows with the length of the key. Here (5, 5) gets a larger
+# score than (1, 0.1), but its distance and its angle to the query are larger, too. And
+# a score is not symmetric as a distance is, because q and k come from different
+# matrices.
 
 q = np.array([1.0, 0.0])
 keys = np.array([[1.0, 0.1], [5.0, 5.0]])       # near and far

@@ -207,7 +207,7 @@ def no_shortcut(dy, cache):
 
 rows = gradcheck(layer_forward, no_shortcut, x, block, norm=False, residual=True)
 print(format_rows("no short cut", rows[:1]))
-assert "residual path" in rows[0].diagnosis
+assert rows[0].cause == "passed_by"
 
 # %%
 # Exercises
@@ -244,6 +244,6 @@ if answer_2 is not None:
 # - **A, 3、残差链接和层归一化.** "使梯度直接走捷径反传到最初始层": the dy of (2). A's reason, "防止梯度消失", is half
 #   of the truth: a norm lets the gradient through, too ("The gradient, layer by
 #   layer"), and still deep networks learn less ("Degradation").
-# - **C, 4.1 Add & Norm.** X + MultiHeadAttention(X), against 退化 (section 3), so that a
-#   layer learns the difference, "差异的部分": (1) with weights 0, and "Degradation".
+# - **C, 3 and 4.1 Add & Norm.** X + MultiHeadAttention(X) is there "防止网络退化", and lets a
+#   layer learn only the difference, "差异的部分": "Degradation", and (1) with weights 0.
 # - **D, 六 Residuals.** The arrow past each sublayer. Lesson 17 draws D's 2 + 2 layers.

@@ -88,8 +88,8 @@ y, _ = layer_forward(x, p, heads=2)
 np.testing.assert_allclose(y[0], layer_loop(x[0], p, heads=2), atol=1e-12)
 
 # %%
-# The backward pass: the figure read upwards
-# ------------------------------------------
+# The backward pass: the figure read downwards
+# --------------------------------------------
 # Where an arrow forks in the figure, two gradients are added. X goes to the attention
 # (as query, and as key and value) and past it, X1 to the feed forward and past it.
 # Below, f' is the backward of f, and s is the sum that enters a norm.

@@ -12,8 +12,8 @@ K and V come from, also for the first token.
 Time: 25 minutes to read, 3 seconds to run. Needs: lessons 10, 14 and 16.
 
 Read beside: Vaswani et al. 2017, sections 3.1 and 3.2.3; article C (Transformer模型详解),
-"5. Decoder 结构" and "5.2 第二个 Multi-Head Attention"; article D (笔记 | 深入理解
-Transformer), "六、残差神经网络 Residuals" and "七、Decoder".
+"5. Decoder 结构" and "5.2 第二个 Multi-Head Attention"; article D
+(笔记 | 深入理解Transformer), "六、残差神经网络 Residuals" and "七、Decoder".
 """
 
 # %%
@@ -85,10 +85,10 @@ np.testing.assert_allclose(y[1], cross_attention_loop(x[1], memory[1], p["cross_
 # Two lengths, and two inputs
 # ---------------------------
 # May the two lengths differ? Yes: the weights are (Tq, Tk), the output has Tq rows. Is
-# the decoder's input "encoder output + previous decoder output", as a comment under
-# article C writes? Read its plus sign as *and*. The two are never added: here x has 3
-# rows and C has 5. x enters at the bottom, as embeddings of tokens; C enters in the
-# middle of every layer. What is fed back is the generated token, not an output vector.
+# the decoder's input "encoder输出 + 第(i-1)个decoder输出", as a comment under article C writes?
+# Read its plus sign as *and*. The two are never added: here x has 3 rows and C has 5. x
+# enters at the bottom, as embeddings of tokens; C enters in the middle of every layer.
+# What is fed back is the generated token, not an output vector.
 
 assert attention_weights(cache).shape == (2, 1, 3, 5) and y.shape == x.shape
 

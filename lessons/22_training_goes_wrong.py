@@ -224,9 +224,10 @@ x = rng.normal(size=(3, 4, 6))  # B = 3
 both = (blocks.multi_head_attention_forward, blocks.multi_head_attention_backward)
 with bugs["softmax backward / B"]:
     rows = gradcheck(*both, x, x, small, heads=2)
-wrong = {row.tensor: row.diagnosis for row in rows if not row.ok}
-print(wrong["p.q.w"])
-assert "p.v.w" not in wrong and "3 times too small" in wrong["p.q.w"]
+wrong = {row.tensor: row for row in rows if not row.ok}
+print(wrong["p.q.w"].diagnosis)
+assert "p.v.w" not in wrong and wrong["p.q.w"].cause == "constant_factor"
+assert math.isclose(3 * wrong["p.q.w"].analytic, wrong["p.q.w"].numeric, rel_tol=1e-4)
 
 # %%
 # Exercises

@@ -227,7 +227,7 @@ assert in_use > 100 and sampled(copying) < 0.05
 # ---------
 # Llama has RMSNorm (no mean, no beta) and SwiGLU, (swish(x W1) * (x W3)) W2, as feed
 # forward. Its positions (RoPE) turn pairs of features of q and k by an angle, so that
-# q k^T depends on the distance of two tokens only.
+# q k^T depends on the positions only through their distance.
 
 # 1. RMSNorm, y = gamma x / sqrt(mean(x^2) + 1e-5), as a pair: (x (N, D), gamma) -> y,
 #    cache and (dy, cache) -> dx, dgamma.

@@ -216,7 +216,7 @@ def forgets_backward(dy, cache):
 
 rows = gradcheck(rnn_forward, forgets_backward, x, rnn)
 print(f"{rows[0].tensor}: {rows[0].diagnosis}")
-assert not rows[0].ok and "wrong only at 0, 1, 2, 3, 4 of axis 1" in rows[0].diagnosis
+assert not rows[0].ok and "0, 1, 2, 3, 4" in rows[0].diagnosis
 assert all(row.ok for row in gradcheck(rnn_forward, forgets_backward, x[:, :1], rnn))
 
 # %%

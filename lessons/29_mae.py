@@ -122,7 +122,7 @@ assert_mask_hides(encode, tiles, mask, 6)
 # The decoder sees every position
 # -------------------------------
 # It gets the encoded patches, back in their positions, and one learned *mask token* at
-# all others. It has four times as many tokens as the encoder, but is narrower and
+# all others. So it has four times as many patches as the encoder, but is narrower and
 # shallower (article A: 非对称), and is thrown away after training. Only the positions tell
 # mask tokens apart: without them, all hidden patches of an image get one prediction.
 

@@ -110,9 +110,10 @@ assert kinds["grid"] < kinds["random"] < kinds["block"]
 # ---------------------------------------------------
 # A toy: 8 x 8 pixels, four patches. Three are visible and black; the hidden one has an
 # upright or a flat bar, equally often, and nothing visible says which. An MAE learns
-# the mean of both bars, half as bright. That is the best answer for squared error:
-# painting one of the bars has twice the error. The cat is blurred for the same reason:
-# in hidden patches neighbouring pixels differ less than half as much as they should.
+# the mean: both bars, half as bright except where they cross. That is the best answer
+# for squared error: painting one of the bars has twice the error. The cat is blurred
+# for the same reason: in hidden patches neighbouring pixels differ less than half as
+# much as they should.
 
 bars = np.zeros((2, 8, 8, 1))
 bars[0, 4:, 5] = 1

@@ -70,6 +70,11 @@ def test_what_is_missing_is_seen(monkeypatch):
     assert any("no longer in the source" in line for line in found) != still
 
 
+def test_what_is_to_be_written_is_translated():
+    assert catalogs.blanks('def f():\n    raise NotImplementedError("equation (1)")\n') == [("equation (1)", 2)]
+    assert ("equations (5) to (9)", "lessons/exercises/attention.py") in [found[:2] for found in catalogs.lesson_messages()]
+
+
 # ---- prose -------------------------------------------------------------------------------------------------------------
 
 PROSE = """A paragraph of

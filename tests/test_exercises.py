@@ -1423,6 +1423,13 @@ def test_a_factor_in_all_gradients_is_not_taken_for_an_average_of_one(check):
     assert "2 times too small everywhere" in report.text and "averaged" not in report.text, report.text
 
 
+def test_gradients_of_a_wrong_forward_are_not_the_first_thing_to_mend(check):
+    report = check("masked_mse", append=replaced(answer("masked_mse"), "mean(axis=-1)).sum()", "mean(axis=-1)).sum() / 2"))
+    assert "make y right first" in report.text and "2 times too large" in report.text, report.text
+    report = check("masked_mse", append=replaced(answer("masked_mse"), " * 2 * error", " * error"))
+    assert not report.ok and "make y right first" not in report.text, report.text
+
+
 def test_one_random_number_for_all_is_named(check):
     report = check("dropout", append=replaced(answer("dropout"), "rng.random(x.shape)", "rng.random()"))
     assert "one random number is drawn for the whole array" in report.text, report.text

@@ -741,6 +741,33 @@ def test_no_pattern_is_said_to_be_none(x, rng):
     assert "4 of 24" in text and "wrong only at 0 of axis 0; wrong only at 2 of axis 1" in text
 
 
+def tripled(x):
+    return 3 * x, ()
+
+
+@pytest.mark.parametrize(("forward", "backward", "x", "cause"), [
+    (tripled, lambda dy, _: 3 * dy, [1.0, 2.0], ""),
+    (tripled, lambda dy, _: 6 * dy, [1.0, 2.0], "constant_factor"),
+    (tripled, lambda dy, _: 3 * dy * [1, 1.5, -2], [1.0, 2.0, 4.0], "unknown"),
+    (lambda x: (x + 3 * x, ()), lambda dy, _: 3 * dy, [1.0, 2.0], "constant_factor"),
+    (lambda x: (x + np.sin(x), x), lambda dy, x: dy * np.cos(x), [1.0, 2.0], "passed_by"),
+    (tripled, lambda dy, _: 3 * dy.sum(), [1.0, 2.0], "shape"),
+    (tripled, lambda dy, _: None, [1.0, 2.0], "returned"),
+    (tripled, lambda dy, _: np.multiply(dy, 3, out=dy), [1.0, 2.0], "write"),
+    (lambda x: (np.maximum(x, 0), x), lambda dy, x: dy * 0.3, [0.0], "kink"),
+    (lambda x: (1e-6 * x + 1e9, ()), lambda dy, _: 1e-6 * dy, [1.0, 2.0], "noise"),
+    (lambda x: (x.astype(np.float32), ()), lambda dy, _: dy, [1.0, 2.0], "y"),
+])
+def test_a_cause_is_a_name_in_any_language(forward, backward, x, cause, monkeypatch):
+    """The same in Chinese, though no sentence is."""
+    monkeypatch.setenv("LANGUAGE", "en")
+    (row,) = gradcheck(forward, backward, np.array(x))
+    assert (row.cause, row.ok) == (cause, not cause), row
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+    (translated,) = gradcheck(forward, backward, np.array(x))
+    assert translated.cause == cause and (translated.diagnosis != row.diagnosis) == bool(cause), translated
+
+
 def test_nothing_is_claimed_on_thin_evidence(x, rng):
     noise = rng.standard_normal(x.shape)
     # Without dropout both gradients are 0: that they agree then proves nothing.
@@ -957,7 +984,8 @@ def test_backward_that_keeps_state(x):
             return self.total
 
     square = Square()
-    assert "outlives the call" in wrong(gradcheck(square.forward, square.backward, x), "backward")["backward"]
+    rows = gradcheck(square.forward, square.backward, x)
+    assert "outlives the call" in wrong(rows, "backward")["backward"] and rows[-1].cause == "memory"
     assert "outlives the call" in wrong(gradcheck(square.forward, square.accumulate, x), "backward")["backward"]
 
 

@@ -1,5 +1,6 @@
 """Text to numbers and back, for each kind of language."""
 import json
+import re
 
 import pytest
 
@@ -20,6 +21,12 @@ def test_there_and_back(kind, sentences, shown):
     again = Language.of(json.loads(json.dumps(language.content())))
     assert again.encode(sentences[0]) == ids
     assert str(language) == f"{len(language.vocabulary)} {kind}"
+
+
+def test_a_language_is_described_in_the_language_of_the_user(monkeypatch):
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+    shown = {kind: str(Language.learn(kind, ["a b"])) for kind in ("words", "characters", "letters")}
+    assert [re.sub(r"\d+ ", "", text) for text in shown.values()] == ["个词", "个字符", "个字母"]
 
 
 @pytest.mark.parametrize(("kind", "pieces", "message"), [

@@ -11,8 +11,10 @@ import pytest
 from tinymae.__main__ import main
 from tinymae.learn import stepper, terminal
 from tinymae.learn.lessons import find_lesson, lessons, read_lesson, run
+from tinymae.learn.prose import from_lessons, in_language
 from tinymae.learn.stepper import step
-from tinymae.learn.terminal import formula, narrow, readable
+from tinymae.learn.terminal import formula, in_lines, narrow, readable
+from tinymae.messages import columns
 
 SMALL = '''"""
 Counting · 计数
@@ -220,6 +222,24 @@ def test_readable():
     assert readable("看 一只猫 and more", 10) == "看 一只猫\nand more"
     assert narrow("x = 1        # (T, D)\ny = 2   # a", 14) == "x = 1  # (T, D)\ny = 2   # a"
     assert readable("- one two three four five\n- six", 14) == "- one two\n  three four\n  five\n- six"
+
+
+def test_lines_of_chinese():
+    assert in_lines("位置编码是一张表，每个位置一行。", 16) == "位置编码是一张\n表，每个位置一\n行。"
+    assert in_lines("先看掩码（见第 10 课）。", 10) == "先看掩码\n（见第 10\n课）。"
+    assert in_lines("用 softmax_forward，再看 x", 12) == "用\nsoftmax_forward，\n再看 x"
+    assert in_lines("第一项的说明很长", 10, "  ") == "第一项的说\n  明很长"
+    assert in_lines("one two", 3) == "one\ntwo"
+
+
+def test_chinese_lessons_fit_a_terminal(monkeypatch):
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+    prose = [in_language(cell.prose, from_lessons) for lesson in lessons() for cell in lesson.cells]
+    paragraphs = [part for text in prose for part in readable(text, 80).split("\n\n") if part[:1] not in tuple(" |=+")]
+    assert len(paragraphs) > 500
+    for line in "\n".join(paragraphs).splitlines():
+        assert columns(line) <= 80, line
+        assert line[:1] not in tuple("，。；：！？、）”》") and line[-1:] not in tuple("（“《"), line
 
 
 @pytest.mark.parametrize(("tex", "text"), [

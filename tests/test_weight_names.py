@@ -1,5 +1,6 @@
 """Whatever a model was wrapped in before it was saved, the same model is loaded; what else is in the file is named."""
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -416,7 +417,7 @@ def test_a_config_that_was_never_downloaded(tmp_path):
     ({"norm_pre.weight": 8}, ["in front of the blocks"]), ({"mask_token": 8}, []), ({}, []),
 ])
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_parts_that_are_not_supported(more, parts, prefix, vit_tensors, tmp_path):
+def test_parts_that_are_not_supported(more, parts, prefix, vit_tensors, tmp_path, monkeypatch):
     """DINOv2, DeiT, BEiT and others have names of their own; a mask token alone is no decoder."""
     tensors = {name: array for name, array in vit_tensors.items() if not name.startswith("head.") and more.get(name) != 0}
     tensors |= {name: np.ones(size, np.float32) for name, size in more.items() if size}
@@ -426,6 +427,9 @@ def test_parts_that_are_not_supported(more, parts, prefix, vit_tensors, tmp_path
     assert all(part in found.what for part in parts) and ("not supported here" in found.what) == bool(parts)
     if parts:
         assert found.can == "nothing"
+        monkeypatch.setenv("LANGUAGE", "zh_CN")
+        assert inspect(path).can == "没有" and re.search("[a-z] [a-z]", inspect(path).what.partition("其中有")[2]) is None
+        monkeypatch.setenv("LANGUAGE", "en")
         with pytest.raises(ValueError, match=f"expected a plain Vision Transformer, got an encoder.*{parts[0]}"):
             load_published_encoder(path, heads=2)
     else:

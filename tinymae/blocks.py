@@ -152,7 +152,7 @@ def _split_fused(p):
 def _split_heads(x, heads):
     """(B, T, H d) -> (B, H, T, d), a view. First reshape, then swap.
 
-        (1)  split[b, h, t, i] = x[b, t, h d + i]         head h owns the columns h d ... (h + 1) d of every token
+        (1)  split[b, h, t, i] = x[b, t, h d + i]         head h owns the columns h d ... (h + 1) d - 1 of every token
     """
     batch, length, width = x.shape
     if width % heads:

@@ -45,5 +45,5 @@ def scaled_dot_product_attention_backward(dy, cache):
 # ---- hints ----
 # 1. Undo the forward line by line, from the last to the first; each line receives the gradient of its output.
 # 2. Start with (5) and (6): the product y = dropped v gives two gradients. Mind which of the weights was used there.
-# 3. Five lines of matrix products; swapaxes(-1, -2) is the transpose of the last two axes. dscores is divided by the same
-# root.
+# 3. Four matrix products, for dv, ddropped, dq and dk; swapaxes(-1, -2) is the transpose of the last two axes. dscores is
+# divided by the same root.

@@ -2,7 +2,7 @@
 
 Lesson 9; Vaswani et al. 2017, section 3.2.2; article A's code, article C, section 3.4.
 
-    (1)  split[b, h, t, i] = x[b, t, h d + i]         head h owns the columns h d ... (h + 1) d of every token
+    (1)  split[b, h, t, i] = x[b, t, h d + i]         head h owns the columns h d ... (h + 1) d - 1 of every token
     (2)  merged[b, t, h d + i] = x[b, h, t, i]        the inverse: "concat"
 
 Shapes: (B, T, D) and (B, H, T, d), with D = H d. Why is one reshape not enough?

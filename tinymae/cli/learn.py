@@ -28,7 +28,8 @@ def _articles(letter):
                 where = f"{_near(file)}:{line}"
                 print("       " + _("lesson {number}: {heading}  ({where})", number=number, heading=heading, where=where))
             for file, line in row.code:
-                print("       " + _("code: {where}", where=f"{_near(file)}:{line}"))
+                where = f"{_near(file)}:{line}"
+                print("       " + _("code: {where}", where=where))
         print()
     return 0
 

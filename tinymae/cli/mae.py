@@ -162,11 +162,12 @@ def _reconstruct(picture, model, weights, out, img_size, mask, mask_ratio, detai
     )
     rows, cols = restored.photo.shape[:2]
     scale = min(rows, cols) / min(restored.small.shape[:2])
+    scaled = "1" if scale <= 1 else f"1/{scale:.3g}"
     hidden = restored.hidden
     print(_("{cols} x {rows} pixels; {share:.0%} of {patches} patches hidden, {shorter} along the shorter side; restored at "
             "{scale} of the photograph's scale",
             cols=cols, rows=rows, share=hidden.mean(), patches=hidden.size, shorter=min(hidden.shape),
-            scale="1" if scale <= 1 else f"1/{scale:.3g}"))
+            scale=scaled))
     if detail and min(hidden.shape) != detail:
         print(_("--detail {detail}: the photograph and the model's tiles allow {allowed}",
                 detail=detail, allowed=min(hidden.shape)))

@@ -54,7 +54,17 @@ class Row:
 
     tensor is the argument's name and the path in its tree (`p.q.w`), or `y`, `dy`, `cache.0`, `backward` for what is not a
     gradient.  worst is the index of the worst element; analytic, numeric and error are its numbers (nan, nan, inf if there is
-    none).  diagnosis is '' if ok.
+    none).  diagnosis is a sentence in the user's language, '' if ok.  cause names the kind of mistake in any language, for
+    programs: the name of the function in `hypotheses` that has written the sentence ("constant_factor", "permuted", "unknown"),
+    or one of
+
+        "noise"     rounding hides the gradient     "shape"     the gradient has the wrong shape
+        "kink"      forward has a kink here         "returned"  backward returned no gradient for it, or no array
+        "write"     a function writes into          "y"         y is not float64, not finite, or not
+                    an array of its caller                      the same in two calls
+        "memory"    something outlives the call
+
+    and '' if ok, or if the row is not from `gradcheck`.
     """
 
     tensor: str
@@ -64,6 +74,7 @@ class Row:
     error: float
     ok: bool
     diagnosis: str
+    cause: str = ""
 
 
 def gradcheck(
@@ -123,7 +134,7 @@ def gradcheck(
         if guilty is None:                      # an array that was read-only before the check
             raise
         function, array = guilty
-        return [_refusal(array, _(
+        return [_refusal(array, "write", _(
             "{function} writes into {array}: a function writes in place only into arrays that it made in this call; write "
             "a = a * b instead of a *= b, or copy first", function=function, array=array,
         ))]
@@ -190,7 +201,7 @@ def _not_float64(path, dtype):
 
 def _check(pair, h, tolerance, samples):
     if problem := _output_problem(pair):
-        return [_refusal("y", problem)]
+        return [_refusal("y", "y", problem)]
     gradients = pair.backward(pair.forward()[1])
     rng = np.random.default_rng([pair.seed, 1])
     measured = {path: measure(pair, path, h=h, samples=FILL if gradient.shape != pair.leaves[path].shape else samples, rng=rng)
@@ -202,26 +213,30 @@ def _check(pair, h, tolerance, samples):
     rows = []
     for path, gradient in gradients.items():
         if isinstance(gradient, str):
-            rows.append(_refusal(path, gradient))
+            rows.append(_refusal(path, "returned", gradient))
         elif path not in judged:
             others = {other: (gradients[other], numeric) for other, (numeric, _slack) in measured.items()}
-            rows.append(_refusal(path, explain_shape(path, gradient, others.pop(path)[1], others)))
+            rows.append(_refusal(path, "shape", explain_shape(path, gradient, others.pop(path)[1], others)))
         else:
             worst, error = judged[path]
             numeric, slack = measured[path]
-            if error > tolerance:
-                why = kink(pair, path, worst, gradient[worst], h=h) or _explain(pair, path, gradients, measured, h, rng)
+            if error <= tolerance:
+                cause, why = "noise", hidden_by_noise(gradient, numeric, slack, largest=largest, tolerance=tolerance)
+            elif found := kink(pair, path, worst, gradient[worst], h=h):
+                cause, why = "kink", found
             else:
-                why = hidden_by_noise(gradient, numeric, slack, largest=largest, tolerance=tolerance)
+                cause, why = _explain(pair, path, gradients, measured, h, rng)
             here = (float(gradient[worst]), float(numeric[worst])) if gradient.size else (np.nan, np.nan)
-            rows.append(Row(path, worst, *here, error, not why, why))
+            rows.append(Row(path, worst, *here, error, not why, why, cause if why else ""))
     # pair.cache comes from the first forward.  Its backward runs last, after a forward with different numbers: a backward
     # that reads what a later forward left behind, or adds to what an earlier backward left, now returns another gradient.
     pair.forward_elsewhere(h)
     late = pair.backward(pair.cache)
     if any(not _equal(gradient, late.get(path)) for path, gradient in gradients.items()):
-        rows.append(_refusal("backward", _("the same arguments gave another gradient later: something outlives the call; "
-                                           "backward must read only its cache, and add to no stored gradient")))
+        rows.append(_refusal("backward", "memory", _(
+            "the same arguments gave another gradient later: something outlives the call; backward must read only its cache, "
+            "and add to no stored gradient"
+        )))
     return rows
 
 
@@ -316,8 +331,8 @@ def _writes(function, *args, **options):
     return False
 
 
-def _refusal(tensor, diagnosis):
-    return Row(tensor, (), np.nan, np.nan, np.inf, False, diagnosis)
+def _refusal(tensor, cause, diagnosis):
+    return Row(tensor, (), np.nan, np.nan, np.inf, False, diagnosis, cause)
 
 
 def _equal(a, b):

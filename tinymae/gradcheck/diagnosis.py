@@ -2,8 +2,9 @@
 
 A wrong backward usually leaves a fingerprint: it is wrong by one factor, or transposed, or one summand is missing, or it is
 right if gamma is 1 or dropout is off.  Each of the `hypotheses` is a function of the evidence (a Case) that returns one
-sentence, or '' if it does not fit.  `diagnose` returns the first sentence.  They are ordered from exact arithmetic (the numbers
-agree to five digits once the mistake is undone) to circumstance (the check passes if something is switched off).
+sentence, or '' if it does not fit.  `diagnose` returns the first sentence, and the name of its function.  They are ordered from
+exact arithmetic (the numbers agree to five digits once the mistake is undone) to circumstance (the check passes if something is
+switched off).
 
 A sentence names its evidence.  The evidence is certain; the cause that it suggests is a guess, the most likely one.
 """
@@ -16,9 +17,9 @@ from tinymae.gradcheck.hypotheses import HYPOTHESES
 from tinymae.messages import message as _
 
 
-def diagnose(case: Case) -> str:
-    """One sentence on what the error looks like."""
-    return next(filter(None, (hypothesis(case) for hypothesis in HYPOTHESES)))
+def diagnose(case: Case) -> tuple[str, str]:
+    """(cause, sentence): the name of the first of HYPOTHESES that fits, and its sentence on what the error looks like."""
+    return next((hypothesis.__name__, sentence) for hypothesis in HYPOTHESES if (sentence := hypothesis(case)))
 
 
 def explain_shape(

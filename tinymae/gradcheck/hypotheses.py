@@ -1,5 +1,6 @@
 """The known mistakes, one function for each: it returns a sentence if the evidence fits, and '' if not.
 
+The name of the function is the `cause` in the Row of the check.
 `diagnose` asks them in the order of HYPOTHESES, at the end of this file. The last one always has a sentence.
 """
 import itertools

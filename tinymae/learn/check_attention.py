@@ -296,9 +296,9 @@ def check_split_heads(names: dict) -> Iterator[tuple[str, list[Row]]]:
             lambda: np.concatenate([*heads.swapaxes(0, 1)], axis=1),
         _("the heads are added up: put them side by side"): lambda: heads.sum(1),
         _("the heads are averaged: put them side by side"): lambda: heads.mean(1),
-        _("tokens and features are swapped, too: swap the axes of heads and tokens only"):
-            lambda: heads.swapaxes(1, 3).reshape(B, TQ, D),
         _("heads and features are swapped: swap the axes of heads and tokens"):
+            lambda: heads.swapaxes(1, 3).reshape(B, TQ, D),
+        _("tokens and features are swapped: swap the axes of heads and tokens"):
             lambda: heads.mT.reshape(B, TQ, D),
     })]
 
@@ -423,7 +423,7 @@ def head_slips(gradients: Callable, same_length: bool = True) -> dict[str, Calla
         _("dz is split, and dq, dk, dv are put together, by a reshape alone: split_heads and merge_heads swap axes, too"):
             {"split": alone, "merge": all_three},
         **{_("{gradient} is put together by a reshape alone: swap the axes back first, as merge_heads does",
-             gradient=f"d{name}"): {"merge": {name: together}} for name in "qkv"},
+             gradient="d" + name): {"merge": {name: together}} for name in "qkv"},
         _("dk and dv are put together by a reshape alone: swap the axes back first, as merge_heads does"):
             {"merge": {"k": together, "v": together}},
         _("dz is split with its columns assigned to the heads in turn: head h has the columns h d ... (h + 1) d - 1"):

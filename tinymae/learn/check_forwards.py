@@ -341,8 +341,6 @@ def check_multi_head_attention_forward(names: dict) -> Iterator[tuple[str, list[
            for first, second in itertools.permutations("qkv", 2)},
         _("there are d heads of H columns: it is H heads of d columns"):
             lambda x, p, heads, mask=None: attend_heads(x, x, x, p, x.shape[-1] // heads, mask),
-        _("there are d heads of H columns, each of every d-th column: it is H heads of d columns"):
-            changed(split=lambda y: y.reshape(*y.shape[:2], -1, H).swapaxes(1, 2)),
         _("every head uses the first d rows of W_out: head h has the rows h d ... (h + 1) d - 1"):
             changed(lambda p: p | {"out": {"w": np.tile(p["out"]["w"][:DK], (H, 1))}}),
         _("W_out has its rows in the order of other heads: head h has the rows h d ... (h + 1) d - 1"):
@@ -350,7 +348,7 @@ def check_multi_head_attention_forward(names: dict) -> Iterator[tuple[str, list[
         **{_("the heads are split as {split} and merged as {merge}: it is x.reshape(B, T, H, d).swapaxes(1, 2) and "
              "z.swapaxes(1, 2).reshape(B, T, D)", split=cut, merge=joined): changed(split=SPLITS[cut], merge=MERGES[joined])
            for cut in SPLITS for joined in MERGES},
-        **{_("{input} is x itself: it is x times its own matrix, {matrix}", input=name, matrix=f"W_{name}"):
+        **{_("{input} is x itself: it is x times its own matrix, {matrix}", input=name, matrix="W_" + name):
            changed(lambda p, name=name: p | {name: {"w": np.eye(D)}}) for name in "qkv"},
         **{_("these matrices are transposed: {matrices}; here they are (in, out), PyTorch has (out, in)",
              matrices=", ".join(f"W_{name}" for name in chosen)):

@@ -8,7 +8,6 @@ on the same subject: the checks do not know which bug it contains.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -27,6 +26,7 @@ from tinymae.learn.judge import (
     V,
     check_pair,
     close,
+    diagnosed,
     frozen,
     function,
     gaussian,
@@ -255,7 +255,7 @@ def _dropout_gradients(forward, backward, x, dropout):
     (y, cache), dy = forward(x.copy(), dropout, np.random.default_rng(0)), gaussian(*x.shape, seed=1)
     dx = backward(dy, cache)
     if isinstance(cache, (tuple, list)) and len(cache) == 1 and np.shape(dx) == (1, *x.shape):
-        return [replace(rows[0], diagnosis=_(
+        return [diagnosed(rows[0], _(
             "the cache is a tuple of one, and dy is multiplied by the tuple, which gives dx one more axis: unpack it in "
             "backward, (keep,) = cache, or return keep itself as the cache"
         ))]
@@ -408,17 +408,17 @@ def check_layernorm(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("the last mean of (5) divides by D - 1: it is a mean over D features"): slip(
             lambda dxhat, xhat, rstd, count: rstd * projected(dxhat, xhat, D - 1)
         ),
-        _("rstd and xhat in (5) have the unbiased variance, 1 / (D - 1): it should be 1 / D, and eps inside the square root"):
+        _("rstd and xhat in (5) have the unbiased variance, 1 / (D - 1): it should be 1 / D"):
             slip(both, **unbiased),
-        _("rstd in (5) has the unbiased variance, 1 / (D - 1): it should be 1 / D, and eps inside the square root"):
+        _("rstd in (5) has the unbiased variance, 1 / (D - 1): it should be 1 / D"):
             slip(rstd_alone, **unbiased),
-        _("(5) is the derivative for the unbiased variance, 1 / (D - 1): it should be 1 / D, and eps inside the square root"):
+        _("(5) is the derivative for the unbiased variance, 1 / (D - 1): it should be 1 / D"):
             slip(derivative, **unbiased),
-        _("rstd and xhat in (5) have eps added to the square root: it should be 1 / D, and eps inside the square root"):
+        _("rstd and xhat in (5) have eps added to the square root: it belongs inside the square root"):
             slip(both, **added),
-        _("rstd in (5) has eps added to the square root: it should be 1 / D, and eps inside the square root"):
+        _("rstd in (5) has eps added to the square root: it belongs inside the square root"):
             slip(rstd_alone, **added),
-        _("(5) is the derivative for eps added to the square root: it should be 1 / D, and eps inside the square root"):
+        _("(5) is the derivative for eps added to the square root: it belongs inside the square root"):
             slip(derivative, **added),
         _("rstd and xhat in (5) have the unbiased variance, 1 / (D - 1), and eps added to its square root: it should be "
           "1 / D, and eps inside the square root"): slip(both, **unbiased, **added),

@@ -2,7 +2,6 @@
 import copy
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,6 +14,7 @@ from tinymae.learn.judge import (
     because,
     check_pair,
     close,
+    diagnosed,
     frozen,
     function,
     gaussian,
@@ -62,7 +62,7 @@ def judge_together(
     ]
     if not causes:
         return rows
-    return [replace(row, diagnosis=because(causes[0])) if fits and not row.ok else row
+    return [diagnosed(row, because(causes[0])) if fits and not row.ok else row
             for row, fits in zip(rows, found[causes[0]], strict=True)]
 
 
@@ -192,19 +192,20 @@ def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("(5) is divided by the length of a row: M is the number of positions that count"): slip(minus, 5),
             _("(5) is divided by the number of positions that count in each row: M is their number in all rows"):
                 slip(minus, (targets != 0).sum(axis=1)[:, None, None]),
-            _("(5) is -q / p, the gradient of the probabilities: that of the logits is p - q"): slip(lambda p, q, _one: -q / p),
-            _("only the positions that do not count get a gradient: it is 0 there, and p - q at the others"):
+            _("(5) is -q / p, the gradient of the probabilities: that of the logits is (p - q) / M"):
+                slip(lambda p, q, _one: -q / p),
+            _("only the positions that do not count get a gradient: it is 0 there, and (p - q) / M at the others"):
                 lambda dloss, logits, targets, **_options: dloss * (
                     softmax.softmax_forward(logits)[0] - 0.9 * np.eye(11)[targets] - 0.1 / 11
                 ) * (targets == 0)[..., None] / (targets != 0).sum(),
             _("(5) is p alone: q is subtracted"): slip(lambda p, q, _one: p),
-            _("(5) is -q alone, the gradient of the log probabilities: that of the logits is p - q"):
+            _("(5) is -q alone, the gradient of the log probabilities: that of the logits is (p - q) / M"):
                 slip(lambda p, q, _one: -q),
-            _("(5) is log p - q: it is p - q"): slip(lambda p, q, _one: np.log(p) - q),
+            _("(5) has log p in place of p"): slip(lambda p, q, _one: np.log(p) - q),
             _("p - q goes back through the softmax once more: it is already the gradient of the logits"): slip(again),
             _("p - q is multiplied by p: it is already the gradient of the logits"): slip(lambda p, q, _one: p * (p - q)),
             _("p - q is multiplied by q: all tokens of the vocabulary have a gradient"): slip(lambda p, q, _one: q * (p - q)),
-            _("only the logit of the target has a gradient: those of all tokens have one, p - q"):
+            _("only the logit of the target has a gradient: those of all tokens have one, (p - q) / M"):
                 slip(lambda p, q, one_hot: one_hot * (p - q)),
             _("1 is subtracted from all of p: it is q, which is large at the target alone"): slip(lambda p, q, _one: p - 1),
             _("p - q is squared: it is the gradient of the cross entropy as it is"): slip(lambda p, q, _one: (p - q) ** 2),
@@ -638,19 +639,19 @@ def _beam_otherwise(rows, ours, right, totals, log_probs):
         order, ordered = np.lexsort(ours[1::-1]), np.lexsort(right[1::-1])
         if all(close(part[order], good[ordered], 1e-9) for part, good in zip(ours, right, strict=True)):
             words = _("they are the right continuations in a different order: the best one comes first")
-            return [row if row.ok else replace(row, diagnosis=words) for row in rows]
+            return [row if row.ok else diagnosed(row, words) for row in rows]
     factor = np.vdot(ours[2], right[2]) / np.vdot(right[2], right[2])
     if rows[0].ok and rows[1].ok and not rows[2].ok and close(ours[2], factor * right[2], 1e-9) and 0 < factor < 1:
         words = _("the sums are divided by {number:.6g}, as by a length: the hypotheses of one step are equally long, and "
                   "their totals are sums of log probabilities", number=1 / factor)
-        return [*rows[:2], replace(rows[2], diagnosis=words)]
+        return [*rows[:2], diagnosed(rows[2], words)]
     origin, word = ours[0].astype(int), ours[1].astype(int)
     possible = all((0 <= index).all() and (index < size).all()
                    for index, size in zip((origin, word), log_probs.shape, strict=True))
     if possible and not rows[2].ok and close(ours[2], totals[origin] + log_probs[origin, word], 1e-9):
         words = _("each total is that of its origin and its token, as in (1), but these are not the W best of all W * V "
                   "continuations: look at (2)")
-        return [row if row.ok else replace(row, diagnosis=words) for row in rows]
+        return [row if row.ok else diagnosed(row, words) for row in rows]
     return rows
 
 
@@ -789,7 +790,7 @@ def check_random_masking(names: dict) -> Iterator[tuple[str, list[Row]]]:
         named = found[1].ok or found[1].diagnosis in known | {because(words) for words in alone["ids_restore"]}
         if not named and order is not None and order.shape == restore.shape and close(
             np.sort(order, axis=1), positions + 0 * restore, 1e-9):
-            found[1] = replace(found[1], diagnosis=_(
+            found[1] = diagnosed(found[1], _(
                 "each row is an order of the patches, but not the inverse of ids_shuffle, which is np.argsort of it: "
                 "ids_shuffle[b, ids_restore[b, n]] should be n"
             ))

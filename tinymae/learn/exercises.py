@@ -22,7 +22,6 @@ file whose end you have not seen: your own before its first run, and those of ot
 import ast
 import difflib
 import re
-import textwrap
 import tokenize
 import traceback
 from collections.abc import Callable
@@ -36,16 +35,17 @@ import numpy as np
 from tinymae import gradcheck
 from tinymae.learn import check_attention, check_forwards, check_layers, check_models, check_zoo
 from tinymae.learn.honesty import cheating
-from tinymae.learn.judge import UNKNOWN, Problem
+from tinymae.learn.judge import Problem
 from tinymae.learn.lessons import lessons_folder
 from tinymae.learn.prose import equations_in_language, from_lessons
 from tinymae.learn.report import Report, existing_file
+from tinymae.learn.terminal import in_lines
 from tinymae.messages import either, marked, translated
 from tinymae.messages import message as _
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
 HINTS = "# ---- hints ----\n"
-LINE_WIDTH = 100             # characters in a line of a report
+LINE_WIDTH = 100             # columns of a line of a report
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _bare(source):
     paragraphs = docstring.split("\n\n")
     kept = [part for part in paragraphs if not re.search(r"^ +\(\d+\)", part, re.MULTILINE) and not part.endswith(":")]
     code = re.sub(r" +# \(\d.*$|,? equations? \(\d\)", "", code, flags=re.MULTILINE)
-    code = re.sub(r'NotImplementedError\("equations? .*"\)', 'NotImplementedError("write it")', code)
+    code = re.sub(r'NotImplementedError\("equations? .*"\)', 'NotImplementedError("' + _("write it") + '")', code)
     return f"{quotes}{(chr(10) * 2).join(kept).rstrip()}\n{quotes}{code}"
 
 
@@ -366,16 +366,21 @@ def _exercise_of(names):
 def _table(text, title, rows):
     """Append the table of some rows to text, and the causes of the wrong ones; returns whether all are right."""
     text.append(gradcheck.format_rows(title, [replace(row, diagnosis="") for row in rows]))
-    tensors = {}
+    tensors, unknown = {}, set()
     for row in rows:
         if not row.ok:
             tensors.setdefault(row.diagnosis, []).append(row.tensor)
-    unknown = UNKNOWN, translated(UNKNOWN)                      # a catalog may lack a sentence: it is English then
-    known = sorted((cause for cause in tensors if not cause.startswith(unknown)), key=lambda cause: -len(tensors[cause]))
+        if row.cause == "unknown":
+            unknown.add(row.diagnosis)
+    known = sorted((cause for cause in tensors if cause not in unknown), key=lambda cause: -len(tensors[cause]))
     for cause in known[:3] or list(tensors)[:1]:
         text.append(_wrapped(f"{_few(tensors[cause])}: {cause}"))
-    if rows[0].tensor == "y" and not rows[0].ok and len(rows) > 1 and all(row.ok for row in rows[1:]):
-        text.append(_wrapped(_("The gradients are right for this forward: a gradient check cannot detect a wrong forward.")))
+    if rows[0].tensor == "y" and not rows[0].ok and len(rows) > 1:
+        text.append(_wrapped(
+            _("The gradients are right for this forward: a gradient check cannot detect a wrong forward.")
+            if all(row.ok for row in rows[1:]) else
+            _("The gradients are compared with those of this forward: make y right first, then check again.")
+        ))
     return not tensors
 
 
@@ -387,7 +392,7 @@ def _few(tensors):
 def _wrapped(sentence):
     """A sentence in lines of LINE_WIDTH; lines below it, such as those of a list, stay as they are."""
     sentence, below, lines = sentence.partition("\n")
-    return textwrap.fill(sentence, LINE_WIDTH, break_long_words=False, break_on_hyphens=False) + below + lines
+    return in_lines(sentence, LINE_WIDTH) + below + lines
 
 
 def _where(error, path, names):
@@ -412,7 +417,7 @@ def _where(error, path, names):
     (line, frame), notes = frames[-1], []
     if isinstance(error, NotImplementedError):
         return _("{function} is not written yet (line {line}): {what}",
-                 function=line.name, line=line.lineno, what=translated(str(error)))
+                 function=line.name, line=line.lineno, what=from_lessons(str(error)))
     if isinstance(error, ModuleNotFoundError):
         notes.append(_("An exercise needs NumPy, and nothing else but what its file imports already: take that import out."))
     if "read-only" in str(error):

@@ -27,7 +27,6 @@ from tinymae.gradcheck import Row, gradcheck
 from tinymae.messages import marked, translated
 from tinymae.messages import message as _
 
-UNKNOWN = marked("no known pattern")    # a diagnosis starts with these words if the cause is unknown, in a translation too
 B, H, TQ, TK, D, F, V = 4, 2, 5, 6, 14, 10, 11                  # all different, and none is 3, the number of q, k, v
 DK, DV = D // H, 8
 
@@ -145,7 +144,12 @@ def recognised(row: Row, ours: object, mistakes: dict[str, Callable[[], np.ndarr
     except (TypeError, ValueError):                             # no numbers, or rows of different lengths
         return row
     fitting = [] if row.ok else [words for words, mistake in mistakes.items() if close(ours, mistake(), 1e-9)]
-    return replace(row, diagnosis=because(fitting[0])) if fitting else row
+    return diagnosed(row, because(fitting[0])) if fitting else row
+
+
+def diagnosed(row: Row, sentence: str) -> Row:
+    """The row with this diagnosis instead of the gradient checker's."""
+    return replace(row, diagnosis=sentence, cause="")
 
 
 @contextmanager
@@ -431,13 +435,14 @@ def _explained(rows, slips, steps, gradients, formulas, forward, backward, args,
             words: partial(slip, dy, *args, **drawn()) for words, slip in gradients.get(row.tensor, {}).items()
         })
         if row.tensor in formulas and found is row and np.isfinite(row.error) and not row.ok:     # so the shape is right
-            found = replace(row, diagnosis=formulas[row.tensor](ours[row.tensor], dy, *args, **drawn()) or row.diagnosis)
+            words = formulas[row.tensor](ours[row.tensor], dy, *args, **drawn())
+            found = diagnosed(row, words) if words else row
         rows[i] = found
     for tensors, step in steps.items():                         # if nothing is known, the last of the steps that is right
         for i, row in enumerate(rows):
-            if row.tensor in tensors and row.diagnosis.startswith((UNKNOWN, translated(UNKNOWN))):
+            if row.tensor in tensors and row.cause == "unknown":
                 arrays = _arrays(backward, lambda: backward(dy, cache))
-                rows[i] = replace(row, diagnosis=_last_right(step(dy, *args, **drawn()), _("the gradient"), arrays))
+                rows[i] = diagnosed(row, _last_right(step(dy, *args, **drawn()), _("the gradient"), arrays))
     return rows
 
 
@@ -461,5 +466,4 @@ def _by_slips(rows, ours, slips):
     # One diagnosis for several tensors, such as a factor in all of them, says more than a slip that fits some of these alone.
     weak = {tensor for tensor, words in causes.items()
             if any(said[tensor] == said[other] for other in contradicts[words] & left)}
-    diagnoses = said | {tensor: because(words) for tensor, words in causes.items() if tensor not in weak}
-    return [replace(row, diagnosis=diagnoses[row.tensor]) for row in rows]
+    return [diagnosed(row, because(causes[row.tensor])) if row.tensor in causes.keys() - weak else row for row in rows]

@@ -48,17 +48,42 @@ def _fitted(paragraph, width):
     lines = paragraph.splitlines()
     if max(map(columns, lines), default=0) <= width or any(line.startswith((" ", "|", "+", "=")) for line in lines):
         return paragraph
-    fitted = []
-    for item in re.split(r"\n(?=[-*] |\d+\. )", paragraph):
-        indent, line = "  " * bool(re.match(r"[-*\d]", item)), ""
-        for word in item.split():
-            if line and columns(line) + 1 + columns(word) > width:
-                fitted.append(line)
-                line = indent + word
+    items = re.split(r"\n(?=[-*] |\d+\. )", paragraph)
+    return "\n".join(in_lines(item, width, "  " if re.match(r"[-*\d]", item) else "") for item in items)
+
+
+NEVER_FIRST = "，。、；：！？）】》」”’…—·,.;:!?)]}%"       # in a line, next to a Chinese character
+NEVER_LAST = "（【《「“‘([{"
+
+
+def in_lines(text: str, width: int, indent: str = "") -> str:
+    """A text in lines of at most `width` columns, the second and later ones with an indent.
+
+    A line ends at a space or next to a Chinese character; but no line begins with a punctuation mark or ends with an opening
+    one. A word that is too long has a line of its own.
+    """
+    lines, line = [], ""
+    for word in text.split():
+        gap = " "
+        for part in _unbreakable(word):
+            if line.strip() and columns(line + gap + part) > width:
+                lines.append(line)
+                line = indent + part
             else:
-                line = f"{line} {word}" if line else word
-        fitted.append(line)
-    return "\n".join(fitted)
+                line = line + gap + part if line else part
+            gap = ""
+    return "\n".join([*lines, line])
+
+
+def _unbreakable(word):
+    """The parts of a word between which a line may end."""
+    part = ""
+    for letter in word:
+        if part and columns(part[-1] + letter) > 2 and part[-1] not in NEVER_LAST and letter not in NEVER_FIRST:
+            yield part
+            part = ""
+        part += letter
+    yield part
 
 
 def narrow(code: str, width: int) -> str:

@@ -435,7 +435,9 @@ def _resumed(folder, options, mapped):
             frozen[name] = np.zeros(len(saved.params[name]), bool)
             frozen[name][rows] = True
     except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder}: its frozen rows are not rows of its embeddings: damaged, or edited") from error
+        raise ValueError(
+            _("{folder}: its frozen rows are not rows of its embeddings: damaged, or edited", folder=folder)
+        ) from error
     return run, Translator(saved.params, saved.config, languages, options["seed"]), frozen
 
 

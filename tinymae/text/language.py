@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinymae.messages import message as _
 from tinymae.text.bpe import Bpe, train_bpe
 from tinymae.text.tokens import detokenize, tokenize_characters, tokenize_words
 from tinymae.text.vocabulary import EOS, Vocabulary
@@ -45,7 +46,8 @@ class Language:
         """
         _check_kind(kind)
         if (kind == "bpe") != (pieces is not None):
-            raise ValueError(f"kind is {kind!r} and pieces {pieces}; expected a number of subwords for 'bpe', and for it only")
+            raise ValueError(_("kind is {kind!r} and pieces {pieces}; expected a number of subwords for 'bpe', and for it only",
+                               kind=kind, pieces=pieces))
         if kind == "bpe":
             return cls(kind, train_bpe([text.lower() for text in sentences], pieces))
         return cls(kind, Vocabulary.build([TOKENISERS[kind](text) for text in sentences], min_count))
@@ -69,7 +71,11 @@ class Language:
         return cls(kind, (Bpe if kind == "bpe" else Vocabulary).of(rest))
 
     def __str__(self) -> str:
-        return f"{len(self.vocabulary):,} {'subwords' if self.kind == 'bpe' else self.kind}"
+        count = len(self.vocabulary)
+        return {
+            "words": _("{count:,} words", count=count), "characters": _("{count:,} characters", count=count),
+            "letters": _("{count:,} letters", count=count), "bpe": _("{count:,} subwords", count=count),
+        }[self.kind]
 
     def tokens(self, text: str) -> list[str]:
         """The tokens of a sentence; words and subwords in lower case."""
@@ -103,4 +109,4 @@ class Language:
 
 def _check_kind(kind):
     if kind not in (*TOKENISERS, "bpe"):
-        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(TOKENISERS)}, bpe")
+        raise ValueError(_("kind is {kind!r}; expected one of {names}", kind=kind, names=", ".join([*TOKENISERS, "bpe"])))

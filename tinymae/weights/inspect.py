@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymae.files import never_downloaded
+from tinymae.messages import marked, translated
+from tinymae.messages import message as _
 from tinymae.weights.layout import DECODER_SIZES, HUGGING_FACE, OFFICIAL, known_heads
 from tinymae.weights.names import known_names
 from tinymae.weights.read import INDEX, Weights, list_weights, read_weights
 from tinymae.weights.records import Unread
 
-LICENCE = (
+LICENCE = marked(
     "This seems to be a file of the official MAE code. If it is Meta's, its weights are CC-BY-NC 4.0: free for non-commercial "
     "use only, with attribution (He et al. 2021, github.com/facebookresearch/mae)."
 )
@@ -24,32 +26,37 @@ META_FILES = re.compile(r"mae_(pretrain|visualize|finetuned)_vit_")     # how th
 
 LONGEST_JSON = 1 << 24      # a vocabulary of 60,000 subwords has about 1.5 million bytes
 
-# {kind: (what the file holds, what you can do with it)}
+# These sentences are English; `inspect` translates them.  {kind: (what the file holds, what you can do with it)}
 KINDS = {
-    "mae": ("a masked autoencoder with its decoder, official MAE names", "reconstruct, features, fine-tuning"),
-    "mae-encoder": ("an encoder, names of timm and of the official MAE code", "features, fine-tuning; no reconstruction"),
-    "mae-vit": ("a classifier, names of timm and of the official MAE code", "classify, features, fine-tuning"),
-    "vit-mae": ("a masked autoencoder, Hugging Face ViTMAEForPreTraining", "reconstruct, features, fine-tuning"),
-    "vit": ("a classifier, Hugging Face ViTForImageClassification", "classify, features, fine-tuning"),
-    "vit-encoder": ("an encoder, Hugging Face ViT names", "features, fine-tuning; no reconstruction, no classes"),
-    "marian": ("a translator, Hugging Face MarianMTModel", "translate"),
+    "mae": (marked("a masked autoencoder with its decoder, official MAE names"), marked("reconstruct, features, fine-tuning")),
+    "mae-encoder": (marked("an encoder, names of timm and of the official MAE code"),
+                    marked("features, fine-tuning; no reconstruction")),
+    "mae-vit": (marked("a classifier, names of timm and of the official MAE code"), marked("classify, features, fine-tuning")),
+    "vit-mae": (marked("a masked autoencoder, Hugging Face ViTMAEForPreTraining"),
+                marked("reconstruct, features, fine-tuning")),
+    "vit": (marked("a classifier, Hugging Face ViTForImageClassification"), marked("classify, features, fine-tuning")),
+    "vit-encoder": (marked("an encoder, Hugging Face ViT names"),
+                    marked("features, fine-tuning; no reconstruction, no classes")),
+    "marian": (marked("a translator, Hugging Face MarianMTModel"), marked("translate")),
 }
 # {part of a model that ours do not have: the names of its tensors}
 UNSUPPORTED = {
-    "LayerScale (as in DINOv2 and BEiT)": r"\.(ls1\.gamma|gamma_1|layer_scale1\.lambda1|lambda_1)$",
-    "register tokens (as in DINOv2)": r"\b(register_tokens|reg_token)$",
-    "a gated feed-forward layer (SwiGLU)": r"\.mlp\.(w12|w1|fc1_g|weights_in)\.weight$",
-    "a distillation token (as in DeiT)": r"\b(dist_token|distillation_token)$",
-    "relative positions (as in BEiT)": r"\brelative_position_bias|\brel_pos",
-    "a bias of queries and values alone (as in BEiT)": r"\.q_bias$",
-    "normalised queries and keys": r"\.q_norm\.",
-    "a layer norm in front of the blocks (as in CLIP)": r"\bnorm_pre\.",
-    "pooling by attention": r"\battn_pool\.",
+    marked("LayerScale (as in DINOv2 and BEiT)"): r"\.(ls1\.gamma|gamma_1|layer_scale1\.lambda1|lambda_1)$",
+    marked("register tokens (as in DINOv2)"): r"\b(register_tokens|reg_token)$",
+    marked("a gated feed-forward layer (SwiGLU)"): r"\.mlp\.(w12|w1|fc1_g|weights_in)\.weight$",
+    marked("a distillation token (as in DeiT)"): r"\b(dist_token|distillation_token)$",
+    marked("relative positions (as in BEiT)"): r"\brelative_position_bias|\brel_pos",
+    marked("a bias of queries and values alone (as in BEiT)"): r"\.q_bias$",
+    marked("normalised queries and keys"): r"\.q_norm\.",
+    marked("a layer norm in front of the blocks (as in CLIP)"): r"\bnorm_pre\.",
+    marked("pooling by attention"): r"\battn_pool\.",
 }
 # models that are none of these, by the end of one name
 OTHERS = {
-    "visual.conv1.weight": "CLIP", "vision_model.embeddings.patch_embedding.weight": "CLIP or SigLIP, Hugging Face",
-    "patch_embed.proj.weight": "a Transformer for images of another architecture", "layer1.0.conv1.weight": "a ResNet",
+    "visual.conv1.weight": marked("CLIP: not supported here"),
+    "vision_model.embeddings.patch_embedding.weight": marked("CLIP or SigLIP, Hugging Face: not supported here"),
+    "patch_embed.proj.weight": marked("a Transformer for images of another architecture: not supported here"),
+    "layer1.0.conv1.weight": marked("a ResNet: not supported here"),
 }
 
 
@@ -58,7 +65,7 @@ class Inspection:
     """What `inspect` found."""
 
     kind: str       # a key of KINDS, or "" if the model is not known here
-    what: str
+    what: str       # it, and the next two, in the user's language
     can: str
     licence: str    # "" if the file does not say whose it is
     tensors: list[tuple[str, tuple, str]]       # (name, shape, dtype), as in the file
@@ -105,15 +112,19 @@ def inspect(path: Path | str, *, key: str | None = None) -> Inspection:
     file, config = find_weights(path)
     tensors, meta = list_weights(file, key=key)
     try:
-        given, unread = known_names([name for name, _, _ in tensors])
+        given, unread = known_names([name for name, _shape, _dtype in tensors])
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     kind = recognise(given)
-    what, can = KINDS[kind] if kind else (other_model(given), f"nothing; known are {', '.join(KINDS)}")
+    if kind:
+        what, can = map(translated, KINDS[kind])
+    else:
+        what, can = translated(other_model(given)), _("nothing; known are {kinds}", kinds=", ".join(KINDS))
     if parts := unsupported(given, kind):
-        what, can = f"{what}, with {' and '.join(parts)}: not supported here", "nothing"
-    licence = LICENCE if perhaps_metas(kind, meta, file) else ""
-    shapes = {name: shape for name, shape, _ in tensors}
+        what = _("{what}, with {parts}: not supported here", what=what, parts=", ".join(map(translated, parts)))
+        can = _("nothing")
+    licence = translated(LICENCE) if perhaps_metas(kind, meta, file) else ""
+    shapes = {name: shape for name, shape, _dtype in tensors}
     asks = [] if parts else _asks(kind, {known: shapes[name] for known, name in given.items()}, stated(meta), config, file)
     return Inspection(kind, what, can, licence, tensors, asks, unread_entries(meta, unread))
 
@@ -157,14 +168,14 @@ def unsupported(names: Collection[str], kind: str) -> list[str]:
     parts = [part for part, pattern in UNSUPPORTED.items() if any(re.search(pattern, name) for name in names)]
     qkv = f"{layout.blocks}.0.{layout.qkv[0]}"
     if f"{qkv}.weight" in names and f"{qkv}.bias" not in names and not any(name.endswith(".q_bias") for name in names):
-        parts.append("queries, keys and values without bias")
+        parts.append(marked("queries, keys and values without bias"))
     return parts
 
 
 def other_model(names: Collection[str]) -> str:
     """A model that is not known here, in words."""
-    found = next((what for end, what in OTHERS.items() if any(name.endswith(end) for name in names)), None)
-    return f"{found}: not supported here" if found else "no model that is known here"
+    known = (what for end, what in OTHERS.items() if any(name.endswith(end) for name in names))
+    return next(known, marked("no model that is known here"))
 
 
 def unread_entries(meta: dict, unread: dict[str, Unread]) -> dict[str, str]:
