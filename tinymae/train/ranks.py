@@ -6,9 +6,9 @@
 Every rank holds the whole model, works on its part of each batch, and takes the same optimiser step, so parameters that start
 equal stay equal. Gradients travel as one flat array. Rank 0 alone evaluates, saves and prints.
 
-A collective call (one that all ranks make, such as Allreduce) waits for all of them, for ever if one has failed. So a small sum
-precedes each large one. It is not waited for but asked about again and again, and between two questions rank 0 looks whether
-another rank has sent an error. Once the small sum is there, all ranks are about to make the large call, and it is safe to wait.
+A collective call (one that all ranks make, such as Allreduce) waits for all of them, for ever if one has failed. So a sum is
+not waited for but asked about again and again (Iallreduce), and between two questions rank 0 looks whether another rank has sent
+an error. Other collective calls follow upon a sum: once it is there, all ranks are about to make them, and waiting is safe.
 
 A host that is cut off sends no error, and looks from outside like one that is slow. So a long silence ends nothing: rank 0 says
 that it waits, and how the run can be saved and ended.
@@ -93,11 +93,15 @@ class Ranks:
             on rank 0, if another one has failed instead
         """
         total = np.array(numbers, np.float64)
-        if self.size == 1:
-            return total
+        if self.size > 1:
+            self._sum(total)
+        return total
+
+    def _sum(self, array):
+        """Sum an array over all ranks, in place. Signals, and errors of other ranks, end the wait."""
         from mpi4py import MPI
 
-        request, pause = self._comm.Iallreduce(MPI.IN_PLACE, total), 0.0
+        request, pause = self._comm.Iallreduce(MPI.IN_PLACE, array), 0.0
         speak_at = time.monotonic() + QUIET if self.rank == 0 else math.inf     # the others wait long when rank 0 evaluates
         while not request.Test():
             if self.rank == 0 and self._errors.Iprobe(tag=FAILED):
@@ -115,7 +119,6 @@ class Ranks:
                 speak_at = math.inf
             time.sleep(pause)
             pause = min(pause + 1e-6, 1e-3)                     # short at first; a long wait need not keep a core busy
-        return total
 
     def share(self, value: object) -> object:
         """What rank 0 hands in, on every rank."""
@@ -178,8 +181,6 @@ class Ranks:
         return self._comm.bcast(total, root=self.size - 1)
 
     def _allreduce(self, total):
-        from mpi4py import MPI
-
         loss, busy = self.agree(*((0.0, 0.0) if total is None else (total[0], 1.0)))
         if busy < self.size:                                    # rank 0 always has a part
             shapes = self.share(None if total is None else tree.map(lambda leaf: (leaf.shape, leaf.dtype), total[1]))
@@ -191,7 +192,7 @@ class Ranks:
         if self._flat is None or (self._flat.size, self._flat.dtype) != (size, dtype):
             self._flat = np.empty(size, dtype)
         np.concatenate([leaf.ravel() for leaf in leaves], out=self._flat, casting="no")
-        self._comm.Allreduce(MPI.IN_PLACE, self._flat)
+        self._sum(self._flat)
         start = 0
         for leaf in leaves:
             leaf[...] = self._flat[start : start + leaf.size].reshape(leaf.shape)
