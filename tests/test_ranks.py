@@ -1,6 +1,8 @@
 """Training on MPI ranks is training alone, and a rank that fails ends them all, with a checkpoint to go on from."""
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -150,6 +152,53 @@ def test_a_rank_that_fails_ends_them_all_with_a_checkpoint(victim, fault, said, 
     assert main([*RUN, "--resume", "--steps", str(steps + 2), "--out", str(tmp_path)]) == 0
 
 
+SILENT = """
+import os
+import signal
+import sys
+from tinymae.__main__ import main
+from tinymae.train import ranks
+
+signal.alarm(60)                                                # ends the test if nothing else does
+ranks.QUIET = 0.3
+whole, gradients = ranks.Ranks._sum, []
+
+def stopping(self, array):
+    gradients.extend([1] * (array.size > 2))
+    if self.rank == 1 and len(gradients) == 20:
+        os.kill(os.getpid(), signal.SIGSTOP)                    # rank 0 is then in the middle of this sum
+    whole(self, array)
+
+ranks.Ranks._sum = stopping
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@needs_mpi
+def test_rank_0_says_that_it_waits_for_a_rank_that_is_silent(tmp_path):
+    command = [MPIEXEC, "-n", "2", sys.executable, "-c", SILENT, *RUN, "--minutes", "30", "--out", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        said = next(line for line in process.stderr if "goes on waiting" in line)
+        os.kill(int(re.search("`kill ([0-9]+)`", said)[1]), signal.SIGTERM)     # what it recommends
+        ended = process.stderr.read()
+    assert "tinymae: rank 0 has waited 0 s for other ranks" in said
+    assert "tinymae: ended by a signal" in ended and "saved as it was" in ended
+    assert checkpoint.load(tmp_path / "mae.npz", "mae", MAEConfig, mae_init).step > 0
+
+
+@pytest.mark.parametrize(("rank", "times"), [(0, 1), (1, 0)])
+def test_a_long_wait_is_said_once_by_rank_0_and_ends_nothing(rank, times, monkeypatch, capsys):
+    asked = iter([False, False, False, True])
+    comm = SimpleNamespace(
+        rank=rank, size=2, Dup=lambda: SimpleNamespace(Iprobe=lambda tag: False),
+        Iallreduce=lambda how, numbers: SimpleNamespace(Test=lambda: next(asked)),
+    )
+    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=SimpleNamespace(IN_PLACE=None)))
+    monkeypatch.setattr("tinymae.train.ranks.QUIET", -1.0)
+    assert Ranks(comm).agree(2.0).tolist() == [2.0]
+    assert capsys.readouterr().err.count("goes on waiting") == times
+
+
 OTHER_DATA = """
 import sys
 from tinymae.train.ranks import world
@@ -186,8 +235,19 @@ def test_the_mpiexec_of_another_library(monkeypatch):
     alone = SimpleNamespace(COMM_WORLD=SimpleNamespace(rank=0, size=1), Get_library_version=lambda: "Own MPI 1.0\nmore")
     monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=alone))
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
-    with pytest.raises(RuntimeError, match=r"mpiexec started 4 processes, and mpi4py sees 1: its library is Own MPI 1\.0"):
+    with pytest.raises(RuntimeError, match=r"4 processes were started .*, and mpi4py sees 1: its library is Own MPI 1\.0"):
         world()
+
+
+def test_srun_that_does_not_speak_to_mpi(monkeypatch):
+    """`srun --mpi=none`: without this, each process trained a model of its own."""
+    alone = SimpleNamespace(COMM_WORLD=SimpleNamespace(rank=0, size=1), Get_library_version=lambda: "Own MPI 1.0")
+    monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=alone))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(RuntimeError, match=r"2 processes were started together, and mpi4py sees 1: .*srun --mpi"):
+        world()
+    monkeypatch.setenv("PMI_SIZE", "1")                         # an mpiexec that srun has started on two nodes
+    assert world().size == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["lessons"], ["translate", "x"]])
