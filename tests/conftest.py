@@ -8,6 +8,9 @@ os.environ["LANGUAGE"] = "en"                       # the tests read English sen
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
     os.environ.setdefault(name, "1")                # before NumPy is imported; the workers and their children inherit it
 
+for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"):
+    os.environ.setdefault(name, str(2**25))         # glibc in the same processes: memory of large arrays is kept for the next
+
 SPREAD = "test_lessons", "test_contract", "test_exercises"      # without fixtures to share: each test goes to any free worker
 
 

@@ -52,6 +52,7 @@ def nodes(source):
 
 CASES = all_cases()
 OTHERS = all_cases(seed=1)              # the same calls with other data
+WITH_CASES = {case.function.__module__ for case in CASES.values()}
 
 
 # ---- the text: pairs and docstrings ----------------------------------------------------------------------------------
@@ -496,14 +497,18 @@ def check_reentrant(case, other):
 def check_threads(case, other, trials=4):
     """From two threads at once, with other data in each: as alone, bit by bit.
 
-    Small arrays are ready before the threads ever swap, so we make them swap: at every line of ours that runs. The checks of
-    `tinymae.arguments`, half of the lines, return nothing and, as any module, keep nothing: there at every call.
+    Small arrays are ready before the threads ever swap, so we make them swap: at every line of ours that runs. In what has
+    cases of its own, such as the ops of a model, only at every call: its lines are swapped there. So it is in the checks of
+    `tinymae.arguments`, which return nothing and, as any module, keep nothing.
     """
+    module = case.function.__module__
+    at_calls = {arguments.__file__, *(sys.modules[name].__file__ for name in WITH_CASES - {module})}
+
     def swap(frame, event, arg):
         if not frame.f_code.co_filename.startswith((str(PACKAGE), __file__)):
             return None
         time.sleep(0)
-        return swap if frame.f_code.co_filename != arguments.__file__ else None
+        return swap if frame.f_code.co_filename not in at_calls else None
 
     alone = both(case), both(other)
     threading.settrace(swap)                                    # of threads that start from now on

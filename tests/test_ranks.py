@@ -1,4 +1,5 @@
 """Training on MPI ranks is training alone, and a rank that fails ends them all, with a checkpoint to go on from."""
+import itertools
 import os
 import re
 import shutil
@@ -65,43 +66,53 @@ import numpy as np
 from test_ranks import trained
 from tinymae.train.ranks import world
 
-folder, batch, exact = sys.argv[1:]
-with world(exact=exact == "exact") as ranks:
-    dtype = np.float32 if exact == "exact" else np.float64
-    loss, params = trained(ranks, int(batch), dtype)
-np.savez(f"{folder}/{ranks.rank}_of_{ranks.size}.npz", loss=loss, params=params)
+folder, *batches = sys.argv[1:]
+for how, dtype in (("exact", np.float32), ("allreduce", np.float64)):
+    for batch in batches:
+        with world(exact=how == "exact") as ranks:
+            loss, params = trained(ranks, int(batch), dtype)
+        np.savez(f"{folder}/{how}_{batch}_{ranks.rank}_of_{ranks.size}.npz", loss=loss, params=params)
 """
 
 
 @needs_mpi
-@pytest.mark.parametrize(("count", "batch"), [(2, 10), (3, 13), (3, 5)])          # the last: two parts, and a rank without any
-@pytest.mark.parametrize("how", ["exact", "allreduce"])
-def test_training_on_ranks_is_training_alone(count, batch, how, tmp_path):
-    loss, params = trained(Ranks(), batch, np.float32 if how == "exact" else np.float64)
-    done = on_ranks(count, "-c", TRAINED, tmp_path, batch, how)
+@pytest.mark.parametrize(("count", "batches"), [(2, [10]), (3, [13, 5])])       # the last: two parts, and a rank without any
+def test_training_on_ranks_is_training_alone(count, batches, tmp_path):
+    done = on_ranks(count, "-c", TRAINED, tmp_path, *batches)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{rank}_of_{count}.npz" for rank in range(count)]
-    first = None
-    for path in sorted(tmp_path.iterdir()):
-        with np.load(path) as saved:
-            if how == "exact":
-                assert saved["loss"] == loss
-                np.testing.assert_array_equal(saved["params"], params)
-            else:
-                assert saved["loss"] == pytest.approx(loss, rel=1e-10)
-                np.testing.assert_allclose(saved["params"], params, rtol=0, atol=1e-10)
-            first = saved["params"] if first is None else first
-            np.testing.assert_array_equal(saved["params"], first)                 # equal on all ranks, to the last bit
+    assert len(list(tmp_path.iterdir())) == 2 * len(batches) * count
+    for how, batch in itertools.product(("exact", "allreduce"), batches):
+        loss, params = trained(Ranks(), batch, np.float32 if how == "exact" else np.float64)
+        paths = sorted(tmp_path.glob(f"{how}_{batch}_*"))
+        assert [path.name for path in paths] == [f"{how}_{batch}_{rank}_of_{count}.npz" for rank in range(count)]
+        first = None
+        for path in paths:
+            with np.load(path) as saved:
+                if how == "exact":
+                    assert saved["loss"] == loss
+                    np.testing.assert_array_equal(saved["params"], params)
+                else:
+                    assert saved["loss"] == pytest.approx(loss, rel=1e-10)
+                    np.testing.assert_allclose(saved["params"], params, rtol=0, atol=1e-10)
+                first = saved["params"] if first is None else first
+                np.testing.assert_array_equal(saved["params"], first)             # equal on all ranks, to the last bit
 
 
-RUN = ("train", "mae", "--data", "digits", "--embed-dim", "16", "--depth", "1", "--heads", "2", "--decoder-embed-dim", "16",
+RUN = ("train", "mae", "--embed-dim", "16", "--depth", "1", "--heads", "2", "--decoder-embed-dim", "16",
        "--decoder-depth", "1", "--decoder-heads", "2", "--threads", "1", "--batch", "48")
 
 
+@pytest.fixture
+def run(tmp_path):
+    """RUN with images of our own: those of scikit-learn take each rank longer to import than its training does."""
+    np.savez(tmp_path / "images.npz", images=np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8))
+    return *RUN, "--data", str(tmp_path / "images.npz")
+
+
 @needs_mpi
-def test_the_command_prints_and_saves_once(tmp_path):
-    assert main([*RUN, "--steps", "3", "--out", str(tmp_path / "alone")]) == 0
-    done = on_ranks(2, "-m", "tinymae", *RUN, "--steps", "3", "--exact-sum", "--out", tmp_path / "two")
+def test_the_command_prints_and_saves_once(run, tmp_path):
+    assert main([*run, "--steps", "3", "--out", str(tmp_path / "alone")]) == 0
+    done = on_ranks(2, "-m", "tinymae", *run, "--steps", "3", "--exact-sum", "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("3 steps, loss on validation images") == 1
     alone, two = (checkpoint.load(tmp_path / name / "mae.npz", "mae", MAEConfig, mae_init) for name in ("alone", "two"))
@@ -142,14 +153,14 @@ sys.exit(main(sys.argv[3:]))
     (1, "SIGINT", "interrupted; the same command with --resume continues from here"),
     (1, "SIGKILL", ""),
 ])
-def test_a_rank_that_fails_ends_them_all_with_a_checkpoint(victim, fault, said, tmp_path):
-    done = on_ranks(3, "-c", FAULTY, victim, fault, *RUN, "--minutes", "30", "--out", tmp_path)
+def test_a_rank_that_fails_ends_them_all_with_a_checkpoint(victim, fault, said, run, tmp_path):
+    done = on_ranks(3, "-c", FAULTY, victim, fault, *run, "--minutes", "30", "--out", tmp_path / "out")
     assert (done.returncode == 0) == (fault == "SIGINT"), done.stderr
     assert said in done.stdout + done.stderr
-    steps = checkpoint.load(tmp_path / "mae.npz", "mae", MAEConfig, mae_init).step
+    steps = checkpoint.load(tmp_path / "out" / "mae.npz", "mae", MAEConfig, mae_init).step
     if fault != "SIGKILL":                                      # then it is the one that was saved after the first gradient
         assert steps > 0 and "saved as it was" in done.stderr + "saved as it was" * (fault == "SIGINT")
-    assert main([*RUN, "--resume", "--steps", str(steps + 2), "--out", str(tmp_path)]) == 0
+    assert main([*run, "--resume", "--steps", str(steps + 2), "--out", str(tmp_path / "out")]) == 0
 
 
 SILENT = """
