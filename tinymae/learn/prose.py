@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from tinymae.messages import translated
 
-ITEM = r"(?m)^(?=[-*] |\d+\. )"                                 # where an item of a list begins
-MARK = r"[-*] |\d+\. "
+ITEM = r"(?m)^(?=[-*] |\d+\. |\(\d+\)  )"                      # where an item of a list begins
+MARK = r"[-*] |\d+\. |\(\d+\)  "
 EQUATION = r"^( +\(\d+\) .*?\S {3,}|    .*?\S {3,})(\S.*)$"     # a line of an equation with words beside it
 
 
