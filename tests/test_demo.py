@@ -112,9 +112,19 @@ def digits(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """(folder, what was printed) of two steps on the photographs: no command, no data, as a newcomer would."""
-    return run_demo(tmp_path_factory.mktemp("photos"), "--steps", "2")
+def photos_with_task(tmp_path_factory):
+    """((folder, what was printed), task) of two steps on the photographs: no command, no data, as a newcomer would."""
+    tasks = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "prepare", lambda *arguments: tasks.append(restore.prepare(*arguments)) or tasks[-1])
+        found = run_demo(tmp_path_factory.mktemp("photos"), "--steps", "2")
+    (task,) = tasks
+    return found, task
+
+
+@pytest.fixture(scope="module")
+def photos(photos_with_task):
+    return photos_with_task[0]
 
 
 def run_demo(folder, *arguments):
@@ -226,8 +236,8 @@ def test_a_table_that_cannot_be_written_leaves_nothing_half_written(tmp_path, mo
 
 
 @pytest.fixture(scope="module")
-def photo_task():
-    return restore.prepare("photos", sizes=demo.SHORT_RUN)
+def photo_task(photos_with_task):
+    return photos_with_task[1]
 
 
 @pytest.mark.parametrize(("speed", "dim", "said"), [
