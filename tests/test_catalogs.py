@@ -98,6 +98,7 @@ def test_units_are_paragraphs_and_items():
     assert units(PROSE) == [
         "A paragraph of two lines.", "an item", "another, which is longer", "Replace ``None``.", "Write it.", "over the rows",
     ]
+    assert units("===  ===\nA    B\n===  ===\n     and      more\n===  ===") == []                  # a table
     assert in_language(PROSE, str) == PROSE
     assert in_language(PROSE, str.upper) == PROSE.replace("A paragraph of\ntwo lines.", "A PARAGRAPH OF TWO LINES.").replace(
         "an item\n- another, which is\n  longer", "AN ITEM\n- ANOTHER, WHICH IS LONGER").replace(

@@ -1,6 +1,5 @@
 """Whatever a model was wrapped in before it was saved, the same model is loaded; what else is in the file is named."""
 import json
-import re
 import zipfile
 
 import numpy as np
@@ -428,7 +427,7 @@ def test_parts_that_are_not_supported(more, parts, prefix, vit_tensors, tmp_path
     if parts:
         assert found.can == "nothing"
         monkeypatch.setenv("LANGUAGE", "zh_CN")
-        assert inspect(path).can == "没有" and re.search("[a-z] [a-z]", inspect(path).what.partition("其中有")[2]) is None
+        assert inspect(path).can == "没有" and "supported" not in inspect(path).what
         monkeypatch.setenv("LANGUAGE", "en")
         with pytest.raises(ValueError, match=f"expected a plain Vision Transformer, got an encoder.*{parts[0]}"):
             load_published_encoder(path, heads=2)

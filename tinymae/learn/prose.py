@@ -52,8 +52,12 @@ def _marked(part, translate):
 
 def equations_in_language(text: str, translate: Callable[[str], str]) -> str:
     """The docstring of an exercise: like `in_language`, and with the words beside its equations."""
-    lines = [_equation(line, translate) for line in in_language(text, translate).split("\n")]
-    return "\n".join(lines)
+    blocks = re.split(r"(\n[ \t]*\n+)", in_language(text, translate))
+    return "".join(block if block.startswith("=") else _equations(block, translate) for block in blocks)
+
+
+def _equations(block, translate):
+    return "\n".join(_equation(line, translate) for line in block.split("\n"))
 
 
 def _equation(line, translate):
