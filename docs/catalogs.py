@@ -102,9 +102,12 @@ def page_messages(name: str) -> list[tuple[str, str, int]]:
 
 
 def _english(text):
-    """Whether a text of a page has to be translated: not a number, code, a link to a cell, or a quotation of an article."""
+    """Whether a text of a page has to be translated: not a number, code, a link to a cell, or a quotation of an article.
+
+    Of a title `English · 中文` the translation is the Chinese part.
+    """
     words = re.findall(r"[A-Za-z]{2,}", re.sub(r":\w+:`[^`]+`|``[^`]+``|`[^`]+`_*", "", text))
-    return len(words) > (3 if re.search("[\u4e00-\u9fff]", text) else 0)
+    return len(words) > (3 if re.search("[\u4e00-\u9fff]", text) and " · " not in text else 0)
 
 
 def setup(app) -> None:
