@@ -10,7 +10,7 @@ the same before and after. `save` writes a file; a notebook shows the figure tha
 patches are counted from 0, as in the arrays.
 
 What a figure says is in the user's language, see `messages`: the sentences here and, if its catalog has them, the captions of
-callers.
+callers. If no font of the machine has the letters of that language, it is English.
 """
 import contextlib
 import io
@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from tinymae.files import whole_file
-from tinymae.messages import either, marked, translated
+from tinymae.messages import either, marked, spoken, translated
 from tinymae.messages import message as _
 
 STYLE = Path(__file__).with_name("tinymae.mplstyle")
@@ -69,9 +69,17 @@ FALLBACKS = (
 def styled() -> Iterator[None]:
     """Draw with Matplotlib's defaults and our style on top, whatever the reader has set; then restore the settings.
 
-    The fonts are a list, in which Matplotlib looks for each letter that the first one lacks, in every string of a figure.
+    The fonts are a list, in which Matplotlib looks for each letter that the first one lacks, in every string of a figure. If
+    they lack letters of the user's language, sentences are English instead of boxes, and a warning says so.
     """
-    with matplotlib.style.context(["default", STYLE, {"font.family": [SANS, *fallback_families()]}]):
+    if missing := without_font(translated(OUTSIDE)):                # one of our sentences stands for all
+        warnings.warn(
+            _("no font on this machine has {letter}: figures are in English; install a font that has it, such as 'Noto Sans "
+              "CJK SC' for Chinese (Debian, Ubuntu: fonts-noto-cjk), and delete Matplotlib's font cache", letter=min(missing)),
+            stacklevel=1,                                               # the same for all figures, so Python shows one
+        )
+    settings = {"font.family": [SANS, *fallback_families()]}
+    with spoken("en" if missing else None), matplotlib.style.context(["default", STYLE, settings]):
         yield
 
 
@@ -99,7 +107,6 @@ def page(height: float, caption: str | None, *notes: str, default: str = "", pix
     return figure
 
 
-@styled()
 def save(figure: Figure, path: Path | str) -> Path:
     """Write the figure and return its path. The file is written completely or not at all; the same figure gives the same bytes.
 
@@ -135,7 +142,7 @@ def save(figure: Figure, path: Path | str) -> Path:
     if suffix not in metadata:
         raise ValueError(_("the path must end in {suffixes}, got {path!r}", suffixes=either(metadata), path=str(path)))
     options = {"pil_kwargs": {"optimize": True}} if suffix == ".png" else {}
-    with whole_file(path) as file:
+    with styled(), whole_file(path) as file:
         figure.savefig(file, format=suffix[1:], metadata=metadata[suffix], **options)
     return path
 

@@ -139,8 +139,11 @@ def reconstruct(
     with whole_file(out) as file:
         writes(Image.fromarray(restored.photo.squeeze(2) if restored.photo.shape[2] == 1 else restored.photo), file)
     if figure is not None:
-        title = _("{name}, {ratio:.0%} hidden", name=Path(picture).name, ratio=restored.hidden.mean())
-        draw_restored(restored, model.config, title, figure, photo=photo)
+        from tinymae.plot.style import styled  # matplotlib is slow to import: only when we draw
+
+        with styled():                                          # the title in a language that the figure can show
+            title = _("{name}, {ratio:.0%} hidden", name=Path(picture).name, ratio=restored.hidden.mean())
+            draw_restored(restored, model.config, title, figure, photo=photo)
     return restored
 
 
@@ -186,6 +189,7 @@ def draw_restored(
         for that of the model, which sees few pixels of a large photograph
     """
     from tinymae import plot  # matplotlib is slow to import: only when we draw
+    from tinymae.plot.style import styled
 
     (down, across), (high, wide) = restored.hidden.shape, config.grid
     pictures = (restored.masked, restored.reconstruction, restored.pasted, restored.small)
@@ -193,13 +197,14 @@ def draw_restored(
         removed = hidden_pixels(restored.hidden, photo.shape)[..., None]
         pictures = (np.where(removed, np.uint8(round(255 * MEAN)), photo), _enlarged(restored.reconstruction, photo.shape),
                     restored.photo, photo)
-    caption = _(
-        "How to read it: {ratio:.0%} of {down} x {across} patches are hidden. The model restores tiles of {high} x {wide} "
-        "patches that overlap; where they do, their mean is taken. The speckles in the third image are the visible patches as "
-        "the model predicts them: the loss counts hidden patches only, so it never learns to. The second image has the true "
-        "ones there.",
-        ratio=restored.hidden.mean(), down=down, across=across, high=high, wide=wide,
-    )
+    with styled():                                              # the caption in a language that the figure can show
+        caption = _(
+            "How to read it: {ratio:.0%} of {down} x {across} patches are hidden. The model restores tiles of {high} x {wide} "
+            "patches that overlap; where they do, their mean is taken. The speckles in the third image are the visible patches "
+            "as the model predicts them: the loss counts hidden patches only, so it never learns to. The second image has the "
+            "true ones there.",
+            ratio=restored.hidden.mean(), down=down, across=across, high=high, wide=wide,
+        )
     figure = plot.reconstructions(*(it[None] for it in pictures), title=title, mode=restored.mode, caption=caption)
     return plot.save(figure, path)
 
