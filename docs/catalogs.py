@@ -32,7 +32,7 @@ from tinymae.learn.lessons import lessons  # noqa: E402
 from tinymae.learn.prose import units  # noqa: E402
 
 LANGUAGE = "zh_CN"
-PAGES = "index", "run", "errata", "questions"                   # of the site, translated completely
+PAGES = "index", "run", "errata", "questions", "notation"       # of the site, translated completely
 
 
 def folder_of(name: str) -> Path:
@@ -58,6 +58,8 @@ def lesson_messages() -> list[tuple[str, str, int]]:
             texts = [cell.heading] * (cell.line > 1) + units(cell.prose)
             found += [(text, file, cell.line) for text in texts]
         found += [(text, file, line) for text, line in captions(source)]
+    header = (ROOT / "docs" / "lessons_header.rst").read_text("utf-8")       # above the list of lessons
+    found += [(text, "docs/lessons_header.rst", 1) for text in (header.partition("\n")[0], *units(header.split("\n", 2)[2]))]
     for name in EXERCISES | ZOO:
         path = ROOT / "lessons" / "exercises" / ("zoo" if name in ZOO else "") / f"{name}.py"
         source, file = path.read_text("utf-8"), path.relative_to(ROOT).as_posix()
@@ -91,13 +93,15 @@ def page_messages(name: str) -> list[tuple[str, str, int]]:
     from sphinx.application import Sphinx
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"extensions": ["sphinx_design", "catalogs"], "include_patterns": [f"{name}.rst"], "root_doc": name,
+        settings = {"extensions": ["sphinx_design", "myst_parser", "catalogs"], "include_patterns": [f"{name}.*"], "root_doc": name,
                     "default_role": "literal", "gettext_compact": False}
         sys.path.insert(0, str(ROOT / "docs"))
         app = Sphinx(ROOT / "docs", None, folder, folder, "gettext", settings, status=None, warning=io.StringIO())
         app.build(force_all=True)
         with open(Path(folder, f"{name}.pot"), "rb") as file:
-            found = [(message.id, f"docs/{name}.rst", message.locations[0][1]) for message in read_po(file) if message.id]
+            found = [(message.id, f"docs/{name}", message.locations[0][1]) for message in read_po(file) if message.id]
+    if name == "index":                                         # the bar above each page, whose pages are not there now
+        found += [(title, "docs/index", 1) for title in re.findall(r"^   (\w+) <", (ROOT / "docs/index.rst").read_text(), re.M)]
     return [(text, file, line) for text, file, line in found if _english(text)]
 
 
