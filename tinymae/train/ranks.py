@@ -8,7 +8,7 @@ equal stay equal. Gradients travel as one flat array. Rank 0 alone evaluates, sa
 
 A collective call (one that all ranks make, such as Allreduce) waits for all of them, for ever if one has failed. So a sum is
 not waited for but asked about again and again (Iallreduce), and between two questions rank 0 looks whether another rank has
-sent an error. Other collective calls follow upon a sum: once it is there, all ranks are about to make them, and waiting is safe.
+sent an error. Other collective calls follow upon a sum: once it is there, all ranks will make them soon, and waiting is safe.
 
 A host that is cut off sends no error, and looks from outside like one that is slow. So a long silence ends nothing: rank 0 says
 that it waits, and how the run can be saved and ended.
