@@ -98,6 +98,8 @@ def page_messages(name: str) -> list[tuple[str, str, int]]:
         app.build(force_all=True)
         with open(Path(folder, f"{name}.pot"), "rb") as file:
             found = [(message.id, f"docs/{name}.rst", message.locations[0][1]) for message in read_po(file) if message.id]
+    source = (ROOT / "docs" / f"{name}.rst").read_text("utf-8")         # its list of pages: Sphinx knows but this one
+    found += [(title, f"docs/{name}.rst", 1) for title in re.findall(r"^   (\w+) <[\w/]+>$", source, flags=re.MULTILINE)]
     return [(text, file, line) for text, file, line in found if _english(text)]
 
 
