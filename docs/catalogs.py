@@ -93,7 +93,8 @@ def page_messages(name: str) -> list[tuple[str, str, int]]:
     from sphinx.application import Sphinx
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"extensions": ["sphinx_design", "myst_parser", "catalogs"], "include_patterns": [f"{name}.*"], "root_doc": name,
+        extensions = ["sphinx_design", "myst_parser", "catalogs"]
+        settings = {"extensions": extensions, "include_patterns": [f"{name}.*"], "root_doc": name,
                     "default_role": "literal", "gettext_compact": False}
         sys.path.insert(0, str(ROOT / "docs"))
         app = Sphinx(ROOT / "docs", None, folder, folder, "gettext", settings, status=None, warning=io.StringIO())
