@@ -85,10 +85,10 @@ np.testing.assert_allclose(y[1], cross_attention_loop(x[1], memory[1], p["cross_
 # Two lengths, and two inputs
 # ---------------------------
 # May the two lengths differ? Yes: the weights are (Tq, Tk), the output has Tq rows. Is
-# the decoder's input "encoder输出 + 第(i-1)个decoder输出", as a comment under article C writes?
-# Read its plus sign as *and*. The two are never added: here x has 3 rows and C has 5. x
-# enters at the bottom, as embeddings of tokens; C enters in the middle of every layer.
-# What is fed back is the generated token, not an output vector.
+# the decoder's input "encoder输出 + 第(i-1)个decoder输出", as a comment under article C
+# writes? Read its plus sign as *and*. The two are never added: here x has 3 rows and C
+# has 5. x enters at the bottom, as embeddings of tokens; C enters in the middle of
+# every layer. What is fed back is the generated token, not an output vector.
 
 assert attention_weights(cache).shape == (2, 1, 3, 5) and y.shape == x.shape
 

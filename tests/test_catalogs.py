@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tinymae.learn.lessons import find_lesson, spoken
+from tinymae.learn.lessons import find_lesson, in_users_language
 from tinymae.learn.prose import in_language, units
 
 ROOT = Path(__file__).parents[1]
@@ -108,10 +108,10 @@ def test_units_are_paragraphs_and_items():
 def test_a_lesson_is_spoken_in_chinese(monkeypatch):
     monkeypatch.setenv("LANGUAGE", "zh_CN")
     lesson = find_lesson(10)
-    chinese = spoken(lesson)
+    chinese = in_users_language(lesson)
     assert [cell.code for cell in chinese.cells] == [cell.code for cell in lesson.cells]
     for before, after in zip(lesson.cells, chinese.cells, strict=True):
         assert not units(before.prose) or re.search("[\u4e00-\u9fff]", after.prose)
     monkeypatch.setenv("LANGUAGE", "C")
-    assert spoken(lesson) == lesson or [units(cell.prose) for cell in spoken(lesson).cells] == [
+    assert in_users_language(lesson) == lesson or [units(cell.prose) for cell in in_users_language(lesson).cells] == [
         units(cell.prose) for cell in lesson.cells]

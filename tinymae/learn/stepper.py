@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tinymae import tree
-from tinymae.learn.lessons import Lesson, spoken
+from tinymae.learn.lessons import Lesson, in_users_language
 from tinymae.learn.terminal import coloured, inline_picture, narrow, readable
 from tinymae.messages import message as _
 
@@ -42,7 +42,7 @@ def step(lesson: Lesson, start: int = 0) -> int:
     If there is a screen, and the terminal shows no pictures, figures open as well. `b` goes back one cell, with all variables
     as they were before it.
     """
-    lesson = spoken(lesson)
+    lesson = in_users_language(lesson)
     namespace = {"__name__": "__main__", "__file__": str(lesson.path)}
     before = []                                                 # a copy of the variables from before each cell that was run
 
