@@ -379,9 +379,18 @@ def test_wide_letters_take_the_room_of_two():
     text = "How to read it: " + "我有一只猫，" * 40 + "the end"
     lines = style.wrapped(text, 102)
     assert "".join("".join(lines).split()) == "".join(text.split())
-    assert all(90 < sum(1 + style.is_wide(letter) for letter in line) <= 104 for line in lines[:-1])
+    assert all(90 < sum(1 + style.is_wide(letter) for letter in line) <= 102 for line in lines[:-1])
     assert not any(line.startswith("，") for line in lines)
     assert style.wrapped("a b " * 60, 102) == textwrap.wrap("a b " * 60, 102)
+
+
+@pytest.mark.parametrize("width", range(16, 40))
+def test_a_chinese_line_is_filled_also_around_latin_words_and_has_its_punctuation(width):
+    text = "红色大于 0，蓝色小于 0。中：白色（“可以”关注）；右：softmax 之后的权重，接到它的“相加”。橙线"
+    lines = style.wrapped(text, width)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert not any(line[0] in "，。：；）”" or line[-1] in "（“" for line in lines)
+    assert all(width - 10 < sum(1 + style.is_wide(letter) for letter in line) <= width for line in lines[:-1])
 
 
 def test_a_chinese_caption_stays_on_the_page(some_chinese):
@@ -389,6 +398,37 @@ def test_a_chinese_caption_stays_on_the_page(some_chinese):
     figure.draw_without_rendering()
     box = figure._supxlabel.get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
+
+
+@pytest.fixture
+def chinese(monkeypatch):
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+
+
+@pytest.fixture
+def much_chinese(no_chinese, tmp_path):
+    """A machine with one more font, which has the letters of our catalog."""
+    catalog = (messages.CATALOGS / "zh_CN" / "LC_MESSAGES" / "tinymae.mo").read_bytes().decode("utf-8", "ignore")
+    fake_font(tmp_path / "square.ttf", sorted(letter for letter in set(catalog) if style.is_wide(letter)))
+    font_manager.fontManager.addfont(tmp_path / "square.ttf")
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_a_figure_is_chinese_if_a_font_has_it(much_chinese, chinese, draw):
+    figure = draw()
+    figure.draw_without_rendering()                                     # a missing letter is a warning, and so an error
+    assert caption(figure).startswith("读图：") and "。 " not in caption(figure)
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_a_figure_is_english_if_no_font_has_the_language_and_a_warning_says_so(no_chinese, chinese, draw):
+    with pytest.warns(UserWarning, match="这台机器的字体都没有“.”字：图中的文字改用英文.*'Noto Sans CJK SC'") as caught:
+        figure = draw()
+    assert len(caught) == 1
+    figure.draw_without_rendering()
+    assert caption(figure).startswith("How to read it:")
+    assert not any(style.is_wide(letter) for text in figure.findobj(matplotlib.text.Text) for letter in text.get_text())
+    assert messages.language() == "zh_CN"                               # of what is printed
 
 
 # ---- save ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ import hashlib
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tinymae.images.hide import hidden_patches
 from tinymae.images.pixels import MEAN, to_pixels
 from tinymae.images.sources import unseen_photos
 from tinymae.models.mae import MAEConfig, mae_init, mae_restore
+from tinymae.plot import style
 from tinymae.tasks import photograph, restore
 from tinymae.tasks.photograph import LEAST_VISIBLE, fitting_detail, grid_of, hidden_pixels, restore_photo, restored_tiles
 from tinymae.tasks.reconstruct import own_model
@@ -268,6 +270,19 @@ def test_a_photograph_is_drawn_in_its_own_resolution(tmp_path, models, drawn, ca
     inner = hidden[2:-2, 2:-2] & (reconstruction[2:-2, 2:-2] == pasted[2:-2, 2:-2]).all(axis=2)
     assert reconstruction.shape == photo.shape and inner.sum() > 0.3 * hidden.sum()
     assert read(tmp_path / "f.png").shape[1] == pytest.approx(1646, abs=1)
+
+
+def test_title_and_caption_are_english_if_no_font_has_the_language(tmp_path, models, drawn, capsys, monkeypatch):
+    picture, _rgb = write_picture(tmp_path, "rgb")
+    monkeypatch.setattr(style, "FALLBACKS", ())
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        run(picture, "--figure", tmp_path / "f.png", model=models / "crops", out=tmp_path / "r.png")
+    out, err = capsys.readouterr()
+    assert "个图像块" in out and err.count("图中的文字改用英文") == 1          # what is printed needs no font
+    (call,) = drawn
+    assert call["title"] == "rgb.png, 75% hidden" and call["caption"].startswith("How to read it: 75% of")
 
 
 def test_reconstruct_writes_to_figures_unless_told(tmp_path, models, capsys, monkeypatch):

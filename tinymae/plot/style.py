@@ -15,6 +15,7 @@ callers. If no font of the machine has the letters of that language, it is Engli
 import contextlib
 import io
 import math
+import re
 import textwrap
 import unicodedata
 import warnings
@@ -100,7 +101,8 @@ def page(height: float, caption: str | None, *notes: str, default: str = "", pix
     It is as wide as all others, unless it needs more pixels.
     """
     said = default if caption is None else translated(caption, "lessons")
-    lines = wrapped(" ".join(filter(None, [said, *notes])), 102)
+    whole = " ".join(filter(None, [said, *notes])).replace("。 ", "。")   # between Chinese sentences there is no space
+    lines = wrapped(whole, 102)
     dots = max(matplotlib.rcParams["figure.dpi"], pixels / WIDTH)      # per inch
     figure = Page(figsize=(WIDTH, height + 0.17 * len(lines) + 0.1), dpi=dots)
     figure.supxlabel("\n".join(lines), x=0.012, ha="left", color="#333333", linespacing=1.25)
@@ -307,16 +309,22 @@ def longest(tokens: list[str]) -> int:
     return max(sum(1 + is_wide(letter) for letter in token) for token in tokens)
 
 
+FILL = "\0"                                     # the second half of a wide letter
+# A wide letter, or narrow ones; in Chinese, no line ends after （ or begins with 。.
+PARTS = re.compile(f"(?:[（《「“]{FILL}?)*(?:[^{FILL}]{FILL}|(?:[^{FILL}](?!{FILL}))+)(?:[，。、；：？\uff01）》」”]{FILL}?)*")
+
+
+class _Wrapper(textwrap.TextWrapper):
+    """A line may also end inside a word, between the PARTS of one that has wide letters."""
+
+    def _split(self, text):
+        return [part for word in super()._split(text) for part in (PARTS.findall(word) if FILL in word else [word])]
+
+
 def wrapped(text: str, letters: int) -> list[str]:
-    """Lines of at most this many letters; a wide one counts twice, and a line may end after it, but for punctuation."""
-    fill = "\0"                                                         # the second half of a wide letter
-    lines = []
-    for line in textwrap.wrap("".join(letter + fill * is_wide(letter) for letter in text), letters):
-        line = line.replace(fill, "")
-        while lines and line and is_wide(line[0]) and unicodedata.category(line[0]) in ("Po", "Pe"):
-            lines[-1], line = lines[-1] + line[0], line[1:]             # it hangs in the margin
-        lines += [line] * bool(line)
-    return lines
+    """Lines of at most this many letters; a wide one counts twice, and a line may end beside it, but for punctuation."""
+    lines = _Wrapper(letters).wrap("".join(letter + FILL * is_wide(letter) for letter in text))
+    return [line.replace(FILL, "") for line in lines]
 
 
 def name_cells(
