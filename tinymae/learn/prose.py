@@ -61,12 +61,12 @@ def _equations(block, translate):
     return "\n".join(_equation(line, translate) for line in block.split("\n"))
 
 
-def tasks_in_language(code: str, translate: Callable[[str], str]) -> str:
-    """Code in which the tasks, comments such as `# 2. Write it as a loop.`, are translated, in lines of 88 columns."""
+def tasks_in_language(code: str, translate: Callable[[str], str], width: int = 88) -> str:
+    """Code in which the tasks, comments such as `# 2. Write it as a loop.`, are translated, in lines of this width."""
     def task(found):
         text = " ".join(found[2].replace("\n#", "\n").split())
         other = translate(text)
-        return found[0] if other == text else "# " + in_lines(found[1] + other, 86, "   ").replace("\n", "\n# ")
+        return found[0] if other == text else "# " + in_lines(found[1] + other, width - 2, "   ").replace("\n", "\n# ")
 
     return re.sub(r"(?m)^# (\d+\. )(.*(?:\n#.*)*)", task, code)
 

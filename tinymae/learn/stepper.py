@@ -122,7 +122,7 @@ def _show(lesson, index):
     if cell.prose:
         print(readable(cell.prose, width), end="\n\n")
     if cell.code:
-        shown = narrow(tasks_in_language(cell.code, from_lessons), width - 4)
+        shown = narrow(tasks_in_language(cell.code, from_lessons, min(88, width - 4)), width - 4)
         shown = coloured(shown) if sys.stdout.isatty() else shown
         print("\n".join(f"    {line}".rstrip() for line in shown.splitlines()), end="\n\n")
 
