@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT)]
 
 from tinymae.learn.exercises import EXERCISES, HINTS, SPOILER, ZOO  # noqa: E402  (found by the line above)
 from tinymae.learn.lessons import lessons  # noqa: E402
-from tinymae.learn.prose import units  # noqa: E402
+from tinymae.learn.prose import tasks_in_language, units  # noqa: E402
 
 LANGUAGE = "zh_CN"
 PAGES = "index", "run", "errata", "questions", "notation"       # of the site, translated completely
@@ -56,6 +56,7 @@ def lesson_messages() -> list[tuple[str, str, int]]:
         found.append((lesson.title, file, 1))
         for cell in lesson.cells:
             texts = [cell.heading] * (cell.line > 1) + units(cell.prose)
+            tasks_in_language(cell.code, lambda text, texts=texts: texts.append(text) or text)
             found += [(text, file, cell.line) for text in texts]
         found += [(text, file, line) for text, line in captions(source)]
     header = (ROOT / "docs" / "lessons_header.rst").read_text("utf-8")       # above the list of lessons

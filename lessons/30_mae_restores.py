@@ -131,7 +131,10 @@ one_bar = np.mean((bars[0] - bars)[:, 4:, 4:] ** 2)
 print(f"loss {loss:.4f}, of the mean {mean_error:.4f}, of one bar {one_bar:.4f}")
 np.testing.assert_allclose(painted, bars.mean(axis=0), atol=0.05)
 assert abs(loss - mean_error) < 0.005 and np.isclose(one_bar, 2 * mean_error)
-caption = "How to read it: an MAE paints both possible bars, each half as bright."
+caption = (
+    "How to read it: an MAE paints both possible bars, half as bright, but for their "
+    "crossing."
+)
 shown = {"possible": bars[0], "possible, too": bars[1], "painted": painted.clip(0, 1)}
 panels = [plot.Panel(title, image[..., 0]) for title, image in shown.items()]
 figure = plot.heatmaps(panels, "column", "row", caption)

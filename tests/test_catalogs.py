@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tinymae.learn.lessons import find_lesson, in_users_language
-from tinymae.learn.prose import in_language, units
+from tinymae.learn.lessons import find_lesson, lesson_in_language
+from tinymae.learn.prose import in_language, tasks_in_language, units
 
 ROOT = Path(__file__).parents[1]
 babel = pytest.importorskip("babel")
@@ -94,6 +94,15 @@ two lines.
     (1)  y = x w                    over the rows"""
 
 
+def test_tasks_in_code_are_translated():
+    code = "x = 1  # 2. no task\n\n# 1. How\n#    many?\nanswer_1 = None\n\n# 2. Write it.\n"
+    assert tasks_in_language(code, lambda text: text) == code
+    chinese = {"How many?": "多少" * 22, "Write it.": "写。"}
+    assert tasks_in_language(code, chinese.get) == (
+        f"x = 1  # 2. no task\n\n# 1. {'多少' * 20}多\n#    少多少\nanswer_1 = None\n\n# 2. 写。\n"
+    )
+
+
 def test_units_are_paragraphs_and_items():
     assert units(PROSE) == [
         "A paragraph of two lines.", "an item", "another, which is longer", "Replace ``None``.", "Write it.", "over the rows",
@@ -108,10 +117,10 @@ def test_units_are_paragraphs_and_items():
 def test_a_lesson_is_spoken_in_chinese(monkeypatch):
     monkeypatch.setenv("LANGUAGE", "zh_CN")
     lesson = find_lesson(10)
-    chinese = in_users_language(lesson)
+    chinese = lesson_in_language(lesson)
     assert [cell.code for cell in chinese.cells] == [cell.code for cell in lesson.cells]
     for before, after in zip(lesson.cells, chinese.cells, strict=True):
         assert not units(before.prose) or re.search("[\u4e00-\u9fff]", after.prose)
     monkeypatch.setenv("LANGUAGE", "C")
-    assert in_users_language(lesson) == lesson or [units(cell.prose) for cell in in_users_language(lesson).cells] == [
+    assert lesson_in_language(lesson) == lesson or [units(cell.prose) for cell in lesson_in_language(lesson).cells] == [
         units(cell.prose) for cell in lesson.cells]

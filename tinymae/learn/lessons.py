@@ -118,7 +118,7 @@ def _without_underline(prose):
     return re.sub(r"\A\s*[-=~]{3,}\n", "", prose).strip("\n")
 
 
-def in_users_language(lesson: Lesson) -> Lesson:
+def lesson_in_language(lesson: Lesson) -> Lesson:
     """The lesson with headings and prose in the user's language; its code stays as it is."""
     cells = [replace(cell, heading=translated(cell.heading, "lessons"), prose=in_language(cell.prose, from_lessons))
              for cell in lesson.cells]

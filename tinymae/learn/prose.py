@@ -6,6 +6,7 @@ catalog, `lessons.po`, serves the site and the terminal. Formulas, tables and wh
 import re
 from collections.abc import Callable
 
+from tinymae.learn.terminal import in_lines
 from tinymae.messages import translated
 
 ITEM = r"(?m)^(?=[-*] |\d+\. |\(\d+\)  )"                      # where an item of a list begins
@@ -58,6 +59,16 @@ def equations_in_language(text: str, translate: Callable[[str], str]) -> str:
 
 def _equations(block, translate):
     return "\n".join(_equation(line, translate) for line in block.split("\n"))
+
+
+def tasks_in_language(code: str, translate: Callable[[str], str], width: int = 88) -> str:
+    """Code in which the tasks, comments such as `# 2. Write it as a loop.`, are translated, in lines of this width."""
+    def task(found):
+        text = " ".join(found[2].replace("\n#", "\n").split())
+        other = translate(text)
+        return found[0] if other == text else "# " + in_lines(found[1] + other, width - 2, "   ").replace("\n", "\n# ")
+
+    return re.sub(r"(?m)^# (\d+\. )(.*(?:\n#.*)*)", task, code)
 
 
 def _equation(line, translate):

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from tinymae import tree
-from tinymae.learn.lessons import Lesson, in_users_language
+from tinymae.learn.lessons import Lesson, lesson_in_language
+from tinymae.learn.prose import from_lessons, tasks_in_language
 from tinymae.learn.terminal import coloured, inline_picture, narrow, readable
 from tinymae.messages import message as _
 
@@ -42,7 +43,7 @@ def step(lesson: Lesson, start: int = 0) -> int:
     If there is a screen, and the terminal shows no pictures, figures open as well. `b` goes back one cell, with all variables
     as they were before it.
     """
-    lesson = in_users_language(lesson)
+    lesson = lesson_in_language(lesson)
     namespace = {"__name__": "__main__", "__file__": str(lesson.path)}
     before = []                                                 # a copy of the variables from before each cell that was run
 
@@ -121,7 +122,7 @@ def _show(lesson, index):
     if cell.prose:
         print(readable(cell.prose, width), end="\n\n")
     if cell.code:
-        shown = narrow(cell.code, width - 4)
+        shown = narrow(tasks_in_language(cell.code, from_lessons, min(88, width - 4)), width - 4)
         shown = coloured(shown) if sys.stdout.isatty() else shown
         print("\n".join(f"    {line}".rstrip() for line in shown.splitlines()), end="\n\n")
 
