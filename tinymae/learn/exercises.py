@@ -46,6 +46,7 @@ from tinymae.messages import message as _
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
 HINTS = "# ---- hints ----\n"
 LINE_WIDTH = 100             # columns of a line of a report
+FILE_WIDTH = 128             # columns of a file that is written
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,9 @@ def _spoken(source):
     """The source of an exercise with its docstring in the user's language."""
     quotes = '"' * 3
     before, docstring, code = source.split(quotes, 2)
-    return f"{before}{quotes}{equations_in_language(docstring, from_lessons)}{quotes}{code}"
+    lines = equations_in_language(docstring, from_lessons).split("\n")
+    docstring = "\n".join(line if line.startswith(" ") else in_lines(line, FILE_WIDTH) for line in lines)
+    return f"{before}{quotes}{docstring}{quotes}{code}"
 
 
 def _bare(source):

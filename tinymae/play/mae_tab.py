@@ -225,8 +225,9 @@ def _grid(rows, cols, config):
         raise ValueError(_("expected rows and cols that are multiples of {patch}, the side of a patch, got {rows!r} x "
                            "{cols!r}: scale the picture first", patch=patch, rows=rows, cols=cols))
     if rows < least[0] or cols < least[1]:
+        smallest = f"{least[0]} x {least[1]}"
         raise ValueError(_("expected a picture of at least {least} pixels, one image of the model, got {rows} x {cols}",
-                           least=f"{least[0]} x {least[1]}", rows=rows, cols=cols))
+                           least=smallest, rows=rows, cols=cols))
     most = int(1.5 * (MOST_TILES_ALONG * max(config.grid)) ** 2)
     if rows * cols > most * patch**2:
         raise ValueError(_("expected a picture of at most {most} patches, or its restoration would take too long, got {count}",
