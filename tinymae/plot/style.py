@@ -309,22 +309,24 @@ def longest(tokens: list[str]) -> int:
     return max(sum(1 + is_wide(letter) for letter in token) for token in tokens)
 
 
-FILL = "\0"                                     # the second half of a wide letter
+_FILL = "\0"                                     # the second half of a wide letter
 # A wide letter, or narrow ones; in Chinese, no line ends after （ or begins with 。.
-PARTS = re.compile(f"(?:[（《「“]{FILL}?)*(?:[^{FILL}]{FILL}|(?:[^{FILL}](?!{FILL}))+)(?:[，。、；：？\uff01）》」”]{FILL}?)*")
+_PARTS = re.compile(
+    f"(?:[（《「“]{_FILL}?)*(?:[^{_FILL}]{_FILL}|(?:[^{_FILL}](?!{_FILL}))+)(?:[，。、；：？\uff01）》」”]{_FILL}?)*"
+)
 
 
 class _Wrapper(textwrap.TextWrapper):
-    """A line may also end inside a word, between the PARTS of one that has wide letters."""
+    """A line may also end inside a word, between the _PARTS of one that has wide letters."""
 
     def _split(self, text):
-        return [part for word in super()._split(text) for part in (PARTS.findall(word) if FILL in word else [word])]
+        return [part for word in super()._split(text) for part in (_PARTS.findall(word) if _FILL in word else [word])]
 
 
 def wrapped(text: str, letters: int) -> list[str]:
     """Lines of at most this many letters; a wide one counts twice, and a line may end beside it, but for punctuation."""
-    lines = _Wrapper(letters).wrap("".join(letter + FILL * is_wide(letter) for letter in text))
-    return [line.replace(FILL, "") for line in lines]
+    lines = _Wrapper(letters).wrap("".join(letter + _FILL * is_wide(letter) for letter in text))
+    return [line.replace(_FILL, "") for line in lines]
 
 
 def name_cells(
