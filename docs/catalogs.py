@@ -27,9 +27,10 @@ from babel.messages.pofile import read_po, write_po
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from tinymae.learn.exercises import EXERCISES, HINTS, SPOILER, ZOO  # noqa: E402  (found by the line above)
+from tinymae.learn.exercises import EXERCISES, ZOO, hints, story  # noqa: E402  (found by the line above)
 from tinymae.learn.lessons import lessons  # noqa: E402
 from tinymae.learn.prose import tasks_in_language, units  # noqa: E402
+from tinymae.messages import spoken  # noqa: E402
 
 LANGUAGE = "zh_CN"
 PAGES = "index", "run", "errata", "questions", "notation"       # of the site, translated completely
@@ -65,9 +66,9 @@ def lesson_messages() -> list[tuple[str, str, int]]:
         path = ROOT / "lessons" / "exercises" / ("zoo" if name in ZOO else "") / f"{name}.py"
         source, file = path.read_text("utf-8"), path.relative_to(ROOT).as_posix()
         found += [(text, file, 1) for text in units(ast.get_docstring(ast.parse(source)))]
-        comments = [*re.split(r"^# \d\. ", source.partition(HINTS)[2], flags=re.MULTILINE)[1:], source.partition(SPOILER)[2]]
-        joined = (" ".join(line.removeprefix("#").strip() for line in comment.splitlines()).strip() for comment in comments)
-        found += [(text, file, 1 + source.count("\n")) for text in joined]
+        with spoken("en"):
+            texts = [story(name)] if name in ZOO else hints(name)
+        found += [(text, file, 1 + source.count("\n")) for text in texts]
         found += [(text, file, line) for text, line in blanks(source)]
     return [(text, file, line) for text, file, line in found if re.search("[A-Za-z]{2}", text)]
 
@@ -103,7 +104,8 @@ def page_messages(name: str) -> list[tuple[str, str, int]]:
         with open(Path(folder, f"{name}.pot"), "rb") as file:
             found = [(message.id, f"docs/{name}", message.locations[0][1]) for message in read_po(file) if message.id]
     if name == "index":                                         # the bar above each page, whose pages are not there now
-        found += [(title, "docs/index", 1) for title in re.findall(r"^   (\w+) <", (ROOT / "docs/index.rst").read_text(), re.M)]
+        source = (ROOT / "docs" / "index.rst").read_text("utf-8")
+        found += [(title, "docs/index", 1) for title in re.findall(r"^   (\w+) <", source, re.MULTILINE)]
     return [(text, file, line) for text, file, line in found if _english(text)]
 
 
@@ -160,7 +162,9 @@ def update(name: str) -> None:
     """Bring the catalog up to date with the source; and compile it."""
     path, have = folder_of(name) / f"{name}.po", catalog(name)
     if name != "argparse":
+        made = have.creation_date                               # or each run would change the file
         have.update(template(name), no_fuzzy_matching=True)
+        have.creation_date = made
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         write_po(file, have, width=120, omit_header=False, sort_by_file=name != "argparse", include_lineno=False)

@@ -91,7 +91,10 @@ def build_wheel():
     """The package as it is here, as a wheel, which the notebooks in the browser install."""
     folder = BUILD / "wheels"
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    # Setuptools would build in a folder beside the sources, where files of an earlier version may lie, and stay there.
+    base = f"--config-settings=--global-option=build --build-base={BUILD / 'wheel'}"
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), base, str(ROOT)]
+    shutil.rmtree(BUILD / "wheel", ignore_errors=True)
     subprocess.run(command, check=True)
 
 
@@ -310,6 +313,7 @@ def finish_site(app, exception):
     if exception or app.builder.name != "html" or app.config.language == "zh_CN":
         return
     write_site(Path(app.outdir, "play"), PYODIDE)
+    subprocess.run([sys.executable, str(HERE / "catalogs.py"), "--check"], check=True)        # lists what is missing or stale
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-D", "language=zh_CN", str(app.srcdir), str(Path(app.outdir, "zh"))]
     subprocess.run(command, check=True)
     print(f"\n{Path(app.outdir) / 'index.html'}")

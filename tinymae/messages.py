@@ -27,6 +27,8 @@ from pathlib import Path
 
 CATALOGS = Path(__file__).parent / "locale"
 SPOKEN = {"en": "en", "zh": "zh_CN"}         # what `--lang` takes: the name of the catalog
+NEVER_FIRST = "，。、；：！？）】》」”’…—·,.;:!?)]}%"       # in a line, next to a Chinese character
+NEVER_LAST = "（【《「“‘([{"
 _ASKED = ContextVar("_ASKED", default=None)      # the catalog of `spoken`, of this thread
 VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")       # of the environment, in which gettext finds the language
 
@@ -111,6 +113,36 @@ def spoken(name: str | None) -> Iterator[None]:
         yield
     finally:
         _ASKED.reset(before)
+
+
+def in_lines(text: str, width: int, indent: str = "") -> str:
+    """A text in lines of at most `width` columns, the second and later ones with an indent.
+
+    A line ends at a space or next to a Chinese character; but no line begins with a punctuation mark or ends with an opening
+    one. A word that is too long has a line of its own.
+    """
+    lines, line = [], ""
+    for word in text.split():
+        gap = " "
+        for part in _unbreakable(word):
+            if line.strip() and columns(line + gap + part) > width:
+                lines.append(line)
+                line = indent + part
+            else:
+                line = line + gap + part if line else part
+            gap = ""
+    return "\n".join([*lines, line])
+
+
+def _unbreakable(word):
+    """The parts of a word between which a line may end."""
+    part = ""
+    for letter in word:
+        if part and columns(part[-1] + letter) > 2 and part[-1] not in NEVER_LAST and letter not in NEVER_FIRST:
+            yield part
+            part = ""
+        part += letter
+    yield part
 
 
 def speak_like_us() -> None:

@@ -39,8 +39,7 @@ from tinymae.learn.judge import Problem
 from tinymae.learn.lessons import lessons_folder
 from tinymae.learn.prose import equations_in_language, from_lessons
 from tinymae.learn.report import Report, existing_file
-from tinymae.learn.terminal import in_lines
-from tinymae.messages import either, marked, translated
+from tinymae.messages import either, in_lines, marked, translated
 from tinymae.messages import message as _
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"

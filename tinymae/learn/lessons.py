@@ -20,7 +20,6 @@ from pathlib import Path
 
 from tinymae.learn.prose import from_lessons, in_language
 from tinymae.messages import message as _
-from tinymae.messages import translated
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,9 @@ def _without_underline(prose):
 
 def lesson_in_language(lesson: Lesson) -> Lesson:
     """The lesson with headings and prose in the user's language; its code stays as it is."""
-    cells = [replace(cell, heading=translated(cell.heading, "lessons"), prose=in_language(cell.prose, from_lessons))
+    cells = [replace(cell, heading=from_lessons(cell.heading), prose=in_language(cell.prose, from_lessons))
              for cell in lesson.cells]
-    return replace(lesson, title=translated(lesson.title, "lessons"), cells=cells)
+    return replace(lesson, title=from_lessons(lesson.title), cells=cells)
 
 
 def run(lesson: Lesson) -> None:

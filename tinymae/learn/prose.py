@@ -6,8 +6,7 @@ catalog, `lessons.po`, serves the site and the terminal. Formulas, tables and wh
 import re
 from collections.abc import Callable
 
-from tinymae.learn.terminal import in_lines
-from tinymae.messages import translated
+from tinymae.messages import in_lines, translated
 
 ITEM = r"(?m)^(?=[-*] |\d+\. |\(\d+\)  )"                      # where an item of a list begins
 MARK = r"[-*] |\d+\. |\(\d+\)  "

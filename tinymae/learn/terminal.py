@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from tinymae.messages import columns
+from tinymae.messages import columns, in_lines
 
 
 def readable(prose: str, width: int = 88) -> str:
@@ -50,40 +50,6 @@ def _fitted(paragraph, width):
         return paragraph
     items = re.split(r"\n(?=[-*] |\d+\. )", paragraph)
     return "\n".join(in_lines(item, width, "  " if re.match(r"[-*\d]", item) else "") for item in items)
-
-
-NEVER_FIRST = "，。、；：！？）】》」”’…—·,.;:!?)]}%"       # in a line, next to a Chinese character
-NEVER_LAST = "（【《「“‘([{"
-
-
-def in_lines(text: str, width: int, indent: str = "") -> str:
-    """A text in lines of at most `width` columns, the second and later ones with an indent.
-
-    A line ends at a space or next to a Chinese character; but no line begins with a punctuation mark or ends with an opening
-    one. A word that is too long has a line of its own.
-    """
-    lines, line = [], ""
-    for word in text.split():
-        gap = " "
-        for part in _unbreakable(word):
-            if line.strip() and columns(line + gap + part) > width:
-                lines.append(line)
-                line = indent + part
-            else:
-                line = line + gap + part if line else part
-            gap = ""
-    return "\n".join([*lines, line])
-
-
-def _unbreakable(word):
-    """The parts of a word between which a line may end."""
-    part = ""
-    for letter in word:
-        if part and columns(part[-1] + letter) > 2 and part[-1] not in NEVER_LAST and letter not in NEVER_FIRST:
-            yield part
-            part = ""
-        part += letter
-    yield part
 
 
 def narrow(code: str, width: int) -> str:

@@ -81,7 +81,7 @@ def layernorm_backward(dy: np.ndarray, cache: tuple) -> tuple[np.ndarray, np.nda
     dbeta = ones @ dy.reshape(-1, width)                        # (3)
     dgamma = ones @ (dy * xhat).reshape(-1, width)
     dxhat = dy * gamma                                          # (4)
-    dx = dxhat - np.vecdot(dxhat, mean)[..., None]                    # (5)
+    dx = dxhat - np.vecdot(dxhat, mean)[..., None]             # (5)
     dx -= xhat * (np.vecdot(dxhat, xhat)[..., None] / width)
     dx *= rstd
     return dx, dgamma, dbeta

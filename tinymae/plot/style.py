@@ -15,8 +15,6 @@ callers. If no font of the machine has the letters of that language, it is Engli
 import contextlib
 import io
 import math
-import re
-import textwrap
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,7 +30,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from tinymae.files import whole_file
-from tinymae.messages import either, marked, spoken, translated
+from tinymae.messages import columns, either, in_lines, marked, spoken, translated
 from tinymae.messages import message as _
 
 STYLE = Path(__file__).with_name("tinymae.mplstyle")
@@ -306,27 +304,12 @@ def is_wide(letter: str) -> bool:
 
 def longest(tokens: list[str]) -> int:
     """Letters of the longest token; a wide one counts twice."""
-    return max(sum(1 + is_wide(letter) for letter in token) for token in tokens)
-
-
-_FILL = "\0"                                     # the second half of a wide letter
-# A wide letter, or narrow ones; in Chinese, no line ends after （ or begins with 。.
-_PARTS = re.compile(
-    f"(?:[（《「“]{_FILL}?)*(?:[^{_FILL}]{_FILL}|(?:[^{_FILL}](?!{_FILL}))+)(?:[，。、；：？\uff01）》」”]{_FILL}?)*"
-)
-
-
-class _Wrapper(textwrap.TextWrapper):
-    """A line may also end inside a word, between the _PARTS of one that has wide letters."""
-
-    def _split(self, text):
-        return [part for word in super()._split(text) for part in (_PARTS.findall(word) if _FILL in word else [word])]
+    return max(map(columns, tokens))
 
 
 def wrapped(text: str, letters: int) -> list[str]:
     """Lines of at most this many letters; a wide one counts twice, and a line may end beside it, but for punctuation."""
-    lines = _Wrapper(letters).wrap("".join(letter + _FILL * is_wide(letter) for letter in text))
-    return [line.replace(_FILL, "") for line in lines]
+    return in_lines(text, letters).splitlines()
 
 
 def name_cells(

@@ -14,6 +14,7 @@ from tinymae.files import whole_file
 from tinymae.images.hide import MASKS, hidden_patches
 from tinymae.images.load import load_picture
 from tinymae.images.pixels import MEAN
+from tinymae.images.resize import by_band
 from tinymae.images.sources import unseen_photos
 from tinymae.messages import message as _
 from tinymae.models.fine_tuning import resize_mae
@@ -195,8 +196,8 @@ def draw_restored(
     pictures = (restored.masked, restored.reconstruction, restored.pasted, restored.small)
     if photo is not None:
         removed = hidden_pixels(restored.hidden, photo.shape)[..., None]
-        pictures = (np.where(removed, np.uint8(round(255 * MEAN)), photo), _enlarged(restored.reconstruction, photo.shape),
-                    restored.photo, photo)
+        enlarged = by_band(restored.reconstruction, lambda band: band.resize(photo.shape[1::-1], Image.Resampling.BILINEAR))
+        pictures = np.where(removed, np.uint8(round(255 * MEAN)), photo), enlarged, restored.photo, photo
     with styled():                                              # the caption in a language that the figure can show
         caption = _(
             "How to read it: {ratio:.0%} of {down} x {across} patches are hidden. The model restores tiles of {high} x {wide} "
@@ -207,9 +208,3 @@ def draw_restored(
         )
     figure = plot.reconstructions(*(it[None] for it in pictures), title=title, mode=restored.mode, caption=caption)
     return plot.save(figure, path)
-
-
-def _enlarged(image, shape):
-    """An image (h, w, C) in the size of `shape`, interpolated linearly."""
-    small = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-    return np.asarray(small.resize(shape[1::-1], Image.Resampling.BILINEAR)).reshape(*shape[:2], -1)
