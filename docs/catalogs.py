@@ -4,7 +4,7 @@
     python docs/catalogs.py --check     only list it, and fail if there is any
 
     tinymae     sentences of the package, marked with _() or marked()
-    lessons     prose of lessons, texts and hints of exercises; for the terminal and for the site
+    lessons     prose and comments of lessons, words and hints of exercises; for the terminal and for the site
     argparse    Python's own words for commands; kept by hand
     PAGES       of the site: each has a catalog of its own in docs/locale
 
@@ -27,9 +27,9 @@ from babel.messages.pofile import read_po, write_po
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from tinymae.learn.exercises import EXERCISES, ZOO, hints, story  # noqa: E402  (found by the line above)
+from tinymae.learn.exercises import EXERCISES, ZOO, hints, story, unwritten  # noqa: E402  (found by the line above)
 from tinymae.learn.lessons import lessons  # noqa: E402
-from tinymae.learn.prose import tasks_in_language, units  # noqa: E402
+from tinymae.learn.prose import code_in_language, units  # noqa: E402
 from tinymae.messages import spoken  # noqa: E402
 
 LANGUAGE = "zh_CN"
@@ -56,8 +56,7 @@ def lesson_messages() -> list[tuple[str, str, int]]:
         file, source = f"lessons/{lesson.path.name}", lesson.path.read_text("utf-8")
         found.append((lesson.title, file, 1))
         for cell in lesson.cells:
-            texts = [cell.heading] * (cell.line > 1) + units(cell.prose)
-            tasks_in_language(cell.code, lambda text, texts=texts: texts.append(text) or text)
+            texts = [cell.heading] * (cell.line > 1) + units(cell.prose) + words(cell.code)
             found += [(text, file, cell.line) for text in texts]
         found += [(text, file, line) for text, line in captions(source)]
     header = (ROOT / "docs" / "lessons_header.rst").read_text("utf-8")       # above the list of lessons
@@ -65,18 +64,19 @@ def lesson_messages() -> list[tuple[str, str, int]]:
     for name in EXERCISES | ZOO:
         path = ROOT / "lessons" / "exercises" / ("zoo" if name in ZOO else "") / f"{name}.py"
         source, file = path.read_text("utf-8"), path.relative_to(ROOT).as_posix()
-        found += [(text, file, 1) for text in units(ast.get_docstring(ast.parse(source)))]
+        found += [(text, file, 1) for text in words(unwritten(name))]
         with spoken("en"):
             texts = [story(name)] if name in ZOO else hints(name)
         found += [(text, file, 1 + source.count("\n")) for text in texts]
-        found += [(text, file, line) for text, line in blanks(source)]
-    return [(text, file, line) for text, file, line in found if re.search("[A-Za-z]{2}", text)]
+    return [(text, file, line) for text, file, line in found
+            if re.search("[A-Za-z]{2}", text) and not text.startswith("python -m ")]
 
 
-def blanks(source: str) -> list[tuple[str, int]]:
-    """(text, line) of what is to be written in an exercise: the messages of its NotImplementedErrors."""
-    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
-    return [(node.args[0].value, node.lineno) for node in calls if ast.unparse(node.func) == "NotImplementedError"]
+def words(code: str) -> list[str]:
+    """The texts of some code that have a translation."""
+    found = []
+    code_in_language(code, lambda text: found.append(text) or text)
+    return found
 
 
 def captions(source: str) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tinymae.learn.lessons import find_lesson, lesson_in_language
-from tinymae.learn.prose import in_language, tasks_in_language, units
+from tinymae.learn.prose import code_in_language, in_language, units
 
 ROOT = Path(__file__).parents[1]
 babel = pytest.importorskip("babel")
@@ -96,9 +96,9 @@ two lines.
 
 def test_tasks_in_code_are_translated():
     code = "x = 1  # 2. no task\n\n# 1. How\n#    many?\nanswer_1 = None\n\n# 2. Write it.\n"
-    assert tasks_in_language(code, lambda text: text) == code
+    assert code_in_language(code, lambda text: text) == code
     chinese = {"How many?": "多少" * 22, "Write it.": "写。"}
-    assert tasks_in_language(code, chinese.get) == (
+    assert code_in_language(code, chinese.get) == (
         f"x = 1  # 2. no task\n\n# 1. {'多少' * 20}多\n#    少多少\nanswer_1 = None\n\n# 2. 写。\n"
     )
 

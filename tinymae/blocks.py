@@ -49,15 +49,15 @@ def multi_head_attention_forward(
 
     For self-attention, pass one tensor twice and add the two gradients that come back.
 
-        (1)  q = xq W_q,  k = xkv W_k,  v = xkv W_v,  each cut into heads, (B, T, H d) -> (B, H, T, d)
-        (2)  z = attention(q, k, v) in every head
-        (3)  y = (the heads of z side by side) W_out
+        (1)  q = xq W_q,  k = xkv W_k,  v = xkv W_v                 each cut into heads, (B, T, H d) -> (B, H, T, d)
+        (2)  z = attention(q, k, v)                                 in every head
+        (3)  y = concat(z) W_out                                    the heads of z side by side
 
     Backward, from dy:
 
-        (4)  through (3): dz and dW_out
-        (5)  through (2): dq, dk, dv
-        (6)  through (1): dW_q, dW_k, dW_v;  dxq from the queries alone,  dxkv from the keys and from the values
+        (4)  dz, dW_out                                             through (3)
+        (5)  dq, dk, dv                                             through (2)
+        (6)  dxq, dxkv, dW_q, dW_k, dW_v                            through (1): dxq from q alone, dxkv from k and v
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def feed_forward_forward(
     Backward, from dy, with every position one row of a matrix:
 
         (4)  da = dy W2^T,   dW2 = a^T dy,   db2 = sum dy           from (3)
-        (5)  dh = da where h > 0, else 0                            from (2)
+        (5)  dh = da * 1[h > 0]                                 from (2); 1[h > 0] is 1 where h > 0, else 0
         (6)  dx = dh W1^T,   dW1 = x^T dh,   db1 = sum dh           from (1)
 
     (2) and (5) are those of relu; the other activations are in `ops.activation`.
@@ -248,8 +248,8 @@ def add_norm_forward(
 
     Backward, from dy:
 
-        (3)  dx = dy + (dy taken back through sublayer and layernorm)                           from (1)
-        (4)  dx = ds + (ds taken back through sublayer),  ds = dy taken back through layernorm  from (2)
+        (3)  dx = dy + layernorm_backward(sublayer_backward(dy))                from (1)
+        (4)  dx = ds + sublayer_backward(ds),  ds = layernorm_backward(dy)      from (2)
 
     In both, x is used twice, so two gradients are added. The first is that of the residual connection.
 
@@ -316,8 +316,8 @@ def encoder_layer_forward(
 
     Backward, from dy, is the same read upwards:
 
-        (5)  dx1 = dy + (dy taken back through feed_forward and layernorm2)         from (4), (3)
-        (6)  dx  = dx1 + (dx1 taken back through attention and layernorm1)          from (2), (1)
+        (5)  dx1 = dy + layernorm2_backward(feed_forward_backward(dy))              from (4), (3)
+        (6)  dx  = dx1 + layernorm1_backward(attention_backward(dx1))               from (2), (1)
 
     Post-norm is x1 = layernorm1(x + attention(x, x)), y = layernorm2(x1 + feed_forward(x1)).
 

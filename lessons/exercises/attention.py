@@ -3,7 +3,7 @@
 Lesson 8; Vaswani et al. 2017, equation 1; articles A (part 2), B, C (section 3), D, E.
 
     (1)  scores  = q k^T / sqrt(d_k)                            (Tq, Tk): row = query, column = key
-    (2)  weights = softmax(scores), forbidden keys out
+    (2)  weights = softmax(scores)                              forbidden keys get weight 0
     (3)  dropped = dropout(weights) = weights * keep
     (4)  y       = dropped v                                    each output is a weighted sum of values
 
@@ -12,7 +12,7 @@ Backward, from dy, each line undoing one above:
     (5)  dv       = dropped^T dy                                from (4): the weights after dropout, which were used
     (6)  ddropped = dy v^T
     (7)  dweights = ddropped * keep                             from (3)
-    (8)  dscores  = softmax backward / sqrt(d_k)                from (2), and the factor of (1)
+    (8)  dscores  = softmax_backward(dweights) / sqrt(d_k)      from (2), and the factor of (1)
     (9)  dq = dscores k,   dk = dscores^T q                     from (1)
 
 softmax_backward(dweights, (weights,)) is the first half of (8); to write that one is an exercise of its own.

@@ -4,7 +4,7 @@ Lesson 23; Wu et al. 2016; article A, worked example (there with a beam of one).
 probabilities, and for each of them the log probabilities of the next word, (W, V):
 
     (1)  score[w, v] = totals[w] + log_probs[w, v]
-    (2)  keep the W largest of all W * V scores, best first
+    (2)  kept = top_W(score)                            the W largest of all W * V scores, best first
 
 A good beginning may go on twice, and a bad one not at all.
 """

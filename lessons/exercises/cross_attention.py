@@ -3,15 +3,15 @@
 Lesson 17; Vaswani et al. 2017, section 3.2.3; article C, section 5.2. Without biases. Queries come from the decoder (x), keys
 and values from the encoder (memory):
 
-    (1)  q = x W_q,  k = memory W_k,  v = memory W_v,  each cut into heads, (B, T, H d) -> (B, H, T, d)
-    (2)  z = attention(q, k, v) in every head
-    (3)  y = (the heads of z side by side) W_out
+    (1)  q = x W_q,  k = memory W_k,  v = memory W_v            each cut into heads, (B, T, H d) -> (B, H, T, d)
+    (2)  z = attention(q, k, v)                                 in every head
+    (3)  y = concat(z) W_out                                    the heads of z side by side
 
 Backward, from dy:
 
-    (4)  through (3): dz and dW_out
-    (5)  through (2): dq, dk, dv
-    (6)  through (1): dW_q, dW_k, dW_v;  dx from the queries alone,  dmemory from the keys and from the values
+    (4)  dz, dW_out                                             through (3)
+    (5)  dq, dk, dv                                             through (2)
+    (6)  dx, dmemory, dW_q, dW_k, dW_v                          through (1): dx from q alone, dmemory from k and v
 
 Use linear_backward(dy, cache) -> (dx, dw, db), where db is None without a bias, and
 scaled_dot_product_attention_backward(dy, cache) -> (dq, dk, dv).

@@ -6,7 +6,7 @@ Lesson 3; Vaswani et al. 2017, section 3.4; article C, section 2.1.
 
 Backward, from dy:
 
-    (2)  dtable[v] = sum of dy[b, t] over all positions where ids[b, t] = v
+    (2)  dtable[v] = sum dy[b, t]          over all positions (b, t) with ids[b, t] = v
 
 A word that occurs five times is used five times, so five gradients meet in its row.
 Shapes: ids (B, T), table (V, D), y and dy (B, T, D), dtable (V, D).

@@ -10,8 +10,8 @@ the lesson writes post-norm, as the paper does.
 
 Backward, from dy, is the same read upwards:
 
-    (5)  dx1 = dy + (dy taken back through feed_forward and layernorm2)         from (4), (3)
-    (6)  dx  = dx1 + (dx1 taken back through attention and layernorm1)          from (2), (1)
+    (5)  dx1 = dy + layernorm2_backward(feed_forward_backward(dy))              from (4), (3)
+    (6)  dx  = dx1 + layernorm1_backward(attention_backward(dx1))               from (2), (1)
 
 Where a tensor went two ways, two gradients come back, and they add up. The backwards of the parts are there:
 

@@ -2,15 +2,15 @@
 
 Lesson 9; Vaswani et al. 2017, section 3.2.2; articles A (code), B, C (section 3.4), D. Without biases, as in article A.
 
-    (1)  q = x W_q,  k = x W_k,  v = x W_v,  each cut into heads, (B, T, H d) -> (B, H, T, d)
-    (2)  z = attention(q, k, v) in every head
-    (3)  y = (the heads of z side by side) W_out
+    (1)  q = x W_q,  k = x W_k,  v = x W_v                      each cut into heads, (B, T, H d) -> (B, H, T, d)
+    (2)  z = attention(q, k, v)                                 in every head
+    (3)  y = concat(z) W_out                                    the heads of z side by side
 
 Backward, from dy, is the same read upwards:
 
-    (4)  through (3): dz and dW_out
-    (5)  through (2): dq, dk, dv
-    (6)  through (1): dW_q, dW_k, dW_v, and dx: x went three ways, so three gradients come back, and they add up
+    (4)  dz, dW_out                                             through (3)
+    (5)  dq, dk, dv                                             through (2)
+    (6)  dx, dW_q, dW_k, dW_v                                   through (1): x went three ways, three gradients add up
 
 Use linear_backward(dy, cache) -> (dx, dw, db), where db is None without a bias, and
 scaled_dot_product_attention_backward(dy, cache) -> (dq, dk, dv). Shapes: x and y (B, T, D), with D = H d.

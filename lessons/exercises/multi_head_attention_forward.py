@@ -2,9 +2,9 @@
 
 Lesson 9; Vaswani et al. 2017, section 3.2.2; articles A (code), B, C (section 3.4), D. Without biases, as in article A.
 
-    (1)  q = x W_q,  k = x W_k,  v = x W_v,  each cut into heads, (B, T, H d) -> (B, H, T, d)
-    (2)  z = attention(q, k, v) in every head
-    (3)  y = (the heads of z side by side, (B, H, T, d) -> (B, T, H d)) W_out
+    (1)  q = x W_q,  k = x W_k,  v = x W_v                      each cut into heads, (B, T, H d) -> (B, H, T, d)
+    (2)  z = attention(q, k, v)                                 in every head
+    (3)  y = concat(z) W_out                                    the heads of z side by side, (B, H, T, d) -> (B, T, H d)
 
 scaled_dot_product_attention_forward(q, k, v, mask) -> (z, cache) is (2). Shapes: x and y (B, T, D), with D = H d.
 """

@@ -2,8 +2,8 @@
 
 Lesson 28; Dosovitskiy et al. 2020, section 3.1; article A, ViT: "a patch is a word".
 
-    (1)  patch number n = i * (cols / p) + j is the square of rows i p ... (i + 1) p and columns j p ... (j + 1) p
-    (2)  its numbers are ordered (row, column, channel)
+    (1)  patches[b, n] = images[b, i p : (i + 1) p, j p : (j + 1) p],  n = i (cols / p) + j
+    (2)  (p, p, C) -> (P,)        the numbers of a patch in the order row, column, channel
 
 Backward: nothing is computed, the numbers only move, so the gradients move back the way they came.
 

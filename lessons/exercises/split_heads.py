@@ -13,12 +13,12 @@ EXERCISE = "split_heads"                                        # python -m tiny
 
 
 def split_heads(x, heads):
-    """x (B, T, D) -> (B, H, T, d) for H = heads, equation (1)."""
+    """x (B, T, D) -> (B, H, T, d) for H = heads."""
     raise NotImplementedError("equation (1)")
 
 
 def merge_heads(x):
-    """x (B, H, T, d) -> (B, T, D), equation (2)."""
+    """x (B, H, T, d) -> (B, T, D)."""
     raise NotImplementedError("equation (2)")
 
 

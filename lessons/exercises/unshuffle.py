@@ -7,7 +7,7 @@ order, and the mask token stands for all others:
 
 Backward, from dy: the numbers only moved, so the gradients move back the way they came:
 
-    (3)  dx[b, j] = dy[b, n] for the n with ids_restore[b, n] = j,  dmask_token = sum of dy where j >= K
+    (3)  dx[b, j] = dy[b, n] if j < K,  dmask_token = sum dy[b, n] if j >= K,  j = ids_restore[b, n]
 
 Shapes: x (B, K, E), mask_token (1, 1, E), ids_restore (B, N), y and dy (B, N, E).
 """

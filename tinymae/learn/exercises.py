@@ -37,7 +37,7 @@ from tinymae.learn import check_attention, check_forwards, check_layers, check_m
 from tinymae.learn.honesty import cheating
 from tinymae.learn.judge import Problem
 from tinymae.learn.lessons import lessons_folder
-from tinymae.learn.prose import equations_in_language, from_lessons
+from tinymae.learn.prose import code_in_language, from_lessons
 from tinymae.learn.report import Report, existing_file
 from tinymae.messages import either, in_lines, marked, translated
 from tinymae.messages import message as _
@@ -162,24 +162,22 @@ def write_exercise(name: str, folder: Path | str = ".", *, bare: bool = False) -
     FileExistsError
         if the file exists already: it may contain your work
     """
-    source, path = _source(name), Path(folder) / f"{name}.py"
+    path, source = Path(folder) / f"{name}.py", unwritten(name)
     if path.exists():
         raise FileExistsError(_("{path} exists already and is not overwritten: check it, or move it away first", path=path))
-    source = _spoken(source.partition(SPOILER)[0].partition(HINTS)[0].rstrip() + "\n")
+    source = code_in_language(_bare(source) if bare else source, from_lessons, FILE_WIDTH)
     if name in ZOO:
-        line = f"CAUSE = None{'':52}# " + _("your guess, one of: {causes}", causes=", ".join(CAUSES))
+        guess = _("your guess, one of: {causes}", causes=", ".join(CAUSES))
+        guess = in_lines(guess, FILE_WIDTH - 66).replace("\n", f"\n{'':64}# ")
+        line = f"CAUSE = None{'':52}# {guess}"
         source = re.sub(r"^EXERCISE = .*$", lambda found: f"{found[0]}\n{line}", source, count=1, flags=re.MULTILINE)
-    path.write_text(_bare(source) if bare else source, encoding="utf-8")
+    path.write_text(source, encoding="utf-8")
     return path
 
 
-def _spoken(source):
-    """The source of an exercise with its docstring in the user's language."""
-    quotes = '"' * 3
-    before, docstring, code = source.split(quotes, 2)
-    lines = equations_in_language(docstring, from_lessons).split("\n")
-    docstring = "\n".join(line if line.startswith(" ") else in_lines(line, FILE_WIDTH) for line in lines)
-    return f"{before}{quotes}{docstring}{quotes}{code}"
+def unwritten(name: str) -> str:
+    """The source of an exercise, or of a file of the zoo, in English: without its hints and its story."""
+    return _source(name).partition(SPOILER)[0].partition(HINTS)[0].rstrip() + "\n"
 
 
 def _bare(source):
@@ -188,7 +186,7 @@ def _bare(source):
     _before, docstring, code = source.split(quotes, 2)
     paragraphs = docstring.split("\n\n")
     kept = [part for part in paragraphs if not re.search(r"^ +\(\d+\)", part, re.MULTILINE) and not part.endswith(":")]
-    code = re.sub(r" +# \(\d.*$|,? equations? \(\d\)", "", code, flags=re.MULTILINE)
+    code = re.sub(r" +# \(\d.*$", "", code, flags=re.MULTILINE)
     code = re.sub(r'NotImplementedError\("equations? .*"\)', 'NotImplementedError("' + _("write it") + '")', code)
     return f"{quotes}{(chr(10) * 2).join(kept).rstrip()}\n{quotes}{code}"
 

@@ -2,6 +2,9 @@
 
 The unit of a catalog is a paragraph or an item of a list, its lines joined by spaces, as Sphinx makes them for the site. So one
 catalog, `lessons.po`, serves the site and the terminal. Formulas, tables and whatever is indented have no translation.
+
+Code has words in its docstrings, its comments and the messages of its NotImplementedErrors. The words beside an equation stand
+three spaces or more to its right; those beside the number or the shape in a comment follow a comma or two spaces.
 """
 import re
 from collections.abc import Callable
@@ -11,6 +14,12 @@ from tinymae.messages import in_lines, translated
 ITEM = r"(?m)^(?=[-*] |\d+\. |\(\d+\)  )"                      # where an item of a list begins
 MARK = r"[-*] |\d+\. |\(\d+\)  "
 EQUATION = r"^( +\(\d+\) .*?\S {3,}|    .*?\S {3,})(\S.*)$"     # a line of an equation with words beside it
+CODE = re.compile(r"""
+    (?P<indent>^[ ]*)? (?: """ r'''"""(?P<doc>(?s:.*?))"""''' r"""
+        | \#(?P<head>[ ]*(?:\d+\.[ ])?(?:\([^()\n]*\)(?:,?[ ]{2,}|,[ ]|$))*)(?P<words>.*(?:\n[ ]*\#.*)*) )
+    | NotImplementedError\("(?P<blank>[^"]*)"\)
+    | (?P<quote>["'])(?:\\.|(?!(?P=quote))[^\\\n])*(?P=quote)       # any other string: no comment begins in it
+    """, re.MULTILINE | re.VERBOSE)
 
 
 def from_lessons(text: str) -> str:
@@ -60,16 +69,33 @@ def _equations(block, translate):
     return "\n".join(_equation(line, translate) for line in block.split("\n"))
 
 
-def tasks_in_language(code: str, translate: Callable[[str], str], width: int = 88) -> str:
-    """Code in which the tasks, comments such as `# 2. Write it as a loop.`, are translated, in lines of this width."""
-    def task(found):
-        text = " ".join(found[2].replace("\n#", "\n").split())
-        other = translate(text)
-        return found[0] if other == text else "# " + in_lines(found[1] + other, width - 2, "   ").replace("\n", "\n# ")
-
-    return re.sub(r"(?m)^# (\d+\. )(.*(?:\n#.*)*)", task, code)
-
-
 def _equation(line, translate):
     found = re.match(EQUATION, line)
     return found[1] + translate(found[2]) if found else line
+
+
+def code_in_language(code: str, translate: Callable[[str], str], width: int = 88) -> str:
+    """Code with its docstrings, its comments and what its NotImplementedErrors say translated.
+
+    What has lines of its own is filled to the width; a comment beside code stays in its line.
+    """
+    def part(found):
+        indent = found["indent"] or ""
+        if found["blank"]:
+            return f'NotImplementedError("{translate(found["blank"])}")'
+        if found["doc"]:
+            plain = re.sub(rf"(?m)^{indent}", "", found["doc"])
+            other = equations_in_language(plain, translate)
+            lines = [line if line.startswith(" ") else in_lines(line, width - len(indent))
+                     for line in f'"""{other}"""'.split("\n")]
+            return found[0] if other == plain else re.sub(r"(?m)^(?=.)", indent, "\n".join(lines))
+        if found["words"]:
+            plain = " ".join(re.sub(r"\n *#", "\n", found["words"]).split())
+            other, before = translate(plain), f"{indent}#{found['head']}"
+            if found["indent"] is not None:
+                margin = f"\n{indent}#{' ' * len(found['head'])}"
+                other = in_lines(other, width - len(before)).replace("\n", margin)
+            return found[0] if other == plain else before + other
+        return found[0]
+
+    return CODE.sub(part, code)

@@ -21,7 +21,7 @@ import numpy as np
 
 from tinymae import tree
 from tinymae.learn.lessons import Lesson, lesson_in_language
-from tinymae.learn.prose import from_lessons, tasks_in_language
+from tinymae.learn.prose import code_in_language, from_lessons
 from tinymae.learn.terminal import coloured, inline_picture, narrow, readable
 from tinymae.messages import message as _
 
@@ -122,7 +122,7 @@ def _show(lesson, index):
     if cell.prose:
         print(readable(cell.prose, width), end="\n\n")
     if cell.code:
-        shown = narrow(tasks_in_language(cell.code, from_lessons, min(88, width - 4)), width - 4)
+        shown = narrow(code_in_language(cell.code, from_lessons, min(88, width - 4)), width - 4)
         shown = coloured(shown) if sys.stdout.isatty() else shown
         print("\n".join(f"    {line}".rstrip() for line in shown.splitlines()), end="\n\n")
 

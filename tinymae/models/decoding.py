@@ -279,7 +279,7 @@ def beam_search(
     A step, from the log probabilities `totals` (W,) of W beginnings, and `log_probs` (W, V) of the next token of each:
 
         (1)  score[w, v] = totals[w] + log_probs[w, v]
-        (2)  keep the W largest of all W * V scores, best first
+        (2)  kept = top_W(score)                            the W largest of all W * V scores, best first
 
     Parameters
     ----------

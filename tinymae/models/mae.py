@@ -155,10 +155,10 @@ def mae_matrices(params: dict) -> dict:
 def random_masking(noise: np.ndarray, mask_ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Choose the patches to hide: sort noise, and keep the patches with the smallest.
 
-        (1)  ids_shuffle[b] = the patches in the order of their noise, smallest first
-        (2)  ids_keep[b]    = the first K of them,  K = int(N (1 - mask_ratio))
-        (3)  ids_restore[b, n] = where patch n is in the shuffle: ids_shuffle[b, ids_restore[b, n]] = n
-        (4)  mask[b, n]     = 1 where patch n is removed, 0 where it stays visible
+        (1)  ids_shuffle[b] = order(noise[b])                           the patches in the order of their noise, smallest first
+        (2)  ids_keep[b] = ids_shuffle[b, :K],  K = int(N (1 - mask_ratio))      the first K of them
+        (3)  ids_shuffle[b, ids_restore[b, n]] = n                      ids_restore[b, n]: where patch n is in the shuffle
+        (4)  mask[b, n] = 1 or 0                                        1: patch n is removed, 0: it stays visible
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Scaled dot-product attention: Vaswani et al. 2017, equation 1; articles A (part 2), B, C (section 3), D, E.
 
     (1)  scores  = q k^T / sqrt(d_k)                            (Tq, Tk): row = query, column = key
-    (2)  weights = softmax(scores), forbidden keys out
+    (2)  weights = softmax(scores)                              forbidden keys get weight 0
     (3)  dropped = dropout(weights) = weights * keep
     (4)  y       = dropped v                                    each output is a weighted sum of values
 
@@ -10,7 +10,7 @@ Backward, from dy; each line undoes one line above:
     (5)  dv       = dropped^T dy                                from (4): the weights after dropout, which were used
     (6)  ddropped = dy v^T
     (7)  dweights = ddropped * keep                             from (3)
-    (8)  dscores  = softmax backward / sqrt(d_k)                from (2), and the factor of (1)
+    (8)  dscores  = softmax_backward(dweights) / sqrt(d_k)      from (2), and the factor of (1)
     (9)  dq = dscores k,   dk = dscores^T q                     from (1)
 
 Why sqrt(d_k): if the entries of q and k have variance 1, their product q.k has variance d_k. Without the division, softmax

@@ -4,7 +4,7 @@
 
 Backward, from dy:
 
-    (2)  dtable[v] = sum of dy[b, t] over all positions where ids[b, t] = v
+    (2)  dtable[v] = sum dy[b, t]          over all positions (b, t) with ids[b, t] = v
 
 A token that occurs five times is used five times, so its row receives the sum of five gradients; a token that does not occur
 gets zero. (1) is a product with a one-hot matrix, and (2) the product with its transpose, but nearly all of that work is

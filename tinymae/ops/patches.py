@@ -8,7 +8,7 @@ All three only move numbers, so each backward moves the gradients back to where 
 
     (1)  y[b, k] = x[b, ids[b, k]]                dx[b, n] = sum of dy[b, k] over all k with ids[b, k] = n
     (2)  y[b, n] = x[b, j] if j < K else mask_token,  j = ids_restore[b, n]
-    (3)  dx[b, j] = dy[b, n] for the n with ids_restore[b, n] = j,  dmask_token = sum of dy where j >= K
+    (3)  dx[b, j] = dy[b, n] if j < K,  dmask_token = sum dy[b, n] if j >= K,  j = ids_restore[b, n]
 
 A gather is an embedding lookup whose table is the batch, and is written that way.
 
@@ -24,8 +24,8 @@ from tinymae.ops.embedding import embedding_backward, embedding_forward
 def patchify_forward(images: np.ndarray, patch_size: int) -> tuple[np.ndarray, tuple]:
     """Cut images into square patches, row by row.
 
-        (1)  patch number n = i * (cols / p) + j is the square of rows i p ... (i + 1) p and columns j p ... (j + 1) p
-        (2)  its numbers are ordered (row, column, channel)
+        (1)  patches[b, n] = images[b, i p : (i + 1) p, j p : (j + 1) p],  n = i (cols / p) + j
+        (2)  (p, p, C) -> (P,)        the numbers of a patch in the order row, column, channel
 
     Parameters
     ----------

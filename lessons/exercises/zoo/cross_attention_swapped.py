@@ -2,9 +2,9 @@
 
 One thing in this file is wrong. Read it, guess what and why nobody noticed; then `check` it, and mend it. Without biases:
 
-    (1)  q, k, v = projections with W_q, W_k, W_v, of the decoder's words x or of the encoder's output `memory`
-    (2)  z = attention(q, k, v) in every head
-    (3)  y = (the heads of z side by side) W_out
+    (1)  q = ? W_q,  k = ? W_k,  v = ? W_v                      each ? is x (decoder) or memory (the encoder's output)
+    (2)  z = attention(q, k, v)                                 in every head
+    (3)  y = concat(z) W_out                                    the heads of z side by side
 
 Shapes: x and y (B, Tq, D), memory (B, Tk, D).
 """

@@ -4,14 +4,14 @@ One thing in this file is wrong. Read it, guess what and why nobody noticed; the
 tinymae.ops.attention:
 
     (1)  scores  = q k^T / sqrt(d_k)                            (Tq, Tk): row = query, column = key
-    (2)  weights = softmax(scores), forbidden keys out
+    (2)  weights = softmax(scores)                              forbidden keys get weight 0
     (3)  dropped = dropout(weights) = weights * keep
     (4)  y       = dropped v
 
     (5)  dv       = dropped^T dy                                from (4)
     (6)  ddropped = dy v^T
     (7)  dweights = ddropped * keep                             from (3)
-    (8)  dscores  = softmax backward / sqrt(d_k)                from (2), and the factor of (1)
+    (8)  dscores  = softmax_backward(dweights) / sqrt(d_k)      from (2), and the factor of (1)
     (9)  dq = dscores k,   dk = dscores^T q                     from (1)
 """
 import math

@@ -3,9 +3,9 @@
 One thing in this file is wrong. Read it, guess what and why nobody noticed; then `check` it, and mend it. All sentences of a
 batch are generated together:
 
-    (1)  the next token of a sentence is the one with the largest logit
-    (2)  a sentence ends with its first <eos>; after it there is only padding
-    (3)  decoding ends when all sentences have ended, or are `longest` tokens long
+    (1)  token[b] = argmax_v logits[b, v]       the next token has the largest logit
+    (2)  ids[b, t] = pad                        after the first <eos> of a sentence, which ends there
+    (3)  T <= longest                           decoding ends here, or as soon as all sentences have ended
 """
 import numpy as np
 

@@ -3,7 +3,7 @@
 One thing in this file is wrong. Read it, guess what and why nobody noticed; then `check` it, and mend it. Numbered as in
 tinymae.ops.patches. K kept tokens x come in shuffled order; the mask token stands for all others:
 
-    (2)  y[b, n] = x[b, j] if j < K else mask_token,   j = ids_restore[b, n]
+    (2)  y[b, n] = x[b, j] if j < K else mask_token,  j = ids_restore[b, n]
 
 Shapes: x (B, K, E), mask_token (1, 1, E), ids_restore (B, N), y and dy (B, N, E).
 """

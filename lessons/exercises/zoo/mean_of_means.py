@@ -3,8 +3,8 @@
 One thing in this file is wrong. Read it, guess what and why nobody noticed; then `check` it, and mend it. A batch that does not
 fit into memory is cut into parts. Part i has n_i tokens, and its loss L_i is the mean over them:
 
-    (1)  L = mean over the tokens of all parts
-    (2)  dL is the gradient of (1), from the gradients dL_i of the parts
+    (1)  L      the mean over the tokens of all parts
+    (2)  dL     the gradient of (1), from the gradients dL_i of the parts
 """
 import numpy as np
 

@@ -6,8 +6,8 @@ One thing in this file is wrong. Read it, guess what and why nobody noticed; the
     (2)  x1 = x + attention(h, h)                               residual 1; h goes to the queries and to the keys and values
     (3)  h  = layernorm2(x1)
     (4)  y  = x1 + feed_forward(h)                              residual 2
-    (5)  dx1 = dy + (dy taken back through feed_forward and layernorm2)         from (4), (3)
-    (6)  dx  = dx1 + (dx1 taken back through attention and layernorm1)          from (2), (1)
+    (5)  dx1 = dy + layernorm2_backward(feed_forward_backward(dy))              from (4), (3)
+    (6)  dx  = dx1 + layernorm1_backward(attention_backward(dx1))               from (2), (1)
 """
 from tinymae.blocks import (
     feed_forward_backward,

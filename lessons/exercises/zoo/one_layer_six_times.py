@@ -3,7 +3,7 @@
 One thing in this file is wrong. Read it, guess what and why nobody noticed; then `check` it, and mend it. The layers of an
 encoder have the same structure:
 
-    (1)  layer i has the parameters p_i, drawn at random for each i
+    (1)  p_1, ..., p_L          the parameters of the layers, drawn at random for each
 
 init.encoder_layer draws the parameters of one layer, a tree of arrays. An optimiser writes into these arrays.
 """

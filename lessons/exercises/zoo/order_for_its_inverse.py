@@ -4,7 +4,7 @@ One thing in this file is wrong. Read it, guess what and why nobody noticed; the
 tinymae.ops.patches. K visible tokens x come in shuffled order, and the mask token stands for all others:
 
     (2)  y[b, n] = x[b, j] if j < K else mask_token,  j = ids_restore[b, n]
-    (3)  dx[b, j] = dy[b, n] for the n with ids_restore[b, n] = j,  dmask_token = sum of dy where j >= K
+    (3)  dx[b, j] = dy[b, n] if j < K,  dmask_token = sum dy[b, n] if j >= K,  j = ids_restore[b, n]
 
 Shapes: x (B, K, E), mask_token (1, 1, E), ids_restore (B, N), y and dy (B, N, E).
 """

@@ -3,8 +3,8 @@
 One thing in this file is wrong. Read it, guess what and why nobody noticed; then `check` it, and mend it. Numbered as in
 tinymae.ops.patches:
 
-    (1)  patch number n = i * (cols / p) + j is the square of rows i p ... (i + 1) p and columns j p ... (j + 1) p
-    (2)  its numbers are ordered (row, column, channel)
+    (1)  patches[b, n] = images[b, i p : (i + 1) p, j p : (j + 1) p],  n = i (cols / p) + j
+    (2)  (p, p, C) -> (P,)        the numbers of a patch in the order row, column, channel
 
 The backward moves the gradients back to where the numbers came from; it also puts generated patches together to an image.
 
@@ -16,14 +16,14 @@ EXERCISE = "patch_order"                                        # python -m tiny
 def patchify_forward(images, patch_size):
     batch, rows, cols, channels = images.shape
     x = images.reshape(batch, rows // patch_size, patch_size, cols // patch_size, patch_size, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5)                           # (1)  (B, grid rows, grid cols, p, p, C)
+    x = x.transpose(0, 1, 3, 2, 4, 5)                           # (1)  (B, rows / p, cols / p, p, p, C)
     return x.reshape(batch, -1, patch_size * patch_size * channels), (patch_size, images.shape)             # (2)
 
 
 def patchify_backward(dpatches, cache):
     patch_size, (batch, rows, cols, channels) = cache
     x = dpatches.reshape(batch, rows // patch_size, cols // patch_size, channels, patch_size, patch_size)   # (2)
-    x = x.transpose(0, 1, 4, 2, 5, 3)                           # (1)  (B, grid rows, p, grid cols, p, C)
+    x = x.transpose(0, 1, 4, 2, 5, 3)                           # (1)  (B, rows / p, p, cols / p, p, C)
     return x.reshape(batch, rows, cols, channels)
 
 

@@ -4,7 +4,7 @@ One thing in this file is wrong. Read it, guess what and why nobody noticed; the
 is added to the tokens:
 
     (1)  y[b, t] = x[b, t] + table[t]
-    (2)  dx = dy,   dtable[t] = sum of dy[b, t] over the batch                  from (1)
+    (2)  dx = dy,  dtable[t] = sum_b dy[b, t]                   from (1)
 
 Shapes: x, y and dy (B, T, D), table and dtable (rows, D), with enough rows.
 """

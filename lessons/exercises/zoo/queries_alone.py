@@ -2,9 +2,9 @@
 
 One thing in this file is wrong. Read it, guess what and why nobody noticed; then `check` it, and mend it. Without biases:
 
-    (1)  q = x W_q,  k = x W_k,  v = x W_v,  each split into heads
-    (2)  z = attention(q, k, v) in every head
-    (3)  y = (the heads of z side by side) W_out
+    (1)  q = x W_q,  k = x W_k,  v = x W_v                      each cut into heads
+    (2)  z = attention(q, k, v)                                 in every head
+    (3)  y = concat(z) W_out                                    the heads of z side by side
     (4)  dz = dy W_out^T,  dW_out                               from (3)
     (5)  dq, dk, dv                                             from (2)
     (6)  dx, dW_q, dW_k, dW_v                                   from (1)

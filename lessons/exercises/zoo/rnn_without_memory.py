@@ -3,7 +3,7 @@
 One thing in this file is wrong. Read it, guess what and why nobody noticed; then `check` it, and mend it. One step for each
 token:
 
-    (1)  h_t = tanh(x_t W_x + h_(t-1) W_h + b),  h before the first step is 0
+    (1)  h_t = tanh(x_t W_x + h_(t-1) W_h + b)             h before the first step is 0
 
 Shapes: x (B, T, I), W_x (I, O), W_h (O, O), b (O,), the states (B, T, O).
 """

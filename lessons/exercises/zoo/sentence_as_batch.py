@@ -3,9 +3,9 @@
 One thing in this file is wrong. Read it, guess what and why nobody noticed; then `check` it, and mend it. The words of one
 sentence, x (T, D), and no biases:
 
-    (1)  q = x W_q,  k = x W_k,  v = x W_v,  each cut into heads
-    (2)  z = attention(q, k, v) in every head
-    (3)  y = (the heads of z side by side) W_out
+    (1)  q = x W_q,  k = x W_k,  v = x W_v                      each cut into heads
+    (2)  z = attention(q, k, v)                                 in every head
+    (3)  y = concat(z) W_out                                    the heads of z side by side
 
 scaled_dot_product_attention takes q, k, v of shape (B, H, T, d).
 """

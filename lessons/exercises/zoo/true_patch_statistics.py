@@ -5,7 +5,7 @@ One thing in this file is wrong. Read it, guess what and why nobody noticed; the
 A model of normalised pixels predicts each patch without its mean and contrast. To draw the prediction, those have to come from
 somewhere: here the same two numbers for all patches of a picture,
 
-    (1)  mean, std = the means over the visible patches of each patch's mean and standard deviation
+    (1)  mean, std                           the means over the visible patches of each patch's mean and standard deviation
     (2)  picture   = prediction * std + mean
 
 Patches are (B, N, P), the mask (B, N) is 1 where a patch was removed.
