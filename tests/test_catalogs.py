@@ -1,4 +1,5 @@
 """The Chinese catalogs are complete, fit the English, and are compiled: docs/catalogs.py brings them up to date."""
+import ast
 import importlib.util
 import re
 import string
@@ -6,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tinymae.learn.lessons import find_lesson, lesson_in_language
-from tinymae.learn.prose import code_in_language, in_language, units
+from tinymae.learn.exercises import EXERCISES, ZOO, judge_file, write_exercise
+from tinymae.learn.lessons import find_lesson, lesson_in_language, lessons
+from tinymae.learn.prose import code_in_language, from_lessons, in_language, units
+from tinymae.messages import columns, spoken
 
 ROOT = Path(__file__).parents[1]
 babel = pytest.importorskip("babel")
@@ -70,9 +73,18 @@ def test_what_is_missing_is_seen(monkeypatch):
     assert any("no longer in the source" in line for line in found) != still
 
 
-def test_what_is_to_be_written_is_translated():
-    assert catalogs.blanks('def f():\n    raise NotImplementedError("equation (1)")\n') == [("equation (1)", 2)]
-    assert ("equations (5) to (9)", "lessons/exercises/attention.py") in [found[:2] for found in catalogs.lesson_messages()]
+def test_all_words_of_an_exercise_are_wanted():
+    """Of its docstrings, comments and blanks; and of a comment in a lesson."""
+    assert catalogs.words('''"""Title."""
+
+def f():
+    """What it returns."""
+    raise NotImplementedError("equation (1)")   # (2)  why
+''') == ["Title.", "What it returns.", "equation (1)", "why"]
+    found = [text for text, *_ in catalogs.lesson_messages()]
+    assert {"equations (5) to (9)", "Gradients (dq, dk, dv), from dy (B, H, Tq, d_v).", "False on padding",
+            "through (3)", "step 3: divide by 8"} <= set(found)
+    assert not any("python -m tinymae check" in text for text in found)
 
 
 # ---- prose -------------------------------------------------------------------------------------------------------------
@@ -97,10 +109,87 @@ two lines.
 def test_tasks_in_code_are_translated():
     code = "x = 1  # 2. no task\n\n# 1. How\n#    many?\nanswer_1 = None\n\n# 2. Write it.\n"
     assert code_in_language(code, lambda text: text) == code
-    chinese = {"How many?": "多少" * 22, "Write it.": "写。"}
+    chinese = {"no task": "不是", "How many?": "多少" * 22, "Write it.": "写。"}
     assert code_in_language(code, chinese.get) == (
-        f"x = 1  # 2. no task\n\n# 1. {'多少' * 20}多\n#    少多少\nanswer_1 = None\n\n# 2. 写。\n"
+        f"x = 1  # 2. 不是\n\n# 1. {'多少' * 20}多\n#    少多少\nanswer_1 = None\n\n# 2. 写。\n"
     )
+
+
+CODE = '''"""Title.
+
+    (1)  y = x                      beside it
+"""
+x = "# no comment"                  # (1)  (B, T)  beside
+y = x   # (B, T)
+z = {"a": f'{x}"""'}                # of z
+
+def f():
+    """First line.
+
+    Second
+    paragraph.
+    """
+    # of its
+    # own
+    raise NotImplementedError("a blank")
+'''
+
+
+def test_words_in_code_are_translated():
+    """Strings, shapes and numbers stay; what has lines of its own is filled, with its indent."""
+    found = []
+    assert code_in_language(CODE, lambda text: found.append(text) or text) == CODE
+    assert found == ["Title.", "beside it", "beside", "of z", "First line.", "Second paragraph.", "of its own", "a blank"]
+    assert code_in_language(CODE, lambda text: "中" * 12 if text[0] in "Soa" else f"{text}。", 24) == (
+        CODE.replace("Title.", "Title.。").replace("beside it", "beside it。").replace("(B, T)  beside", "(B, T)  beside。")
+        .replace("of z", "中" * 12).replace("First line.", "First line.。").replace("a blank", "中" * 12)
+        .replace("Second\n    paragraph.", f"{'中' * 10}\n    {'中' * 2}")
+        .replace("of its\n    # own", f"{'中' * 9}\n    # {'中' * 3}")
+    )
+
+
+@pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: str(lesson.number))
+def test_the_code_of_a_lesson_is_the_same_in_chinese(lesson):
+    for cell in lesson.cells:
+        with spoken("zh"):
+            chinese = code_in_language(cell.code, from_lessons)
+        assert program(chinese) == program(cell.code)
+        assert [line for line in chinese.splitlines() if columns(line) > 88] == []
+
+
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("name", [*EXERCISES, *ZOO])
+def test_a_chinese_exercise_is_the_same_program(name, bare, tmp_path):
+    """So its check is the same; and no three English words follow each other in what a student reads."""
+    english = write_exercise(name, tmp_path, bare=bare).read_text("utf-8")
+    (tmp_path / f"{name}.py").unlink()
+    with spoken("zh"):
+        chinese = write_exercise(name, tmp_path, bare=bare).read_text("utf-8")
+    assert chinese != english and program(chinese) == program(english)
+    assert [line for line in chinese.splitlines() if columns(line) > 128] == []
+    read = [text for text in catalogs.words(chinese) if not text.startswith("python -m ")]
+    assert [text for text in read if re.search("[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}", text)] == []
+
+
+@pytest.mark.parametrize("name", ["linear", "dropout", "split_heads"])
+def test_a_chinese_exercise_is_checked(name, tmp_path):
+    answer = (ROOT / "tests" / "answers" / "exercises" / f"{name}.py").read_text("utf-8")
+    with spoken("zh"):
+        path = write_exercise(name, tmp_path)
+        blank = judge_file(path)
+        path.write_text(f"{path.read_text('utf-8')}\n\n{answer}", encoding="utf-8")
+        assert not blank.ok and re.search("：式 \\(\\d\\)", blank.text) and judge_file(path).ok
+
+
+def program(code):
+    """What a program does: its syntax tree without docstrings and without the messages of its NotImplementedErrors."""
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            del node.body[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "NotImplementedError":
+            node.args.clear()
+    return ast.dump(tree)
 
 
 def test_units_are_paragraphs_and_items():

@@ -15,6 +15,7 @@ Backward, from dy:
 
 Use linear_backward(dy, cache) -> (dx, dw, db), where db is None without a bias, and
 scaled_dot_product_attention_backward(dy, cache) -> (dq, dk, dv).
+
 Shapes: x and y (B, Tq, D), memory (B, Tk, D), with D = H d.
 """
 import numpy as np

@@ -9,6 +9,7 @@ Backward, from dy:
     (2)  dtable[v] = sum dy[b, t]          over all positions (b, t) with ids[b, t] = v
 
 A word that occurs five times is used five times, so five gradients meet in its row.
+
 Shapes: ids (B, T), table (V, D), y and dy (B, T, D), dtable (V, D).
 """
 import numpy as np

@@ -13,7 +13,9 @@ Backward, from dy, is the same read upwards:
     (6)  dx, dW_q, dW_k, dW_v                                   through (1): x went three ways, three gradients add up
 
 Use linear_backward(dy, cache) -> (dx, dw, db), where db is None without a bias, and
-scaled_dot_product_attention_backward(dy, cache) -> (dq, dk, dv). Shapes: x and y (B, T, D), with D = H d.
+scaled_dot_product_attention_backward(dy, cache) -> (dq, dk, dv).
+
+Shapes: x and y (B, T, D), with D = H d.
 """
 import numpy as np
 

@@ -10,7 +10,9 @@ Backward, from dp, one row at a time:
     (3)  ds_k = sum_j dp_j p_j (1[j = k] - p_k)
     (4)       = p_k (dp_k - sum_j dp_j p_j)
 
-A row is the last axis. Shapes: scores, p, dp and dscores (..., T).
+A row is the last axis.
+
+Shapes: scores, p, dp and dscores (..., T).
 """
 import numpy as np
 

@@ -4,7 +4,9 @@ Lesson 7; Vaswani et al. 2017, equation 1; article C, section 3.3; article D, li
 
     (1)  p_j = exp(s_j - max s) / sum_k exp(s_k - max s)        max s cancels; it prevents overflow of exp
 
-A row is the last axis. Shapes: scores and p (..., T).
+A row is the last axis.
+
+Shapes: scores and p (..., T).
 """
 import numpy as np
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tinymae.files import whole_file
 from tinymae.learn.lessons import Lesson
-from tinymae.learn.prose import from_lessons, in_language
+from tinymae.learn.prose import code_in_language, from_lessons, in_language
 from tinymae.messages import message as _
 
 
@@ -42,7 +42,7 @@ def exercise_source(lesson: Lesson, number: int) -> str:
                          if line.startswith("#"))               # some lessons have the tasks beside their answers
     text = re.split(r"^(?=\d+\. )", f"{lesson.cells[start].prose}\n\n{comments}", flags=re.MULTILINE)
     task = next((part for part in text if part.startswith(f"{number}. ")), "").partition("\n\n")[0]
-    code = "\n".join(_spaced(node) for node in [*kept, *own])
+    code = code_in_language("\n".join(_spaced(node) for node in [*kept, *own]), from_lessons)
     title = _("Lesson {lesson}, {title}: exercise {number}.",
               lesson=lesson.number, title=from_lessons(lesson.title), number=number)
     ask = _("Write {name} below, then: python {file}", name=name, file=file_name(lesson, number))

@@ -4,7 +4,7 @@ The unit of a catalog is a paragraph or an item of a list, its lines joined by s
 catalog, `lessons.po`, serves the site and the terminal. Formulas, tables and whatever is indented have no translation.
 
 Code has words in its docstrings, its comments and the messages of its NotImplementedErrors. The words beside an equation stand
-three spaces or more to its right; those beside the number or the shape in a comment follow a comma or two spaces.
+three spaces or more to its right; those after the number or the shape in a comment, two spaces.
 """
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ MARK = r"[-*] |\d+\. |\(\d+\)  "
 EQUATION = r"^( +\(\d+\) .*?\S {3,}|    .*?\S {3,})(\S.*)$"     # a line of an equation with words beside it
 CODE = re.compile(r"""
     (?P<indent>^[ ]*)? (?: """ r'''"""(?P<doc>(?s:.*?))"""''' r"""
-        | \#(?P<head>[ ]*(?:\d+\.[ ])?(?:\([^()\n]*\)(?:,?[ ]{2,}|,[ ]|$))*)(?P<words>.*(?:\n[ ]*\#.*)*) )
+        | \#(?P<head>[ ]*(?:\d+\.[ ])?(?:\([^()\n]*\)(?:,?[ ]{2,}|,[ ](?=\()|$))*)(?P<words>.*(?:\n[ ]*\#.*)*) )
     | NotImplementedError\("(?P<blank>[^"]*)"\)
     | (?P<quote>["'])(?:\\.|(?!(?P=quote))[^\\\n])*(?P=quote)       # any other string: no comment begins in it
     """, re.MULTILINE | re.VERBOSE)
