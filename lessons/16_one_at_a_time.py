@@ -234,8 +234,8 @@ if answer_1 is not None:
 answer_2 = None
 if answer_2 is not None:
     product = math.prod(p[i] for p, i in zip(one_by_one, ids, strict=True))
-    hint = "the probabilities of the tokens are multiplied"
-    assert math.isclose(answer_2(np.mean(five), 5), product), hint
+    right = math.isclose(answer_2(np.mean(five), 5), product)
+    assert right, "the probabilities of the tokens are multiplied"
 
 # %%
 # In the articles

@@ -79,11 +79,12 @@ def test_all_words_of_an_exercise_are_wanted():
 
 def f():
     """What it returns."""
+    assert x == ["a", "b"], "too many"
     raise NotImplementedError("equation (1)")   # (2)  why
-''') == ["Title.", "What it returns.", "equation (1)", "why"]
+''') == ["Title.", "What it returns.", "too many", "equation (1)", "why"]
     found = [text for text, *_ in catalogs.lesson_messages()]
     assert {"equations (5) to (9)", "Gradients (dq, dk, dv), from dy (B, H, Tq, d_v).", "False on padding",
-            "through (3)", "step 3: divide by 8"} <= set(found)
+            "through (3)", "step 3: divide by 8", "the scores are 1, 1 and 2"} <= set(found)
     assert not any("python -m tinymae check" in text for text in found)
 
 
@@ -131,6 +132,10 @@ def f():
     """
     # of its
     # own
+    assert x in ("a", "b"), f"no {x}"
+    assert x == ", " or \
+        f("a", "b")
+    assert (x, "y"), 'y is wrong'
     raise NotImplementedError("a blank")
 '''
 
@@ -139,10 +144,12 @@ def test_words_in_code_are_translated():
     """Strings, shapes and numbers stay; what has lines of its own is filled, with its indent."""
     found = []
     assert code_in_language(CODE, lambda text: found.append(text) or text) == CODE
-    assert found == ["Title.", "beside it", "beside", "of z", "First line.", "Second paragraph.", "of its own", "a blank"]
+    assert found == ["Title.", "beside it", "beside", "of z", "First line.", "Second paragraph.", "of its own", "y is wrong",
+                     "a blank"]
     assert code_in_language(CODE, lambda text: "中" * 12 if text[0] in "Soa" else f"{text}。", 24) == (
         CODE.replace("Title.", "Title.。").replace("beside it", "beside it。").replace("(B, T)  beside", "(B, T)  beside。")
         .replace("of z", "中" * 12).replace("First line.", "First line.。").replace("a blank", "中" * 12)
+        .replace("y is wrong", "y is wrong。")
         .replace("Second\n    paragraph.", f"{'中' * 10}\n    {'中' * 2}")
         .replace("of its\n    # own", f"{'中' * 9}\n    # {'中' * 3}")
     )
@@ -182,13 +189,15 @@ def test_a_chinese_exercise_is_checked(name, tmp_path):
 
 
 def program(code):
-    """What a program does: its syntax tree without docstrings and without the messages of its NotImplementedErrors."""
+    """What a program does: its syntax tree without docstrings, and without the messages of asserts and NotImplementedErrors."""
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             del node.body[0]
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "NotImplementedError":
             node.args.clear()
+        elif isinstance(node, ast.Assert) and isinstance(node.msg, ast.Constant):
+            node.msg = None
     return ast.dump(tree)
 
 

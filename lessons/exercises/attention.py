@@ -15,7 +15,7 @@ Backward, from dy, each line undoing one above:
     (8)  dscores  = softmax_backward(dweights) / sqrt(d_k)      from (2), and the factor of (1)
     (9)  dq = dscores k,   dk = dscores^T q                     from (1)
 
-softmax_backward(dweights, (weights,)) is the first half of (8); to write that one is an exercise of its own.
+softmax_backward(dweights, (weights,)) is there; to write that one is an exercise of its own.
 
 Shapes: q (B, H, Tq, d_k), k (B, H, Tk, d_k), v (B, H, Tk, d_v), y (B, H, Tq, d_v).
 """

@@ -6,7 +6,7 @@ Lesson 7; Vaswani et al. 2017, equation 1; articles A (part 2), B, C (section 3)
     (2)  weights = softmax(scores)                              over the keys; forbidden keys get weight 0
     (3)  y       = weights v                                    each output is a weighted sum of values
 
-softmax_forward(scores, mask) -> (weights, cache) is (2); to write that one is an exercise of its own.
+softmax_forward(scores, mask) -> (weights, cache) is there; to write that one is an exercise of its own.
 
 Shapes: q (B, H, Tq, d_k), k (B, H, Tk, d_k), v (B, H, Tk, d_v), y (B, H, Tq, d_v); mask (B, 1, Tq, Tk), True = may attend, or
 None.

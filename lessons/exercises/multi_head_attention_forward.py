@@ -6,7 +6,7 @@ Lesson 9; Vaswani et al. 2017, section 3.2.2; articles A (code), B, C (section 3
     (2)  z = attention(q, k, v)                                 in every head
     (3)  y = concat(z) W_out                                    the heads of z side by side, (B, H, T, d) -> (B, T, H d)
 
-scaled_dot_product_attention_forward(q, k, v, mask) -> (z, cache) is (2).
+scaled_dot_product_attention_forward(q, k, v, mask) -> (z, cache) is there.
 
 Shapes: x and y (B, T, D), with D = H d.
 """

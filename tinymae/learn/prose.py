@@ -3,8 +3,8 @@
 The unit of a catalog is a paragraph or an item of a list, its lines joined by spaces, as Sphinx makes them for the site. So one
 catalog, `lessons.po`, serves the site and the terminal. Formulas, tables and whatever is indented have no translation.
 
-Code has words in its docstrings, its comments and the messages of its NotImplementedErrors. The words beside an equation stand
-three spaces or more to its right; those after the number or the shape in a comment, two spaces.
+Code has words in its docstrings, its comments, and the messages of its asserts and NotImplementedErrors. The words beside an
+equation stand three spaces or more to its right; those after the number or the shape in a comment, two spaces.
 """
 import re
 from collections.abc import Callable
@@ -17,7 +17,8 @@ EQUATION = r"^( +\(\d+\) .*?\S {3,}|    .*?\S {3,})(\S.*)$"     # a line of an e
 CODE = re.compile(r"""
     (?P<indent>^[ ]*)? (?: """ r'''"""(?P<doc>(?s:.*?))"""''' r"""
         | \#(?P<head>[ ]*(?:\d+\.[ ])?(?:\([^()\n]*\)(?:,?[ ]{2,}|,[ ](?=\()|$))*)(?P<words>.*(?:\n[ ]*\#.*)*) )
-    | NotImplementedError\("(?P<blank>[^"]*)"\)
+    | (?P<before>NotImplementedError\(|\bassert[ ].*,[ ](?=(?P<end>["'])(?:(?!(?P=end)).)*(?P=end)$))
+        (?P<mark>["'])(?P<message>(?:(?!(?P=mark))[^\\\n])*)(?P=mark)
     | (?P<quote>["'])(?:\\.|(?!(?P=quote))[^\\\n])*(?P=quote)       # any other string: no comment begins in it
     """, re.MULTILINE | re.VERBOSE)
 
@@ -75,14 +76,14 @@ def _equation(line, translate):
 
 
 def code_in_language(code: str, translate: Callable[[str], str], width: int = 88) -> str:
-    """Code with its docstrings, its comments and what its NotImplementedErrors say translated.
+    """Code with its docstrings, its comments, and the messages of its asserts and NotImplementedErrors translated.
 
-    What has lines of its own is filled to the width; a comment beside code stays in its line.
+    What has lines of its own is filled to the width; the rest stays in its line.
     """
     def part(found):
         indent = found["indent"] or ""
-        if found["blank"]:
-            return f'NotImplementedError("{translate(found["blank"])}")'
+        if found["message"]:
+            return found["before"] + found["mark"] + translate(found["message"]) + found["mark"]
         if found["doc"]:
             plain = re.sub(rf"(?m)^{indent}", "", found["doc"])
             other = equations_in_language(plain, translate)
