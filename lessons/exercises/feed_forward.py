@@ -9,7 +9,7 @@ Lesson 13; Vaswani et al. 2017, equation 2; article A's PositionwiseFeedForward;
 Backward, from dy, with every position one row of a matrix:
 
     (4)  da = dy W2^T,   dW2 = a^T dy,   db2 = sum dy           from (3)
-    (5)  dh = da * 1[h > 0]                                 from (2); 1[h > 0] is 1 where h > 0, else 0
+    (5)  dh = da * 1[h > 0]                                     from (2); 1[h > 0] is 1 where h > 0, else 0
     (6)  dx = dh W1^T,   dW1 = x^T dh,   db1 = sum dh           from (1)
 
 Shapes: x and y (B, T, D), W1 (D, F), b1 (F,), W2 (F, D), b2 (D,).
