@@ -14,12 +14,13 @@ from tinymae.messages import in_lines, translated
 ITEM = r"(?m)^(?=[-*] |\d+\. |\(\d+\)  )"                      # where an item of a list begins
 MARK = r"[-*] |\d+\. |\(\d+\)  "
 EQUATION = r"^( +\(\d+\) .*?\S {3,}|    .*?\S {3,})(\S.*)$"     # a line of an equation with words beside it
+# A docstring, a comment or a message; and any other string, in which no comment begins.
 CODE = re.compile(r"""
     (?P<indent>^[ ]*)? (?: """ r'''"""(?P<doc>(?s:.*?))"""''' r"""
         | \#(?P<head>[ ]*(?:\d+\.[ ])?(?:\([^()\n]*\)(?:,?[ ]{2,}|,[ ](?=\()|$))*)(?P<words>.*(?:\n[ ]*\#.*)*) )
     | (?P<before>NotImplementedError\(|\bassert[ ].*,[ ](?=(?P<end>["'])(?:(?!(?P=end)).)*(?P=end)$))
         (?P<mark>["'])(?P<message>(?:(?!(?P=mark))[^\\\n])*)(?P=mark)
-    | (?P<quote>["'])(?:\\.|(?!(?P=quote))[^\\\n])*(?P=quote)       # any other string: no comment begins in it
+    | (?P<quote>["'])(?:\\.|(?!(?P=quote))[^\\\n])*(?P=quote)
     """, re.MULTILINE | re.VERBOSE)
 
 
