@@ -25,6 +25,7 @@ from sphinx_gallery.directives import imgsgnode
 from sphinx_gallery.scrapers import figure_rst
 
 from tinymae.cli.play import PYODIDE
+from tinymae.learn.prose import code_in_language, from_lessons
 from tinymae.messages import translated
 from tinymae.play.server import write_site
 
@@ -189,14 +190,16 @@ def link_sections(app, document):
 
 
 def _folded(code):
-    """The code of a cell; if it begins with imports, they are folded."""
-    found = re.match(r"(?:(?:from|import) .+\n(?:(?: .*|\))\n)*|\n)+", code.rawsource)
-    if not found or found[0].count("\n") < 3 or len(found[0]) == len(code.rawsource):
-        return [code]
-    imports, rest = (nodes.literal_block(text, text, **code.attributes) for text in (
-        found[0].strip("\n"), code.rawsource[found.end():]))
+    """The code of a cell, with its comments in the page's language; if it begins with imports, they are folded."""
+    text = code_in_language(code.rawsource, from_lessons)
+    found = re.match(r"(?:(?:from|import) .+\n(?:(?: .*|\))\n)*|\n)+", text)
+    folds = found and found[0].count("\n") >= 3 and len(found[0]) < len(text)
+    parts = (found[0].strip("\n"), text[found.end():]) if folds else (text,)
+    *imports, rest = (nodes.literal_block(part, part, **code.attributes) for part in parts)
+    if not imports:
+        return [rest]
     summary = f"<details class='imports'><summary>import … ({len(found[0].split(chr(10)))} lines)</summary>"
-    return [nodes.raw("", summary, format="html"), imports, nodes.raw("", "</details>", format="html"), rest]
+    return [nodes.raw("", summary, format="html"), *imports, nodes.raw("", "</details>", format="html"), rest]
 
 
 def _is_work(node):
