@@ -139,7 +139,8 @@ def _known_numbers(case):
                                              "scaled by sqrt(d_k), in both passes", path=path)))
         elif isinstance(leaf, float) and 0 < leaf < 1:
             rates += [(1 / leaf, path), (1 / (1 - leaf), f"1 / (1 - {path})")]
-    roots += [(math.sqrt(size), _("the square root of {name}", name=name)) for size, name in last + batch + sizes]
+    roots += [(math.sqrt(size), _("the square root of {name}", name=name)) for size, name in last + batch + sizes
+              if name not in case.inputs]                       # an option, such as heads, has its sentence above
     widths = {path: leaf.shape[-1] for path, leaf in floating.items() if leaf.ndim > 1}
     roots += [
         (math.sqrt(a / b), _("the square root of {a} / {b}, the last dimensions of {one} and {other}: the root of one was "

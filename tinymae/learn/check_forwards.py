@@ -19,9 +19,9 @@ from tinymae.learn.check_layers import (
     FAR_FROM_ZERO,
     HEIGHTS,
     LAYERNORM_VARIANTS,
-    SOFTMAX_VARIANTS,
     TOO_LARGE,
     normalise,
+    softmax_variants,
     softmax_with,
 )
 from tinymae.learn.judge import DK, DV, TK, TQ, B, D, F, H, check_forward, gaussian, hint
@@ -76,7 +76,7 @@ def check_softmax_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return {_("the largest score of each row"): [s.max(-1)], _("the scores minus the largest of their row"): [shifted],
                 _("exp of these"): [np.exp(shifted)], _("the sum of each row"): [np.exp(shifted).sum(-1)]}
 
-    yield from check_forward(names, "softmax", right, scores, steps=steps, variants=SOFTMAX_VARIANTS | {
+    yield from check_forward(names, "softmax", right, scores, steps=steps, variants=softmax_variants() | {
         _("exp is missing, after the largest of the row was subtracted"):
             lambda s: (s - s.max(-1, keepdims=True)) / (s - s.max(-1, keepdims=True)).sum(-1, keepdims=True),
         _("the sum is taken along axis 1: a row is the last axis, -1"): over(lambda e: e.sum(1, keepdims=True)),

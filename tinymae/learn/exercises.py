@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from shutil import get_terminal_size
 from types import FunctionType
 
 import numpy as np
@@ -44,7 +45,7 @@ from tinymae.messages import message as _
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
 HINTS = "# ---- hints ----\n"
-LINE_WIDTH = 100             # columns of a line of a report
+LINE_WIDTH = 100             # columns of a line of a report, where the terminal is not narrower
 FILE_WIDTH = 128             # columns of a file that is written
 
 
@@ -225,7 +226,7 @@ def name_of(path: Path | str) -> str:
     path = existing_file(path)
     found = re.search(r"^EXERCISE = [\"\'](\w+)[\"\']", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     if not found:
-        raise ValueError(f"{path}: {_no_name()}")
+        raise ValueError(_("{path}: {problem}", path=path, problem=_no_name()))
     _source(found[1])
     return found[1]
 
@@ -267,7 +268,7 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None, *, t
         _execute(path, names)
         name, exercise = _exercise_of(names)
     except Problem as problem:
-        return Report(False, f"{path}: {problem}")
+        return Report(False, _wrapped(_("{path}: {problem}", path=path, problem=problem)))
     except BaseException as error:                              # of the learner's code; `_where` raises it again if it is ours
         return Report(False, _where(error, path, names))
     text, ok = [_("{path}: {name}, lesson {number}", path=path, name=name, number=exercise.lesson)], False
@@ -376,7 +377,7 @@ def _table(text, title, rows):
             unknown.add(row.diagnosis)
     known = sorted((cause for cause in tensors if cause not in unknown), key=lambda cause: -len(tensors[cause]))
     for cause in known[:3] or list(tensors)[:1]:
-        text.append(_wrapped(f"{_few(tensors[cause])}: {cause}"))
+        text.append(_wrapped(_("{tensors}: {cause}", tensors=_few(tensors[cause]), cause=cause)))
     if rows[0].tensor == "y" and not rows[0].ok and len(rows) > 1:
         text.append(_wrapped(
             _("The gradients are right for this forward: a gradient check cannot detect a wrong forward.")
@@ -391,10 +392,10 @@ def _few(tensors):
     return _("{names} and {count} more", names=names, count=len(tensors) - 4) if len(tensors) > 4 else names
 
 
-def _wrapped(sentence):
-    """A sentence in lines of LINE_WIDTH; lines below it, such as those of a list, stay as they are."""
-    sentence, below, lines = sentence.partition("\n")
-    return in_lines(sentence, LINE_WIDTH) + below + lines
+def _wrapped(text):
+    """A text in lines that fit; lines that begin with a space, such as code and those of a list, stay as they are."""
+    width = min(LINE_WIDTH, get_terminal_size((LINE_WIDTH, 0)).columns)
+    return "\n".join(line if line.startswith(" ") else in_lines(line, width) for line in text.split("\n"))
 
 
 def _where(error, path, names):
@@ -405,12 +406,12 @@ def _where(error, path, names):
               if line.filename == str(path)]
     if isinstance(error, KeyboardInterrupt) and not (frames and lines[-1].line.startswith("raise")):
         raise error                                             # Ctrl-C
-    text = _wrapped(f"{type(error).__name__}: {error}")
+    text = f"{type(error).__name__}: {error}"
     if isinstance(error, SystemExit):
         text = _("SystemExit: it ends Python itself, by exit(), quit() or sys.exit(): take that line out")
     if not frames:                                              # not in their code, but in the call or in what it returned
         if isinstance(error, SystemExit):
-            return text
+            return _wrapped(text)
         if isinstance(error, TypeError) and str(error).startswith(tuple(f"{name}() " for name in _defined(names, path))):
             return _wrapped(_("{error}: leave the arguments as `exercise` wrote them", error=error))
         if isinstance(error, TypeError) and Path(lines[-1].filename).parent == Path(gradcheck.__file__).parent:
@@ -418,8 +419,8 @@ def _where(error, path, names):
         raise error
     (line, frame), notes = frames[-1], []
     if isinstance(error, NotImplementedError):
-        return _("{function} is not written yet (line {line}): {what}",
-                 function=line.name, line=line.lineno, what=from_lessons(str(error)))
+        return _wrapped(_("{function} is not written yet (line {line}): {what}",
+                          function=line.name, line=line.lineno, what=from_lessons(str(error))))
     if isinstance(error, ModuleNotFoundError):
         notes.append(_("An exercise needs NumPy, and nothing else but what its file imports already: take that import out."))
     if "read-only" in str(error):
@@ -431,7 +432,7 @@ def _where(error, path, names):
         shapes = [f"{name} {array.shape}" for name, array in arrays.items() if isinstance(array, np.ndarray)]
         notes += [_("Shapes: {shapes}", shapes=", ".join(shapes))] if shapes else []
     where = _("line {line}, in {function}:", line=line.lineno, function=line.name)
-    return "\n".join([where, f"    {line.line}", text, *notes])
+    return _wrapped("\n".join([where, f"    {line.line}", text, *notes]))
 
 
 def _defined(names, path):

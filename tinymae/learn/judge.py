@@ -159,7 +159,7 @@ def hint(kind: type[Exception], words: str, part: str = "") -> Iterator[None]:
         yield
     except kind as error:
         if part in str(error):
-            error.args = (f"{str(error).rstrip()}. {words}",)   # the line is printed, and this hint below it
+            error.args = (f"{str(error).rstrip()}\n{words}",)
         raise
 
 
@@ -180,7 +180,7 @@ def _misshapen(array, expected, variants, tolerance):
     for words, variant in variants.items():
         if _agrees(numbers, variant(), tolerance):
             return _("it has shape {shape}, expected {expected}: it is the result if {mistake}",
-                     shape=shape, expected=expected.shape, mistake=words)
+                     shape=shape, expected=expected.shape, mistake=translated(words))
     for axes in itertools.permutations(range(array.ndim)) if array.ndim == expected.ndim else ():
         if close(numbers.transpose(axes), expected, tolerance):
             return _("it has shape {shape}, expected {expected}: its axes are in a different order, it is right after "
