@@ -11,7 +11,7 @@ from tinymae.gradcheck import Row
 from tinymae.gradcheck.invariants import assert_batch_independent, assert_causal, assert_pad_invariant
 from tinymae.learn.judge import DK, DV, TK, TQ, B, D, H, check_pair, frozen, function, gaussian, judge, parts
 from tinymae.masks import causal_mask, padding_mask
-from tinymae.messages import marked
+from tinymae.messages import listed, marked
 from tinymae.messages import message as _
 from tinymae.ops import attention, linear, softmax
 
@@ -162,19 +162,20 @@ def attention_slips() -> dict[str, Callable]:
         return gradients
 
     scales = {}                                                 # in both gradients, or in one of them
-    for where in ("dq, dk", "dq", "dk"):
+    for where in (("dq", "dk"), ("dq",), ("dk",)):
+        which = listed(where)
         for words, scale in {
-            _("the factor 1 / sqrt(d_k) of (1) is missing: {gradients}", gradients=where): 1.0,
-            _("the factor of (1) is 1 / d_k, or counts twice: {gradients}; it is 1 / sqrt(d_k), once", gradients=where): 1 / DK,
-            _("the factor of (1) multiplies by sqrt(d_k): {gradients}; it divides, in backward as in forward", gradients=where):
+            _("the factor 1 / sqrt(d_k) of (1) is missing: {gradients}", gradients=which): 1.0,
+            _("the factor of (1) is 1 / d_k, or counts twice: {gradients}; it is 1 / sqrt(d_k), once", gradients=which): 1 / DK,
+            _("the factor of (1) multiplies by sqrt(d_k): {gradients}; it divides, in backward as in forward", gradients=which):
                 math.sqrt(DK),
             _("the factor of (1) has d_v, the dimension of the values: {gradients}; in forward it has that of the keys, d_k",
-              gradients=where): 1 / math.sqrt(DV),
-            _("the factor of (1) has the number of keys: {gradients}; in forward it has their dimension, d_k", gradients=where):
+              gradients=which): 1 / math.sqrt(DV),
+            _("the factor of (1) has the number of keys: {gradients}; in forward it has their dimension, d_k", gradients=which):
                 1 / math.sqrt(TK),
             _("the factor of (1) has the number of queries: {gradients}; in forward it has their dimension, d_k",
-              gradients=where): 1 / math.sqrt(TQ),
-            _("the factor of (1) has d_model, which is H d_k: {gradients}; in forward it has d_k", gradients=where):
+              gradients=which): 1 / math.sqrt(TQ),
+            _("the factor of (1) has d_model, which is H d_k: {gradients}; in forward it has d_k", gradients=which):
                 1 / math.sqrt(D),
         }.items():
             scales[words] = scale, where

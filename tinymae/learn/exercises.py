@@ -35,12 +35,12 @@ import numpy as np
 
 from tinymae import gradcheck
 from tinymae.learn import check_attention, check_forwards, check_layers, check_models, check_zoo
-from tinymae.learn.honesty import cheating
+from tinymae.learn.honesty import borrowed, cheating
 from tinymae.learn.judge import Problem
 from tinymae.learn.lessons import lessons_folder
 from tinymae.learn.prose import equations_in_language, from_lessons
 from tinymae.learn.report import Report, existing_file
-from tinymae.messages import either, in_lines, marked, translated
+from tinymae.messages import either, in_lines, listed, marked, translated
 from tinymae.messages import message as _
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
@@ -168,7 +168,7 @@ def write_exercise(name: str, folder: Path | str = ".", *, bare: bool = False) -
         raise FileExistsError(_("{path} exists already and is not overwritten: check it, or move it away first", path=path))
     source = _spoken(source.partition(SPOILER)[0].partition(HINTS)[0].rstrip() + "\n")
     if name in ZOO:
-        line = f"CAUSE = None{'':52}# " + _("your guess, one of: {causes}", causes=", ".join(CAUSES))
+        line = f"CAUSE = None{'':52}# " + _("your guess, one of: {causes}", causes=listed(CAUSES))
         source = re.sub(r"^EXERCISE = .*$", lambda found: f"{found[0]}\n{line}", source, count=1, flags=re.MULTILINE)
     path.write_text(_bare(source) if bare else source, encoding="utf-8")
     return path
@@ -287,7 +287,7 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None, *, t
     except Problem as problem:
         text.append(_wrapped(str(problem)))
     except BaseException as error:
-        text.append(_where(error, path, names))
+        text.append(_where(error, path, names, borrowed(names, _defines(name))))
     else:
         text += [_("All of it is right.")] * ok
         text += [_wrapped(guess)] if guess and ok else []
@@ -341,13 +341,17 @@ def _execute(path, names):
     names |= {"__name__": path.stem, "__file__": str(path)}
     try:
         with tokenize.open(path) as file:                       # UTF-8, unless its first line declares a different encoding
-            code = compile(file.read(), str(path), "exec")
+            source = file.read()
+    except (SyntaxError, ValueError) as error:
+        raise Problem(_("it is not a text file in UTF-8: {error}", error=error)) from error
+    try:
+        code = compile(source, str(path), "exec")
     except SyntaxError as error:
         text = _("it is not Python: {message}", message=error.msg)
         if error.lineno:
             text = _("line {line} is not Python: {message}", line=error.lineno, message=error.msg)
         raise Problem(f"{text}\n    {error.text.strip()}" if error.text else text) from error
-    except ValueError as error:                                 # bytes that are not UTF-8, or null bytes
+    except ValueError as error:                                 # null bytes, in some versions of Python
         raise Problem(_("it is not a text file in UTF-8: {error}", error=error)) from error
     exec(code, names)
 
@@ -388,7 +392,7 @@ def _table(text, title, rows):
 
 
 def _few(tensors):
-    names = ", ".join(tensors[:4])
+    names = listed(tensors[:4])
     return _("{names} and {count} more", names=names, count=len(tensors) - 4) if len(tensors) > 4 else names
 
 
@@ -398,15 +402,18 @@ def _wrapped(text):
     return "\n".join(line if line.startswith(" ") else in_lines(line, width) for line in text.split("\n"))
 
 
-def _where(error, path, names):
-    """An exception in the learner's code: the line, the message, and the shapes of the arrays in that line."""
+def _where(error, path, names, otherwise=""):
+    """An exception in the learner's code: the line, the message, and the shapes of the arrays in that line.
+
+    `otherwise` is what there is to say about the file if none of its lines has raised it.
+    """
     trace = error.__traceback__
     lines = traceback.extract_tb(trace)
     frames = [(line, frame) for line, (frame, _line) in zip(lines, traceback.walk_tb(trace), strict=True)
               if line.filename == str(path)]
     if isinstance(error, KeyboardInterrupt) and not (frames and lines[-1].line.startswith("raise")):
         raise error                                             # Ctrl-C
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
     if isinstance(error, SystemExit):
         text = _("SystemExit: it ends Python itself, by exit(), quit() or sys.exit(): take that line out")
     if not frames:                                              # not in their code, but in the call or in what it returned
@@ -416,6 +423,8 @@ def _where(error, path, names):
             return _wrapped(_("{error}: leave the arguments as `exercise` wrote them", error=error))
         if isinstance(error, TypeError) and Path(lines[-1].filename).parent == Path(gradcheck.__file__).parent:
             return _wrapped(str(error))
+        if otherwise:
+            return _wrapped(otherwise)
         raise error
     (line, frame), notes = frames[-1], []
     if isinstance(error, NotImplementedError):
@@ -430,7 +439,13 @@ def _where(error, path, names):
     if isinstance(error, (ValueError, IndexError)):
         arrays = {name: frame.f_locals.get(name) for name in re.findall(r"\w+", line.line)}
         shapes = [f"{name} {array.shape}" for name, array in arrays.items() if isinstance(array, np.ndarray)]
-        notes += [_("Shapes: {shapes}", shapes=", ".join(shapes))] if shapes else []
+        notes += [_("Shapes: {shapes}", shapes=listed(shapes))] if shapes else []
+    if "mismatch in its core" in str(error):
+        notes.append(_("The last axis of the left matrix has to be as long as the last but one of the right: is a transpose "
+                       "missing?"))
+    if "be broadcast together" in str(error):
+        notes.append(_("Shapes are compared from the last axis on: two sizes have to be equal, or one of them 1. An axis of "
+                       "size 1 comes from keepdims=True, or from None as an index."))
     where = _("line {line}, in {function}:", line=line.lineno, function=line.name)
     return _wrapped("\n".join([where, f"    {line.line}", text, *notes]))
 
