@@ -30,8 +30,8 @@ CATALOGS = Path(__file__).parent / "locale"
 SPOKEN = {"en": "en", "zh": "zh_CN"}         # what `--lang` takes: the name of the catalog
 NEVER_FIRST = " ，。、；：！？）】》」”’…—·,.;:!?)]}%"      # in a line, next to a Chinese character
 NEVER_LAST = " （【《「“‘([{"
-# What `in_lines` keeps together: a word, and with it a short bracket, such as (B, T, H, d), or the number of 式 (3).
-WORD = re.compile(r"(?:式 (?=\(\d)|\([^()\s][^()]{0,22}\)|\[[^\[\]\s][^\[\]]{0,22}\]|\S)+")
+# What `in_lines` keeps together: a word, and with it a short bracket, such as (B, T, H, d), or the number of 式 (3) and 轴 -1.
+WORD = re.compile(r"(?:[式轴] (?=[(\d-])|\([^()\s][^()]{0,22}\)|\[[^\[\]\s][^\[\]]{0,22}\]|\S)+")
 _ASKED = ContextVar("_ASKED", default=None)      # the catalog of `spoken`, of this thread
 VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")       # of the environment, in which gettext finds the language
 
