@@ -22,6 +22,7 @@ from tinymae.learn import judge as judge_module
 from tinymae.learn.exercises import CAUSES, EXERCISES, POINTS, ZOO, hints, judge_file, list_exercises, story, write_exercise
 from tinymae.learn.lessons import lessons_folder
 from tinymae.learn.process import STAGES, check_file
+from tinymae.messages import columns, spoken
 
 FOLDER = lessons_folder() / "exercises"
 
@@ -1127,7 +1128,7 @@ FIRST = "def gelu_backward(dy, cache):"                         # and its first
     (FIRST, f"import sys\n\ngelu_forward = sys.exit\n\n\n{FIRST}", "SystemExit: it ends Python itself"),
     (SLOPE, "raise GeneratorExit('mine')\n", "in gelu_backward: raise GeneratorExit('mine') GeneratorExit: mine"),
     (SLOPE, "raise type('Mine', (BaseException,), {})('no')\n", "raise type('Mine', (BaseException,), {})('no') Mine: no"),
-    (SLOPE, "raise KeyboardInterrupt\n", "in gelu_backward: raise KeyboardInterrupt KeyboardInterrupt:"),
+    (SLOPE, "raise KeyboardInterrupt\n", "in gelu_backward: raise KeyboardInterrupt KeyboardInterrupt"),
     (SLOPE, "return gelu_backward(dy, cache)\n", "return gelu_backward(dy, cache) RecursionError: maximum recursion"),
     (SLOPE, "return np.zeros(10**15)\n", "in gelu_backward: return np.zeros(10**15) MemoryError: Unable to allocate"),
     (FIRST, "gelu_backward = lambda dy: dy\n\n\ndef backward(dy, cache):", "<lambda>() takes 1 positional argument but 2 were"),
@@ -1150,6 +1151,42 @@ FIRST = "def gelu_backward(dy, cache):"                         # and its first
 def test_what_a_learner_may_do(old, new, words, check):
     report = check("gelu", append=replaced(answer("gelu"), old, new))
     assert not report.ok and words in report.text, report.text
+
+
+def test_a_borrowed_function_that_fails_is_no_mistake_of_the_check(check):
+    report = check("gelu", append="from tinymae.ops.activation import gelu_backward")       # its cache is a different one
+    assert not report.ok and "it calls gelu_backward of tinymae" in report.text, report.text
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("x @ w + b", "x @ w.T + b", "last but one of the right: is a transpose missing?"),
+    ("x @ w + b", "x @ w + b[:3]", "two sizes have to be equal, or one of them 1"),
+])
+def test_what_the_messages_of_numpy_mean(old, new, words, check):
+    report = check("linear_forward", append=replaced(answer("linear_forward"), old, new))
+    assert not report.ok and words in report.text, report.text
+
+
+CHINESE = [                                                     # the causes are tables of a module, or in the wrong shape
+    ("softmax_forward", "max(axis=-1", "max(axis=-2", "减去的是沿轴 -2 的最大值"),
+    ("layernorm_forward", "variance + eps", "variance", "缺少 eps"),
+    ("attention_forward", "/ math.sqrt(q.shape[-1])", "", "注意力分数没有除以 sqrt(d_k)"),
+    ("split_heads", "heads, width // heads).swapaxes(1, 2)", "width // heads, heads).swapaxes(1, 2)", "切成了 d 个头"),
+    ("embedding", "np.add.at(dtable, ids, dy)", "dtable[ids] += dy", "table：只有在 ids 中出现不止一次的行是错的"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "words"), CHINESE, ids=[case[0] for case in CHINESE])
+def test_a_report_speaks_one_language_and_fits_the_terminal(name, old, new, words, check, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    path = write_exercise(name, tmp_path)
+    path.write_text(path.read_text("utf-8") + "\n\n" + replaced(answer(name), old, new), encoding="utf-8")
+    with spoken("zh"):
+        report = judge_file(path)
+    _head, *lines = report.text.splitlines()
+    assert not report.ok and words in "".join(lines), report.text
+    assert not re.search("[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}", "".join(lines)), report.text
+    assert all(columns(line) <= 60 for line in lines if "  " not in line), report.text
 
 
 @pytest.mark.parametrize("content", ["EXERCISE = 'gelu'".encode("utf-16"), "# 层".encode("gbk"), b"x = '\0'"])

@@ -105,8 +105,9 @@ ROOMS = [path for path in SOURCES if path.parent.name in ("gradcheck", "learn", 
 ROOMS = [path for path in ROOMS if path.name != "cases.py"] + [PACKAGE / "train" / "ranks.py"]
 EXCEPTIONS = (
     "expected a docstring with the title", "articles.md: ",         # for those who write lessons
-    "# ---- why nobody noticed", "inhomogeneous shape",  # what stands in a file, or in a message of NumPy
-    "dq, dk", "padding_mask, pad={}", "xhat mean(",                 # a formula
+    "# ---- why nobody noticed", "inhomogeneous shape", "mismatch in its core",     # what stands in a file, or in a message
+    "be broadcast together",                                        # of NumPy
+    "padding_mask, pad={}", "xhat mean(",                 # a formula
     "import sys; ", 'r"""',                                         # Python
     "How to read it: ", " layers of the decoder", "layer {} of the decoder",        # in a figure: tinymae.plot is English
 )

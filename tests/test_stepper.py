@@ -230,6 +230,9 @@ def test_lines_of_chinese():
     assert in_lines("用 softmax_forward，再看 x", 12) == "用\nsoftmax_forward，\n再看 x"
     assert in_lines("第一项的说明很长", 10, "  ") == "第一项的说\n  明很长"
     assert in_lines("one two", 3) == "one\ntwo"
+    assert in_lines("做 transpose(0, 2, 1) 就对了", 20) == "做\ntranspose(0, 2, 1)\n就对了"        # a bracket stays together
+    assert in_lines("看看公式，检查式 (2)。", 18) == "看看公式，检查\n式 (2)。"
+    assert in_lines("整行（轴 -1）里相同", 8) == "整行\n（轴 -1）\n里相同"
 
 
 def test_chinese_lessons_fit_a_terminal(monkeypatch):

@@ -18,6 +18,7 @@ the site shares: `translated(text, "lessons")`.
 """
 import gettext
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,8 +28,10 @@ from pathlib import Path
 
 CATALOGS = Path(__file__).parent / "locale"
 SPOKEN = {"en": "en", "zh": "zh_CN"}         # what `--lang` takes: the name of the catalog
-NEVER_FIRST = "，。、；：！？）】》」”’…—·,.;:!?)]}%"       # in a line, next to a Chinese character
-NEVER_LAST = "（【《「“‘([{"
+NEVER_FIRST = " ，。、；：！？）】》」”’…—·,.;:!?)]}%"      # in a line, next to a Chinese character
+NEVER_LAST = " （【《「“‘([{"
+# What `in_lines` keeps together: a word, and with it a short bracket, such as (B, T, H, d), or the number of 式 (3) and 轴 -1.
+WORD = re.compile(r"(?:[式轴] (?=[(\d-])|\([^()\s][^()]{0,22}\)|\[[^\[\]\s][^\[\]]{0,22}\]|\S)+")
 _ASKED = ContextVar("_ASKED", default=None)      # the catalog of `spoken`, of this thread
 VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")       # of the environment, in which gettext finds the language
 
@@ -78,10 +81,15 @@ def translated(sentence: str, catalog: str = "tinymae") -> str:
     return _catalog(CATALOGS, _languages(), catalog).gettext(sentence) if sentence else ""      # "" is the catalog's head
 
 
+def listed(parts: Iterable[object]) -> str:
+    """`a, b, c` with the comma of the user's language."""
+    return _(", ").join(map(str, parts))
+
+
 def either(names: Iterable[str]) -> str:
     """`a`, `a or b`, `a, b or c`: names to choose from, as the user's language lists them."""
     *others, last = names
-    return _("{names} or {last}", names=", ".join(others), last=last) if others else last
+    return _("{names} or {last}", names=listed(others), last=last) if others else last
 
 
 def columns(text: str) -> int:
@@ -119,10 +127,10 @@ def in_lines(text: str, width: int, indent: str = "") -> str:
     """A text in lines of at most `width` columns, the second and later ones with an indent.
 
     A line ends at a space or next to a Chinese character; but no line begins with a punctuation mark or ends with an opening
-    one. A word that is too long has a line of its own.
+    one, and a short bracket, such as (B, T, H, d), stays in one line. A word that is too long has a line of its own.
     """
     lines, line = [], ""
-    for word in text.split():
+    for word in WORD.findall(text):
         gap = " "
         for part in _unbreakable(word):
             if line.strip() and columns(line + gap + part) > width:

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinymae.gradcheck.evidence import Case, exchange, same
 from tinymae.gradcheck.hypotheses import HYPOTHESES
+from tinymae.messages import listed
 from tinymae.messages import message as _
 
 
@@ -56,7 +57,7 @@ def _cause_of_shape(tensor, analytic, numeric, others):
             total = numeric.sum(axis=axes)
             if total.size == analytic.size and same(analytic.reshape(total.shape), total):
                 return _("it is the sum of the true gradient over axis {axes}: one axis too many; the gradient of what all "
-                         "positions share is the sum over all axes but its own", axes=", ".join(map(str, axes)))
+                         "positions share is the sum over all axes but its own", axes=listed(axes))
     if taken:
         return _("it is the gradient of {other}; {advice}", other=taken[0], advice=exchange(tensor, taken[0]))
     return ""

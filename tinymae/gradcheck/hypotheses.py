@@ -10,7 +10,7 @@ from functools import reduce
 import numpy as np
 
 from tinymae.gradcheck.evidence import MATCH, Case, arrays, exchange, same, wrong_elements, zero_sums
-from tinymae.messages import either
+from tinymae.messages import either, listed
 from tinymae.messages import message as _
 from tinymae.ops.activation import gelu_forward
 
@@ -139,7 +139,8 @@ def _known_numbers(case):
                                              "scaled by sqrt(d_k), in both passes", path=path)))
         elif isinstance(leaf, float) and 0 < leaf < 1:
             rates += [(1 / leaf, path), (1 / (1 - leaf), f"1 / (1 - {path})")]
-    roots += [(math.sqrt(size), _("the square root of {name}", name=name)) for size, name in last + batch + sizes]
+    roots += [(math.sqrt(size), _("the square root of {name}", name=name)) for size, name in last + batch + sizes
+              if name not in case.inputs]                       # an option, such as heads, has its sentence above
     widths = {path: leaf.shape[-1] for path, leaf in floating.items() if leaf.ndim > 1}
     roots += [
         (math.sqrt(a / b), _("the square root of {a} / {b}, the last dimensions of {one} and {other}: the root of one was "
@@ -307,7 +308,7 @@ def masked(case: Case) -> str:
     if not masks or not case.passes({path: np.ones_like(mask) for path, mask in masks.items()}):
         return ""
     if len(masks) > 1:
-        return _("right when {masks} are True everywhere: backward treats masked positions wrongly", masks=", ".join(masks))
+        return _("right when {masks} are True everywhere: backward treats masked positions wrongly", masks=listed(masks))
     return _("right when {mask} is True everywhere: backward treats masked positions wrongly", mask=next(iter(masks)))
 
 
@@ -347,7 +348,7 @@ def gain_of_one(case: Case) -> str:
         if not group or not case.passes(group):
             continue
         changes = next(({path: leaf} for path, leaf in group.items() if case.passes({path: leaf})), group)
-        state = ", ".join(f"{path} = {leaf.flat[0]:.0f}" for path, leaf in changes.items())
+        state = listed(f"{path} = {leaf.flat[0]:.0f}" for path, leaf in changes.items())
         if changes.keys() == {case.tensor}:
             return _("right only while {state}: the gradient of a factor does not contain that factor", state=state)
         if changes.keys() <= gains.keys():
@@ -470,7 +471,7 @@ def unknown(case: Case) -> str:
     for axis in range(bad.ndim):
         where = np.flatnonzero(bad.any(axis=tuple(i for i in range(bad.ndim) if i != axis)))
         if 0 < len(where) < bad.shape[axis] and len(where) <= 5:
-            text = _("{text}; wrong only at {where} of axis {axis}", text=text, where=", ".join(map(str, where)), axis=axis)
+            text = _("{text}; wrong only at {where} of axis {axis}", text=text, where=listed(where), axis=axis)
     return text
 
 

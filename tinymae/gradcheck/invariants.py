@@ -73,7 +73,7 @@ def assert_batch_independent(function: Callable[..., np.ndarray], *arrays: np.nd
     for i in range(len(together)):
         alone = function(*(array[i : i + 1] for array in arrays))
         complaint = _("example {i} gives one result in its batch and another alone", i=i)
-        _assert_same(together[i : i + 1], alone, complaint, tolerance)
+        _assert_same(together[i : i + 1], alone, complaint, tolerance, first=i)
 
 
 def assert_causal(function: Callable[[np.ndarray], np.ndarray], ids: np.ndarray, *, seed: int = 0) -> None:
@@ -161,9 +161,11 @@ def _other(x, seed):
     return tokens[(index.reshape(x.shape) + rng.integers(1, len(tokens), x.shape)) % len(tokens)]
 
 
-def _assert_same(a, b, complaint, tolerance=0.0):
+def _assert_same(a, b, complaint, tolerance=0.0, first=0):
+    """An AssertionError if two outputs differ; the message counts their axis 0 from `first`."""
     difference = np.abs(a - b)
     if not difference.max() <= tolerance:                       # NaN is not smaller either
         worst = unravel(np.argmax(difference), difference.shape)
+        index = [first * (axis == 0) + at for axis, at in enumerate(worst)]
         raise AssertionError(_("{complaint}: output{index} is {before:.6g} and then {after:.6g}",
-                               complaint=complaint, index=list(worst), before=a[worst], after=b[worst]))
+                               complaint=complaint, index=index, before=a[worst], after=b[worst]))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from tinymae import tree
+from tinymae.messages import listed
 from tinymae.messages import message as _
 
 EPS = float(np.finfo(np.float64).eps)
@@ -37,7 +38,7 @@ def _match(returned, wanted, inputs):
             continue
         if not isinstance(gradient, (dict, list)):
             found[name] = _("the gradient is a {kind}, expected a tree like {name}: {leaves}",
-                            kind=type(gradient).__name__, name=name, leaves=", ".join(leaves))
+                            kind=type(gradient).__name__, name=name, leaves=listed(leaves))
             continue
         branches = dict(tree.leaves(gradient, name))
         for path, leaf in leaves.items():
@@ -49,7 +50,7 @@ def _match(returned, wanted, inputs):
 
 def _wrong_number(returned, given, wanted):
     """A sentence on a backward that returns too many gradients, too few, or none."""
-    names = ", ".join(wanted)
+    names = listed(wanted)
     if len(wanted) > 1:
         expected = _("a tuple of {count}: {names}", count=len(wanted), names=names)
     else:

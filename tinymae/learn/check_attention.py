@@ -11,6 +11,7 @@ from tinymae.gradcheck import Row
 from tinymae.gradcheck.invariants import assert_batch_independent, assert_causal, assert_pad_invariant
 from tinymae.learn.judge import DK, DV, TK, TQ, B, D, H, check_pair, frozen, function, gaussian, judge, parts
 from tinymae.masks import causal_mask, padding_mask
+from tinymae.messages import listed, marked
 from tinymae.messages import message as _
 from tinymae.ops import attention, linear, softmax
 
@@ -72,28 +73,29 @@ def attend(
 
 
 ATTENTION_VARIANTS = {
-    _("the scores are divided by sqrt(d_model), which is sqrt(H d_k): it should be sqrt(d_k), with the dimension of one head"):
+    marked("the scores are divided by sqrt(d_model), which is sqrt(H d_k): it should be sqrt(d_k), with the dimension of one "
+           "head"):
         lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(q.shape[1] * q.shape[3])),
-    _("the scores are divided by d_k: it should be its square root"):
+    marked("the scores are divided by d_k: it should be its square root"):
         lambda q, k, v, mask=None: attend(q, k, v, mask, scale=q.shape[3]),
-    _("the scores are divided by the square root of the number of keys: it should be that of the dimension d_k"):
+    marked("the scores are divided by the square root of the number of keys: it should be that of the dimension d_k"):
         lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(k.shape[2])),
-    _("the scores are not divided by sqrt(d_k)"): lambda q, k, v, mask=None: attend(q, k, v, mask, scale=1),
-    _("only item 0 of the batch is used: every query attends to its keys and values"):
+    marked("the scores are not divided by sqrt(d_k)"): lambda q, k, v, mask=None: attend(q, k, v, mask, scale=1),
+    marked("only item 0 of the batch is used: every query attends to its keys and values"):
         lambda q, k, v, mask=None: attend(q, k[:1], v[:1], mask),
-    _("the softmax runs over the queries, axis -2: the weights of a query sum to 1 over the keys, axis -1"):
+    marked("the softmax runs over the queries, axis -2: the weights of a query sum to 1 over the keys, axis -1"):
         lambda q, k, v, mask=None: attend(q, k, v, mask, by_queries=True),
-    _("the mask is inverted: True = may attend"):
+    marked("the mask is inverted: True = may attend"):
         lambda q, k, v, mask=None: attend(q, k, v, None if mask is None else ~mask),
-    _("forbidden scores become 0: exp(0) is 1, so they must become minus infinity"):
+    marked("forbidden scores become 0: exp(0) is 1, so they must become minus infinity"):
         lambda q, k, v, mask=None: attend(q, k, v, mask, forbidden=0.0),
-    _("the mask is not used, or adds next to nothing to the scores, such as -1e-9 in place of -1e9"):
+    marked("the mask is not used, or adds next to nothing to the scores, such as -1e-9 in place of -1e9"):
         lambda q, k, v, mask=None: attend(q, k, v),
 }
 
 
 BY_VALUES = {                                                   # where the values have another dimension
-    _("the scores are divided by the square root of d_v, the dimension of the values: it should be that of the keys, d_k"):
+    marked("the scores are divided by the square root of d_v, the dimension of the values: it should be that of the keys, d_k"):
         lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(v.shape[3])),
 }
 
@@ -160,19 +162,20 @@ def attention_slips() -> dict[str, Callable]:
         return gradients
 
     scales = {}                                                 # in both gradients, or in one of them
-    for where in ("dq, dk", "dq", "dk"):
+    for where in (("dq", "dk"), ("dq",), ("dk",)):
+        which = listed(where)
         for words, scale in {
-            _("the factor 1 / sqrt(d_k) of (1) is missing: {gradients}", gradients=where): 1.0,
-            _("the factor of (1) is 1 / d_k, or counts twice: {gradients}; it is 1 / sqrt(d_k), once", gradients=where): 1 / DK,
-            _("the factor of (1) multiplies by sqrt(d_k): {gradients}; it divides, in backward as in forward", gradients=where):
+            _("the factor 1 / sqrt(d_k) of (1) is missing: {gradients}", gradients=which): 1.0,
+            _("the factor of (1) is 1 / d_k, or counts twice: {gradients}; it is 1 / sqrt(d_k), once", gradients=which): 1 / DK,
+            _("the factor of (1) multiplies by sqrt(d_k): {gradients}; it divides, in backward as in forward", gradients=which):
                 math.sqrt(DK),
             _("the factor of (1) has d_v, the dimension of the values: {gradients}; in forward it has that of the keys, d_k",
-              gradients=where): 1 / math.sqrt(DV),
-            _("the factor of (1) has the number of keys: {gradients}; in forward it has their dimension, d_k", gradients=where):
+              gradients=which): 1 / math.sqrt(DV),
+            _("the factor of (1) has the number of keys: {gradients}; in forward it has their dimension, d_k", gradients=which):
                 1 / math.sqrt(TK),
             _("the factor of (1) has the number of queries: {gradients}; in forward it has their dimension, d_k",
-              gradients=where): 1 / math.sqrt(TQ),
-            _("the factor of (1) has d_model, which is H d_k: {gradients}; in forward it has d_k", gradients=where):
+              gradients=which): 1 / math.sqrt(TQ),
+            _("the factor of (1) has d_model, which is H d_k: {gradients}; in forward it has d_k", gradients=which):
                 1 / math.sqrt(D),
         }.items():
             scales[words] = scale, where
@@ -552,8 +555,12 @@ def check_padding_mask(names: dict) -> Iterator[tuple[str, list[Row]]]:
     ids = np.array([[5, 6, 7, 8, 9], [5, 6, 0, 0, 0], [7, 9, 8, 5, 0]])
 
     def attended(ids, real):
-        x = vectors[ids][:, None]                               # (B, 1, T, d)
-        y, _cache = attention.scaled_dot_product_attention_forward(x, x, x, np.asarray(hide(np.where(real, ids, 0))))
+        x, mask = vectors[ids][:, None], np.asarray(hide(np.where(real, ids, 0)))               # (B, 1, T, d)
+        try:
+            y, _cache = attention.scaled_dot_product_attention_forward(x, x, x, mask)
+        except ValueError as error:
+            raise ValueError(_("attention refuses a mask of shape {shape}: its last axis, that of the keys, has to have size "
+                               "{keys}", shape=mask.shape, keys=ids.shape[1])) from error
         return y[:, 0][real]
 
     def row(pad):

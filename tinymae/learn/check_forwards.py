@@ -19,13 +19,14 @@ from tinymae.learn.check_layers import (
     FAR_FROM_ZERO,
     HEIGHTS,
     LAYERNORM_VARIANTS,
-    SOFTMAX_VARIANTS,
     TOO_LARGE,
     normalise,
+    softmax_variants,
     softmax_with,
 )
 from tinymae.learn.judge import DK, DV, TK, TQ, B, D, F, H, check_forward, gaussian, hint
 from tinymae.masks import causal_mask
+from tinymae.messages import listed
 from tinymae.messages import message as _
 from tinymae.ops import attention, layernorm, linear, softmax
 
@@ -76,7 +77,7 @@ def check_softmax_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
         return {_("the largest score of each row"): [s.max(-1)], _("the scores minus the largest of their row"): [shifted],
                 _("exp of these"): [np.exp(shifted)], _("the sum of each row"): [np.exp(shifted).sum(-1)]}
 
-    yield from check_forward(names, "softmax", right, scores, steps=steps, variants=SOFTMAX_VARIANTS | {
+    yield from check_forward(names, "softmax", right, scores, steps=steps, variants=softmax_variants() | {
         _("exp is missing, after the largest of the row was subtracted"):
             lambda s: (s - s.max(-1, keepdims=True)) / (s - s.max(-1, keepdims=True)).sum(-1, keepdims=True),
         _("the sum is taken along axis 1: a row is the last axis, -1"): over(lambda e: e.sum(1, keepdims=True)),
@@ -351,7 +352,7 @@ def check_multi_head_attention_forward(names: dict) -> Iterator[tuple[str, list[
         **{_("{input} is x itself: it is x times its own matrix, {matrix}", input=name, matrix="W_" + name):
            changed(lambda p, name=name: p | {name: {"w": np.eye(D)}}) for name in "qkv"},
         **{_("these matrices are transposed: {matrices}; here they are (in, out), PyTorch has (out, in)",
-             matrices=", ".join(f"W_{name}" for name in chosen)):
+             matrices=listed(f"W_{name}" for name in chosen)):
            changed(lambda p, chosen=chosen: p | {name: {"w": p[name]["w"].T} for name in chosen})
            for count in (1, 2, 3) for chosen in itertools.combinations(("q", "k", "v", "out"), count) if chosen != ("out",)},
         **{_("q, k and v are made with W_{first}, W_{second} and W_{third}, or handed over in this order: it should be W_q, "
@@ -471,7 +472,7 @@ def check_encoder_layer_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
            for first in FRAMES for second in FRAMES if (first, second) != ("norm(x + f(x))", "norm(x + f(x))")},
         _("both norms use ln2: the first has its own gain and offset, ln1"):
             lambda x, p, heads, mask=None: layer()(x, p | {"ln1": p["ln2"]}, heads, mask),
-        **{_("gamma and beta are swapped in {norms}: the call is layernorm_forward(x, gamma, beta)", norms=", ".join(chosen)):
+        **{_("gamma and beta are swapped in {norms}: the call is layernorm_forward(x, gamma, beta)", norms=listed(chosen)):
            lambda x, p, heads, mask=None, chosen=chosen: layer()(
                x, p | {name: {"gamma": p[name]["beta"], "beta": p[name]["gamma"]} for name in chosen}, heads, mask)
            for chosen in (("ln1", "ln2"), ("ln1",), ("ln2",))},

@@ -36,6 +36,7 @@ from tinymae.learn.judge import (
     parts,
     recognised,
 )
+from tinymae.messages import marked
 from tinymae.messages import message as _
 from tinymae.ops import activation, embedding, layernorm, linear, positional, softmax
 
@@ -285,23 +286,23 @@ def normalise(
     return gamma * (x - x.mean(axis, keepdims=True)) / deviation(x.var(axis, ddof=ddof, keepdims=True)) + beta
 
 
-FAR_FROM_ZERO = _(
+FAR_FROM_ZERO = marked(
     "right near 0 and wrong far from it: is the variance computed as mean(x^2) - mean(x)^2? Those are two large numbers, and "
     "in float32 nothing is left of their difference; take mean((x - mean(x))^2)"
 )
 LAYERNORM_VARIANTS = {
-    _("the variance is the unbiased one, 1 / (D - 1): layer normalisation has 1 / D"): partial(normalise, ddof=1),
-    _("eps is added to the square root: it belongs inside, to the variance"):
+    marked("the variance is the unbiased one, 1 / (D - 1): layer normalisation has 1 / D"): partial(normalise, ddof=1),
+    marked("eps is added to the square root: it belongs inside, to the variance"):
         partial(normalise, deviation=lambda var: np.sqrt(var) + 1e-5),
-    _("the variance is the unbiased one, 1 / (D - 1), and eps is added to its square root, as in the Annotated "
-      "Transformer: layer normalisation has 1 / D, and eps inside"):
+    marked("the variance is the unbiased one, 1 / (D - 1), and eps is added to its square root, as in the Annotated "
+           "Transformer: layer normalisation has 1 / D, and eps inside"):
         partial(normalise, ddof=1, deviation=lambda var: np.sqrt(var) + 1e-5),
-    _("eps is missing"): partial(normalise, deviation=np.sqrt),
-    _("x is divided by the variance: it should be its square root"): partial(normalise, deviation=lambda var: var + 1e-5),
-    _("mean and variance are taken along axis -2: each position is normalised over its own features, axis -1"):
+    marked("eps is missing"): partial(normalise, deviation=np.sqrt),
+    marked("x is divided by the variance: it should be its square root"): partial(normalise, deviation=lambda var: var + 1e-5),
+    marked("mean and variance are taken along axis -2: each position is normalised over its own features, axis -1"):
         partial(normalise, axis=-2),
-    _("mean and variance are taken over the whole array: each position has its own"): partial(normalise, axis=None),
-    _("gamma and beta are not used"): lambda x, gamma, beta: normalise(x, 1, 0),
+    marked("mean and variance are taken over the whole array: each position has its own"): partial(normalise, axis=None),
+    marked("gamma and beta are not used"): lambda x, gamma, beta: normalise(x, 1, 0),
 }
 
 
@@ -659,20 +660,25 @@ def softmax_with(s: np.ndarray, largest: np.ndarray | float, axis: int | None = 
 
 # Rows of different height, and in the last two a score far above the others: only the maximum of each row makes exp safe.
 HEIGHTS = np.array([1000.0, -1000.0, 0.0, 3.0, 1.0])[:, None] + 900.0 * (np.arange(TK) == 2) * (np.arange(TQ) > 2)[:, None]
-TOO_LARGE = _(
+TOO_LARGE = marked(
     "right for small scores, wrong for these: exp(1000) overflows, so subtract the largest score of each row, from that row"
 )
-SOFTMAX_VARIANTS = {
-    _("the maximum is subtracted along axis -2, the wrong axis: it cancels only if it is the same for a whole row, axis -1"):
-        lambda s: softmax_with(s, s.max(-2, keepdims=True)),
-    **{_("the softmax is taken along axis {axis}: a row is the last axis, -1", axis=axis):
-       lambda s, axis=axis: softmax_with(s, 0, axis) for axis in (-2, 0)},
-    **{_("the sum is taken along axis {axis}: a row is the last axis, -1", axis=axis):
-       lambda s, axis=axis: softmax_with(s, s.max(-1, keepdims=True), axis) for axis in (-2, 0)},
-    _("the sum is taken over the whole array: each row has its own"): lambda s: softmax_with(s, 0, None),
-    _("the numbers are not divided by the sum of their row"): lambda s: np.exp(s - s.max(-1, keepdims=True)),
-    _("the softmax is applied twice"): lambda s: softmax_with(softmax_with(s, 0), 0),
-}
+
+
+def softmax_variants() -> dict[str, Callable]:
+    """{mistake: function of the scores that returns the p of it}."""
+    return {
+        _("the maximum is subtracted along axis -2, the wrong axis: it cancels only if it is the same for a whole row, axis "
+          "-1"):
+            lambda s: softmax_with(s, s.max(-2, keepdims=True)),
+        **{_("the softmax is taken along axis {axis}: a row is the last axis, -1", axis=axis):
+           lambda s, axis=axis: softmax_with(s, 0, axis) for axis in (-2, 0)},
+        **{_("the sum is taken along axis {axis}: a row is the last axis, -1", axis=axis):
+           lambda s, axis=axis: softmax_with(s, s.max(-1, keepdims=True), axis) for axis in (-2, 0)},
+        _("the sum is taken over the whole array: each row has its own"): lambda s: softmax_with(s, 0, None),
+        _("the numbers are not divided by the sum of their row"): lambda s: np.exp(s - s.max(-1, keepdims=True)),
+        _("the softmax is applied twice"): lambda s: softmax_with(softmax_with(s, 0), 0),
+    }
 
 
 def check_softmax(names: dict) -> Iterator[tuple[str, list[Row]]]:
@@ -700,7 +706,7 @@ def check_softmax(names: dict) -> Iterator[tuple[str, list[Row]]]:
             return ""
         return _("it is p * (dp - c) with one number c for each row, which is right, but c is not the sum of dp * p of the row")
 
-    yield from check_pair(names, "softmax", softmax.softmax_forward, scores, variants=SOFTMAX_VARIANTS, formulas={
+    yield from check_pair(names, "softmax", softmax.softmax_forward, scores, variants=softmax_variants(), formulas={
         "scores": formula,
     }, gradients={
         "scores": {

@@ -24,6 +24,7 @@ from tinymae.learn.judge import (
     recognised,
 )
 from tinymae.masks import shift_right
+from tinymae.messages import listed
 from tinymae.messages import message as _
 from tinymae.models import mae
 from tinymae.ops import losses, patches, softmax
@@ -605,7 +606,7 @@ def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
             **{_("{count} continuations are kept: it should be W, {beam} here", count=count, beam=beam): kept(scores, count)
                for count in range(1, 2 * (beam + vocabulary)) if count != beam},
             **{_("the tokens {tokens} are never chosen: here every token counts, whatever it stands for",
-                 tokens=", ".join(map(str, tokens))): without(tokens)
+                 tokens=listed(tokens)): without(tokens)
                for count in (1, 2, 3) for tokens in itertools.combinations(range(4), count)
                if not all(close(wrong, part, 1e-9) for wrong, part in zip(without(tokens), right, strict=True))},
         }
@@ -823,7 +824,7 @@ def check_unshuffle(names: dict) -> Iterator[tuple[str, list[Row]]]:
         found = factors(ours.ravel(), *ordered(dy, ids_restore).sum(axis=0))
         return "" if found is None else _(
             "dmask_token is a sum over the tokens in shuffled order, j = 0 ... N - 1, with the factors {factors}: they are 0 "
-            "where j < K = 2, and 1 where j >= K", factors=", ".join(f"{factor:.3g}" for factor in np.round(found, 9) + 0.0)
+            "where j < K = 2, and 1 where j >= K", factors=listed(f"{factor:.3g}" for factor in np.round(found, 9) + 0.0)
         )
 
     x, mask_token = gaussian(4, 2, 8), gaussian(1, 1, 8)

@@ -28,23 +28,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from shutil import get_terminal_size
 from types import FunctionType
 
 import numpy as np
 
 from tinymae import gradcheck
 from tinymae.learn import check_attention, check_forwards, check_layers, check_models, check_zoo
-from tinymae.learn.honesty import cheating
+from tinymae.learn.honesty import borrowed, cheating
 from tinymae.learn.judge import Problem
 from tinymae.learn.lessons import lessons_folder
 from tinymae.learn.prose import code_in_language, from_lessons
 from tinymae.learn.report import Report, existing_file
-from tinymae.messages import either, in_lines, marked, translated
+from tinymae.messages import either, in_lines, listed, marked, translated
 from tinymae.messages import message as _
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
 HINTS = "# ---- hints ----\n"
-LINE_WIDTH = 100             # columns of a line of a report
+LINE_WIDTH = 100             # columns of a line of a report, where the terminal is not narrower
 FILE_WIDTH = 128             # columns of a file that is written
 
 
@@ -167,7 +168,7 @@ def write_exercise(name: str, folder: Path | str = ".", *, bare: bool = False) -
         raise FileExistsError(_("{path} exists already and is not overwritten: check it, or move it away first", path=path))
     source = code_in_language(_bare(source) if bare else source, from_lessons, FILE_WIDTH)
     if name in ZOO:
-        guess = _("your guess, one of: {causes}", causes=", ".join(CAUSES))
+        guess = _("your guess, one of: {causes}", causes=listed(CAUSES))
         guess = in_lines(guess, FILE_WIDTH - 66).replace("\n", f"\n{'':64}# ")
         line = f"CAUSE = None{'':52}# {guess}"
         source = re.sub(r"^EXERCISE = .*$", lambda found: f"{found[0]}\n{line}", source, count=1, flags=re.MULTILINE)
@@ -223,7 +224,7 @@ def name_of(path: Path | str) -> str:
     path = existing_file(path)
     found = re.search(r"^EXERCISE = [\"\'](\w+)[\"\']", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     if not found:
-        raise ValueError(f"{path}: {_no_name()}")
+        raise ValueError(_("{path}: {problem}", path=path, problem=_no_name()))
     _source(found[1])
     return found[1]
 
@@ -265,7 +266,7 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None, *, t
         _execute(path, names)
         name, exercise = _exercise_of(names)
     except Problem as problem:
-        return Report(False, f"{path}: {problem}")
+        return Report(False, _wrapped(_("{path}: {problem}", path=path, problem=problem)))
     except BaseException as error:                              # of the learner's code; `_where` raises it again if it is ours
         return Report(False, _where(error, path, names))
     text, ok = [_("{path}: {name}, lesson {number}", path=path, name=name, number=exercise.lesson)], False
@@ -284,7 +285,7 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None, *, t
     except Problem as problem:
         text.append(_wrapped(str(problem)))
     except BaseException as error:
-        text.append(_where(error, path, names))
+        text.append(_where(error, path, names, borrowed(names, _defines(name))))
     else:
         text += [_("All of it is right.")] * ok
         text += [_wrapped(guess)] if guess and ok else []
@@ -338,13 +339,17 @@ def _execute(path, names):
     names |= {"__name__": path.stem, "__file__": str(path)}
     try:
         with tokenize.open(path) as file:                       # UTF-8, unless its first line declares a different encoding
-            code = compile(file.read(), str(path), "exec")
+            source = file.read()
+    except (SyntaxError, ValueError) as error:
+        raise Problem(_("it is not a text file in UTF-8: {error}", error=error)) from error
+    try:
+        code = compile(source, str(path), "exec")
     except SyntaxError as error:
         text = _("it is not Python: {message}", message=error.msg)
         if error.lineno:
             text = _("line {line} is not Python: {message}", line=error.lineno, message=error.msg)
         raise Problem(f"{text}\n    {error.text.strip()}" if error.text else text) from error
-    except ValueError as error:                                 # bytes that are not UTF-8, or null bytes
+    except ValueError as error:                                 # null bytes, in some versions of Python
         raise Problem(_("it is not a text file in UTF-8: {error}", error=error)) from error
     exec(code, names)
 
@@ -374,7 +379,7 @@ def _table(text, title, rows):
             unknown.add(row.diagnosis)
     known = sorted((cause for cause in tensors if cause not in unknown), key=lambda cause: -len(tensors[cause]))
     for cause in known[:3] or list(tensors)[:1]:
-        text.append(_wrapped(f"{_few(tensors[cause])}: {cause}"))
+        text.append(_wrapped(_("{tensors}: {cause}", tensors=_few(tensors[cause]), cause=cause)))
     if rows[0].tensor == "y" and not rows[0].ok and len(rows) > 1:
         text.append(_wrapped(
             _("The gradients are right for this forward: a gradient check cannot detect a wrong forward.")
@@ -385,39 +390,44 @@ def _table(text, title, rows):
 
 
 def _few(tensors):
-    names = ", ".join(tensors[:4])
+    names = listed(tensors[:4])
     return _("{names} and {count} more", names=names, count=len(tensors) - 4) if len(tensors) > 4 else names
 
 
-def _wrapped(sentence):
-    """A sentence in lines of LINE_WIDTH; lines below it, such as those of a list, stay as they are."""
-    sentence, below, lines = sentence.partition("\n")
-    return in_lines(sentence, LINE_WIDTH) + below + lines
+def _wrapped(text):
+    """A text in lines that fit; lines that begin with a space, such as code and those of a list, stay as they are."""
+    width = min(LINE_WIDTH, get_terminal_size((LINE_WIDTH, 0)).columns)
+    return "\n".join(line if line.startswith(" ") else in_lines(line, width) for line in text.split("\n"))
 
 
-def _where(error, path, names):
-    """An exception in the learner's code: the line, the message, and the shapes of the arrays in that line."""
+def _where(error, path, names, otherwise=""):
+    """An exception in the learner's code: the line, the message, and the shapes of the arrays in that line.
+
+    `otherwise` is what there is to say about the file if none of its lines has raised it.
+    """
     trace = error.__traceback__
     lines = traceback.extract_tb(trace)
     frames = [(line, frame) for line, (frame, _line) in zip(lines, traceback.walk_tb(trace), strict=True)
               if line.filename == str(path)]
     if isinstance(error, KeyboardInterrupt) and not (frames and lines[-1].line.startswith("raise")):
         raise error                                             # Ctrl-C
-    text = _wrapped(f"{type(error).__name__}: {error}")
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
     if isinstance(error, SystemExit):
         text = _("SystemExit: it ends Python itself, by exit(), quit() or sys.exit(): take that line out")
     if not frames:                                              # not in their code, but in the call or in what it returned
         if isinstance(error, SystemExit):
-            return text
+            return _wrapped(text)
         if isinstance(error, TypeError) and str(error).startswith(tuple(f"{name}() " for name in _defined(names, path))):
             return _wrapped(_("{error}: leave the arguments as `exercise` wrote them", error=error))
         if isinstance(error, TypeError) and Path(lines[-1].filename).parent == Path(gradcheck.__file__).parent:
             return _wrapped(str(error))
+        if otherwise:
+            return _wrapped(otherwise)
         raise error
     (line, frame), notes = frames[-1], []
     if isinstance(error, NotImplementedError):
-        return _("{function} is not written yet (line {line}): {what}",
-                 function=line.name, line=line.lineno, what=from_lessons(str(error)))
+        return _wrapped(_("{function} is not written yet (line {line}): {what}",
+                          function=line.name, line=line.lineno, what=from_lessons(str(error))))
     if isinstance(error, ModuleNotFoundError):
         notes.append(_("An exercise needs NumPy, and nothing else but what its file imports already: take that import out."))
     if "read-only" in str(error):
@@ -427,9 +437,15 @@ def _where(error, path, names):
     if isinstance(error, (ValueError, IndexError)):
         arrays = {name: frame.f_locals.get(name) for name in re.findall(r"\w+", line.line)}
         shapes = [f"{name} {array.shape}" for name, array in arrays.items() if isinstance(array, np.ndarray)]
-        notes += [_("Shapes: {shapes}", shapes=", ".join(shapes))] if shapes else []
+        notes += [_("Shapes: {shapes}", shapes=listed(shapes))] if shapes else []
+    if "mismatch in its core" in str(error):
+        notes.append(_("The last axis of the left matrix has to be as long as the last but one of the right: is a transpose "
+                       "missing?"))
+    if "be broadcast together" in str(error):
+        notes.append(_("Shapes are compared from the last axis on: two sizes have to be equal, or one of them 1. An axis of "
+                       "size 1 comes from keepdims=True, or from None as an index."))
     where = _("line {line}, in {function}:", line=line.lineno, function=line.name)
-    return "\n".join([where, f"    {line.line}", text, *notes])
+    return _wrapped("\n".join([where, f"    {line.line}", text, *notes]))
 
 
 def _defined(names, path):

@@ -24,7 +24,7 @@ import numpy as np
 
 from tinymae import tree
 from tinymae.gradcheck import Row, gradcheck
-from tinymae.messages import marked, translated
+from tinymae.messages import listed, marked, translated
 from tinymae.messages import message as _
 
 B, H, TQ, TK, D, F, V = 4, 2, 5, 6, 14, 10, 11                  # all different, and none is 3, the number of q, k, v
@@ -159,7 +159,7 @@ def hint(kind: type[Exception], words: str, part: str = "") -> Iterator[None]:
         yield
     except kind as error:
         if part in str(error):
-            error.args = (f"{str(error).rstrip()}. {words}",)   # the line is printed, and this hint below it
+            error.args = (f"{str(error).rstrip()}\n{words}",)
         raise
 
 
@@ -180,7 +180,7 @@ def _misshapen(array, expected, variants, tolerance):
     for words, variant in variants.items():
         if _agrees(numbers, variant(), tolerance):
             return _("it has shape {shape}, expected {expected}: it is the result if {mistake}",
-                     shape=shape, expected=expected.shape, mistake=words)
+                     shape=shape, expected=expected.shape, mistake=translated(words))
     for axes in itertools.permutations(range(array.ndim)) if array.ndim == expected.ndim else ():
         if close(numbers.transpose(axes), expected, tolerance):
             return _("it has shape {shape}, expected {expected}: its axes are in a different order, it is right after "
@@ -249,7 +249,7 @@ def _likeness(array, ours, expected, tolerance):
         if ours.ndim > 1 and 0 < len(where) < 3 and 2 * len(where) < ours.shape[axis] and wrong.take(where, axis).mean() > 0.5:
             return _("wrong only at {where} of axis {axis}, which has {size}, and right elsewhere: {index} is {ours:.6g}, "
                      "expected {expected:.6g}; does a loop or a slice stop too early, or start too late?",
-                     where=", ".join(map(str, where)), axis=axis, size=ours.shape[axis], index=[*map(int, worst)],
+                     where=listed(where), axis=axis, size=ours.shape[axis], index=[*map(int, worst)],
                      ours=ours[worst], expected=expected[worst])
     return ""
 
@@ -260,6 +260,9 @@ def _counted(ours, expected, tolerance):
     worst = np.unravel_index(np.argmax(np.abs(ours - expected)), ours.shape)
     if expected.size == 1:
         return _("it is {ours:.6g}, expected {expected:.6g}", ours=ours[worst], expected=expected[worst])
+    if wrong.all():
+        return _("all {count} numbers are wrong: [{index}] is {ours:.6g}, expected {expected:.6g}",
+                 count=wrong.size, index=", ".join(map(str, worst)), ours=ours[worst], expected=expected[worst])
     return _("{wrong} of {count} numbers are wrong: [{index}] is {ours:.6g}, expected {expected:.6g}",
              wrong=np.count_nonzero(wrong), count=wrong.size, index=", ".join(map(str, worst)), ours=ours[worst],
              expected=expected[worst])

@@ -15,6 +15,7 @@ from pathlib import Path
 from tinymae.files import whole_file
 from tinymae.learn.lessons import Lesson
 from tinymae.learn.prose import code_in_language, from_lessons, in_language
+from tinymae.messages import listed
 from tinymae.messages import message as _
 
 
@@ -33,7 +34,7 @@ def exercise_source(lesson: Lesson, number: int) -> str:
     numbers = {int(found[1]) for node in theirs if (found := re.fullmatch(r"answer_(\d+) = None", ast.unparse(node)))}
     if number not in numbers:
         raise ValueError(_("lesson {lesson} has no exercise {number}: it has {numbers}",
-                           lesson=lesson.number, number=number, numbers=", ".join(map(str, sorted(numbers)))))
+                           lesson=lesson.number, number=number, numbers=listed(sorted(numbers))))
     name, others = f"answer_{number}", {f"answer_{each}" for each in numbers - {number}}
     own = [node for node in theirs if name in _loaded(node) | _bound(node)]
     before += [node for node in theirs if node not in own and not others & (_loaded(node) | _bound(node))]

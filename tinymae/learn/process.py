@@ -65,7 +65,7 @@ def check_file(path: Path | str, seconds: float = 10.0, *, tell: bool = False, q
         try:
             child.wait(START + STAGES * seconds)                # it ends itself in time, unless the file has prevented that
         except subprocess.TimeoutExpired:
-            return Report(False, f"{path}: {_too_long(seconds)}")
+            return Report(False, _("{path}: {problem}", path=path, problem=_too_long(seconds)))
         finally:
             if child.poll() is None:
                 _kill(child)
@@ -120,7 +120,7 @@ def _report(path, folder, status, seconds):
         text = _("it ended Python with status {status} before all checks were done, by os._exit() or in a similar way: take "
                  "that line out", status=status)
     line = _line(path, dump)
-    return Report(False, f"{line}\n{text}" if line else f"{path}: {text}")
+    return Report(False, f"{line}\n{text}" if line else _("{path}: {problem}", path=path, problem=text))
 
 
 def _too_long(seconds):
