@@ -81,7 +81,7 @@ def translated(sentence: str, catalog: str = "tinymae") -> str:
 def either(names: Iterable[str]) -> str:
     """`a`, `a or b`, `a, b or c`: names to choose from, as the user's language lists them."""
     *others, last = names
-    return _("{names} or {last}", names=", ".join(others), last=last) if others else last
+    return _("{names} or {last}", names=_(", ").join(others), last=last) if others else last
 
 
 def columns(text: str) -> int:

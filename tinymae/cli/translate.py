@@ -165,11 +165,12 @@ def _draw_attention(translator, text, beam, path, layer):
     weights = decoded.cross[0][:, :, : len(words)]              # (L, H, T, Tk)
     if layer is not None and not 0 <= layer < len(weights):
         raise ValueError(_("--layer {layer}: the decoder has the layers 0 to {last}", layer=layer, last=len(weights) - 1))
-    where = f"mean over the {len(weights)} layers of the decoder" if layer is None else f"layer {layer} of the decoder"
-    caption = (
-        f"How to read it: each map is one head ({where}), each row one token of the translation: how it spread its attention "
-        "over the source as it was generated. The colours run from 0 to 1, the same for all heads."
-    )
+    where = _("layer {layer} of the decoder", layer=layer)
+    if layer is None:
+        where = _("mean over the {layers} layers of the decoder", layers=len(weights))
+    caption = _("How to read it: each map is one head ({where}), each row one token of the translation: how it spread its "
+                "attention over the source as it was generated. The colours run from 0 to 1, the same for all heads.",
+                where=where)
     weights = weights.mean(axis=0) if layer is None else weights[layer]
     print(plot.save(plot.attention(weights, words, sources, caption=caption), path), file=sys.stderr)
 

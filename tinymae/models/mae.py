@@ -20,6 +20,8 @@ import numpy as np
 from tinymae import init, tree
 from tinymae.arguments import check_scalars, check_settings
 from tinymae.blocks import encoder_backward, encoder_forward
+from tinymae.messages import marked
+from tinymae.messages import message as _
 from tinymae.models.patch_encoder import (
     check_images,
     check_sizes,
@@ -69,7 +71,8 @@ class MAEConfig:
             ("decoder_embed_dim", self.decoder_embed_dim, self.decoder_num_heads),
         ):
             if width % 4 or width % heads:
-                raise ValueError(f"expected {name} to be a multiple of 4 and of its {heads} heads, got {width}")
+                raise ValueError(_("expected {name} to be a multiple of 4 and of its {heads} heads, got {width}",
+                                   name=name, heads=heads, width=width))
         check_sizes(self.img_size, self.patch_size)
         check_mask_ratio(self.mask_ratio)
 
@@ -95,7 +98,7 @@ class MAEConfig:
 
 def check_mask_ratio(mask_ratio: float) -> None:
     """Raise a ValueError unless mask_ratio is in [0, 1)."""
-    check_scalars("", "fraction", hint="0.75 hides three quarters of the patches", mask_ratio=mask_ratio)
+    check_scalars("", "fraction", hint=marked("0.75 hides three quarters of the patches"), mask_ratio=mask_ratio)
 
 
 def mae_init(config: MAEConfig, rng: np.random.Generator | None, dtype: type = np.float32) -> dict:
@@ -345,17 +348,17 @@ def _restored(images, params, config, ids_shuffle, mask, statistics):
     """Reconstruction of images whose visible patches come first in ids_shuffle (B, N)."""
     if statistics not in ("visible", "true"):
         raise ValueError(f"expected statistics 'visible' or 'true', got {statistics!r}")
-    patches, _ = patchify_forward(images, config.patch_size)
+    patches, _cache = patchify_forward(images, config.patch_size)
     pred = _predict(patches, params, config, ids_shuffle, mask)
     mode = ""
     if config.norm_pix_loss:
-        _, mean, std = normalise_patches(patches)                                       # (B, N, 1)
-        mode = "normalised pixels: mean and contrast of each patch taken from the TRUE image (leaks)"
+        _normalised, mean, std = normalise_patches(patches)                                       # (B, N, 1)
+        mode = _("normalised pixels: mean and contrast of each patch taken from the TRUE image (leaks)")
         if statistics == "visible":
             visible = (1 - mask)[..., None].astype(patches.dtype)
             shown = np.maximum(visible.sum(axis=1, keepdims=True), 1)
             mean, std = ((s * visible).sum(axis=1, keepdims=True) / shown for s in (mean, std))
-            mode = "normalised pixels: mean and contrast taken from the visible patches"
+            mode = _("normalised pixels: mean and contrast taken from the visible patches")
         pred = pred * std + mean
     hidden = mask[..., None] == 1
     drawn = (np.where(hidden, 0, patches), pred, np.where(hidden, pred, patches))

@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from tinymae.messages import message as _
 from tinymae.text.tokens import nfc
 from tinymae.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNK
 
@@ -132,7 +133,8 @@ def train_bpe(sentences: Iterable[str], size: int) -> Bpe:
         if size is not above the number of special tokens, or there are no sentences
     """
     if size <= len(SPECIALS):
-        raise ValueError(f"size is {size}; expected more than {len(SPECIALS)}, the special tokens: thousands are usual")
+        raise ValueError(_("size is {size}; expected more than {count}, the special tokens: thousands are usual",
+                           size=size, count=len(SPECIALS)))
     if isinstance(sentences, str):
         raise TypeError(f"sentences are one str, {sentences[:40]!r}; expected a list of sentences")
     sentences = [nfc(text) for text in sentences]
@@ -167,6 +169,6 @@ def _tokenizers():
     try:
         import tokenizers
     except ImportError as error:
-        raise ImportError("byte pair encoding needs the `tokenizers` library: pip install 'tinymae[text]'. "
-                          "Words and characters (Vocabulary) work without it") from error
+        raise ImportError(_("byte pair encoding needs the `tokenizers` library: pip install 'tinymae[text]'. Words and "
+                            "characters (Vocabulary) work without it")) from error
     return tokenizers
