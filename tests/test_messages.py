@@ -108,7 +108,6 @@ EXCEPTIONS = (
     "# ---- why nobody noticed", "inhomogeneous shape",  # what stands in a file, or in a message of NumPy
     "dq, dk", "padding_mask, pad={}", "xhat mean(",                 # a formula
     "import sys; ", 'r"""',                                         # Python
-    "How to read it: ", " layers of the decoder", "layer {} of the decoder",        # in a figure: tinymae.plot is English
 )
 
 

@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():                         # a warning is one line, without the code that gave it
             warnings.showwarning = lambda message, *where: print(visible(f"tinymae: {message}"), file=sys.stderr)
+            if options.get("seed", 0) < 0:
+                raise ValueError(_("expected a --seed that is non-negative, got {seed}", seed=options["seed"]))
             status = command(**options)
             sys.stdout.flush()
             return status

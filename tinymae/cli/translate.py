@@ -5,12 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinymae.cli.options import PAIR_DATA, RESUME, add_folder, add_length, add_ranks, add_run, with_options
-from tinymae.messages import marked, translated
+from tinymae.messages import marked, padded, translated
 from tinymae.messages import message as _
 
 OWN = marked(
     "folder that train translate wrote to, or a file of export --to tinymae (default: the model that comes with tinymae)"
 )
+MEASURES = {                                                    # of `evaluate_translator`
+    "bleu": marked("bleu"), "signature": marked("signature"), "exact": marked("exact"), "perplexity": marked("perplexity"),
+    "accuracy": marked("accuracy"),
+}
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
@@ -222,5 +226,5 @@ def _evaluate_translate(model, average, data, reverse, beam):
     pairs = load_corpus(data, translator.seed).held_out if data[0] in CORPORA else read_pairs(data)
     pairs = [(target, source) for source, target in pairs] if reverse else pairs
     for name, value in evaluate_translator(translator, pairs, beam).items():
-        print(f"{name:12}{value if isinstance(value, str) else format(value, '.4f')}")
+        print(padded(translated(MEASURES[name]), 12) + (value if isinstance(value, str) else format(value, ".4f")))
     return 0

@@ -286,7 +286,7 @@ def _idx_labels(path):
 def _idx_array(path):
     """IDX, the format of MNIST: 0, 0, type, ndim, then ndim sizes of 4 bytes (big-endian), then the values: bytes, or int32."""
     if wrong := never_downloaded(path):
-        raise ValueError(f"{path}: {wrong}")
+        raise ValueError(_("{file}: {reason}", file=path, reason=wrong))
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"     # by content: browsers unpack downloads and leave the name
         raw.seek(0)
@@ -351,7 +351,7 @@ def _npz_array(path, key):
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             if wrong := never_downloaded(path):
-                raise ValueError(f"{path}: {wrong}")
+                raise ValueError(_("{file}: {reason}", file=path, reason=wrong))
             raise ValueError(_("{path}: not an .npz archive, or cut short; np.savez(path, images=images) writes one",
                                path=path))
         file.seek(0)

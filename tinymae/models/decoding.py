@@ -25,7 +25,7 @@ import numpy as np
 
 from tinymae.blocks import feed_forward_forward
 from tinymae.masks import padding_mask
-from tinymae.messages import message as _
+from tinymae.messages import marked, message
 from tinymae.models.transformer import TransformerConfig, embedding_table, encode, position_table, to_vocabulary
 from tinymae.ops.attention import scaled_dot_product_attention_forward
 from tinymae.ops.layernorm import layernorm_forward
@@ -60,8 +60,10 @@ class State:
         self.table = embedding_table("tgt", params, config)
         self.positions = position_table("tgt", length, params, config)
         if length > len(self.positions):
-            raise ValueError(_("expected at most {most} tokens, the learned positions, got max_len {length}",
-                               most=len(self.positions), length=length))
+            raise ValueError(message(
+                marked("expected at most {most} tokens, the learned positions, got max_len {length}"),
+                most=len(self.positions), length=length,
+            ))
         self.qkv, self.memory, self.past = [], [], []                                   # one for each layer
         for p in params["decoder"]["blocks"]:
             projections = [p["self_attn"][name] for name in "qkv"]                      # one product is faster than three
@@ -141,7 +143,9 @@ def _log_sum(logits):
     """log sum exp over the vocabulary (rows,): the logit of a token minus this is its log-probability."""
     top = logits.max(axis=-1)
     if not (math.isfinite(top.max()) and math.isfinite(logits.min())):                  # NaN shows in both
-        raise ValueError(_("expected finite logits, got inf or NaN: look at the parameters, did training diverge?"))
+        raise ValueError(message(
+            marked("expected finite logits, got inf or NaN: look at the parameters, did training diverge?")
+        ))
     shifted = logits - top[:, None]
     return top + np.log(np.exp(shifted, out=shifted).sum(axis=-1))
 
@@ -299,7 +303,7 @@ def beam_search(
         as `greedy`, and if beam is not positive
     """
     if beam < 1:
-        raise ValueError(_("expected a beam of at least 1, got {beam}", beam=beam))
+        raise ValueError(message(marked("expected a beam of at least 1, got {beam}"), beam=beam))
     limits, batch = _limits(src, params, config, max_len, never), len(src)
     longest = int(limits.max())
     state = State(src, params, config, length=longest, beam=beam)       # row b * W + w is beginning w of sentence b
@@ -310,7 +314,7 @@ def beam_search(
     searched = list(zip(finished, limits, strict=True))                 # those of the sentences in `state`, and their limits
     token = np.full(batch * beam, config.bos)
     while (total > -np.inf).any():
-        logits, _weights = state.step(token)
+        logits, _ = state.step(token)
         log_probs = logits - _log_sum(logits)[:, None]
         _rule_out(log_probs, config, never)
         scores, t = total[..., None] + log_probs.reshape(*total.shape, -1), state.t     # (B, W, V)
@@ -331,7 +335,7 @@ def beam_search(
         kept = _rows_to_keep((total > -np.inf).any(axis=1))
         state.choose((origin + beam * np.arange(len(searched))[:, None])[kept].ravel())
         ids, total, token, searched = ids[kept], total[kept], chosen[kept].ravel(), [searched[b] for b in kept]
-    _scores, totals, best = zip(*(max(sentences, key=lambda found: found[0]) for sentences in finished), strict=True)
+    _, totals, best = zip(*(max(sentences, key=lambda found: found[0]) for sentences in finished), strict=True)
     lengths = np.array([len(sentence) for sentence in best])
     ids = np.full((batch, lengths.max()), config.pad)
     for row, sentence in zip(ids, best, strict=True):

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from tinymae import tree
-from tinymae.messages import message as _
+from tinymae.messages import marked, message
 from tinymae.models.mae import MAEConfig, StoredPositions
 from tinymae.models.vit import ViTConfig, vit_positions
 
@@ -43,7 +43,9 @@ def layer_rates(params: dict, config: ViTConfig, decay: float) -> dict:
     (ELECTRA), Bao et al. 2021 (BEiT); He et al. 2021, appendix A.1 and table 9, `util/lr_decay.py` in their code.
     """
     if not 0 < decay <= 1:
-        raise ValueError(_("layer_rates: expected a decay in (0, 1], got {decay}: 1 moves all layers alike", decay=decay))
+        raise ValueError(message(
+            marked("layer_rates: expected a decay in (0, 1], got {decay}: 1 moves all layers alike"), decay=decay
+        ))
     top = config.depth + 1
 
     def height(path):
@@ -55,7 +57,7 @@ def layer_rates(params: dict, config: ViTConfig, decay: float) -> dict:
             return top
         raise ValueError(f"layer_rates: expected the parameters of a classifier, got {path!r}, which is in none of its layers")
 
-    return tree.unflatten({path: decay ** (top - height(path)) for path, _leaf in tree.leaves(params)}, params)
+    return tree.unflatten({path: decay ** (top - height(path)) for path, _ in tree.leaves(params)}, params)
 
 
 def interpolate_positions(positions: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, int]) -> np.ndarray:

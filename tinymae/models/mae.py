@@ -20,8 +20,7 @@ import numpy as np
 from tinymae import init, tree
 from tinymae.arguments import check_scalars, check_settings
 from tinymae.blocks import encoder_backward, encoder_forward
-from tinymae.messages import marked
-from tinymae.messages import message as _
+from tinymae.messages import marked, message
 from tinymae.models.patch_encoder import (
     check_images,
     check_sizes,
@@ -71,8 +70,10 @@ class MAEConfig:
             ("decoder_embed_dim", self.decoder_embed_dim, self.decoder_num_heads),
         ):
             if width % 4 or width % heads:
-                raise ValueError(_("expected {name} to be a multiple of 4 and of its {heads} heads, got {width}",
-                                   name=name, heads=heads, width=width))
+                raise ValueError(message(
+                    marked("expected {name} to be a multiple of 4 and of its {heads} heads, got {width}"),
+                    name=name, heads=heads, width=width,
+                ))
         check_sizes(self.img_size, self.patch_size)
         check_mask_ratio(self.mask_ratio)
 
@@ -348,17 +349,17 @@ def _restored(images, params, config, ids_shuffle, mask, statistics):
     """Reconstruction of images whose visible patches come first in ids_shuffle (B, N)."""
     if statistics not in ("visible", "true"):
         raise ValueError(f"expected statistics 'visible' or 'true', got {statistics!r}")
-    patches, _cache = patchify_forward(images, config.patch_size)
+    patches, _ = patchify_forward(images, config.patch_size)
     pred = _predict(patches, params, config, ids_shuffle, mask)
     mode = ""
     if config.norm_pix_loss:
-        _normalised, mean, std = normalise_patches(patches)                                       # (B, N, 1)
-        mode = _("normalised pixels: mean and contrast of each patch taken from the TRUE image (leaks)")
+        _, mean, std = normalise_patches(patches)                                       # (B, N, 1)
+        mode = message(marked("normalised pixels: mean and contrast of each patch taken from the TRUE image (leaks)"))
         if statistics == "visible":
             visible = (1 - mask)[..., None].astype(patches.dtype)
             shown = np.maximum(visible.sum(axis=1, keepdims=True), 1)
             mean, std = ((s * visible).sum(axis=1, keepdims=True) / shown for s in (mean, std))
-            mode = _("normalised pixels: mean and contrast taken from the visible patches")
+            mode = message(marked("normalised pixels: mean and contrast taken from the visible patches"))
         pred = pred * std + mean
     hidden = mask[..., None] == 1
     drawn = (np.where(hidden, 0, patches), pred, np.where(hidden, pred, patches))

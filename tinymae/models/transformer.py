@@ -22,8 +22,7 @@ from tinymae import init
 from tinymae.arguments import check_scalars, check_settings
 from tinymae.blocks import activation_pair, decoder_backward, decoder_forward, encoder_backward, encoder_forward
 from tinymae.masks import causal_mask, padding_mask, shift_right
-from tinymae.messages import marked
-from tinymae.messages import message as _
+from tinymae.messages import marked, message
 from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 from tinymae.ops.linear import linear_backward, linear_forward
@@ -83,8 +82,10 @@ class TransformerConfig:
         )
         check_scalars("", "fraction", hint=marked("it is the fraction to drop, not to keep"), dropout=self.dropout)
         if self.decoder_layers < 1:
-            raise ValueError(_("expected at least one decoder layer, got {layers}: no other part attends to the source",
-                               layers=self.decoder_layers))
+            raise ValueError(message(
+                marked("expected at least one decoder layer, got {layers}: no other part attends to the source"),
+                layers=self.decoder_layers,
+            ))
         if self.tie not in ("all", "output", "none"):
             raise ValueError(f"expected tie 'all', 'output' or 'none', got {self.tie!r}")
         if self.tie == "all" and self.src_vocab != self.tgt_vocab:
@@ -97,8 +98,10 @@ class TransformerConfig:
             raise ValueError(f"expected position_encoding {known} or learned, got {self.position_encoding!r}")
         activation_pair(self.activation)                        # refuses an unknown one
         if self.d_model % self.heads and not (self.d_k and self.d_v):
-            raise ValueError(_("expected d_model to be a multiple of {heads} heads, got {width}: or give d_k, d_v",
-                               heads=self.heads, width=self.d_model))
+            raise ValueError(message(
+                marked("expected d_model to be a multiple of {heads} heads, got {width}: or give d_k, d_v"),
+                heads=self.heads, width=self.d_model,
+            ))
 
     @property
     def has_final_norm(self) -> bool:

@@ -17,8 +17,7 @@ import numpy as np
 
 from tinymae import init
 from tinymae.arguments import check_scalars, check_settings
-from tinymae.messages import marked
-from tinymae.messages import message as _
+from tinymae.messages import marked, message
 from tinymae.models.patch_encoder import (
     check_images,
     check_sizes,
@@ -73,15 +72,20 @@ class ViTConfig:
         check_scalars("", "fraction", hint=marked("it is the fraction to drop, not to keep"), dropout=self.dropout)
         check_sizes(self.img_size, self.patch_size)
         if self.pool not in ("token", "mean"):
-            raise ValueError(_("expected pool 'token' or 'mean', got {pool!r}", pool=self.pool))
+            raise ValueError(message(marked("expected pool 'token' or 'mean', got {pool!r}"), pool=self.pool))
         if self.position_encoding not in ("learned", "fixed"):
-            raise ValueError(_("expected position_encoding 'learned' or 'fixed', got {got!r}", got=self.position_encoding))
+            raise ValueError(message(
+                marked("expected position_encoding 'learned' or 'fixed', got {got!r}"), got=self.position_encoding
+            ))
         if self.head_dim is None and self.embed_dim % self.num_heads:
-            raise ValueError(_("expected embed_dim to be a multiple of {heads} heads, got {width}: or give head_dim",
-                               heads=self.num_heads, width=self.embed_dim))
+            raise ValueError(message(
+                marked("expected embed_dim to be a multiple of {heads} heads, got {width}: or give head_dim"),
+                heads=self.num_heads, width=self.embed_dim,
+            ))
         if self.position_encoding == "fixed" and self.embed_dim % 4:
-            raise ValueError(_("expected embed_dim to be a multiple of 4 for fixed positions, got {width}",
-                               width=self.embed_dim))
+            raise ValueError(message(
+                marked("expected embed_dim to be a multiple of 4 for fixed positions, got {width}"), width=self.embed_dim
+            ))
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -107,7 +107,7 @@ def features(images: np.ndarray, params: dict, config: MAEConfig | ViTConfig) ->
     ndarray of shape (B, 2 D): the class token, and the mean of the patches
     """
     if isinstance(config, MAEConfig):
-        positions, _ = config.position_tables(images.dtype)
+        positions, _decoder = config.position_tables(images.dtype)
     else:
         positions = vit_positions(params, config, images.dtype)
     latent = encoder_features(

@@ -57,9 +57,9 @@ class Bpe:
         model = self.content()["model"]
         ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
         ids = model["vocab"]
-        lines = [[word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(nfc(text))] for text in texts]
+        lines = [[word for word, _place in self._tokenizer.pre_tokenizer.pre_tokenize_str(nfc(text))] for text in texts]
         words = dict.fromkeys(word for line in lines for word in line)
-        cuts = {word: [_joined(word, ranks, dropout, rng) for _ in range(ways)] for word in words}
+        cuts = {word: [_joined(word, ranks, dropout, rng) for _way in range(ways)] for word in words}
         found = []
         for line in lines:
             chosen = rng.integers(ways, size=len(line)).tolist()
@@ -160,7 +160,7 @@ def _joined(word, ranks, dropout, rng):
         joins = [(ranks[pair], i) for i, pair in enumerate(pairwise(parts)) if pair in ranks and chances[i] >= dropout]
         if not joins:
             break
-        _, i = min(joins)
+        _rank, i = min(joins)
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return parts
 

@@ -59,7 +59,7 @@ def _phrasebook(seed):
 
 def _dates(seed):
     pairs = toys.dates(44000, np.random.default_rng(seed))
-    days = list(dict.fromkeys(iso for _, iso in pairs))
+    days = list(dict.fromkeys(iso for _date, iso in pairs))
     apart = set(days[: len(days) // 20])                    # days that are not trained on in any format
     return Corpus([p for p in pairs if p[1] not in apart], [p for p in pairs if p[1] in apart], "letters", "letters")
 
@@ -108,7 +108,7 @@ def load_corpus(data: list[str], seed: int = 0, valid: list[str] | None = None) 
         try:
             pairs, held_out, note = split_connected(pairs, min(2000, math.ceil(len(pairs) / 50)), seed)
         except ValueError as error:
-            raise ValueError(f"{', '.join(map(str, data))}: {error}") from error
+            raise ValueError(_("{file}: {reason}", file=", ".join(map(str, data)), reason=error)) from error
     else:
         known = {sentence for pair in pairs for sentence in _sides(pair)}
         shared = sum(not known.isdisjoint(_sides(pair)) for pair in held_out)

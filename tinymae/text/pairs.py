@@ -136,7 +136,7 @@ def read_lines(path: Path | str) -> Iterator[str]:
     """
     number = 0
     if wrong := never_downloaded(path):
-        raise ValueError(f"{path}: {wrong}")
+        raise ValueError(_("{file}: {reason}", file=path, reason=wrong))
     with Path(path).open("rb") as raw:
         mark = raw.read(3)
         raw.seek(0)

@@ -114,7 +114,7 @@ def inspect(path: Path | str, *, key: str | None = None) -> Inspection:
     try:
         given, unread = known_names([name for name, _shape, _dtype in tensors])
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=file, reason=error)) from error
     kind = recognise(given)
     if kind:
         what, can = map(translated, KINDS[kind])

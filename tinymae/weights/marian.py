@@ -173,7 +173,7 @@ def _name(path, table):
     """Their name for a path in our tree: encoder.blocks.0.attn.q.w -> model.encoder.layers.0.self_attn.q_proj.weight."""
     if path in ("embed", "out.b"):
         return table if path == "embed" else "final_logits_bias"
-    side, _, i, *parts = path.split(".")
+    side, _blocks, i, *parts = path.split(".")
     names = PARTS | (ENCODER if side == "encoder" else DECODER)
     return ".".join(["model", side, "layers", i, *(names.get(part, part) for part in parts if part != "ffn")])
 

@@ -104,11 +104,12 @@ def preparation(path: Path | str, *, key: str | None = None) -> Preparation:
         if "image_mean" in config:
             return Preparation(*_statistics(config, "image_mean", "image_std"))
     except ValueError as error:
-        raise ValueError(f"{beside if beside.is_file() else file.with_name('config.json')}: {error}") from error
+        file = beside if beside.is_file() else file.with_name("config.json")
+        raise ValueError(_("{file}: {reason}", file=file, reason=error)) from error
     names, meta = list_weights(file, key=key)
     if "eps" in stated(meta):
         return Preparation()
-    kind = recognise(known_names([name for name, _, _ in names])[0])
+    kind = recognise(known_names([name for name, _shape, _dtype in names])[0])
     if not perhaps_metas(kind, meta, file):                     # the official code uses ImageNet's, always
         print(visible(
             _("{path}: no file says how its pixels are normalised: ImageNet's mean and standard deviation are assumed; a "

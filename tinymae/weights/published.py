@@ -258,7 +258,7 @@ def _open(path, key):
     try:
         given, unread = known_names(weights.tensors)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=path, reason=error)) from error
     kind = recognise(given)
     if parts := unsupported(given, kind):
         raise ValueError(_("{path}: expected a plain Vision Transformer, got {what}, with {parts}",
@@ -361,7 +361,7 @@ def _trained_size(file, patch, patches, img_size):
     try:
         rows, cols = image_sides(named)
     except ValueError as error:
-        raise ValueError(f"{file.path}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=file.path, reason=error)) from error
     if rows % patch or cols % patch or rows * cols != patches * patch**2 or not patches:
         raise ValueError(_("{path}: expected the positions of a class token and of the patches, {patch} x {patch}, of {rows} "
                            "x {cols} pixels, got {patches} in {pos_embed!r}: if it was trained on rectangles, say which "
@@ -432,7 +432,7 @@ def _config(file, config_class, sizes, options):
         known = {field.name for field in fields(config_class)}
         return config_class(**{key: value for key, value in (sizes | options).items() if key in known})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{file.path}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=file.path, reason=error)) from error
 
 
 def _take(file, rows, config, tables, dtype, unused=()):

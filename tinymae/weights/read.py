@@ -101,7 +101,7 @@ def read_weights(path: Path | str, *, key: str | None = None) -> Weights:
             else np.empty(record.shape, array.dtype)
         )
     mapped = tuple(part.record.raw.base.obj for part in parts)      # the map under the array's memoryview
-    return Weights(tensors, {name: record.dtype for name, (_, record) in chosen.items()}, meta, mapped)
+    return Weights(tensors, {name: record.dtype for name, (_part, record) in chosen.items()}, meta, mapped)
 
 
 def list_weights(path: Path | str, *, key: str | None = None) -> tuple[list[tuple[str, tuple, str]], dict]:
@@ -111,7 +111,7 @@ def list_weights(path: Path | str, *, key: str | None = None) -> tuple[list[tupl
     Parameters and errors are those of `read_weights`.
     """
     chosen, meta = _choose(path, _parts(path), key)
-    return [(name, record.shape, record.dtype) for name, (_, record) in chosen.items()], meta
+    return [(name, record.shape, record.dtype) for name, (_part, record) in chosen.items()], meta
 
 
 def _parts(path):
@@ -136,7 +136,7 @@ def _indexed(path):
         index = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         wrong = never_downloaded(path) or _("expected an index of weights, JSON: {error}", error=error)
-        raise ValueError(f"{path}: {wrong}") from error
+        raise ValueError(_("{file}: {reason}", file=path, reason=wrong)) from error
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
         raise ValueError(_("{path}: expected a weight_map in it, from the name of each tensor to a file", path=path))
@@ -163,7 +163,7 @@ def _indexed(path):
 
 def _read_record(path):
     if wrong := never_downloaded(path):
-        raise ValueError(f"{path}: {wrong}")
+        raise ValueError(_("{file}: {reason}", file=path, reason=wrong))
     with path.open("rb") as file:
         start = file.read(16)
         if len(start) < 10:
@@ -185,7 +185,7 @@ def _read_record(path):
         if not record.tables:
             raise ValueError(_("it contains no tensors"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=path, reason=error)) from error
     return record
 
 
@@ -216,12 +216,12 @@ def _choose(path, parts, key):
         if len(models) > (MOST_MODELS if "" in models else 1):
             raise ValueError(ask(begins + prefix[:-1] for prefix in models))
         # Views of one storage take no memory until they are copied. A tied matrix has at most four names.
-        claimed = sum(math.prod(record.shape) * item_size(record.dtype) for _, record in chosen.values())
+        claimed = sum(math.prod(record.shape) * item_size(record.dtype) for _part, record in chosen.values())
         size = sum(part.record.raw.size for part in parts)
         if claimed > 8 * size + 4096:
             raise ValueError(_("its tensors claim {claimed} bytes, and the file has {size}", claimed=claimed, size=size))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=path, reason=error)) from error
     return chosen, meta | left_out(others, begins)
 
 

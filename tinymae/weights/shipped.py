@@ -55,7 +55,7 @@ def write_model(path: Path | str, config: MAEConfig | TransformerConfig, params:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(_("{path}: expected a path that ends in .safetensors", path=path))
-    kinds = [kind for kind, (config_class, _) in MODEL_KINDS.items() if type(config) is config_class]
+    kinds = [kind for kind, (config_class, _init) in MODEL_KINDS.items() if type(config) is config_class]
     if not kinds:
         raise TypeError(f"expected the config of a model {' or '.join(MODEL_KINDS)}, got {type(config).__name__}")
     arrays = dict(tree.leaves(params))
@@ -112,7 +112,7 @@ def read_model(path: Path | str, kind: str) -> tuple[MAEConfig | TransformerConf
     try:
         return _read(path, *MODEL_KINDS[kind], kind)
     except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {never_downloaded(path) or error}") from error
+        raise ValueError(_("{file}: {reason}", file=path, reason=never_downloaded(path) or error)) from error
 
 
 def _read(path, config_class, init, kind):
