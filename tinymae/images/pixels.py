@@ -68,8 +68,8 @@ def to_picture(pixels: np.ndarray, mean: float | np.ndarray = MEAN, std: float |
     if pixels.dtype.kind != "f":
         raise TypeError(f"pixels are {pixels.dtype}; expected floats, as to_pixels or a model returns them")
     if not np.isfinite(pixels).all():
-        raise ValueError(_("{count} of {size} pixels are NaN or infinite; a model that outputs them has diverged (try a smaller "
-                           "learning rate)", count=np.count_nonzero(~np.isfinite(pixels)), size=pixels.size))
+        raise ValueError(_("{count} of {size} pixels are NaN or infinite; a model that outputs them has diverged (try a "
+                           "smaller learning rate)", count=np.count_nonzero(~np.isfinite(pixels)), size=pixels.size))
     mean, std = (np.asarray(value, pixels.dtype) for value in (mean, std))
     light = np.clip(pixels, -mean / std, (1 - mean) / std)      # before scaling: a huge float cannot overflow
     light *= std
