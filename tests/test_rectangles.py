@@ -218,7 +218,7 @@ def test_train_and_use_rectangles(tmp_path, capsys):
     assert encoder.features(images).shape == (20, 16) and encoder.config.grid == (4, 3)
     with pytest.raises(SystemExit):
         main(["probe", "--model", str(tmp_path / "vit"), "--data", str(data), "--img-size", "16x"])
-    assert "--img-size: invalid" in capsys.readouterr().err
+    assert "--img-size: expected ROWS" in capsys.readouterr().err
 
 
 def test_restore_at_another_size(tmp_path):

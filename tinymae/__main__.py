@@ -7,9 +7,16 @@ import warnings
 
 from tinymae.cli import learn, mae, play, translate, vit, weights
 from tinymae.files import visible
-from tinymae.messages import SPOKEN, set_language, speak_like_us
+from tinymae.messages import SPOKEN, marked, set_language, speak_like_us, translated
 from tinymae.messages import message as _
 from tinymae.train.launcher import launched
+
+OF_FILES = {
+    FileNotFoundError: marked("no such file or folder"),
+    PermissionError: marked("no permission to read or write it"),
+    IsADirectoryError: marked("expected a file, got a folder"),
+    NotADirectoryError: marked("expected a folder, got a file"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():                         # a warning is one line, without the code that gave it
             warnings.showwarning = lambda message, *where: print(visible(f"tinymae: {message}"), file=sys.stderr)
+            if options.get("seed", 0) < 0:
+                raise ValueError(_("expected a --seed that is non-negative, got {seed}", seed=options["seed"]))
             status = command(**options)
             sys.stdout.flush()
             return status
@@ -57,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         if isinstance(error, (ValueError, TypeError, OSError, ImportError, FloatingPointError)):
-            return _say(error, error, 1)
+            return _say(_told(error), error, 1)
         kind = type(error).__name__
         return _say(_("{kind}: {error} (the same command with --debug says where)", kind=kind, error=error), error, 1)
 
@@ -73,6 +82,13 @@ def _make_writable(stream):
     if isinstance(stream, io.TextIOWrapper):
         piped = not stream.isatty() and "PYTHONIOENCODING" not in os.environ
         stream.reconfigure(encoding="utf-8" if piped else None, errors="replace")
+
+
+def _told(error):
+    """An error in words. What the operating system says of a file is English everywhere, so it is said here."""
+    if not isinstance(error, OSError) or error.filename is None or type(error) not in OF_FILES:
+        return error
+    return _("{file}: {reason}", file=error.filename, reason=translated(OF_FILES[type(error)]))
 
 
 def _say(what, error, status):

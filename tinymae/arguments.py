@@ -14,6 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tinymae.messages import marked, translated
+from tinymae.messages import message as _
+
 ARRAYS = (np.ndarray, np.memmap)                              # np.matrix and masked arrays compute differently
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))           # in the byte order of this machine
 
@@ -86,18 +89,20 @@ def check_scalars(op: str, kind: str, /, *, hint: str = "", **numbers: float) ->
 
     Parameters
     ----------
-    op : who asks, for the message; "" for settings, whose names are enough
+    op : who asks, for the message; "" for settings, whose names are enough, in the user's language
     kind : a name in SCALARS
-    hint : the likely cause of a wrong one
+    hint : the likely cause of a wrong one; of settings, `marked`
     numbers : by their names
     """
     words, whole, holds = SCALARS[kind]
     for name, number in numbers.items():
         types = (int, np.integer) if whole else (int, float, np.integer, np.floating)
         if isinstance(number, bool) or not isinstance(number, types) or not holds(number):
-            raise ValueError(
-                f"{op}{op and ': '}expected {name} to be {words}, got {_described(number)}{hint and ': '}{hint}"
-            )
+            got = _described(number)
+            if op:
+                raise ValueError(f"{op}: expected {name} to be {words}, got {got}{hint and ': '}{hint}")
+            wrong = _("expected {name} to be {words}, got {got}", name=name, words=translated(words), got=got)
+            raise ValueError(_("{wrong}: {hint}", wrong=wrong, hint=translated(hint)) if hint else wrong)
 
 
 def check_patch_grid(op: str, kind: str, grid: tuple[int, int]) -> None:
@@ -108,13 +113,13 @@ def check_patch_grid(op: str, kind: str, grid: tuple[int, int]) -> None:
 
 
 SCALARS = {                               # name: its words, whether it is whole, and its range, which NaN is never in
-    "positive": ("a positive number", False, lambda number: 0 < number < math.inf),
-    "not_negative": ("a number of at least 0", False, lambda number: 0 <= number < math.inf),
-    "fraction": ("a number in [0, 1)", False, lambda number: 0 <= number < 1),
-    "real": ("a finite number", False, math.isfinite),
-    "count": ("a whole number of at least 1", True, lambda number: number >= 1),
-    "whole": ("a whole number", True, lambda number: True),
-    "size": ("a whole number of at least 0", True, lambda number: number >= 0),
+    "positive": (marked("a positive number"), False, lambda number: 0 < number < math.inf),
+    "not_negative": (marked("a number of at least 0"), False, lambda number: 0 <= number < math.inf),
+    "fraction": (marked("a number in [0, 1)"), False, lambda number: 0 <= number < 1),
+    "real": (marked("a finite number"), False, math.isfinite),
+    "count": (marked("a whole number of at least 1"), True, lambda number: number >= 1),
+    "whole": (marked("a whole number"), True, lambda number: True),
+    "size": (marked("a whole number of at least 0"), True, lambda number: number >= 0),
 }
 
 
@@ -140,7 +145,7 @@ def check_settings(
     for name in switches:
         value = getattr(settings, name)
         if name not in left_open and not isinstance(value, bool):
-            raise ValueError(f"expected {name} to be True or False, got {_described(value)}")
+            raise ValueError(_("expected {name} to be True or False, got {got}", name=name, got=_described(value)))
 
 
 def _described(value):

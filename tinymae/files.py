@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from tinymae.messages import message as _
+
 
 @contextmanager
 def whole_file(path: Path | str) -> Iterator[BinaryIO]:
@@ -50,11 +52,11 @@ def never_downloaded(path: Path | str) -> str | None:
         start = file.read(1 << 10)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "a Git LFS pointer, not the data itself: run git lfs pull in its folder"
+        return _("a Git LFS pointer, not the data itself: run git lfs pull in its folder")
     if re.match(rb"<(!doctype|html|head|body|\?xml|!--)", text, re.IGNORECASE):
-        return "a web page, not the data itself: download the file, not the page about it; does it ask you to log in?"
+        return _("a web page, not the data itself: download the file, not the page about it; does it ask you to log in?")
     if re.match(rb"""\{\s*"(error|message|detail|errors|status|code)"\s*:""", text):
-        return f"a message of a server, not the data itself: {text[:80].decode('utf-8', 'replace')!r}"
+        return _("a message of a server, not the data itself: {text!r}", text=text[:80].decode("utf-8", "replace"))
     return None
 
 

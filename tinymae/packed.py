@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tinymae.messages import message as _
+
 MOST_TIMES = 32             # MNIST shrinks to a fifth, text to a third, trained weights not at all
 ALWAYS_ALLOWED = 1 << 24    # bytes: small files may shrink to anything
 
@@ -37,13 +39,13 @@ def check_npz(path: Path | str, key: str | None = None) -> None:
     with zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if key is None or member.filename == f"{key}.npy"]
         if (unpacked := sum(member.file_size for member in members)) > (most := most_unpacked(path)):
-            raise ValueError(
-                f"it unpacks to {unpacked} bytes, expected at most {most}, {MOST_TIMES} times its size: if you trust it, write "
-                "it again with np.savez, which does not compress"
-            )
+            raise ValueError(_("it unpacks to {unpacked} bytes, expected at most {most}, {times} times its size: if you "
+                               "trust it, write it again with np.savez, which does not compress",
+                               unpacked=unpacked, most=most, times=MOST_TIMES))
         for member in members:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):      # others claim memory, too
-                raise ValueError(f"{member.filename!r} in it is packed in a way that np.savez_compressed does not have")
+                raise ValueError(_("{filename!r} in it is packed in a way that np.savez_compressed does not have",
+                                   filename=member.filename))
             with archive.open(member) as file:
                 if file.read(6) == np.lib.format.MAGIC_PREFIX:
                     _check_array(file, member)
@@ -53,8 +55,10 @@ def _check_array(file, member):
     version = tuple(file.read(2))
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in headers:
-        raise ValueError(f"{member.filename!r} in it has the .npy version {version}, expected 1.0 or 2.0, as of np.savez")
-    shape, _, dtype = headers[version](file)
+        raise ValueError(_("{filename!r} in it has the .npy version {version}, expected 1.0 or 2.0, as of np.savez",
+                           filename=member.filename, version=version))
+    shape, _order, dtype = headers[version](file)
     claimed = math.prod(shape) * dtype.itemsize
     if claimed > member.file_size and not dtype.hasobject:
-        raise ValueError(f"{member.filename!r} in it claims {shape} of {dtype}, {claimed} bytes, and has {member.file_size}")
+        raise ValueError(_("{filename!r} in it claims {shape} of {dtype}, {claimed} bytes, and has {file_size}",
+                           filename=member.filename, shape=shape, dtype=dtype, claimed=claimed, file_size=member.file_size))

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 import dataclasses
 import os
-from argparse import ArgumentParser, BooleanOptionalAction
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -74,8 +74,10 @@ def add_img_size(parser: ArgumentParser, what: str) -> None:
 
 
 def _img_size(text):
-    sides = tuple(int(side) for side in text.split("x"))        # argparse reports a ValueError
-    return sides[0] if len(sides) == 1 else sides
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise ArgumentTypeError(_("expected ROWS or ROWSxCOLS, such as 64 or 48x64, got {text!r}", text=text))
+    return int(text) if len(sides) == 1 else tuple(map(int, sides))
 
 
 def add_heads(parser: ArgumentParser, decoder: bool = False) -> None:

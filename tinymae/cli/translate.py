@@ -5,12 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinymae.cli.options import PAIR_DATA, RESUME, add_folder, add_length, add_ranks, add_run, with_options
-from tinymae.messages import marked, translated
+from tinymae.messages import marked, padded, translated
 from tinymae.messages import message as _
 
 OWN = marked(
     "folder that train translate wrote to, or a file of export --to tinymae (default: the model that comes with tinymae)"
 )
+MEASURES = {                                                    # of `evaluate_translator`
+    "bleu": marked("bleu"), "signature": marked("signature"), "exact": marked("exact"), "perplexity": marked("perplexity"),
+    "accuracy": marked("accuracy"),
+}
 
 
 def add_train(models: argparse._SubParsersAction) -> None:
@@ -165,11 +169,12 @@ def _draw_attention(translator, text, beam, path, layer):
     weights = decoded.cross[0][:, :, : len(words)]              # (L, H, T, Tk)
     if layer is not None and not 0 <= layer < len(weights):
         raise ValueError(_("--layer {layer}: the decoder has the layers 0 to {last}", layer=layer, last=len(weights) - 1))
-    where = f"mean over the {len(weights)} layers of the decoder" if layer is None else f"layer {layer} of the decoder"
-    caption = (
-        f"How to read it: each map is one head ({where}), each row one token of the translation: how it spread its attention "
-        "over the source as it was generated. The colours run from 0 to 1, the same for all heads."
-    )
+    where = _("layer {layer} of the decoder", layer=layer)
+    if layer is None:
+        where = _("mean over the {layers} layers of the decoder", layers=len(weights))
+    caption = _("How to read it: each map is one head ({where}), each row one token of the translation: how it spread its "
+                "attention over the source as it was generated. The colours run from 0 to 1, the same for all heads.",
+                where=where)
     weights = weights.mean(axis=0) if layer is None else weights[layer]
     print(plot.save(plot.attention(weights, words, sources, caption=caption), path), file=sys.stderr)
 
@@ -221,5 +226,5 @@ def _evaluate_translate(model, average, data, reverse, beam):
     pairs = load_corpus(data, translator.seed).held_out if data[0] in CORPORA else read_pairs(data)
     pairs = [(target, source) for source, target in pairs] if reverse else pairs
     for name, value in evaluate_translator(translator, pairs, beam).items():
-        print(f"{name:12}{value if isinstance(value, str) else format(value, '.4f')}")
+        print(padded(translated(MEASURES[name]), 12) + (value if isinstance(value, str) else format(value, ".4f")))
     return 0

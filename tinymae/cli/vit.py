@@ -120,10 +120,9 @@ def _draw_rollout(model, labelled, path):
     seen, caption = rollout[:, 0, 1:], None                     # by the class token
     if config.pool == "mean":
         seen = rollout[:, 1:, 1:].mean(axis=1)
-        caption = (
-            "How to read it: the brighter a patch, the more of it reaches the mean of all patches, from which this model "
-            "predicts the class, through all layers together. Each image has its own scale, from 0 to its brightest patch."
-        )
+        caption = _("How to read it: the brighter a patch, the more of it reaches the mean of all patches, from which this "
+                    "model predicts the class, through all layers together. Each image has its own scale, from 0 to its "
+                    "brightest patch.")
     print(plot.save(plot.rollout_over_pictures(pictures, seen, config.grid, caption=caption), path))
 
 

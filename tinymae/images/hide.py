@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from tinymae.messages import message as _
+
 MASKS = ("random", "block", "grid")
 SMALLEST_BLOCK, LARGEST_BLOCK = 4, 16       # patches
 NARROWEST = 0.3                             # shorter side of a block / its longer side
@@ -36,9 +38,10 @@ def hidden_patches(kind: str, grid: tuple[int, int], ratio: float, rng: np.rando
         if the kind is unknown, or the ratio is outside (0, 1)
     """
     if kind not in MASKS:
-        raise ValueError(f"expected a mask {', '.join(MASKS)}, got {kind!r}")
+        raise ValueError(_("expected a mask {masks}, got {kind!r}", masks=", ".join(MASKS), kind=kind))
     if not 0 < ratio < 1:
-        raise ValueError(f"expected a mask ratio above 0 and below 1, got {ratio}: 0.75 hides three quarters of the patches")
+        raise ValueError(_("expected a mask ratio above 0 and below 1, got {ratio}: 0.75 hides three quarters of the patches",
+                           ratio=ratio))
     down, across = grid
     if kind == "grid":
         visible = min(63, max(1, round(64 * (1 - ratio))))

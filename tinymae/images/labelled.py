@@ -14,6 +14,8 @@ from PIL import Image
 
 from tinymae.images.resize import resize_picture
 from tinymae.images.sources import KNOWN_LABELLED, find_source
+from tinymae.messages import message as _
+from tinymae.messages import translated
 from tinymae.ops.patches import image_sides
 
 LARGEST_SIDE = 64               # pixels, of an image to classify: larger ones are scaled down
@@ -41,10 +43,9 @@ class Labelled:
         train, test = (Labelled(self.images[part], self.labels[part], self.names) for part in parts)
         missing = sorted(set(test.labels.tolist()) - set(train.labels.tolist()))
         if missing:
-            raise ValueError(
-                f"the last fifth, which is for testing, has the class {self.names[missing[0]]!r}, which is not in the first "
-                "four fifths: are the images sorted by class? Shuffle images and labels in the same way"
-            )
+            raise ValueError(_("the last fifth, which is for testing, has the class {name!r}, which is not in the first four "
+                               "fifths: are the images sorted by class? Shuffle images and labels in the same way",
+                               name=self.names[missing[0]]))
         return train, test
 
 
@@ -66,17 +67,19 @@ def load_labelled(data: str | os.PathLike) -> Labelled:
     """
     source = find_source(data)
     if source.load_labels is None:
-        raise ValueError(f"{data}: images without labels; expected {KNOWN_LABELLED}")
+        raise ValueError(_("{data}: images without labels; expected {known}",
+                           data=data, known=translated(KNOWN_LABELLED)))
     images, values = source.load(), source.load_labels()
     if len(values) != len(images):
-        raise ValueError(f"{data}: {len(images)} images, but {len(values)} labels")
+        raise ValueError(_("{data}: {count} images, but {labels} labels", data=data, count=len(images), labels=len(values)))
     if len({image.shape for image in images}) > 1:
         side = min(LARGEST_SQUARE, min(min(image.shape[:2]) for image in images))
-        warnings.warn(f"{data}: images of several sizes: the centre of each is scaled to {side} x {side} pixels", stacklevel=2)
+        warnings.warn(_("{data}: images of several sizes: the centre of each is scaled to {side} x {side} pixels",
+                        data=data, side=side), stacklevel=2)
         images = [resize_picture(image, side) for image in images]
     values, labels = np.unique(values, return_inverse=True)
     if len(values) < 2:
-        raise ValueError(f"{data}: expected at least two classes, got only {str(values[0])!r}")
+        raise ValueError(_("{data}: expected at least two classes, got only {name!r}", data=data, name=str(values[0])))
     return Labelled(np.stack(images), labels.astype(np.int64), tuple(map(str, values)))
 
 
@@ -118,7 +121,8 @@ def fit_pictures(
     """
     have = images.shape[3]
     if have != channels and {have, channels} != {1, 3}:
-        raise ValueError(f"expected images of {channels} channels, as the model was trained on, got {have}")
+        raise ValueError(_("expected images of {channels} channels, as the model was trained on, got {have}",
+                           channels=channels, have=have))
     if (have, channels) == (3, 1):
         images = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])[..., None]
     if images.shape[1:3] != image_sides(size) or resize is not resize_picture:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, features
 
 from tinymae.files import never_downloaded
+from tinymae.messages import message as _
 
 MOST_MEGAPIXELS = 64            # of an image in memory: about 10 bytes for each pixel, until it is resized
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262                         # numbers of TIFF tags
@@ -75,7 +76,7 @@ def _decode(path):
         raise
     except Exception as error:              # decoders raise OSError, SyntaxError, struct.error, IndexError, ...
         reason = (never_downloaded(path) if Path(path).is_file() else None) or f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
+        raise ValueError(_("{path}: cannot be read as an image ({reason})", path=path, reason=reason)) from error
 
 
 def _limit(picture):
@@ -84,10 +85,9 @@ def _limit(picture):
     if width * height > MOST_MEGAPIXELS * 1e6 and "progressive" not in picture.info:    # that one is decoded as a whole
         picture.draft(None, (width // 2, height // 2))          # does nothing to other formats
     if picture.width * picture.height > MOST_MEGAPIXELS * 1e6:
-        raise ValueError(
-            f"it has {width} x {height} pixels, {width * height / 1e6:.0f} million, expected at most {MOST_MEGAPIXELS}: make "
-            "it smaller first, or save it as a JPEG that is not progressive"
-        )
+        raise ValueError(_("it has {width} x {height} pixels, {millions:.0f} million, expected at most {most}: "
+                           "make it smaller first, or save it as a JPEG that is not progressive",
+                           width=width, height=height, millions=width * height / 1000000.0, most=MOST_MEGAPIXELS))
 
 
 def _scale_transparency(picture):
@@ -106,16 +106,18 @@ def _deep_grey(picture, path):
     values = np.asarray(picture)
     if picture.mode == "F":
         if not np.isfinite(values).all():
-            raise ValueError(f"{path}: float image with values that are not finite; expected 0 (black) to 1 (white)")
+            raise ValueError(_("{path}: float image with values that are not finite; expected 0 (black) to 1 (white)",
+                               path=path))
         if values.min() < 0 or values.max() > 1:
-            raise ValueError(f"{path}: float image with values from {values.min():g} to {values.max():g}; expected 0 (black) "
-                             "to 1 (white): scale all your images in the same way first")
+            raise ValueError(_("{path}: float image with values from {least:g} to {most:g}; expected 0 (black) to 1 (white): "
+                               "scale all your images in the same way first", path=path, least=values.min(), most=values.max()))
         values = values * 255                                   # our own array: in place from here
         np.rint(values, out=values)
     else:
         if picture.mode == "I" and picture.format not in ("PPM", "PNG"):    # these two have 16 bits at most
-            raise ValueError(f"{path}: integers of 32 bits, or with a sign, from {values.min()} to {values.max()}; expected 8 "
-                             "or 16 bits, where the largest number is white: scale all your images in the same way first")
+            raise ValueError(_("{path}: integers of 32 bits, or with a sign, from {least} to {most}; expected 8 or 16 bits, "
+                               "where the largest number is white: scale all your images in the same way first",
+                               path=path, least=values.min(), most=values.max()))
         white = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
         transparent = values == picture.info.get("transparency", -1)        # PNG: this grey is transparent
         values = values.astype(np.uint32)                       # likewise
@@ -131,8 +133,8 @@ def _deep_grey(picture, path):
 def _lab_to_srgb(picture, path):
     """CIE L*a*b*, which needs no profile: the numbers are colours by themselves."""
     if not features.check("littlecms2"):
-        raise ValueError(f"{path}: an image in CIE L*a*b*; expected a Pillow with littlecms (ImageCms) to read it: pip install "
-                         "pillow brings one, or save the image as RGB")
+        raise ValueError(_("{path}: an image in CIE L*a*b*; expected a Pillow with littlecms (ImageCms) to read it: pip "
+                           "install pillow brings one, or save the image as RGB", path=path))
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB", flags=ImageCms.Flags.HIGHRESPRECALC)
     return ImageCms.applyTransform(picture, transform)
@@ -145,11 +147,12 @@ def _to_srgb(picture, profile, path):
         source, space = _open_profile(profile)
         mode = "L" if grey and space == "GRAY" else "CMYK" if picture.mode == "CMYK" else "RGB"
         if space != ("GRAY" if mode == "L" else mode):
-            raise ValueError(f"it is for {space!r} images, this one is {picture.mode!r}")
+            raise ValueError(_("it is for {space!r} images, this one is {mode!r}", space=space, mode=picture.mode))
         exact = ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0         # dark greys would be up to 9 off; slow, but for 256
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", flags=exact)
     except (ValueError, OSError, ImageCms.PyCMSError) as reason:
-        warnings.warn(f"{path}: its colour profile is ignored, so its colours may be wrong ({reason})", stacklevel=3)
+        warnings.warn(_("{path}: its colour profile is ignored, so its colours may be wrong ({reason})",
+                        path=path, reason=reason), stacklevel=3)
         return picture
     lattice = np.moveaxis(np.indices((18, 18, 18), np.uint8) * np.uint8(15), 0, -1).reshape(18, -1, 3)
     colours = Image.fromarray(lattice).convert(mode)            # as the profile sees them, and as sRGB does
@@ -177,9 +180,9 @@ def _to_srgb(picture, profile, path):
 def _open_profile(profile):
     """(the profile, its colour space). Raises a ValueError that says why there is none."""
     if not features.check("littlecms2"):
-        raise ValueError("this Pillow was built without littlecms, for ImageCms: pip install pillow brings one with it")
+        raise ValueError(_("this Pillow was built without littlecms, for ImageCms: pip install pillow brings one with it"))
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
         return source, source.profile.xcolor_space.strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError("it is damaged") from error
+        raise ValueError(_("it is damaged")) from error

@@ -10,6 +10,8 @@ values serves all channels, so that (1) fits grey images too and undoing it need
 """
 import numpy as np
 
+from tinymae.messages import message as _
+
 MEAN = 0.45                     # the average over the three ImageNet channel means is 0.449
 STD = 0.25                      # ... and over their standard deviations 0.226; a power of two is exact in floating point
 
@@ -66,8 +68,8 @@ def to_picture(pixels: np.ndarray, mean: float | np.ndarray = MEAN, std: float |
     if pixels.dtype.kind != "f":
         raise TypeError(f"pixels are {pixels.dtype}; expected floats, as to_pixels or a model returns them")
     if not np.isfinite(pixels).all():
-        raise ValueError(f"{np.count_nonzero(~np.isfinite(pixels))} of {pixels.size} pixels are NaN or infinite; "
-                         "a model that outputs them has diverged (try a smaller learning rate)")
+        raise ValueError(_("{count} of {size} pixels are NaN or infinite; a model that outputs them has diverged (try a "
+                           "smaller learning rate)", count=np.count_nonzero(~np.isfinite(pixels)), size=pixels.size))
     mean, std = (np.asarray(value, pixels.dtype) for value in (mean, std))
     light = np.clip(pixels, -mean / std, (1 - mean) / std)      # before scaling: a huge float cannot overflow
     light *= std

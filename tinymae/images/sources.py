@@ -29,6 +29,8 @@ from PIL import Image
 
 from tinymae.files import never_downloaded
 from tinymae.images.load import load_picture
+from tinymae.messages import either, marked, translated
+from tinymae.messages import message as _
 from tinymae.packed import MOST_TIMES, check_npz, most_unpacked
 
 PICTURE_SUFFIXES = (
@@ -78,14 +80,13 @@ SOURCES = {
     "photos": Source(_photos),
     "digits": Source(lambda: list(digits()[0]), lambda: digits()[1], mae_minutes=0.5, vit_minutes=1),
 }
-KNOWN_IMAGES = (
-    f"{', '.join(map(repr, SOURCES))}, 'openml:NAME', a folder of images, an IDX file (also .gz; EMNIST as "
-    "'transposed:FILE') or an .npz file with the key 'images'"
+KNOWN_IMAGES = marked(
+    "'photos', 'digits', 'openml:NAME', a folder of images, an IDX file (also .gz; EMNIST as 'transposed:FILE') or an .npz "
+    "file with the key 'images'"
 )
-KNOWN_LABELLED = (
-    f"{', '.join(repr(name) for name, source in SOURCES.items() if source.load_labels)}, 'openml:NAME', a folder with a "
-    "folder of images for each class, an IDX file of images (also .gz; EMNIST as 'transposed:FILE') with its labels beside "
-    "it, or an .npz file with the keys 'images' and 'labels'"
+KNOWN_LABELLED = marked(
+    "'digits', 'openml:NAME', a folder with a folder of images for each class, an IDX file of images (also .gz; EMNIST as "
+    "'transposed:FILE') with its labels beside it, or an .npz file with the keys 'images' and 'labels'"
 )
 
 
@@ -124,9 +125,11 @@ def find_source(data: str | os.PathLike) -> Source:
     transposed = isinstance(data, str) and data.startswith("transposed:")
     path = Path(data.removeprefix("transposed:") if transposed else data)
     if not path.exists():
-        raise FileNotFoundError(f"no file or folder {str(data)!r}; known sources are {KNOWN_IMAGES}")
+        raise FileNotFoundError(_("no file or folder {data!r}; known sources are {known}",
+                                  data=str(data), known=translated(KNOWN_IMAGES)))
     if transposed and (path.is_dir() or path.suffix.lower() == ".npz"):
-        raise ValueError(f"{data}: expected an IDX file after transposed:, as EMNIST has them, got a folder or an .npz file")
+        raise ValueError(_("{data}: expected an IDX file after transposed:, as EMNIST has them, got a folder or an .npz file",
+                           data=data))
     if path.is_dir():
         classes = any(file.parent != path for file in _pictures(path)[0])
         return Source(partial(_folder, path), partial(_folder_labels, path) if classes else None)
@@ -164,23 +167,25 @@ def _fetch(name):
     try:
         return fetch_openml(name, as_frame=False)
     except Exception as error:              # sockets, HTTP, checksums, parsers: each raises its own type
-        raise OSError(f"could not get {name!r} from openml.org ({type(error).__name__}: {error}). OpenML is the one "
-                      f"source that needs the network: check the connection, and the name on openml.org") from error
+        raise OSError(_("could not get {name!r} from openml.org ({kind}: {error}). OpenML is the one source that needs the "
+                        "network: check the connection, and the name on openml.org",
+                        name=name, kind=type(error).__name__, error=error)) from error
 
 
 def _openml(name):
     rows = _fetch(name).data
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "uif" or not rows.size:
-        raise ValueError(f"openml:{name} is not a dense table of numbers, one image in each row")
+        raise ValueError(_("openml:{name} is not a dense table of numbers, one image in each row", name=name))
     in_range = rows.min() >= 0 and rows.max() <= 255            # False for NaN
     if not in_range or (rows.astype(np.uint8) != rows).any():
-        raise ValueError(f"openml:{name} holds values from {rows.min()} to {rows.max()}; expected whole numbers 0..255")
+        raise ValueError(_("openml:{name} holds values from {least} to {most}; expected whole numbers 0..255",
+                           name=name, least=rows.min(), most=rows.max()))
     pixels = rows.astype(np.uint8)
     width = rows.shape[1]
     channels = 3 if width % 3 == 0 and _is_square(width // 3) else 1        # never both: 3 is not a ratio of squares
     if not _is_square(width // channels):
-        raise ValueError(f"openml:{name} has rows of {width} values; expected S*S (grey) or S*S*3 (colour), "
-                         "a square image in each row")
+        raise ValueError(_("openml:{name} has rows of {width} values; expected S*S (grey) or S*S*3 (colour), a square image "
+                           "in each row", name=name, width=width))
     side = math.isqrt(width // channels)
     planes = pixels.reshape(-1, channels, side, side)             # all red, then all green, then all blue
     return list(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)))         # (N, rows, cols, C)
@@ -189,7 +194,7 @@ def _openml(name):
 def _openml_labels(name):
     target = _fetch(name).target            # by now from scikit-learn's cache
     if target is None:
-        raise ValueError(f"openml:{name}: this data set names no target: it has images, but no labels")
+        raise ValueError(_("openml:{name}: this data set names no target: it has images, but no labels", name=name))
     target = np.asarray(target)
     return _checked(target.astype(str) if target.dtype == object else target, f"openml:{name}")
 
@@ -217,10 +222,12 @@ def _hidden(path):
 def _folder(path):
     files, others = _pictures(path)
     if not files:
-        raise ValueError(f"{path}: no images in this folder; expected names in {' '.join(PICTURE_SUFFIXES)}")
+        raise ValueError(_("{path}: no images in this folder; expected names in {suffixes}",
+                           path=path, suffixes=" ".join(PICTURE_SUFFIXES)))
     if others:
         first = ", ".join(str(file.relative_to(path)) for file in others[:3])
-        warnings.warn(f"{path}: {len(others)} files are skipped, whose names are not those of images: {first}", stacklevel=2)
+        warnings.warn(_("{path}: {count} files are skipped, whose names are not those of images: {first}",
+                        path=path, count=len(others), first=first), stacklevel=2)
     return [_reduced(load_picture(file)) for file in files]
 
 
@@ -229,10 +236,12 @@ def _folder_labels(path):
     files = [file.relative_to(path) for file in _pictures(path)[0]]
     loose = [file for file in files if len(file.parts) == 1]
     if loose:
-        raise ValueError(f"{path}: expected every image in a folder with the name of its class, {loose[0]} is in none")
+        raise ValueError(_("{path}: expected every image in a folder with the name of its class, {file} is in none",
+                           path=path, file=loose[0]))
     names = sorted({file.parts[0] for file in files})
     if all(name.lower() in SET_FOLDERS for name in names):
-        raise ValueError(f"{path}: has the parts {', '.join(names)} of a data set, not classes: give {path / names[0]}")
+        raise ValueError(_("{path}: has the parts {names} of a data set, not classes: give {folder}",
+                           path=path, names=", ".join(names), folder=path / names[0]))
     return np.array([file.parts[0] for file in files])
 
 
@@ -246,11 +255,13 @@ def _reduced(image):
 def _idx(path, transposed=False):
     images = _idx_array(path)
     if images.ndim == 1:
-        raise ValueError(f"{path}: an IDX file with one axis holds labels; images are in the file with 'images' in its name")
+        raise ValueError(_("{path}: an IDX file with one axis holds labels; images are in the file with 'images' in its name",
+                           path=path))
     if images.dtype != np.uint8:
-        raise ValueError(f"{path}: IDX values of type 0x0c, integers; expected 0x08, unsigned bytes, for images")
+        raise ValueError(_("{path}: IDX values of type 0x0c, integers; expected 0x08, unsigned bytes, for images", path=path))
     if images.ndim not in (3, 4):
-        raise ValueError(f"{path}: IDX array with {images.ndim} axes; expected 3 (N, rows, cols) or 4 (N, rows, cols, C)")
+        raise ValueError(_("{path}: IDX array with {ndim} axes; expected 3 (N, rows, cols) or 4 (N, rows, cols, C)",
+                           path=path, ndim=images.ndim))
     return _split(images.swapaxes(1, 2) if transposed else images, path, channels=(1, 3))
 
 
@@ -262,19 +273,20 @@ def _idx_labels(path):
     names = (name, bare, f"{bare}.gz", wide, f"{wide}.gz")
     found = [file for file in map(path.with_name, names) if file.is_file() and file != path]
     if not found:
-        raise FileNotFoundError(f"{path}: expected its labels beside it, in {name}")
+        raise FileNotFoundError(_("{path}: expected its labels beside it, in {name}", path=path, name=name))
     labels = _idx_array(found[0])
     if labels.ndim == 2 and labels.shape[1] == 8 and labels.dtype.itemsize == 4:
         labels = labels[:, 0].astype(np.int32)                  # big-endian in the file
     if labels.ndim > 2:
-        raise ValueError(f"{found[0]}: IDX array with {labels.ndim} axes; expected labels, one axis (N,)")
+        raise ValueError(_("{path}: IDX array with {ndim} axes; expected labels, one axis (N,)",
+                           path=found[0], ndim=labels.ndim))
     return _checked(labels, found[0])
 
 
 def _idx_array(path):
     """IDX, the format of MNIST: 0, 0, type, ndim, then ndim sizes of 4 bytes (big-endian), then the values: bytes, or int32."""
     if wrong := never_downloaded(path):
-        raise ValueError(f"{path}: {wrong}")
+        raise ValueError(_("{file}: {reason}", file=path, reason=wrong))
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"     # by content: browsers unpack downloads and leave the name
         raw.seek(0)
@@ -284,46 +296,50 @@ def _idx_array(path):
             with gzip.GzipFile(fileobj=raw) as unpacked:
                 return _idx_values(path, unpacked, None)
         except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path}: gzip file cut short or damaged ({error}); fetch it again") from error
+            raise ValueError(_("{path}: gzip file cut short or damaged ({error}); fetch it again",
+                               path=path, error=error)) from error
 
 
 def _idx_values(path, file, size):
     """The array; size: of the file, None if it is packed. No more is read than the header says, and one byte."""
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0":
-        raise ValueError(f"{path}: starts with {head.hex(' ') or 'nothing'}, an IDX file with 00 00; expected one "
-                         f"of {KNOWN_IMAGES} (a single image: load_picture)")
+        raise ValueError(_("{path}: starts with {head}, an IDX file with 00 00; expected one of {known} (a single "
+                           "image: load_picture)", path=path, head=head.hex(' ') or 'nothing', known=translated(KNOWN_IMAGES)))
     code, ndim = head[2], head[3]
     if code not in (0x08, 0x0C):
-        raise ValueError(f"{path}: IDX values of type 0x{code:02x}; expected 0x08, unsigned bytes, or 0x0c for labels")
+        raise ValueError(_("{path}: IDX values of type 0x{code:02x}; expected 0x08, unsigned bytes, or 0x0c for labels",
+                           path=path, code=code))
     dtype = np.dtype(np.uint8 if code == 0x08 else ">i4")
     start = 4 + 4 * ndim
     sizes = file.read(4 * ndim)
     if len(sizes) < 4 * ndim:
-        raise ValueError(f"{path}: cut short: {4 + len(sizes)} bytes, but the header alone takes {start}")
+        raise ValueError(_("{path}: cut short: {header} bytes, but the header alone takes {start}",
+                           path=path, header=4 + len(sizes), start=start))
     shape = struct.unpack(f">{ndim}I", sizes)
     expected = start + math.prod(shape) * dtype.itemsize
     if size is None and expected > (most := most_unpacked(path)):
-        raise ValueError(f"{path}: cut short, or all alike: the header says {shape}, {expected} bytes in all; expected at most "
-                         f"{most}, {MOST_TIMES} times the packed file. If you trust it, unpack it first, with gunzip")
+        raise ValueError(_("{path}: cut short, or all alike: the header says {shape}, {expected} bytes in all; expected at "
+                           "most {most}, {times} times the packed file. If you trust it, unpack it first, with gunzip",
+                           path=path, shape=shape, expected=expected, most=most, times=MOST_TIMES))
     data = file.read(expected - start + 1) if size in (None, expected) else b""
     found = start + len(data) if size is None else size
     if found != expected:
-        fault = "cut short" if found < expected else "bytes are left over"
-        more = " or more" if size is None and found > expected else ""
-        raise ValueError(f"{path}: {fault}: the header says {shape}, {expected} bytes in all; found {found}{more}")
+        fault = _("cut short") if found < expected else _("bytes are left over")
+        found = _("{found} or more", found=found) if size is None and found > expected else found
+        raise ValueError(_("{path}: {fault}: the header says {shape}, {expected} bytes in all; found {found}",
+                           path=path, fault=fault, shape=shape, expected=expected, found=found))
     return np.frombuffer(data, dtype).reshape(shape)
 
 
 def _npz(path):
     images = _npz_array(path, "images")
     if images.dtype != np.uint8:
-        raise ValueError(f"{path}: images are {images.dtype}; expected uint8, 0..255. Floats from 0 to 1 are stored as "
-                         "(images * 255).round().astype(np.uint8)")
-    if images.dtype != np.uint8:
-        raise ValueError(f"{path}: IDX values of type 0x0c, integers; expected 0x08, unsigned bytes, for images")
+        raise ValueError(_("{path}: images are {dtype}; expected uint8, 0..255. Floats from 0 to 1 are stored as (images * "
+                           "255).round().astype(np.uint8)", path=path, dtype=images.dtype))
     if images.ndim not in (3, 4):
-        raise ValueError(f"{path}: images have shape {images.shape}; expected (N, rows, cols) or (N, rows, cols, C)")
+        raise ValueError(_("{path}: images have shape {shape}; expected (N, rows, cols) or (N, rows, cols, C)",
+                           path=path, shape=images.shape))
     return _split(images, path, channels=range(1, 17))
 
 
@@ -335,19 +351,20 @@ def _npz_array(path, key):
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             if wrong := never_downloaded(path):
-                raise ValueError(f"{path}: {wrong}")
-            raise ValueError(f"{path}: not an .npz archive, or cut short; np.savez(path, images=images) writes one")
+                raise ValueError(_("{file}: {reason}", file=path, reason=wrong))
+            raise ValueError(_("{path}: not an .npz archive, or cut short; np.savez(path, images=images) writes one",
+                               path=path))
         file.seek(0)
         try:
             check_npz(path, key)
             archive = np.load(file, allow_pickle=False)
             array = archive[key] if key in archive.files else None
         except (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path}: its {key} cannot be read ({error})") from error
+            raise ValueError(_("{path}: its {key} cannot be read ({error})", path=path, key=key, error=error)) from error
     if array is None:
-        raise ValueError(f"{path}: no key {key!r}; found {archive.files}")
+        raise ValueError(_("{path}: no key {key!r}; found {files}", path=path, key=key, files=archive.files))
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: its member {key!r} is not a NumPy array")
+        raise ValueError(_("{path}: its member {key!r} is not a NumPy array", path=path, key=key))
     return array
 
 
@@ -356,27 +373,27 @@ def _checked(labels, source):
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
-        raise ValueError(
-            f"{source}: labels of shape {labels.shape} and type {labels.dtype}; expected (N,) integers or strings, one for "
-            "each image: class numbers, not one-hot rows"
-        )
+        raise ValueError(_("{source}: labels of shape {shape} and type {dtype}; expected (N,) integers or strings, one for "
+                           "each image: class numbers, not one-hot rows",
+                           source=source, shape=labels.shape, dtype=labels.dtype))
     return labels
 
 
 def _split(images, path, channels):
     """Cut (N, rows, cols) or (N, rows, cols, C) into a list of N images that belong to the caller."""
     if not images.size:
-        raise ValueError(f"{path}: no images: shape {images.shape}")
+        raise ValueError(_("{path}: no images: shape {shape}", path=path, shape=images.shape))
     if images.ndim == 3:
         images = images[..., None]                              # (N, rows, cols, 1)
     if images.shape[3] not in channels:
-        raise ValueError(f"{path}: shape {images.shape} has {images.shape[3]} channels; expected {_listed(channels)}, "
-                         "on the last axis (N, rows, cols, C): PyTorch's order has them second")
+        raise ValueError(_("{path}: shape {shape} has {channels} channels; expected {expected}, on the last axis (N, rows, "
+                           "cols, C): PyTorch's order has them second",
+                           path=path, shape=images.shape, channels=images.shape[3], expected=_listed(channels)))
     return list(images.copy())
 
 
 def _listed(channels):
-    return f"{channels[0]} or {channels[1]}" if len(channels) == 2 else f"{channels[0]} to {channels[-1]}"
+    return either(map(str, channels)) if len(channels) == 2 else _("{least} to {most}", least=channels[0], most=channels[-1])
 
 
 def unseen_photo() -> np.ndarray:
@@ -399,9 +416,9 @@ def unseen_photo() -> np.ndarray:
         path = Path(folder, "mpl-data", "sample_data", "grace_hopper.jpg")
         if path.exists():
             return load_picture(path)
-    raise FileNotFoundError("mpl-data/sample_data/grace_hopper.jpg is not in matplotlib's folder (looked in "
-                            f"{list(folders)}); some systems package matplotlib without its sample data, "
-                            "pip install matplotlib brings it")
+    raise FileNotFoundError(_("mpl-data/sample_data/grace_hopper.jpg is not in matplotlib's folder (looked in {folders}); "
+                              "some systems package matplotlib without its sample data, pip install matplotlib brings it",
+                              folders=list(folders)))
 
 
 def unseen_photos() -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ import numpy as np
 
 from tinymae.blocks import feed_forward_forward
 from tinymae.masks import padding_mask
+from tinymae.messages import marked, message
 from tinymae.models.transformer import TransformerConfig, embedding_table, encode, position_table, to_vocabulary
 from tinymae.ops.attention import scaled_dot_product_attention_forward
 from tinymae.ops.layernorm import layernorm_forward
@@ -59,7 +60,10 @@ class State:
         self.table = embedding_table("tgt", params, config)
         self.positions = position_table("tgt", length, params, config)
         if length > len(self.positions):
-            raise ValueError(f"expected at most {len(self.positions)} tokens, the learned positions, got max_len {length}")
+            raise ValueError(message(
+                marked("expected at most {most} tokens, the learned positions, got max_len {length}"),
+                most=len(self.positions), length=length,
+            ))
         self.qkv, self.memory, self.past = [], [], []                                   # one for each layer
         for p in params["decoder"]["blocks"]:
             projections = [p["self_attn"][name] for name in "qkv"]                      # one product is faster than three
@@ -139,7 +143,9 @@ def _log_sum(logits):
     """log sum exp over the vocabulary (rows,): the logit of a token minus this is its log-probability."""
     top = logits.max(axis=-1)
     if not (math.isfinite(top.max()) and math.isfinite(logits.min())):                  # NaN shows in both
-        raise ValueError("expected finite logits, got inf or NaN: look at the parameters, did training diverge?")
+        raise ValueError(message(
+            marked("expected finite logits, got inf or NaN: look at the parameters, did training diverge?")
+        ))
     shifted = logits - top[:, None]
     return top + np.log(np.exp(shifted, out=shifted).sum(axis=-1))
 
@@ -297,7 +303,7 @@ def beam_search(
         as `greedy`, and if beam is not positive
     """
     if beam < 1:
-        raise ValueError(f"expected a beam of at least 1, got {beam}")
+        raise ValueError(message(marked("expected a beam of at least 1, got {beam}"), beam=beam))
     limits, batch = _limits(src, params, config, max_len, never), len(src)
     longest = int(limits.max())
     state = State(src, params, config, length=longest, beam=beam)       # row b * W + w is beginning w of sentence b

@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from tinymae import tree
+from tinymae.messages import marked, message
 from tinymae.models.mae import MAEConfig, StoredPositions
 from tinymae.models.vit import ViTConfig, vit_positions
 
@@ -42,7 +43,9 @@ def layer_rates(params: dict, config: ViTConfig, decay: float) -> dict:
     (ELECTRA), Bao et al. 2021 (BEiT); He et al. 2021, appendix A.1 and table 9, `util/lr_decay.py` in their code.
     """
     if not 0 < decay <= 1:
-        raise ValueError(f"layer_rates: expected a decay in (0, 1], got {decay}: 1 moves all layers alike")
+        raise ValueError(message(
+            marked("layer_rates: expected a decay in (0, 1], got {decay}: 1 moves all layers alike"), decay=decay
+        ))
     top = config.depth + 1
 
     def height(path):

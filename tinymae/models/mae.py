@@ -20,6 +20,7 @@ import numpy as np
 from tinymae import init, tree
 from tinymae.arguments import check_scalars, check_settings
 from tinymae.blocks import encoder_backward, encoder_forward
+from tinymae.messages import marked, message
 from tinymae.models.patch_encoder import (
     check_images,
     check_sizes,
@@ -69,7 +70,10 @@ class MAEConfig:
             ("decoder_embed_dim", self.decoder_embed_dim, self.decoder_num_heads),
         ):
             if width % 4 or width % heads:
-                raise ValueError(f"expected {name} to be a multiple of 4 and of its {heads} heads, got {width}")
+                raise ValueError(message(
+                    marked("expected {name} to be a multiple of 4 and of its {heads} heads, got {width}"),
+                    name=name, heads=heads, width=width,
+                ))
         check_sizes(self.img_size, self.patch_size)
         check_mask_ratio(self.mask_ratio)
 
@@ -95,7 +99,7 @@ class MAEConfig:
 
 def check_mask_ratio(mask_ratio: float) -> None:
     """Raise a ValueError unless mask_ratio is in [0, 1)."""
-    check_scalars("", "fraction", hint="0.75 hides three quarters of the patches", mask_ratio=mask_ratio)
+    check_scalars("", "fraction", hint=marked("0.75 hides three quarters of the patches"), mask_ratio=mask_ratio)
 
 
 def mae_init(config: MAEConfig, rng: np.random.Generator | None, dtype: type = np.float32) -> dict:
@@ -350,12 +354,12 @@ def _restored(images, params, config, ids_shuffle, mask, statistics):
     mode = ""
     if config.norm_pix_loss:
         _, mean, std = normalise_patches(patches)                                       # (B, N, 1)
-        mode = "normalised pixels: mean and contrast of each patch taken from the TRUE image (leaks)"
+        mode = message(marked("normalised pixels: mean and contrast of each patch taken from the TRUE image (leaks)"))
         if statistics == "visible":
             visible = (1 - mask)[..., None].astype(patches.dtype)
             shown = np.maximum(visible.sum(axis=1, keepdims=True), 1)
             mean, std = ((s * visible).sum(axis=1, keepdims=True) / shown for s in (mean, std))
-            mode = "normalised pixels: mean and contrast taken from the visible patches"
+            mode = message(marked("normalised pixels: mean and contrast taken from the visible patches"))
         pred = pred * std + mean
     hidden = mask[..., None] == 1
     drawn = (np.where(hidden, 0, patches), pred, np.where(hidden, pred, patches))

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinymae import init
 from tinymae.blocks import encoder_backward, encoder_forward, encoder_layer_forward
+from tinymae.messages import marked, message
 from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.layernorm import layernorm_forward
 from tinymae.ops.linear import linear_backward, linear_forward
@@ -129,7 +130,10 @@ def _tokens(patches, p, positions, ids_keep=None):
 def check_sizes(img_size: int | tuple[int, int], patch_size: int) -> None:
     """Raise a ValueError unless patches fill an image."""
     if any(side % patch_size for side in image_sides(img_size)):
-        raise ValueError(f"expected img_size to be a multiple of patch_size {patch_size}, got {img_size}")
+        raise ValueError(message(
+            marked("expected img_size to be a multiple of patch_size {patch_size}, got {img_size}"),
+            patch_size=patch_size, img_size=img_size,
+        ))
 
 
 def check_images(images: np.ndarray, img_size: int | tuple[int, int], in_chans: int) -> None:

@@ -22,6 +22,7 @@ from tinymae import init
 from tinymae.arguments import check_scalars, check_settings
 from tinymae.blocks import activation_pair, decoder_backward, decoder_forward, encoder_backward, encoder_forward
 from tinymae.masks import causal_mask, padding_mask, shift_right
+from tinymae.messages import marked, message
 from tinymae.ops.dropout import dropout_backward, dropout_forward
 from tinymae.ops.embedding import embedding_backward, embedding_forward
 from tinymae.ops.linear import linear_backward, linear_forward
@@ -79,11 +80,12 @@ class TransformerConfig:
             sizes=("encoder_layers", "decoder_layers", "pad", "bos", "eos"),
             switches=("norm_first", "final_norm", "bias", "output_bias", "scale_embedding"),
         )
-        check_scalars("", "fraction", hint="it is the fraction to drop, not to keep", dropout=self.dropout)
+        check_scalars("", "fraction", hint=marked("it is the fraction to drop, not to keep"), dropout=self.dropout)
         if self.decoder_layers < 1:
-            raise ValueError(
-                f"expected at least one decoder layer, got {self.decoder_layers}: no other part attends to the source"
-            )
+            raise ValueError(message(
+                marked("expected at least one decoder layer, got {layers}: no other part attends to the source"),
+                layers=self.decoder_layers,
+            ))
         if self.tie not in ("all", "output", "none"):
             raise ValueError(f"expected tie 'all', 'output' or 'none', got {self.tie!r}")
         if self.tie == "all" and self.src_vocab != self.tgt_vocab:
@@ -96,7 +98,10 @@ class TransformerConfig:
             raise ValueError(f"expected position_encoding {known} or learned, got {self.position_encoding!r}")
         activation_pair(self.activation)                        # refuses an unknown one
         if self.d_model % self.heads and not (self.d_k and self.d_v):
-            raise ValueError(f"expected d_model to be a multiple of {self.heads} heads, got {self.d_model}: or give d_k, d_v")
+            raise ValueError(message(
+                marked("expected d_model to be a multiple of {heads} heads, got {width}: or give d_k, d_v"),
+                heads=self.heads, width=self.d_model,
+            ))
 
     @property
     def has_final_norm(self) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from tinymae import init
 from tinymae.arguments import check_scalars, check_settings
+from tinymae.messages import marked, message
 from tinymae.models.patch_encoder import (
     check_images,
     check_sizes,
@@ -68,18 +69,23 @@ class ViTConfig:
             self, counts=("patch_size", "in_chans", "num_classes", "embed_dim", "num_heads", "head_dim"), sizes=("depth",),
             positive=("mlp_ratio",), not_negative=("eps",),
         )
-        check_scalars("", "fraction", hint="it is the fraction to drop, not to keep", dropout=self.dropout)
+        check_scalars("", "fraction", hint=marked("it is the fraction to drop, not to keep"), dropout=self.dropout)
         check_sizes(self.img_size, self.patch_size)
         if self.pool not in ("token", "mean"):
-            raise ValueError(f"expected pool 'token' or 'mean', got {self.pool!r}")
+            raise ValueError(message(marked("expected pool 'token' or 'mean', got {pool!r}"), pool=self.pool))
         if self.position_encoding not in ("learned", "fixed"):
-            raise ValueError(f"expected position_encoding 'learned' or 'fixed', got {self.position_encoding!r}")
+            raise ValueError(message(
+                marked("expected position_encoding 'learned' or 'fixed', got {got!r}"), got=self.position_encoding
+            ))
         if self.head_dim is None and self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"expected embed_dim to be a multiple of {self.num_heads} heads, got {self.embed_dim}: or give head_dim"
-            )
+            raise ValueError(message(
+                marked("expected embed_dim to be a multiple of {heads} heads, got {width}: or give head_dim"),
+                heads=self.num_heads, width=self.embed_dim,
+            ))
         if self.position_encoding == "fixed" and self.embed_dim % 4:
-            raise ValueError(f"expected embed_dim to be a multiple of 4 for fixed positions, got {self.embed_dim}")
+            raise ValueError(message(
+                marked("expected embed_dim to be a multiple of 4 for fixed positions, got {width}"), width=self.embed_dim
+            ))
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinymae.messages import message as _
 from tinymae.models.transformer import TransformerConfig
 from tinymae.tasks.translate import Translator
 from tinymae.text.vocabulary import SPECIALS, UNK
@@ -52,7 +53,7 @@ def marian(folder: Path | str) -> ShownTranslator:
     config, params = load_marian(folder)
     unnamed = sorted({*range(config.tgt_vocab)} - tokenizer.words.keys())
     if unnamed:
-        raise ValueError(f"{folder}: vocab.json has no subword for the id {unnamed[0]} of {config.tgt_vocab}: is it another "
-                         "model's?")
+        raise ValueError(_("{folder}: vocab.json has no subword for the id {unnamed} of {tgt_vocab}: is it another model's?",
+                           folder=folder, unnamed=unnamed[0], tgt_vocab=config.tgt_vocab))
     return ShownTranslator(Path(folder).name, params, config, tokenizer.pieces, tokenizer.encode, tokenizer.words.__getitem__,
                            tokenizer.decode, tokenizer.ids["<unk>"], ())

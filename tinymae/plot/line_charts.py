@@ -112,7 +112,8 @@ def loss_curve(
     for name, value in marks.items():
         ax.axhline(value, color="#555555", linestyle="--", linewidth=1.1)
         height = max((value - bottom) / (top - bottom), height + 0.075)
-        ax.text(1.01, height, f"{name}: {value:.3g}", transform=ax.transAxes, va="center", fontsize=9, color="#333333")
+        label = _("{name}: {value:.3g}", name=name, value=value)
+        ax.text(1.01, height, label, transform=ax.transAxes, va="center", fontsize=9, color="#333333")
     ax.set(ylim=(bottom, top), ylabel=_("loss"))
     ax.set_xlim(min([steps[0], *dots[0]]), max(steps[-1], *dots[0], steps[0] + 1))
     ax.grid(axis="y")

@@ -355,7 +355,8 @@ def _load(folder):
     saved = checkpoint.load(path / "vit.npz" if path.is_dir() else path, "vit", ViTConfig, vit_init)
     names = saved.extra.get("names")
     if not isinstance(names, list) or [type(name) for name in names] != [str] * saved.config.num_classes:
-        raise ValueError(f"{folder}: the file lacks the names of its classes: expected one that train_vit wrote")
+        raise ValueError(_("{folder}: the file lacks the names of its classes: expected one that train_vit wrote",
+                           folder=folder))
     return saved
 
 

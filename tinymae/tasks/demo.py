@@ -160,17 +160,18 @@ def draw(task: Task, run: Run, measured: dict, out: Path, mapped: Callable = map
     few = next(iter(task.validation.values()))[:4]
     for ratio in sorted({config.mask_ratio, 0.75, 0.95}):
         pictures, original, mode = restore(few, params, config, ratio)
-        title = f"{ratio:.0%} of the patches hidden, of images it was not trained on"
+        title = _("{ratio:.0%} of the patches hidden, of images it was not trained on", ratio=ratio)
         figure = plot.reconstructions(*pictures, original, title=title, mode=mode)
         yield _("{ratio:.0%} hidden", ratio=ratio), plot.save(figure, out / f"restored_{100 * ratio:g}.png")
     for photo in list(task.photos.values())[:1]:
         grid = grid_of(photo.shape, DETAIL, config)
         hidden = hidden_patches("random", grid, config.mask_ratio, np.random.default_rng(1))
         restored = restore_photo(photo, hidden_pixels(hidden, photo.shape), params, config, mapped=mapped)
-        path = draw_restored(restored, config, "A photograph it was not trained on", out / "photo.png")
+        path = draw_restored(restored, config, _("A photograph it was not trained on"), out / "photo.png")
         yield _("the whole photograph"), path
     means = {name: np.mean([rows[name]["error"] for rows in measured.values()]) for name in ("mean", "nearest", "linear")}
-    baselines = {} if config.norm_pix_loss else means
+    labels = {"mean": _("mean"), "nearest": _("nearest"), "linear": _("linear")}
+    baselines = {} if config.norm_pix_loss else {labels[name]: mean for name, mean in means.items()}
     figure = plot.loss_curve(range(1, run.step + 1), run.losses, evaluations=dict(run.evaluations), baselines=baselines)
     yield _("loss curve"), plot.save(figure, out / "loss.png")
     last = mae_attention(few[:1], params, config)[-1][0]        # (H, 1 + N, 1 + N)

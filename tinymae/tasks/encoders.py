@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tinymae.images.pixels import to_pixels
+from tinymae.messages import message as _
 from tinymae.models.fine_tuning import resize_mae, resize_vit
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.patch_encoder import encoder_features
@@ -59,21 +60,26 @@ def load_encoder(
         prepared.check(config.img_size if img_size is None else None, config.in_chans)
         return Encoder("vit", config, params, prepared)
     if key is not None:
-        raise ValueError(f"{path}: holds one model of ours, got the key {key!r}: leave it out")
+        raise ValueError(_("{path}: holds one model of ours, got the key {key!r}: leave it out", path=path, key=key))
     if path.is_dir():
         found = [file for file in (path / "mae.npz", path / "vit.npz") if file.is_file()]
         if len(found) != 1:
-            have = "both" if found else "neither"
-            raise ValueError(f"{folder}: expected a folder with mae.npz or vit.npz, it has {have}: give the file itself")
+            wrong = _("{folder}: expected a folder with mae.npz or vit.npz, it has neither: give the file itself",
+                      folder=folder)
+            if found:
+                wrong = _("{folder}: expected a folder with mae.npz or vit.npz, it has both: give the file itself",
+                      folder=folder)
+            raise ValueError(wrong)
         path = found[0]
     model = "vit" if path.name == "vit.npz" else "mae"
     if path.suffix == ".safetensors":
-        config, params, _ = read_model(path, "mae")
+        config, params, _extra = read_model(path, "mae")
     else:
         saved = checkpoint.load(path, model, *((ViTConfig, vit_init) if model == "vit" else (MAEConfig, mae_init)))
         config, params = saved.config, saved.params
     if heads not in (None, config.num_heads):
-        raise ValueError(f"{path}: has {config.num_heads} heads, got heads={heads}: leave the number out")
+        raise ValueError(_("{path}: has {num_heads} heads, got heads={heads}: leave the number out",
+                           path=path, num_heads=config.num_heads, heads=heads))
     if img_size is not None and model == "vit":
         params, config = resize_vit(params, config, img_size)
     elif img_size is not None:
@@ -101,7 +107,7 @@ def features(images: np.ndarray, params: dict, config: MAEConfig | ViTConfig) ->
     ndarray of shape (B, 2 D): the class token, and the mean of the patches
     """
     if isinstance(config, MAEConfig):
-        positions, _ = config.position_tables(images.dtype)
+        positions, _decoder = config.position_tables(images.dtype)
     else:
         positions = vit_positions(params, config, images.dtype)
     latent = encoder_features(

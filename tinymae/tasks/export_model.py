@@ -1,6 +1,7 @@
 """A model that was trained here as one small file: its folder in, a .safetensors file of `weights.shipped` out."""
 from pathlib import Path
 
+from tinymae.messages import message as _
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.tasks.translate import Translator
 from tinymae.train import checkpoint
@@ -25,11 +26,14 @@ def export_model(folder: Path | str, file: Path | str) -> Path:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder: expected one that train mae or train translate wrote to")
+        raise FileNotFoundError(_("{folder}: no such folder: expected one that train mae or train translate wrote to",
+                                  folder=folder))
     found = [name for name in ("mae.npz", "transformer.npz") if (folder / name).is_file()]
     if len(found) != 1:
-        have = "both" if found else "neither"
-        raise ValueError(f"{folder}: expected a folder with mae.npz or transformer.npz, it has {have}")
+        wrong = _("{folder}: expected a folder with mae.npz or transformer.npz, it has neither", folder=folder)
+        if found:
+            wrong = _("{folder}: expected a folder with mae.npz or transformer.npz, it has both", folder=folder)
+        raise ValueError(wrong)
     if found == ["mae.npz"]:
         model = checkpoint.load(folder / "mae.npz", "mae", MAEConfig, mae_init)
         extra = {name: model.extra[name] for name in ("crops", "data") if name in model.extra}

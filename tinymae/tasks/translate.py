@@ -17,6 +17,7 @@ import numpy as np
 
 from tinymae import tree
 from tinymae.messages import message as _
+from tinymae.messages import translated
 from tinymae.models.decoding import Decoded, beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_forward, transformer_init
 from tinymae.text.batches import pad_batch
@@ -98,16 +99,19 @@ def _languages(path, config, extra):
             try:
                 content = {"kind": content, **json.loads(file.read_bytes())}
             except (ValueError, TypeError, RecursionError) as error:        # not UTF-8, not JSON, or no object
-                raise ValueError(f"{file}: damaged, or no vocabulary ({error})") from error
+                raise ValueError(_("{file}: damaged, or no vocabulary ({error})", file=file, error=error)) from error
         if not isinstance(content, dict):
-            raise ValueError(f"{path}: lacks the {side} vocabulary: expected a file that train_translator wrote")
+            raise ValueError(_("{path}: lacks the {side} vocabulary: expected a file that train_translator wrote",
+                               path=path, side=translated(side)))
         try:
             languages.append(Language.of(content))
         except ValueError as error:
-            raise ValueError(f"{path}: its {side} language is {error}") from error
+            raise ValueError(_("{path}: its {side} language is {error}",
+                               path=path, side=translated(side), error=error)) from error
     for language, size in zip(languages, (config.src_vocab, config.tgt_vocab), strict=True):
         if len(language.vocabulary) != size:
-            raise ValueError(f"{path}: a vocabulary of {len(language.vocabulary)} tokens, and a model of {size}")
+            raise ValueError(_("{path}: a vocabulary of {count} tokens, and a model of {size}",
+                               path=path, count=len(language.vocabulary), size=size))
     return languages
 
 
@@ -168,7 +172,8 @@ class Translator:
         options = extra.get("options", extra)
         seed = options.get("seed") if isinstance(options, dict) else None
         if type(seed) is not int:
-            raise ValueError(f"{path}: lacks the seed of its validation pairs: expected a file that train_translator wrote")
+            raise ValueError(_("{path}: lacks the seed of its validation pairs: expected a file that train_translator wrote",
+                               path=path))
         return cls(params, config, languages, seed)
 
     def exact(self, hypothesis: str, reference: str) -> bool:

@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from tinymae.messages import message as _
 from tinymae.text.tokens import nfc
 from tinymae.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNK
 
@@ -56,9 +57,9 @@ class Bpe:
         model = self.content()["model"]
         ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
         ids = model["vocab"]
-        lines = [[word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(nfc(text))] for text in texts]
+        lines = [[word for word, _place in self._tokenizer.pre_tokenizer.pre_tokenize_str(nfc(text))] for text in texts]
         words = dict.fromkeys(word for line in lines for word in line)
-        cuts = {word: [_joined(word, ranks, dropout, rng) for _ in range(ways)] for word in words}
+        cuts = {word: [_joined(word, ranks, dropout, rng) for _way in range(ways)] for word in words}
         found = []
         for line in lines:
             chosen = rng.integers(ways, size=len(line)).tolist()
@@ -132,7 +133,8 @@ def train_bpe(sentences: Iterable[str], size: int) -> Bpe:
         if size is not above the number of special tokens, or there are no sentences
     """
     if size <= len(SPECIALS):
-        raise ValueError(f"size is {size}; expected more than {len(SPECIALS)}, the special tokens: thousands are usual")
+        raise ValueError(_("size is {size}; expected more than {count}, the special tokens: thousands are usual",
+                           size=size, count=len(SPECIALS)))
     if isinstance(sentences, str):
         raise TypeError(f"sentences are one str, {sentences[:40]!r}; expected a list of sentences")
     sentences = [nfc(text) for text in sentences]
@@ -158,7 +160,7 @@ def _joined(word, ranks, dropout, rng):
         joins = [(ranks[pair], i) for i, pair in enumerate(pairwise(parts)) if pair in ranks and chances[i] >= dropout]
         if not joins:
             break
-        _, i = min(joins)
+        _rank, i = min(joins)
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return parts
 
@@ -167,6 +169,6 @@ def _tokenizers():
     try:
         import tokenizers
     except ImportError as error:
-        raise ImportError("byte pair encoding needs the `tokenizers` library: pip install 'tinymae[text]'. "
-                          "Words and characters (Vocabulary) work without it") from error
+        raise ImportError(_("byte pair encoding needs the `tokenizers` library: pip install 'tinymae[text]'. Words and "
+                            "characters (Vocabulary) work without it")) from error
     return tokenizers

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tinymae.messages import marked, translated
+from tinymae.messages import message as _
 from tinymae.text import grammar, toys
 from tinymae.text.pairs import read_parallel, read_tsv
 from tinymae.text.phrases import FIXED
@@ -57,7 +59,7 @@ def _phrasebook(seed):
 
 def _dates(seed):
     pairs = toys.dates(44000, np.random.default_rng(seed))
-    days = list(dict.fromkeys(iso for _, iso in pairs))
+    days = list(dict.fromkeys(iso for _date, iso in pairs))
     apart = set(days[: len(days) // 20])                    # days that are not trained on in any format
     return Corpus([p for p in pairs if p[1] not in apart], [p for p in pairs if p[1] in apart], "letters", "letters")
 
@@ -69,7 +71,7 @@ def _french(seed):
 
 CORPORA = {"phrasebook": NamedCorpus(_phrasebook, 3), "dates": NamedCorpus(_dates, 1), "french": NamedCorpus(_french, 0.2)}
 FILE_EPOCHS = 10                # how long a model trains on files if no length is given
-KNOWN_CORPORA = f"{', '.join(CORPORA)}, a tab-separated file, or a source and a target file (.gz too)"
+KNOWN_CORPORA = marked("phrasebook, dates, french, a tab-separated file, or a source and a target file (.gz too)")
 
 
 def load_corpus(data: list[str], seed: int = 0, valid: list[str] | None = None) -> Corpus:
@@ -96,7 +98,8 @@ def load_corpus(data: list[str], seed: int = 0, valid: list[str] | None = None) 
     _check_files(data)
     names = [name for name in data if name in CORPORA]
     if names and (len(data) > 1 or valid):
-        raise ValueError(f"{names[0]} comes with its own validation set and stands alone, got {[*data, *(valid or [])]}")
+        raise ValueError(_("{name} comes with its own validation set and stands alone, got {given}",
+                           name=names[0], given=[*data, *(valid or [])]))
     if names:
         return CORPORA[names[0]].load(seed)
     pairs = read_pairs(data)
@@ -105,11 +108,12 @@ def load_corpus(data: list[str], seed: int = 0, valid: list[str] | None = None) 
         try:
             pairs, held_out, note = split_connected(pairs, min(2000, math.ceil(len(pairs) / 50)), seed)
         except ValueError as error:
-            raise ValueError(f"{', '.join(map(str, data))}: {error}") from error
+            raise ValueError(_("{file}: {reason}", file=", ".join(map(str, data)), reason=error)) from error
     else:
         known = {sentence for pair in pairs for sentence in _sides(pair)}
         shared = sum(not known.isdisjoint(_sides(pair)) for pair in held_out)
-        note = f"{shared} of the {len(held_out)} validation pairs have a sentence that is also in the training set"
+        note = _("{shared} of the {count} validation pairs have a sentence that is also in the training set",
+                 shared=shared, count=len(held_out))
     kinds = ("characters" if _has_no_spaces(side) else "words" for side in zip(*pairs[:1000], strict=True))
     return Corpus(pairs, held_out, *kinds, note)
 
@@ -155,10 +159,8 @@ def split_connected(
     for i in range(len(pairs)):
         groups.setdefault(find(i), []).append(i)
     if len(groups) < 2:
-        raise ValueError(
-            f"expected pairs for training and others for validation, got {len(pairs)} that all share sentences: give "
-            "a file of validation pairs (--valid)"
-        )
+        raise ValueError(_("expected pairs for training and others for validation, got {count} that all share sentences: give "
+                           "a file of validation pairs (--valid)", count=len(pairs)))
     rng = np.random.default_rng(seed)
     groups, held = list(groups.values()), set()
     for g in rng.permutation(len(groups)).tolist():
@@ -168,7 +170,8 @@ def split_connected(
     order = rng.permutation(len(pairs)).tolist()
     train, apart = ([pairs[i] for i in order if (i in held) == side] for side in (False, True))
     largest = max(map(len, groups))
-    note = f"no sentence is in both: {len(groups)} groups of up to {largest} pairs that share sentences are kept whole"
+    note = _("no sentence is in both: {count} groups of up to {largest} pairs that share sentences are kept whole",
+             count=len(groups), largest=largest)
     return train, apart, note
 
 
@@ -191,10 +194,12 @@ def read_pairs(files: list[str]) -> list[SentencePair]:
     """
     _check_files(files)
     if len(files) not in (1, 2):
-        raise ValueError(f"expected one tab-separated file, or a source and a target file, got {len(files)}: {files}")
+        raise ValueError(_("expected one tab-separated file, or a source and a target file, got {count}: {files}",
+                           count=len(files), files=files))
     for path in files:
         if not Path(path).exists():
-            raise FileNotFoundError(f"no file {str(path)!r}; expected {KNOWN_CORPORA}")
+            raise FileNotFoundError(_("no file {path!r}; expected {known}",
+                                      path=str(path), known=translated(KNOWN_CORPORA)))
     return read_parallel(*files) if len(files) == 2 else read_tsv(*files)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinymae.messages import message as _
 from tinymae.text.pairs import read_lines
 from tinymae.text.vocabulary import PAD, SPECIALS, Vocabulary
 
@@ -65,11 +66,12 @@ def load_word_vectors(
             elif promised is None:
                 found_dimension = len(head) - (not line[:1].isspace())      # a word may be a no-break space
             if found_dimension < 1:
-                raise ValueError(f"{path}, line {number}: has no numbers: {line[:60]!r}; expected a word and its "
-                                 "vector")
+                raise ValueError(_("{path}, line {number}: has no numbers: {text!r}; expected a word and its vector",
+                                   path=path, number=number, text=line[:60]))
             if dimension not in (None, found_dimension):
-                raise ValueError(f"{path}, line {number}: the vectors have dimension {found_dimension}, and the model's is "
-                                 f"{dimension}; take vectors of this dimension, or set the model's to that of the file")
+                raise ValueError(_("{path}, line {number}: the vectors have dimension {found_dimension}, and the model's is "
+                                   "{dimension}; take vectors of this dimension, or set the model's to that of the file",
+                                   path=path, number=number, found_dimension=found_dimension, dimension=dimension))
             if promised is not None and number == 1:
                 continue
         word, values = _vector(path, number, line, found_dimension)
@@ -81,22 +83,24 @@ def load_word_vectors(
         elif i is not None and not found[i]:
             zeros.append(f"{word!r} (line {number})")
     if table is None:
-        raise ValueError(f"{path}, line 1: {line!r} is the first line of Word2Vec, and no vectors follow")
+        raise ValueError(_("{path}, line 1: {line!r} is the first line of Word2Vec, and no vectors follow",
+                           path=path, line=line))
     if promised not in (None, number - 1):
-        raise ValueError(f"{path}, line 1: promises {promised} vectors, and {number - 1} lines follow; is the file "
-                         "cut off?")
+        raise ValueError(_("{path}, line 1: promises {promised} vectors, and {found} lines follow; is the file cut off?",
+                           path=path, promised=promised, found=number - 1))
     if zeros and not found.any():
-        raise ValueError(f"{path}: the vectors of all {len(zeros)} words that the model needs are 0: expected trained ones")
+        raise ValueError(_("{path}: the vectors of all {count} words that the model needs are 0: expected trained ones",
+                           path=path, count=len(zeros)))
     if zeros:
-        more = f" and {len(zeros) - 5} more" if len(zeros) > 5 else ""
-        warnings.warn(
-            f"{path}: vectors of 0 are drawn at random, like those of missing words: {', '.join(zeros[:5])}{more}", stacklevel=2
-        )
+        some = ", ".join(zeros[:5])
+        some = _("{some} and {count} more", some=some, count=len(zeros) - 5) if len(zeros) > 5 else some
+        warnings.warn(_("{path}: vectors of 0 are drawn at random, like those of missing words: {words}",
+                        path=path, words=some), stacklevel=2)
     words = range(len(SPECIALS), len(vocabulary))
     missing = [vocabulary.words[i] for i in words if not found[i]]
     if len(missing) == len(words):
-        raise ValueError(f"{path} has none of the {len(words)} words, such as {missing[:5]}; is it of a "
-                         "different language, or are its words in capitals?")
+        raise ValueError(_("{path} has none of the {count} words, such as {some}; is it of a different language, or are its "
+                           "words in capitals?", path=path, count=len(words), some=missing[:5]))
     found[PAD], table[PAD] = False, 0                       # even if the file has a vector for it
     known, drawn = table[found], ~found
     drawn[PAD] = False
@@ -112,17 +116,19 @@ def _vector(path, number, line, dimension):
     try:
         values = [float(field) for field in fields[1:]]
     except ValueError as error:
-        raise ValueError(f"{path}, line {number}: is broken ({error}); expected a word and {dimension} numbers") from error
+        raise ValueError(_("{path}, line {number}: is broken ({error}); expected a word and {dimension} numbers",
+                           path=path, number=number, error=error, dimension=dimension)) from error
     if len(values) != dimension:
-        raise ValueError(f"{path}, line {number}: has {len(values)} numbers; expected a word and {dimension}, as on the "
-                         "lines before; is the file cut off?")
+        raise ValueError(_("{path}, line {number}: has {found} numbers; expected a word and {dimension}, as on the lines "
+                           "before; is the file cut off?", path=path, number=number, found=len(values), dimension=dimension))
     word = fields[0].strip()
     if not (math.isfinite(sum(values)) and max(map(abs, values)) <= LARGEST):
         bad = next(value for value in values if not abs(value) <= LARGEST)
-        raise ValueError(f"{path}, line {number}: the vector of {word!r} holds {bad}, not finite in float32")
+        raise ValueError(_("{path}, line {number}: the vector of {word!r} holds {bad}, not finite in float32",
+                           path=path, number=number, word=word, bad=bad))
     if " " in word and _is_number(word.split()[-1]):
-        raise ValueError(f"{path}, line {number}: has more than {dimension} numbers; expected as many as on the lines "
-                         "before")
+        raise ValueError(_("{path}, line {number}: has more than {dimension} numbers; expected as many as on the lines before",
+                           path=path, number=number, dimension=dimension))
     return word, values
 
 

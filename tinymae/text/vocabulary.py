@@ -8,6 +8,8 @@ of the words begin at 4.
 from collections import Counter
 from collections.abc import Iterable
 
+from tinymae.messages import message as _
+
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 PAD, BOS, EOS, UNK = range(4)
 
@@ -73,7 +75,7 @@ class Vocabulary:
             counts.update(tokens)
         # <unk> in the text itself (some corpora have it) is the special token.
         ranked = sorted((-count, word) for word, count in counts.items() if count >= min_count and word not in SPECIALS)
-        return cls([word for _, word in ranked])
+        return cls([word for _order, word in ranked])
 
     def __len__(self) -> int:
         return len(self.words)
@@ -121,8 +123,9 @@ class Vocabulary:
         """
         words = content.get("words") if isinstance(content, dict) else None
         if not isinstance(words, list) or tuple(words[:4]) != SPECIALS:
-            raise ValueError(f'no vocabulary: expected {{"words": [...]}} that begins with {" ".join(SPECIALS)}')
+            raise ValueError(_('no vocabulary: expected {{"words": [...]}} that begins with {specials}',
+                               specials=" ".join(SPECIALS)))
         try:
             return cls(words[4:])
         except (TypeError, ValueError) as error:
-            raise ValueError(f"not a valid vocabulary: {error}") from error
+            raise ValueError(_("not a valid vocabulary: {error}", error=error)) from error

@@ -20,6 +20,8 @@ import numpy as np
 
 from tinymae import tree
 from tinymae.files import never_downloaded, whole_file
+from tinymae.messages import either
+from tinymae.messages import message as _
 from tinymae.packed import check_npz
 from tinymae.train.optim import AdamW
 
@@ -85,7 +87,7 @@ def save(
         meta["rng"] = _rng_state(rng)
     lost = _not_finite(arrays)
     if lost:
-        raise FloatingPointError(f"{path}: not written, because {lost}")
+        raise FloatingPointError(_("{path}: not written, because {lost}", path=path, lost=lost))
     with whole_file(path) as file:
         np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
     return path
@@ -112,28 +114,31 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint: give the folder or file that a training run wrote")
+        raise FileNotFoundError(_("{path}: no such checkpoint: give the folder or file that a training run wrote", path=path))
     try:
         check_npz(path)
         # opened here, because np.load leaves a file that it cannot read open
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}  # reading everything checks every CRC
     except _DAMAGES as error:
-        raise ValueError(f"{path}: damaged, or no .npz file ({never_downloaded(path) or error})") from error
+        raise ValueError(_("{path}: damaged, or no .npz file ({reason})",
+                           path=path, reason=never_downloaded(path) or error)) from error
     meta = _meta(path, arrays, model)
     for name, kind in (("config", dict), ("extra", dict), ("rng", dict), ("step", int), ("t", int)):
         value = meta.get(name, kind())
         if type(value) is not kind or (kind is int and not 0 <= value < 1 << 63):
-            wanted = "a table" if kind is dict else "an integer from 0 on"
-            raise ValueError(f"{path}: expected {wanted} as {name!r} in its meta, got {str(value)[:80]!r}: damaged, or edited")
+            wanted = _("a table") if kind is dict else _("an integer from 0 on")
+            raise ValueError(_("{path}: expected {wanted} as {name!r} in its meta, got {got!r}: damaged, or edited",
+                               path=path, wanted=wanted, name=name, got=str(value)[:80]))
     lost = _not_finite(arrays)
     if lost:
-        raise ValueError(f"{path}: {lost}: its training diverged, so the model is of no use: train it again, at a lower rate")
+        raise ValueError(_("{path}: {lost}: its training diverged, so the model is of no use: train it again, at a lower rate",
+                           path=path, lost=lost))
     try:
         for field in fields(config_class):
             value = meta["config"].get(field.name, field.default)
             if type(field.default) is float and not (type(value) in (int, float) and math.isfinite(value)):
-                raise ValueError(f"expected a number as {field.name}, got {str(value)[:80]!r}")
+                raise ValueError(_("expected a number as {name}, got {got!r}", name=field.name, got=str(value)[:80]))
         config = config_class(**meta["config"])
         rng = _rng(meta["rng"]) if "rng" in meta else None
         step, extra = meta["step"], meta["extra"]
@@ -144,11 +149,12 @@ def load(path: Path | str, model: str, config_class: type, init: Callable[..., d
         if "t" in meta:
             moments = {"m": _subtree(arrays, "m", like), "v": _subtree(arrays, "v", like), "t": meta["t"]}
     except KeyError as error:
-        raise ValueError(f"{path}: its meta lacks {error}") from error
+        raise ValueError(_("{path}: its meta lacks {error}", path=path, error=error)) from error
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: does not fit its own config: {error}") from error
+        raise ValueError(_("{path}: does not fit its own config: {error}", path=path, error=error)) from error
     if arrays:
-        raise ValueError(f"{path}: holds {len(arrays)} arrays that the model does not have, the first is {min(arrays)!r}")
+        raise ValueError(_("{path}: holds {count} arrays that the model does not have, the first is {first!r}",
+                           path=path, count=len(arrays), first=min(arrays)))
     return Checkpoint(config, params, step, moments, rng, extra)
 
 
@@ -162,12 +168,14 @@ def _meta(path, arrays, model):
         meta = json.loads(str(arrays.pop("meta")))
         known = meta["format"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: an .npz file, but no tinymae checkpoint: it has no readable `meta`") from error
+        raise ValueError(_("{path}: an .npz file, but no tinymae checkpoint: it has no readable `meta`", path=path)) from error
     if known not in READ:
-        hint = "written by tinymae 0.1, which can load it" if known == "tinymae checkpoint 1" else "written by another version?"
-        raise ValueError(f"{path}: expected the format {' or '.join(map(repr, READ))}, got {known!r}: {hint}")
+        first = known == "tinymae checkpoint 1"
+        hint = _("written by tinymae 0.1, which can load it") if first else _("written by another version?")
+        raise ValueError(_("{path}: expected the format {expected}, got {known!r}: {hint}",
+                           path=path, expected=either(map(repr, READ)), known=known, hint=hint))
     if meta.get("model") != model:
-        raise ValueError(f"{path}: expected a {model!r} model, got {meta.get('model')!r}")
+        raise ValueError(_("{path}: expected a {model!r} model, got {got!r}", path=path, model=model, got=meta.get("model")))
     return meta
 
 
@@ -176,7 +184,7 @@ def _not_finite(arrays):
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             count = np.count_nonzero(~np.isfinite(array))
-            return f"{count} of the {array.size} numbers of {name} are not finite"
+            return _("{count} of the {size} numbers of {name} are not finite", count=count, size=array.size, name=name)
     return None
 
 
@@ -186,11 +194,13 @@ def _check_claims(path, arrays, config, init):
     sizes = vars(config) | {"num_patches": getattr(config, "num_patches", 0)}       # of a table of positions, not in the file
     for name, value in sizes.items():
         if isinstance(value, int) and value > most:
-            raise ValueError(f"{name} is above {most}, in a file of {path.stat().st_size} bytes")
+            raise ValueError(_("{name} is above {most}, in a file of {size} bytes",
+                               name=name, most=most, size=path.stat().st_size))
     layers = [field.name for field in fields(config) if field.name.endswith(("depth", "layers"))]
     for name in layers:
         if getattr(config, name) > len(arrays):
-            raise ValueError(f"{name} is {getattr(config, name)}, and the file has {len(arrays)} arrays: fewer than layers")
+            raise ValueError(_("{name} is {layers}, and the file has {count} arrays: fewer than layers",
+                               name=name, layers=getattr(config, name), count=len(arrays)))
 
     def count(**changed):
         return tree.count(init(replace(config, **dict.fromkeys(layers, 1) | changed), None, tree.NO_BYTES))
@@ -199,15 +209,17 @@ def _check_claims(path, arrays, config, init):
     needed = count() + sum((getattr(config, name) - 1) * (count(**{name: 2}) - count()) for name in layers)
     numbers = sum(array.nbytes for array in arrays.values()) // 4
     if needed > 2 * numbers + (1 << 20):                        # a few that are missing are named later
-        raise ValueError(f"it asks for {needed} parameters, and the file has {numbers} numbers")
+        raise ValueError(_("it asks for {needed} parameters, and the file has {numbers} numbers",
+                           needed=needed, numbers=numbers))
 
 
 def _subtree(arrays, prefix, like):
     names = [name for name in arrays if name.startswith(prefix + ".")]
     loaded = tree.unflatten({name.removeprefix(prefix + "."): arrays.pop(name) for name in names}, like)
-    for (name, leaf), (_, expected) in zip(tree.leaves(loaded), tree.leaves(like), strict=True):
+    for (name, leaf), (_name, expected) in zip(tree.leaves(loaded), tree.leaves(like), strict=True):
         if leaf.shape != expected.shape or leaf.dtype not in (np.float32, np.float64):
-            raise ValueError(f"expected {prefix}.{name} {expected.shape} of floats, got {leaf.shape} of {leaf.dtype}")
+            raise ValueError(_("expected {prefix}.{name} {expected} of floats, got {got} of {dtype}",
+                               prefix=prefix, name=name, expected=expected.shape, got=leaf.shape, dtype=leaf.dtype))
     return loaded
 
 
@@ -222,7 +234,8 @@ def _rng_state(rng):
 
 def _rng(saved):
     if not 0 < saved["seeds"].get("pool_size", 4) <= 1 << 10:
-        raise ValueError(f"expected a pool_size from 1 to 1024 in its rng, got {saved['seeds']['pool_size']}: NumPy's is 4")
+        raise ValueError(_("expected a pool_size from 1 to 1024 in its rng, got {size}: NumPy's is 4",
+                           size=saved["seeds"]["pool_size"]))
     bits = np.random.PCG64(np.random.SeedSequence(**saved["seeds"]))
     bits.state = saved["state"]
     return np.random.Generator(bits)

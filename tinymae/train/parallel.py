@@ -21,6 +21,7 @@ import numpy as np
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from tinymae import tree
+from tinymae.messages import message as _
 from tinymae.train.ranks import Ranks
 
 
@@ -51,7 +52,7 @@ class Workers:
 
     def __init__(self, threads: int, ranks: Ranks | None = None):
         if threads < 1:
-            raise ValueError(f"expected at least 1 thread, got {threads}")
+            raise ValueError(_("expected at least 1 thread, got {threads}", threads=threads))
         self.threads = threads
         self.ranks = ranks or Ranks()
         self._pool = None

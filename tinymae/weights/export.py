@@ -14,6 +14,7 @@ from PIL import Image
 from tinymae import tree
 from tinymae.files import whole_file
 from tinymae.images.pixels import MEAN, STD
+from tinymae.messages import message as _
 from tinymae.models.mae import MAEConfig
 from tinymae.models.vit import ViTConfig
 from tinymae.ops.patches import image_sides
@@ -81,14 +82,14 @@ def export_vit(path: Path | str, config: ViTConfig, params: dict) -> Path:
         folder, mean pooling), or if params do not fit the config
     """
     if config.head_dim is not None and (config.num_heads == 1 or config.num_heads * config.head_dim != config.embed_dim):
-        raise ValueError(
-            f"{path}: neither format has {config.num_heads} heads of dimension {config.head_dim} in a model of dimension "
-            f"{config.embed_dim}: a head has embed_dim / num_heads, with an output projection; train with head_dim=None"
-        )
+        raise ValueError(_("{path}: neither format has {num_heads} heads of dimension {head_dim} in a model of dimension "
+                           "{embed_dim}: a head has embed_dim / num_heads, with an output projection; train with head_dim=None",
+                           path=path, num_heads=config.num_heads, head_dim=config.head_dim, embed_dim=config.embed_dim))
     official = Path(path).suffix == ".pth"
     names = OFFICIAL if official else HUGGING_FACE
     if config.pool == "mean" and not official:
-        raise ValueError(f"{path}: ViTForImageClassification pools by the class token, this model by the mean: write a .pth")
+        raise ValueError(_("{path}: ViTForImageClassification pools by the class token, this model by the mean: write a .pth",
+                           path=path))
     path = _pth(path) if official else _folder(path)
     leaves = dict(params)
     pos_embed = leaves.pop("positions", None) if config.position_encoding == "learned" else None
@@ -111,14 +112,14 @@ def export_vit(path: Path | str, config: ViTConfig, params: dict) -> Path:
 def _pth(path):
     path = Path(path)
     if path.suffix != ".pth":
-        raise ValueError(f"expected a path ending in .pth for the official code, got {path}")
+        raise ValueError(_("expected a path ending in .pth for the official code, got {path}", path=path))
     return path
 
 
 def _folder(path):
     path = Path(path)
     if path.suffix in (".pth", ".pt", ".safetensors", ".npz", ".bin") or (path.exists() and not path.is_dir()):
-        raise ValueError(f"expected a folder for Hugging Face's two files, got {path}")
+        raise ValueError(_("expected a folder for Hugging Face's two files, got {path}", path=path))
     return path
 
 

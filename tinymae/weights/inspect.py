@@ -114,7 +114,7 @@ def inspect(path: Path | str, *, key: str | None = None) -> Inspection:
     try:
         given, unread = known_names([name for name, _shape, _dtype in tensors])
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=file, reason=error)) from error
     kind = recognise(given)
     if kind:
         what, can = map(translated, KINDS[kind])
@@ -186,7 +186,7 @@ def unread_entries(meta: dict, unread: dict[str, Unread]) -> dict[str, str]:
 def listed(unread: dict[str, str]) -> str:
     """`unread_entries` in one line."""
     first = [f"{name!r} ({what[:80]})" for name, what in list(unread.items())[:5]]
-    return ", ".join(first + [f"and {len(unread) - 5} more"] * (len(unread) > 5))
+    return ", ".join(first + [_("and {count} more", count=len(unread) - 5)] * (len(unread) > 5))
 
 
 def find_weights(path: Path | str) -> tuple[Path, dict]:
@@ -197,7 +197,8 @@ def find_weights(path: Path | str) -> tuple[Path, dict]:
         files = [path / name for name in (*names, *(f"{name}{INDEX}" for name in names))]
         folder, path = path, next((file for file in files if file.is_file()), None)
         if path is None:
-            raise FileNotFoundError(f"{folder}: expected model.safetensors or pytorch_model.bin in this folder")
+            raise FileNotFoundError(_("{folder}: expected model.safetensors or pytorch_model.bin in this folder",
+                                      folder=folder))
     config = path.with_name("config.json")
     return path, read_json(config) if config.is_file() else {}
 
@@ -205,13 +206,14 @@ def find_weights(path: Path | str) -> tuple[Path, dict]:
 def read_json(path: Path) -> dict:
     """The object in a JSON file. Raises a ValueError if it is damaged, not an object, or longer than LONGEST_JSON."""
     if path.stat().st_size > LONGEST_JSON:
-        raise ValueError(f"{path}: expected at most {LONGEST_JSON} bytes, got {path.stat().st_size}: is it a {path.name}?")
+        raise ValueError(_("{path}: expected at most {most} bytes, got {size}: is it a {name}?",
+                           path=path, most=LONGEST_JSON, size=path.stat().st_size, name=path.name))
     try:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:               # not UTF-8, not JSON, or nested too deeply
-        raise ValueError(f"{path} is not JSON: {never_downloaded(path) or error}") from error
+        raise ValueError(_("{path} is not JSON: {reason}", path=path, reason=never_downloaded(path) or error)) from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected an object {{...}}, got {type(found).__name__}")
+        raise ValueError(_("{path}: expected an object {{...}}, got {kind}", path=path, kind=type(found).__name__))
     return found
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinymae import tree
+from tinymae.messages import message as _
 from tinymae.models.decoding import beam_search, greedy
 from tinymae.models.transformer import TransformerConfig, transformer_init
 from tinymae.ops.positional import sinusoidal_halves
@@ -73,44 +74,43 @@ def load_marian(folder: Path | str, *, dtype: DTypeLike = np.float32) -> tuple[T
         config = _config(given, "final_logits_bias" in weights.tensors)
         return config, _params(config, weights.tensors, dtype)
     except ValueError as error:
-        raise ValueError(f"{folder} (config.json and weights): {error}") from error
+        raise ValueError(_("{folder} (config.json and weights): {error}", folder=folder, error=error)) from error
 
 
 def _config(given, output_bias):
     """TransformerConfig of a config.json (dict)."""
     if given.get("model_type") != "marian":
-        raise ValueError(f"expected model_type 'marian', got {given.get('model_type')!r}: only Marian's models are supported")
+        raise ValueError(_("expected model_type 'marian', got {got!r}: only Marian's models are supported",
+                           got=given.get("model_type")))
     needed = (*SIZES, *IDS, "activation_function", "scale_embedding")
     if missing := [key for key in needed if key not in given]:
-        raise ValueError(f"expected the keys {', '.join(needed)}; {missing[0]} is missing")
+        raise ValueError(_("expected the keys {needed}; {missing} is missing", needed=", ".join(needed), missing=missing[0]))
     for keys, least in ((SIZES, 1), (IDS, 0)):
         for key in keys:
             if type(given[key]) is not int or given[key] < least:
-                raise ValueError(f"expected {key} to be an integer of at least {least}, got {given[key]!r}")
+                raise ValueError(_("expected {key} to be an integer of at least {least}, got {got!r}",
+                                   key=key, least=least, got=given[key]))
     for key in IDS:
         if given[key] >= given["vocab_size"]:
-            raise ValueError(f"expected {key} below vocab_size {given['vocab_size']}, got {given[key]}")
+            raise ValueError(_("expected {key} below vocab_size {size}, got {got}",
+                               key=key, size=given["vocab_size"], got=given[key]))
     for key in ("attention_heads", "ffn_dim"):
         if given[f"encoder_{key}"] != given[f"decoder_{key}"]:
-            raise ValueError(
-                f"expected encoder_{key} and decoder_{key} to be equal, got {given[f'encoder_{key}']} and "
-                f"{given[f'decoder_{key}']}: our encoder and decoder have one size"
-            )
+            raise ValueError(_("expected encoder_{key} and decoder_{key} to be equal, got {encoder} and {decoder}: our "
+                               "encoder and decoder have one size",
+                               key=key, encoder=given[f"encoder_{key}"], decoder=given[f"decoder_{key}"]))
     if given["activation_function"] not in ACTIVATION_NAMES:
-        raise ValueError(
-            f"expected activation_function to be one of {', '.join(ACTIVATION_NAMES)}, got {given['activation_function']!r}"
-        )
+        raise ValueError(_("expected activation_function to be one of {names}, got {got!r}",
+                           names=", ".join(ACTIVATION_NAMES), got=given["activation_function"]))
     if type(given["scale_embedding"]) is not bool:
-        raise ValueError(f"expected scale_embedding to be true or false, got {given['scale_embedding']!r}")
+        raise ValueError(_("expected scale_embedding to be true or false, got {got!r}", got=given["scale_embedding"]))
     if type(given.get("dropout", 0.1)) not in (int, float) or not 0 <= given.get("dropout", 0.1) < 1:
-        raise ValueError(f"expected dropout to be a number in [0, 1), got {given['dropout']!r}")
+        raise ValueError(_("expected dropout to be a number in [0, 1), got {got!r}", got=given["dropout"]))
     if given.get("static_position_embeddings", True) is not True:
-        raise ValueError(
-            f"expected static_position_embeddings to be true, got {given['static_position_embeddings']!r}: Marian's published "
-            "models have sines and cosines, learned positions are another model"
-        )
+        raise ValueError(_("expected static_position_embeddings to be true, got {got!r}: Marian's published models have sines "
+                           "and cosines, learned positions are another model", got=given["static_position_embeddings"]))
     if given.get("normalize_before"):
-        raise ValueError("expected normalize_before to be false: Marian's published models are post-norm")
+        raise ValueError(_("expected normalize_before to be false: Marian's published models are post-norm"))
     return TransformerConfig(
         src_vocab=given["vocab_size"], tgt_vocab=given["vocab_size"], d_model=given["d_model"],
         encoder_layers=given["encoder_layers"], decoder_layers=given["decoder_layers"],
@@ -125,34 +125,39 @@ def _params(config, tensors, dtype):
     """The tensors as our tree."""
     tables = [name for name in TABLES if name in tensors]
     if not tables:
-        raise ValueError(f"expected the tensor {TABLES[0]}, the embedding matrix: is this a MarianMTModel?")
+        raise ValueError(_("expected the tensor {name}, the embedding matrix: is this a MarianMTModel?", name=TABLES[0]))
     # Before memory is allocated for the sizes in config.json, the file must have these sizes.
     _check(tables[0], tensors[tables[0]], (config.tgt_vocab, config.d_model))
     for side, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
         for i in reversed(range(layers)):                       # ends at the first that is missing
             name = f"model.{side}.layers.{i}.fc1.weight"
             if name not in tensors:
-                raise ValueError(f"expected the tensor {name}, since {side}_layers is {layers}: the file has fewer")
+                raise ValueError(_("expected the tensor {name}, since {side}_layers is {layers}: the file has fewer",
+                                   name=name, side=side, layers=layers))
             _check(name, tensors[name], (config.d_ff, config.d_model))
     for name in tables[1:]:
         if not np.array_equal(tensors[name], tensors[tables[0]]):
-            raise ValueError(f"{name} is not {tables[0]}: expected one matrix for source, target and output")
+            raise ValueError(_("{name} is not {table}: expected one matrix for source, target and output",
+                               name=name, table=tables[0]))
     for name in POSITION_TENSORS:
         if name in tensors and not _are_halves(tensors[name], config.d_model):
-            raise ValueError(f"{name}: expected fixed positions, all sines, then all cosines, got a different table")
+            raise ValueError(_("{name}: expected fixed positions, all sines, then all cosines, got a different table",
+                               name=name))
 
     like = transformer_init(config, None, tree.NO_BYTES)      # the shapes alone
     expected = dict(tree.leaves(like))
     names = {path: _name(path, tables[0]) for path in expected}
     if missing := [name for name in names.values() if name not in tensors]:
-        raise ValueError(f"{len(missing)} of {len(names)} tensors are missing, the first is {missing[0]}")
+        raise ValueError(_("{count} of {names} tensors are missing, the first is {missing}",
+                           count=len(missing), names=len(names), missing=missing[0]))
     if extra := sorted(tensors.keys() - {*names.values(), *TABLES, *POSITION_TENSORS}):
-        raise ValueError(f"{len(extra)} tensors do not belong to the model, the first is {extra[0]}: another config.json?")
+        raise ValueError(_("{count} tensors do not belong to the model, the first is {extra}: another config.json?",
+                           count=len(extra), extra=extra[0]))
     flat = {}
     for path, leaf in expected.items():
         name, shape = names[path], leaf.shape
         if not np.isfinite(tensors[name]).all():
-            raise ValueError(f"{name} is not finite: damaged, or training diverged")
+            raise ValueError(_("{name} is not finite: damaged, or training diverged", name=name))
         if path == "out.b":
             _check(name, tensors[name], (1, *shape))
             flat[path] = np.asarray(tensors[name][0], dtype)
@@ -168,14 +173,15 @@ def _name(path, table):
     """Their name for a path in our tree: encoder.blocks.0.attn.q.w -> model.encoder.layers.0.self_attn.q_proj.weight."""
     if path in ("embed", "out.b"):
         return table if path == "embed" else "final_logits_bias"
-    side, _, i, *parts = path.split(".")
+    side, _blocks, i, *parts = path.split(".")
     names = PARTS | (ENCODER if side == "encoder" else DECODER)
     return ".".join(["model", side, "layers", i, *(names.get(part, part) for part in parts if part != "ffn")])
 
 
 def _check(name, tensor, shape):
     if tensor.shape != shape or tensor.dtype.kind != "f":
-        raise ValueError(f"expected {name} to be floats {shape}, got {tensor.dtype} {tensor.shape}")
+        raise ValueError(_("expected {name} to be floats {shape}, got {dtype} {got}",
+                           name=name, shape=shape, dtype=tensor.dtype, got=tensor.shape))
 
 
 def _are_halves(table, width):
@@ -187,9 +193,8 @@ def _are_halves(table, width):
 
 def _demand(path):
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: a Marian folder has config.json, vocab.json, source.spm, target.spm and the weights"
-        )
+        raise FileNotFoundError(_("{path} is missing: a Marian folder has config.json, vocab.json, source.spm, target.spm and "
+                                  "the weights", path=path))
 
 
 def parse_ids(text: str, config: TransformerConfig) -> list[int]:
@@ -203,7 +208,8 @@ def parse_ids(text: str, config: TransformerConfig) -> list[int]:
     ids = []
     for word in text.split():
         if not re.fullmatch(r"\d{1,9}", word, re.ASCII) or int(word) >= config.src_vocab or int(word) == config.pad:
-            raise ValueError(f"expected ids from 0 to {config.src_vocab - 1} and not {config.pad}, <pad>; got {word!r}")
+            raise ValueError(_("expected ids from 0 to {most} and not {pad}, <pad>; got {word!r}",
+                               most=config.src_vocab - 1, pad=config.pad, word=word))
         ids.append(int(word))
     return ids if ids[-1:] == [config.eos] else [*ids, config.eos]
 
@@ -256,26 +262,29 @@ class MarianTokenizer:
         try:
             from sentencepiece import SentencePieceProcessor
         except ImportError as error:
-            raise ImportError(
+            raise ImportError(_(
                 'text needs sentencepiece: python -m pip install -e ".[interop]" (ids, with --tokens, do not)'
-            ) from error
+            )) from error
         folder = Path(folder)
         for name in ("vocab.json", "source.spm", "target.spm"):
             _demand(folder / name)
         self.ids = read_json(folder / "vocab.json")
         if missing := [subword for subword in ("</s>", "<unk>", "<pad>") if subword not in self.ids]:
-            raise ValueError(f"{folder / 'vocab.json'}: expected subwords with their ids, {missing[0]} is missing")
+            raise ValueError(_("{path}: expected subwords with their ids, {missing} is missing",
+                               path=folder / "vocab.json", missing=missing[0]))
         if strange := [i for i in self.ids.values() if type(i) is not int]:
-            raise ValueError(f"{folder / 'vocab.json'}: expected subwords with their ids, got {strange[0]!r}")
+            raise ValueError(_("{path}: expected subwords with their ids, got {strange!r}",
+                               path=folder / "vocab.json", strange=strange[0]))
         self.words = {i: subword for subword, i in self.ids.items()}
         if len(self.words) < len(self.ids):
-            raise ValueError(f"{folder / 'vocab.json'}: expected {len(self.ids)} different ids, got {len(self.words)}: damaged")
+            raise ValueError(_("{path}: expected {count} different ids, got {found}: damaged",
+                               path=folder / "vocab.json", count=len(self.ids), found=len(self.words)))
         models = []
         for name in ("source.spm", "target.spm"):
             try:
                 models.append(SentencePieceProcessor(model_file=str(folder / name)))
             except RuntimeError as error:
-                raise ValueError(f"{folder / name} is not a SentencePiece model: {error}") from error
+                raise ValueError(_("{path} is not a SentencePiece model: {error}", path=folder / name, error=error)) from error
         self.source, self.target = models
 
     def pieces(self, text: str) -> list[str]:
@@ -294,6 +303,7 @@ class MarianTokenizer:
     def decode(self, ids: list[int]) -> str:
         """The sentence of the target language with these ids; </s> and <pad> are left out."""
         if strange := [i for i in ids if i not in self.words]:
-            raise ValueError(f"expected ids of vocab.json, got {strange[0]}: is it another model's vocabulary?")
+            raise ValueError(_("expected ids of vocab.json, got {strange}: is it another model's vocabulary?",
+                               strange=strange[0]))
         pieces = [self.words[i] for i in ids if self.words[i] not in ("</s>", "<pad>")]
         return self.target.decode_pieces(pieces).replace("\u2581", " ").strip()

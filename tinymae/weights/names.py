@@ -10,6 +10,7 @@ what stands in front of the name of that one stands in front of all names of the
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from tinymae.messages import message as _
 from tinymae.weights.layout import HUGGING_FACE, OFFICIAL, RENAMED
 from tinymae.weights.records import Unread, shortened
 
@@ -60,7 +61,8 @@ def known_names(names: Collection[str]) -> tuple[dict[str, str], dict[str, Unrea
             if not known.startswith(LAYOUT_PARTS) or known.startswith(POOLER):
                 continue
         if known in given:
-            raise ValueError(f"{name!r} and {given[known]!r} are two names of one tensor, expected one of them")
+            raise ValueError(_("{name!r} and {other!r} are two names of one tensor, expected one of them",
+                               name=name, other=given[known]))
         given[known] = name
     return given, left_out(set(names).difference(given.values()), prefix)
 
@@ -72,10 +74,12 @@ def left_out(names: Iterable[str], prefix: str) -> dict[str, Unread]:
         parts = name.split(".")
         same = next((i for i, (a, b) in enumerate(zip(parts, inside, strict=False)) if a != b), min(len(parts), len(inside)))
         counts[".".join(parts[: same + 1])] += 1
-    return {label: Unread("1 tensor" if count == 1 else f"{count} tensors") for label, count in counts.items()}
+    return {
+        label: Unread(_("1 tensor") if count == 1 else _("{count} tensors", count=count)) for label, count in counts.items()
+    }
 
 
 def ask(keys: Iterable[str]) -> str:
     """The message that a file has several models."""
     keys = ", ".join(map(shortened, list(keys)[:10]))
-    return f"it has tensors under several keys, {keys}: choose one with --key NAME (in Python, key=)"
+    return _("it has tensors under several keys, {keys}: choose one with --key NAME (in Python, key=)", keys=keys)

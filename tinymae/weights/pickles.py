@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tinymae.messages import message as _
 from tinymae.weights.records import BFLOAT16, Unread, are_sizes, is_shape, shortened, strides_of
 
 STORAGES = {
@@ -97,16 +98,16 @@ def unpickle(file: BinaryIO, most: int | None = None) -> tuple[object, set[Stora
         return taken
 
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, _position in pickletools.genops(file):
             steps += 1
             if steps > most:
-                raise ValueError(f"its pickle takes more than {most} steps: no list of tensors is so long")
+                raise ValueError(_("its pickle takes more than {most} steps: no list of tensors is so long", most=most))
             match opcode.name:
                 case "PROTO" | "FRAME":
                     pass
                 case "STOP":
                     if len(stack) != 1 or marks:
-                        raise ValueError(f"its pickle is damaged: it leaves {len(stack)} values")
+                        raise ValueError(_("its pickle is damaged: it leaves {count} values", count=len(stack)))
                     return stack[0], storages
                 case "MARK":
                     marks.append(len(stack))
@@ -176,15 +177,16 @@ def unpickle(file: BinaryIO, most: int | None = None) -> tuple[object, set[Stora
                         steps += len(expect(dict, state))
                         _set(stack[-1], [part for item in state.items() for part in item])
                 case name:
-                    raise ValueError(f"its pickle has the instruction {name}, which no file of weights needs: refused")
+                    raise ValueError(_("its pickle has the instruction {name}, which no file of weights needs: refused",
+                                       name=name))
     except (IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
-        raise ValueError(f"its pickle is damaged ({type(error).__name__}: {error})") from error
+        raise ValueError(_("its pickle is damaged ({kind}: {error})", kind=type(error).__name__, error=error)) from error
 
 
 def expect(expected: type, value: object) -> object:
     """The value. Raises a ValueError if it has another type."""
     if not isinstance(value, expected):
-        raise ValueError(f"its pickle is damaged: expected a {expected.__name__}, got {shortened(value)}")
+        raise ValueError(_("its pickle is damaged: expected a {kind}, got {got}", kind=expected.__name__, got=shortened(value)))
     return value
 
 
@@ -197,12 +199,10 @@ def _set(target, values):
         return
     for key, value in zip(values[::2], values[1::2], strict=True):
         if type(key) not in (str, int):
-            raise ValueError(f"its pickle is damaged: expected a text or a number as a key, got {shortened(key)}")
+            raise ValueError(_("its pickle is damaged: expected a text or a number as a key, got {key}", key=shortened(key)))
         if len(key) > LONGEST_KEY if type(key) is str else not -(1 << 31) <= key < 1 << 31:
-            raise ValueError(
-                f"its pickle has the key {shortened(key)}: expected a text of at most {LONGEST_KEY} characters, or an integer "
-                "of 32 bits"
-            )
+            raise ValueError(_("its pickle has the key {key}: expected a text of at most {most} characters, or an "
+                               "integer of 32 bits", key=shortened(key), most=LONGEST_KEY))
         expect(dict, target)[key] = value
 
 
@@ -219,7 +219,7 @@ def _known(name):
 
 def refusal(name: str) -> str:
     """The message that a name in a pickle was met where no other than those of tensors may be."""
-    return f"its pickle asks for {shortened(name)}, which is not part of a tensor: refused, nothing was executed"
+    return _("its pickle asks for {name}, which is not part of a tensor: refused, nothing was executed", name=shortened(name))
 
 
 def _unread(name, arguments):
@@ -231,20 +231,22 @@ def _unread(name, arguments):
 def _storage(found):
     """("storage", type, key, device, count[, (view key, offset, count)]) -> Storage."""
     if len(expect(tuple, found)) not in (5, 6) or found[0] != "storage":
-        raise ValueError(f"its pickle is damaged: expected a storage, got {shortened(found)}")
+        raise ValueError(_("its pickle is damaged: expected a storage, got {got}", got=shortened(found)))
     if isinstance(found[1], Unread):
         raise ValueError(refusal(found[1].what))
     name = expect(_Global, found[1]).name.removeprefix("torch.")
     key, count = expect(str, found[2]), found[4]
     if len(key) > LONGEST_KEY:
-        raise ValueError(f"its pickle has a storage with the key {shortened(key)}: expected at most {LONGEST_KEY} characters")
+        raise ValueError(_("its pickle has a storage with the key {key}: expected at most {most} characters",
+                           key=shortened(key), most=LONGEST_KEY))
     if name not in STORAGES or not are_sizes([count]):
-        raise ValueError(f"its pickle is damaged: a storage of {shortened(count)} numbers of {shortened(name)}")
+        raise ValueError(_("its pickle is damaged: a storage of {count} numbers of {name}",
+                           count=shortened(count), name=shortened(name)))
     offset = 0
     if len(found) == 6 and found[5] is not None:
-        _, offset, _ = expect(tuple, found[5])
+        _key, offset, _count = expect(tuple, found[5])
         if not are_sizes([offset]):
-            raise ValueError(f"its pickle is damaged: a view of a storage that starts at {shortened(offset)}")
+            raise ValueError(_("its pickle is damaged: a view of a storage that starts at {offset}", offset=shortened(offset)))
     return Storage(key, STORAGES[name], count, offset)
 
 
@@ -257,7 +259,7 @@ def _apply(name, arguments):
         pairs = expect(list, [*arguments, []][0])
         for pair in pairs:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise ValueError(f"its pickle is damaged: expected a key and a value, got {shortened(pair)}")
+                raise ValueError(_("its pickle is damaged: expected a key and a value, got {got}", got=shortened(pair)))
         _set(found, [part for pair in pairs for part in pair])
         return found
     if name.endswith("set") and len(arguments) < 2:
@@ -271,15 +273,17 @@ def _apply(name, arguments):
     if name == "torch._utils._rebuild_tensor_v2" and len(arguments) in (6, 7):
         storage, offset, shape, strides = arguments[:4]
         if not are_sizes([offset]) or not is_shape(shape) or not are_sizes(strides) or len(shape) != len(strides):
-            raise ValueError(f"its pickle has a tensor of shape {shortened(shape)}, offset {shortened(offset)}")
+            raise ValueError(_("its pickle has a tensor of shape {shape}, offset {offset}",
+                               shape=shortened(shape), offset=shortened(offset)))
         offset += expect(Storage, storage).offset
         # along an axis of length 1, and in an empty tensor, no stride is used: it may be anything
         strides = tuple(step if size > 1 and 0 not in shape else 0 for size, step in zip(shape, strides, strict=True))
         last = offset - (0 in shape) + sum((size - 1) * step for size, step in zip(shape, strides, strict=True) if step)
         if last >= storage.count:
-            raise ValueError(f"a tensor {tuple(shape)} reaches beyond its storage of {storage.count} numbers")
+            raise ValueError(_("a tensor {shape} reaches beyond its storage of {count} numbers",
+                               shape=tuple(shape), count=storage.count))
         return Tensor(storage, offset, tuple(shape), strides)
-    raise ValueError(f"its pickle applies {name} to {len(arguments)} values: refused")
+    raise ValueError(_("its pickle applies {name} to {count} values: refused", name=name, count=len(arguments)))
 
 
 def write_pickle(content: dict) -> bytes:

@@ -20,6 +20,7 @@ from tinymae.files import visible
 from tinymae.images.labelled import fit_pictures
 from tinymae.images.pixels import MEAN, STD
 from tinymae.images.resize import by_band, resize_picture
+from tinymae.messages import message as _
 from tinymae.ops.patches import image_sides
 from tinymae.weights.inspect import find_weights, perhaps_metas, read_json, recognise, stated
 from tinymae.weights.names import known_names
@@ -45,15 +46,13 @@ class Preparation:
     def check(self, img_size: int | tuple[int, int] | None, channels: int) -> None:
         """Raise a ValueError unless a model of this size (None: of any) and these channels takes what comes out."""
         if img_size is not None and self.size not in (None, image_sides(img_size)):
-            raise ValueError(
-                f"the model takes images of {image_sides(img_size)} pixels, and the files beside it scale them to {self.size}: "
-                "are they of another model? Or give img_size (--img-size)"
-            )
+            raise ValueError(_("the model takes images of {own} pixels, and the files beside it scale them to {size}: are "
+                               "they of another model? Or give img_size (--img-size)",
+                               own=image_sides(img_size), size=self.size))
         if {np.size(self.mean), np.size(self.std)} - {1, channels}:
-            raise ValueError(
-                f"expected the mean and standard deviation of pixels of {channels} channels, got {self.mean} and {self.std}: "
-                f"write image_mean and image_std into a {PREPROCESSOR} beside the weights"
-            )
+            raise ValueError(_("expected the mean and standard deviation of pixels of {channels} channels, got {mean} and "
+                               "{std}: write image_mean and image_std into a {file} beside the weights",
+                               channels=channels, mean=self.mean, std=self.std, file=PREPROCESSOR))
 
     def fit(self, images: np.ndarray, size: int | tuple[int, int], channels: int) -> np.ndarray:
         """uint8 images (N, rows, cols, C) as (N, *size, channels), as `images.labelled.fit_pictures` does."""
@@ -70,8 +69,9 @@ class Preparation:
                 edge, shorter = round(self.edge * larger), min(picture.shape[:2])
                 down, across = (int(edge * side / shorter) for side in picture.shape[:2])
             if down < rows or across < cols:
-                scaled = f"{picture.shape}, which is scaled to {down} x {across}"
-                raise ValueError(f"expected an image that covers {rows} x {cols} when it is scaled, got {scaled}")
+                scaled = _("{shape}, which is scaled to {down} x {across}", shape=picture.shape, down=down, across=across)
+                raise ValueError(_("expected an image that covers {rows} x {cols} when it is scaled, got {scaled}",
+                                   rows=rows, cols=cols, scaled=scaled))
             whole = by_band(picture, lambda image: image.resize((across, down), self.resample))
             top, left = (down - rows) // 2, (across - cols) // 2
             return whole[top : top + rows, left : left + cols]
@@ -104,15 +104,16 @@ def preparation(path: Path | str, *, key: str | None = None) -> Preparation:
         if "image_mean" in config:
             return Preparation(*_statistics(config, "image_mean", "image_std"))
     except ValueError as error:
-        raise ValueError(f"{beside if beside.is_file() else file.with_name('config.json')}: {error}") from error
+        file = beside if beside.is_file() else file.with_name("config.json")
+        raise ValueError(_("{file}: {reason}", file=file, reason=error)) from error
     names, meta = list_weights(file, key=key)
     if "eps" in stated(meta):
         return Preparation()
-    kind = recognise(known_names([name for name, _, _ in names])[0])
+    kind = recognise(known_names([name for name, _shape, _dtype in names])[0])
     if not perhaps_metas(kind, meta, file):                     # the official code uses ImageNet's, always
         print(visible(
-            f"{path}: no file says how its pixels are normalised: ImageNet's mean and standard deviation are assumed; a "
-            f"{PREPROCESSOR} beside the weights with image_mean and image_std would say"
+            _("{path}: no file says how its pixels are normalised: ImageNet's mean and standard deviation are assumed; a "
+              "{file} beside the weights with image_mean and image_std would say", path=path, file=PREPROCESSOR)
         ), file=sys.stderr)
     return Preparation(IMAGENET_MEAN, IMAGENET_STD)
 
@@ -121,7 +122,7 @@ def _hugging_face(config):
     """Preparation of a preprocessor_config.json."""
     factor = _entry(config, "rescale_factor", float, 1 / 255) if _entry(config, "do_rescale", bool, True) else 1.0
     if not 0 < factor < math.inf:
-        raise ValueError(f"expected a positive rescale_factor, got {factor}")
+        raise ValueError(_("expected a positive rescale_factor, got {factor}", factor=factor))
     mean, std = (0.0, 1.0)
     if _entry(config, "do_normalize", bool, True):
         mean, std = _statistics(config, "image_mean", "image_std")
@@ -129,10 +130,10 @@ def _hugging_face(config):
     others = {key for key, value in config.items() if key.startswith("do_") and value} - DONE
     others |= {key for key in ("rescale_offset", "offset", "crop_pct") if config.get(key)}
     if others:
-        raise ValueError(f"expected no {min(others)}, got {config[min(others)]!r}: that is not done here")
+        raise ValueError(_("expected no {name}, got {got!r}: that is not done here", name=min(others), got=config[min(others)]))
     if not _entry(config, "do_resize", bool, True):
         if _entry(config, "do_center_crop", bool, False):
-            raise ValueError("expected do_resize true with do_center_crop, got false: images of other sizes are scaled here")
+            raise ValueError(_("expected do_resize true with do_center_crop, got false: images of other sizes are scaled here"))
         return Preparation(mean, std)
     resample = _filter(config.get("resample", 2))               # their default, bilinear
     size = config.get("size")
@@ -142,7 +143,8 @@ def _hugging_face(config):
     elif isinstance(size, dict) and set(size) == {"shortest_edge"} and cut:
         size = size["shortest_edge"]
     elif isinstance(size, dict):
-        raise ValueError(f"expected size as height and width, or as shortest_edge with do_center_crop, got {size!r}")
+        raise ValueError(_("expected size as height and width, or as shortest_edge with do_center_crop, got {size!r}",
+                           size=size))
     sides = image_sides(size)
     if not cut:
         return Preparation(mean, std, sides, squeeze=True, resample=resample)
@@ -156,11 +158,12 @@ def _timm(config):
     mean, std = _statistics(config, "mean", "std")
     size = config.get("input_size")
     if not isinstance(size, list) or len(size) != 3:
-        raise ValueError(f"expected input_size as [channels, rows, cols], got {size!r}")
+        raise ValueError(_("expected input_size as [channels, rows, cols], got {size!r}", size=size))
     rows, cols = image_sides(tuple(size[1:]))
     fraction, mode = _entry(config, "crop_pct", float, 0.875), config.get("crop_mode") or "center"
     if not 0 < fraction <= 1 or mode != "center":
-        raise ValueError(f"expected crop_pct in (0, 1] and crop_mode 'center', got {fraction} and {mode!r}")
+        raise ValueError(_("expected crop_pct in (0, 1] and crop_mode 'center', got {fraction} and {mode!r}",
+                           fraction=fraction, mode=mode))
     resample = _filter(config.get("interpolation", "bicubic"))                # their default
     return Preparation(mean, std, (rows, cols), edge=math.floor(min(rows, cols) / fraction), resample=resample)
 
@@ -172,7 +175,8 @@ def _statistics(config, *names):
     numbers = [number for value in values for number in value]
     wrong = any(type(number) not in (int, float) or not math.isfinite(number) for number in numbers)
     if wrong or not all(values) or min(values[1]) <= 0:
-        raise ValueError(f"expected {names[0]} and {names[1]} as finite numbers, the second positive, got {mean!r} and {std!r}")
+        raise ValueError(_("expected {name} and {other} as finite numbers, the second positive, got {mean!r} and {std!r}",
+                           name=names[0], other=names[1], mean=mean, std=std))
     return [tuple(map(float, value)) if isinstance(value, list) else float(value) for value in found]
 
 
@@ -184,7 +188,8 @@ def _scaled(value, factor):
 
 def _filter(value):
     if type(value) not in (int, str) or value not in FILTERS:
-        raise ValueError(f"expected a filter of Pillow, {', '.join(it.name.lower() for it in Image.Resampling)}, got {value!r}")
+        raise ValueError(_("expected a filter of Pillow, {names}, got {value!r}",
+                           names=", ".join(it.name.lower() for it in Image.Resampling), value=value))
     return FILTERS[value]
 
 
@@ -194,5 +199,5 @@ def _entry(config, name, kind, default=None):
     if type(value) is int and kind is float:
         value = float(value)
     if type(value) is not kind:
-        raise ValueError(f"expected {name} as {kind.__name__}, got {value!r}")
+        raise ValueError(_("expected {name} as {kind}, got {value!r}", name=name, kind=kind.__name__, value=value))
     return value

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tinymae.files import whole_file
+from tinymae.messages import message as _
 from tinymae.weights.pickles import STORAGES, Tensor, expect, refusal, unpickle, write_pickle
 from tinymae.weights.records import FileRecord, TensorRecord, Unread, check_tensors, item_size, raw_bytes, shortened
 
@@ -35,9 +36,10 @@ FEW_STEPS = 1000                # of the three small pickles before the object, 
 def _record_of_pickle(raw, found, starts):
     """The FileRecord of an unpickled object; starts: {key of a storage: (its first byte, checksum)}."""
     if isinstance(found, Unread):
-        raise ValueError(f"{refusal(found.what)}; was a whole model saved? Save its state_dict()")
+        raise ValueError(_("{refused}; was a whole model saved? Save its state_dict()", refused=refusal(found.what)))
     if not isinstance(found, dict):
-        raise ValueError(f"expected a table of tensors, got {shortened(found)}: was one tensor saved, or a whole model?")
+        raise ValueError(_("expected a table of tensors, got {got}: was one tensor saved, or a whole model?",
+                           got=shortened(found)))
     meta = _plain(found)
     meta |= {key: _plain(found[key]) for key in ("args", "config") if isinstance(found.get(key), dict)}
     tables, seen, waiting = {}, set(), [("", found)]
@@ -50,7 +52,8 @@ def _record_of_pickle(raw, found, starts):
             if isinstance(value, Tensor):
                 name, (start, crc) = str(name), starts[value.storage.key]
                 if name in tensors:
-                    raise ValueError(f"two of its tensors are called {name!r}, once as a text and once as a number: damaged")
+                    raise ValueError(_("two of its tensors are called {name!r}, once as a text and once as a number: damaged",
+                                       name=name))
                 tensors[name] = TensorRecord(
                     start, value.storage.count, value.storage.dtype, value.offset, value.shape, value.strides, crc
                 )
@@ -61,14 +64,14 @@ def _record_of_pickle(raw, found, starts):
                     waiting.append((inner, value))
         if tensors:
             if key in tables:
-                raise ValueError(f"two of its tables have the key {key!r}: damaged")
+                raise ValueError(_("two of its tables have the key {key!r}: damaged", key=key))
             tables[key] = tensors
     if not tables:
         keys = [
             f"{shortened(key)} ({refusal(value.what)})" if isinstance(value, Unread) else shortened(key)
             for key, value in list(found.items())[:5]
         ]
-        raise ValueError(f"it contains no tensors; its keys are {', '.join(keys)}")
+        raise ValueError(_("it contains no tensors; its keys are {keys}", keys=", ".join(keys)))
     return FileRecord(raw, tables, meta)
 
 
@@ -86,28 +89,30 @@ def read_zip(raw: np.ndarray, path: Path) -> FileRecord:
     entries = _zip_entries(raw, path)
     roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
     if len(roots) != 1:
-        raise ValueError("a zip, but not a .pth: expected one data.pkl in it; open a tinymae checkpoint (.npz) with --model")
+        raise ValueError(_("a zip, but not a .pth: expected one data.pkl in it; open a tinymae checkpoint (.npz) with --model"))
 
     def content(name):
         start, size, crc = entries[roots[0] + name]
         if size > LONGEST_PICKLE:
-            raise ValueError(f"its {name} has {size} bytes, expected at most {LONGEST_PICKLE}")
+            raise ValueError(_("its {name} has {size} bytes, expected at most {most}",
+                               name=name, size=size, most=LONGEST_PICKLE))
         data = raw[start : start + size].tobytes()
         if crc and zlib.crc32(data) != crc:
-            raise ValueError(f"its {name} does not match its checksum: damaged, fetch the file again")
+            raise ValueError(_("its {name} does not match its checksum: damaged, fetch the file again", name=name))
         return data
 
     if roots[0] + "byteorder" in entries and content("byteorder") != b"little":
-        raise ValueError("written on a big-endian machine, which is not supported: save it on another")
+        raise ValueError(_("written on a big-endian machine, which is not supported: save it on another"))
     found, storages = unpickle(io.BytesIO(content("data.pkl")))
     starts = {}
     for storage in storages:
         entry = f"{roots[0]}data/{storage.key}"
         if entry not in entries:
-            raise ValueError(f"the storage {entry!r} is missing: damaged")
+            raise ValueError(_("the storage {entry!r} is missing: damaged", entry=entry))
         start, size, crc = entries[entry]
         if size != storage.count * item_size(storage.dtype):
-            raise ValueError(f"{entry!r} has {size} bytes, expected {storage.count} numbers of {storage.dtype}")
+            raise ValueError(_("{entry!r} has {size} bytes, expected {count} numbers of {dtype}",
+                               entry=entry, size=size, count=storage.count, dtype=storage.dtype))
         starts[storage.key] = start, crc
     return _record_of_pickle(raw, found, starts)
 
@@ -116,32 +121,34 @@ def _zip_entries(raw, path):
     """{name: (its first byte, bytes, checksum)} of a zip in which nothing is compressed and nothing overlaps."""
     tail = raw[-42:].tobytes()
     if tail[-22:-18] != b"PK\5\6":
-        raise ValueError("cut short: it begins but does not end as a zip")
+        raise ValueError(_("cut short: it begins but does not end as a zip"))
     # the length of the directory, which zipfile reads into memory; in a zip of more than 4 GB it is stored earlier
     large = tail[:4] == b"PK\6\7"
     length = int.from_bytes(raw[-58:-50].tobytes() if large else tail[-10:-6], "little")
     if length > LONGEST_DIRECTORY:
-        raise ValueError(f"the directory of the zip claims {length} bytes, expected at most {LONGEST_DIRECTORY}")
+        raise ValueError(_("the directory of the zip claims {length} bytes, expected at most {most}",
+                           length=length, most=LONGEST_DIRECTORY))
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, IndexError, OverflowError, OSError, struct.error) as error:
-        raise ValueError(f"the directory of the zip is damaged ({error})") from error
+        raise ValueError(_("the directory of the zip is damaged ({error})", error=error)) from error
     entries = {}
     position = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         name = info.orig_filename
         if info.compress_type or info.flag_bits & 1 or info.file_size != info.compress_size:
-            raise ValueError(f"{name!r} in it is compressed or encrypted; PyTorch writes plain entries")
+            raise ValueError(_("{name!r} in it is compressed or encrypted; PyTorch writes plain entries", name=name))
         header = raw[info.header_offset : info.header_offset + 30].tobytes() if info.header_offset >= position else b""
         sizes = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
         start = info.header_offset + 30 + sum(sizes)
         coded = raw[info.header_offset + 30 :][: sizes[0]].tobytes()
         if header[:4] != b"PK\3\4" or coded != name.encode("utf-8" if info.flag_bits & 0x800 else "cp437"):
-            raise ValueError(f"{name!r} is not where the directory of the zip says, or overlaps its neighbour: damaged")
+            raise ValueError(_("{name!r} is not where the directory of the zip says, or overlaps its neighbour: damaged",
+                               name=name))
         position = start + info.file_size
         if position > raw.size or name in entries:
-            raise ValueError(f"{name!r} in it is cut short, or occurs twice: damaged")
+            raise ValueError(_("{name!r} in it is cut short, or occurs twice: damaged", name=name))
         entries[name] = start, info.file_size, info.CRC
     return entries
 
@@ -150,31 +157,34 @@ def read_legacy(raw: np.ndarray) -> FileRecord:
     """The record of a .pth in the legacy format, given as uint8. Raises a ValueError as `read_zip`."""
     file = io.BytesIO(raw[:LONGEST_PICKLE].tobytes())
     if unpickle(file, FEW_STEPS)[0] != LEGACY_MAGIC:
-        raise ValueError("a pickle, but not a .pth: the magic number of PyTorch's legacy format is missing")
-    (protocol, _), (system, _) = [unpickle(file, FEW_STEPS) for _ in range(2)]
-    (found, storages), (keys, _) = [unpickle(file) for _ in range(2)]
+        raise ValueError(_("a pickle, but not a .pth: the magic number of PyTorch's legacy format is missing"))
+    (protocol, _none), (system, _none) = [unpickle(file, FEW_STEPS) for _time in range(2)]
+    (found, storages), (keys, _none) = [unpickle(file) for _time in range(2)]
     if protocol != 1001 or not isinstance(system, dict) or not isinstance(keys, list):
-        raise ValueError(f"expected protocol 1001 of the legacy format, got {shortened(protocol)}")
+        raise ValueError(_("expected protocol 1001 of the legacy format, got {protocol}", protocol=shortened(protocol)))
     if system.get("little_endian") is not True:
-        raise ValueError("written on a big-endian machine, which is not supported: save it on another")
+        raise ValueError(_("written on a big-endian machine, which is not supported: save it on another"))
     known = {storage.key: (storage.dtype, storage.count) for storage in storages}
     if {(key, *known[key]) for key in known} != {(s.key, s.dtype, s.count) for s in storages}:
-        raise ValueError("its pickle gives one storage two dtypes or lengths: damaged")
+        raise ValueError(_("its pickle gives one storage two dtypes or lengths: damaged"))
     starts, position = {}, file.tell()
     for key in keys:
         if expect(str, key) not in known or key in starts:
-            raise ValueError(f"its storage {shortened(key)} belongs to no tensor, or occurs twice: damaged")
+            raise ValueError(_("its storage {key} belongs to no tensor, or occurs twice: damaged", key=shortened(key)))
         dtype, count = known[key]
         stored = int.from_bytes(raw[position : position + 8].tobytes(), "little")
         position += 8
         if stored != count:
-            raise ValueError(f"its storage {shortened(key)} claims {stored} numbers, expected {count}: damaged or cut short")
+            raise ValueError(_("its storage {key} claims {stored} numbers, expected {count}: damaged or cut short",
+                               key=shortened(key), stored=stored, count=count))
         starts[key] = position, 0
         position += count * item_size(dtype)
         if position > raw.size:
-            raise ValueError(f"cut short: it has {raw.size} bytes, its storage {shortened(key)} ends at {position}")
+            raise ValueError(_("cut short: it has {size} bytes, its storage {key} ends at {position}",
+                               size=raw.size, key=shortened(key), position=position))
     if position != raw.size or starts.keys() != known.keys():
-        raise ValueError(f"its {len(starts)} storages end at byte {position}, expected {len(known)} and {raw.size}: damaged")
+        raise ValueError(_("its {count} storages end at byte {position}, expected {expected} and {size}: damaged",
+                           count=len(starts), position=position, expected=len(known), size=raw.size))
     return _record_of_pickle(raw, found, starts)
 
 

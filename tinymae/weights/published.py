@@ -28,6 +28,8 @@ from numpy.typing import DTypeLike
 
 from tinymae import tree
 from tinymae.files import visible
+from tinymae.messages import either, marked, translated
+from tinymae.messages import message as _
 from tinymae.models.fine_tuning import resize_mae, resize_vit
 from tinymae.models.mae import MAEConfig, StoredPositions, mae_init
 from tinymae.models.vit import ViTConfig, vit_init
@@ -96,9 +98,9 @@ def load_mae(
     """
     file = _open(path, key)
     if file.kind not in ("mae", "vit-mae"):
-        raise ValueError(f"{path}: expected a masked autoencoder with its decoder, got {_got(file)}")
+        raise ValueError(_("{path}: expected a masked autoencoder with its decoder, got {got}", path=path, got=_got(file)))
     names = file.names
-    width, _ = _shape(file, f"{names.embed}.weight", 2)
+    width, _encoder_width = _shape(file, f"{names.embed}.weight", 2)
     sizes = _sizes(file, img_size) | {"decoder_embed_dim": width, "decoder_depth": _depth(file, names.decoder_blocks)}
     if file.kind == "vit-mae":
         options = _hugging_face_options(file, sizes, heads)
@@ -109,16 +111,12 @@ def load_mae(
         options = saved | {"num_heads": _heads(file, sizes, heads, saved)}
         published = (width, sizes["decoder_depth"]) == DECODER_SIZES
         if decoder_heads is None and "decoder_num_heads" not in saved and not published:
-            raise ValueError(
-                f"{path}: the heads of its decoder, of dimension {width} and {sizes['decoder_depth']} layers, are not in it: "
-                "give decoder_heads (--decoder-heads)"
-            )
+            raise ValueError(_("{path}: the heads of its decoder, of dimension {width} and {depth} layers, are not in it: "
+                               "give decoder_heads (--decoder-heads)", path=path, width=width, depth=sizes["decoder_depth"]))
         stored = saved.get("decoder_num_heads", DECODER_HEADS)
         if norm_pix_loss is None and "norm_pix_loss" not in saved and not PLAIN_FILES.match(Path(path).name):
-            raise ValueError(
-                f"{path}: does not say whether the model predicts normalised pixels: give norm_pix_loss (--norm-pix-loss, or "
-                "--no-norm-pix-loss)"
-            )
+            raise ValueError(_("{path}: does not say whether the model predicts normalised pixels: give norm_pix_loss "
+                               "(--norm-pix-loss, or --no-norm-pix-loss)", path=path))
     if norm_pix_loss is not None:
         options["norm_pix_loss"] = norm_pix_loss
     options["decoder_num_heads"] = stored if decoder_heads is None else decoder_heads
@@ -143,7 +141,8 @@ def _with_positions(file, config, flat, dtype):
         return config, flat
     if off := max(_unlike_fixed(file, name, config) for name in names):
         print(
-            f"{file.path}: its positions are not the sines and cosines of He et al. (off by {off:.1e}): they are kept",
+            _("{path}: its positions are not the sines and cosines of He et al. (off by {off:.1e}): they are kept",
+              path=file.path, off=off),
             file=sys.stderr,
         )
     return StoredPositions(**vars(config), tables=tuple(tables)), flat
@@ -201,8 +200,8 @@ def _load_vit(path, heads, img_size, dtype, key, *, head):
     file = _open(path, key)
     classifier = file.kind in ("mae-vit", "vit")
     if not file.kind or file.kind == "marian" or head > classifier:
-        wanted = "a classifier" if head else "an image encoder"
-        raise ValueError(f"{path}: expected {wanted}, got {_got(file)}")
+        wanted = _("a classifier") if head else _("an image encoder")
+        raise ValueError(_("{path}: expected {wanted}, got {got}", path=path, wanted=wanted, got=_got(file)))
     names = file.names
     probed = f"{names.head}.1.weight" in file.weights.tensors and file.kind == "mae-vit"
     if probed and head:
@@ -217,10 +216,8 @@ def _load_vit(path, heads, img_size, dtype, key, *, head):
         options["position_encoding"] = file.config.get("position_encoding", "learned")
     options["num_classes"] = _shape(file, f"{names.head}{'.1' * probed}.weight", 2)[0] if classifier else 1
     if classifier and file.config.get("num_classes", options["num_classes"]) != options["num_classes"]:
-        raise ValueError(
-            f"{path}: expected num_classes {options['num_classes']} in config.json, as its head has, got "
-            f"{file.config['num_classes']!r}: another config?"
-        )
+        raise ValueError(_("{path}: expected num_classes {expected} in config.json, as its head has, got {got!r}: another "
+                           "config?", path=path, expected=options["num_classes"], got=file.config["num_classes"]))
     if not classifier:
         stored = file.weights.tensors[names.pos_embed][0, 1:].astype(dtype)
         grid = patch_grid(sizes["img_size"], sizes["patch_size"])
@@ -228,7 +225,8 @@ def _load_vit(path, heads, img_size, dtype, key, *, head):
         options["position_encoding"] = "fixed" if fixed else "learned"
     config = _config(file, ViTConfig, sizes, options)
     if config.position_encoding == "fixed" and _unlike_fixed(file, names.pos_embed, config):
-        raise ValueError(f"{path}: expected fixed positions, but {names.pos_embed!r} is not the table of sines and cosines")
+        raise ValueError(_("{path}: expected fixed positions, but {pos_embed!r} is not the table of sines and cosines",
+                           path=path, pos_embed=names.pos_embed))
     unused = () if head else (names.mask_token, "vit.embeddings.mask_token", "decoder", f"{names.head}.")
     rows = vit_rows(names, config, head=head)
     flat = _take(file, rows, config, {names.pos_embed: config.embed_dim}, dtype, unused)
@@ -260,14 +258,15 @@ def _open(path, key):
     try:
         given, unread = known_names(weights.tensors)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=path, reason=error)) from error
     kind = recognise(given)
     if parts := unsupported(given, kind):
-        raise ValueError(f"{path}: expected a plain Vision Transformer, got {KINDS[kind][0]}, with {' and '.join(parts)}")
+        raise ValueError(_("{path}: expected a plain Vision Transformer, got {what}, with {parts}",
+                           path=path, what=translated(KINDS[kind][0]), parts=", ".join(map(translated, parts))))
     if unread := unread_entries(weights.meta, unread):
-        print(visible(f"{path}: not read: {listed(unread)}"), file=sys.stderr)
+        print(visible(_("{path}: not read: {names}", path=path, names=listed(unread))), file=sys.stderr)
     if perhaps_metas(kind, weights.meta, path):
-        print(visible(f"{path}: {LICENCE}"), file=sys.stderr)
+        print(visible(_("{path}: {licence}", path=path, licence=translated(LICENCE))), file=sys.stderr)
     tensors = {known: weights.tensors[name] for known, name in given.items()}
     names = OFFICIAL if kind.startswith("mae") else HUGGING_FACE
     return _File(path, kind, names, replace(weights, tensors=tensors), given, config)
@@ -286,10 +285,8 @@ def _with_plain_head(file):
         found = tensors.pop(f"{head}.{name}", None)
         least = 0 if name == "0.running_var" else -np.inf
         if found is None or found.shape != shape or not np.isfinite(found).all() or found.min() < least:
-            raise ValueError(
-                f"{file.path}: expected '{head}.{name}' {shape} in the head of a linear probe, finite, from {least} on: "
-                "damaged, or another head"
-            )
+            raise ValueError(_("{path}: expected '{head}.{name}' {shape} in the head of a linear probe, finite, from {least} "
+                               "on: damaged, or another head", path=file.path, head=head, name=name, shape=shape, least=least))
         shapes[name] = found.astype(np.float64)
     tensors.pop(f"{head}.0.num_batches_tracked", None)
     mean, var, weight, bias = shapes.values()
@@ -303,27 +300,30 @@ def _got(file):
     """What a file holds, for the message that refuses it."""
     if not file.kind:
         first = ", ".join(repr(name) for name in list(file.given)[:3])
-        return f"{other_model(file.given)}, with tensors such as {first}; known are {', '.join(KINDS)}"
+        return _("{what}, with tensors such as {first}; known are {kinds}",
+                 what=translated(other_model(file.given)), first=first, kinds=", ".join(KINDS))
     what, can = KINDS[file.kind]
     hint = {
-        "mae-encoder": ": to reconstruct, take the mae_visualize_* file, with its decoder; or load_published_encoder",
-        "mae": ": load_mae, or load_published_encoder for its encoder",
-        "vit-mae": ": load_mae, or load_published_encoder for its encoder",
-        "mae-vit": ": load_vit",
-        "vit": ": load_vit",
-        "vit-encoder": ": load_published_encoder",
-        "marian": ": python -m tinymae translate --weights FOLDER",
+        "mae-encoder": marked("to reconstruct, take the mae_visualize_* file, with its decoder; or load_published_encoder"),
+        "mae": marked("load_mae, or load_published_encoder for its encoder"),
+        "vit-mae": marked("load_mae, or load_published_encoder for its encoder"),
+        "mae-vit": "load_vit",
+        "vit": "load_vit",
+        "vit-encoder": "load_published_encoder",
+        "marian": "python -m tinymae translate --weights FOLDER",
     }[file.kind]
-    return f"{what} (can do: {can}){hint}"
+    return _("{what} (can do: {can}): {hint}", what=translated(what), can=translated(can), hint=translated(hint))
 
 
 def _shape(file, name, axes):
     """The shape of a tensor. Raises a ValueError unless it has this number of axes."""
     if name not in file.weights.tensors:
-        raise ValueError(f"{file.path}: the tensor {name!r} is missing: removed, or another architecture")
+        raise ValueError(_("{path}: the tensor {name!r} is missing: removed, or another architecture",
+                           path=file.path, name=name))
     shape = file.weights.tensors[name].shape
     if len(shape) != axes or 0 in shape:
-        raise ValueError(f"{file.path}: expected {name!r} with {axes} axes, none of them empty, got {shape}")
+        raise ValueError(_("{path}: expected {name!r} with {axes} axes, none of them empty, got {shape}",
+                           path=file.path, name=name, axes=axes, shape=shape))
     return shape
 
 
@@ -339,9 +339,10 @@ def _sizes(file, img_size):
     width, channels, patch, across = _shape(file, f"{names.patch_embed}.weight", 4)
     tokens = _shape(file, names.pos_embed, 3)[1]
     if across != patch:
-        raise ValueError(f"{file.path}: expected square patches, got patches of {patch} x {across}")
+        raise ValueError(_("{path}: expected square patches, got patches of {patch} x {across}",
+                           path=file.path, patch=patch, across=across))
     trained = _trained_size(file, patch, tokens - 1, img_size)
-    hidden, _ = _shape(file, f"{names.blocks}.0.{names.fc1}.weight", 2)
+    hidden, _width = _shape(file, f"{names.blocks}.0.{names.fc1}.weight", 2)
     ratio = hidden / width
     if int(width * ratio) != hidden:                            # it was rounded down: take the next float
         ratio = math.nextafter(ratio, math.inf)
@@ -360,12 +361,13 @@ def _trained_size(file, patch, patches, img_size):
     try:
         rows, cols = image_sides(named)
     except ValueError as error:
-        raise ValueError(f"{file.path}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=file.path, reason=error)) from error
     if rows % patch or cols % patch or rows * cols != patches * patch**2 or not patches:
-        raise ValueError(
-            f"{file.path}: expected the positions of a class token and of the patches, {patch} x {patch}, of {rows} x {cols} "
-            f"pixels, got {1 + patches} in {file.names.pos_embed!r}: if it was trained on rectangles, say which (img_size)"
-        )
+        raise ValueError(_("{path}: expected the positions of a class token and of the patches, {patch} x {patch}, of {rows} "
+                           "x {cols} pixels, got {patches} in {pos_embed!r}: if it was trained on rectangles, say which "
+                           "(img_size)",
+                           path=file.path, patch=patch, rows=rows, cols=cols, patches=1 + patches,
+                           pos_embed=file.names.pos_embed))
     return rows, cols
 
 
@@ -374,10 +376,9 @@ def _heads(file, sizes, heads, saved):
         return heads
     known = saved.get("num_heads", known_heads(sizes["embed_dim"], sizes["depth"], file.config))
     if known is None:
-        raise ValueError(
-            f"{file.path}: the number of heads is not in the file: give heads (--heads). It is known for ViT-B, ViT-L, ViT-H; "
-            f"this model has dimension {sizes['embed_dim']} and {sizes['depth']} layers"
-        )
+        raise ValueError(_("{path}: the number of heads is not in the file: give heads (--heads). It is known for ViT-B, "
+                           "ViT-L, ViT-H; this model has dimension {width} and {depth} layers",
+                           path=file.path, width=sizes["embed_dim"], depth=sizes["depth"]))
     return known
 
 
@@ -386,12 +387,11 @@ def _hugging_face_options(file, sizes, heads):
     config, expected_type = file.config, "vit_mae" if file.kind == "vit-mae" else "vit"
     allowed = ["vit", "vit_mae"] if file.kind == "vit-encoder" else [expected_type]
     if config.get("model_type", expected_type) not in allowed:
-        raise ValueError(
-            f"{file.path}: expected model_type {' or '.join(sorted(allowed))} in config.json, as the names of the tensors say, "
-            f"got {config['model_type']!r}"
-        )
+        raise ValueError(_("{path}: expected model_type {expected} in config.json, as the names of the tensors say, got "
+                           "{got!r}", path=file.path, expected=either(sorted(allowed)), got=config["model_type"]))
     if "num_attention_heads" not in config:
-        raise ValueError(f"{file.path}: expected config.json beside it, with num_attention_heads: the weights lack it")
+        raise ValueError(_("{path}: expected config.json beside it, with num_attention_heads: the weights lack it",
+                           path=file.path))
     expected = {
         "patch_size": sizes["patch_size"], "num_channels": sizes["in_chans"],
         "hidden_size": sizes["embed_dim"], "num_hidden_layers": sizes["depth"],
@@ -399,15 +399,19 @@ def _hugging_face_options(file, sizes, heads):
     }
     for key, value in expected.items():
         if config.get(key, value) not in (value, [value, value]):
-            why = "our layers have no other" if key in ("hidden_act", "qkv_bias") else "as in the weights: another config?"
-            raise ValueError(f"{file.path}: expected {key} {value!r} in config.json, got {config[key]!r}: {why}")
+            ours = key in ("hidden_act", "qkv_bias")
+            why = _("our layers have no other") if ours else _("as in the weights: another config?")
+            raise ValueError(_("{path}: expected {key} {value!r} in config.json, got {got!r}: {why}",
+                               path=file.path, key=key, value=value, got=config[key], why=why))
     for key, above in (("layer_norm_eps", True), ("hidden_dropout_prob", False), ("attention_probs_dropout_prob", False)):
         value = config.get(key, 1e-12)
         if type(value) not in (int, float) or not 0 <= value < 1 or (above and not value):
-            raise ValueError(
-                f"{file.path}: expected {key} in config.json to be a number {'above' if above else 'from'} 0 and below 1, "
-                f"got {value!r}"
-            )
+            wrong = _("{path}: expected {key} in config.json to be a number above 0 and below 1, got {value!r}",
+                      path=file.path, key=key, value=value)
+            if not above:
+                wrong = _("{path}: expected {key} in config.json to be a number from 0 and below 1, got {value!r}",
+                          path=file.path, key=key, value=value)
+            raise ValueError(wrong)
     heads = config["num_attention_heads"] if heads is None else heads
     options = {"num_heads": heads, "eps": config.get("layer_norm_eps", 1e-12)}
     if file.kind == "vit":
@@ -420,14 +424,15 @@ def _config(file, config_class, sizes, options):
     for key, value in options.items():
         types = (bool,) if key == "norm_pix_loss" else (int,) if "heads" in key else (int, float)
         if key in numbers and type(value) not in types:
-            raise ValueError(f"{file.path}: expected {key} as {' or '.join(each.__name__ for each in types)}, got {value!r}")
+            raise ValueError(_("{path}: expected {key} as {kinds}, got {value!r}",
+                               path=file.path, key=key, kinds=either(each.__name__ for each in types), value=value))
     try:
         if not (0 < options.get("eps", 1e-6) < 1 and 0 < options.get("mlp_ratio", 4) < 1e6):
-            raise ValueError(f"expected a small positive eps and a positive mlp_ratio, got {options}")
+            raise ValueError(_("expected a small positive eps and a positive mlp_ratio, got {options}", options=options))
         known = {field.name for field in fields(config_class)}
         return config_class(**{key: value for key, value in (sizes | options).items() if key in known})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{file.path}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=file.path, reason=error)) from error
 
 
 def _take(file, rows, config, tables, dtype, unused=()):
@@ -441,24 +446,23 @@ def _take(file, rows, config, tables, dtype, unused=()):
     expected |= {name: (1, 1 + config.num_patches, width) for name, width in tables.items()}
     for name, shape in expected.items():
         if name not in tensors:
-            raise ValueError(
-                f"{file.path}: the tensor {name!r} {shape} is missing: the file is incomplete, or of another architecture than "
-                f"{KINDS[file.kind][0]}"
-            )
+            raise ValueError(_("{path}: the tensor {name!r} {shape} is missing: the file is incomplete, or of another "
+                               "architecture than {what}", path=file.path, name=name, shape=shape,
+                               what=translated(KINDS[file.kind][0])))
         found = tensors[name]
         if found.shape != shape or not np.issubdtype(found.dtype, np.floating):
-            raise ValueError(
-                f"{file.path}: expected {file.given[name]!r} {shape} of floats, got {found.shape} of {found.dtype}: another "
-                "architecture, or parts of two models"
-            )
+            raise ValueError(_("{path}: expected {name!r} {shape} of floats, got {got} of {dtype}: another architecture, or "
+                               "parts of two models",
+                               path=file.path, name=file.given[name], shape=shape, got=found.shape, dtype=found.dtype))
         if not np.isfinite(found).all():
-            raise ValueError(f"{file.path}: {file.given[name]!r} is not finite: damaged, or training diverged")
+            raise ValueError(_("{path}: {name!r} is not finite: damaged, or training diverged",
+                               path=file.path, name=file.given[name]))
     for name in tensors:
         if name not in expected and not (unused and name.startswith(unused)):
-            raise ValueError(
-                f"{file.path}: the tensor {file.given[name]!r} {tensors[name].shape} does not belong to {KINDS[file.kind][0]}: "
-                "another architecture; without the tensor, the model would compute another function"
-            )
+            raise ValueError(_("{path}: the tensor {name!r} {shape} does not belong to {what}: another architecture; without "
+                               "the tensor, the model would compute another function",
+                               path=file.path, name=file.given[name], shape=tensors[name].shape,
+                               what=translated(KINDS[file.kind][0])))
     file.weights.release()                                      # all of it was read for the comparison
     flat = {}
     for row in rows:

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from tinymae.files import never_downloaded
+from tinymae.messages import message as _
 from tinymae.weights.names import ask, left_out, model_prefixes
 from tinymae.weights.pth import read_legacy, read_zip
 from tinymae.weights.records import BFLOAT16, FileRecord, item_size, shortened, unique
@@ -100,7 +101,7 @@ def read_weights(path: Path | str, *, key: str | None = None) -> Weights:
             else np.empty(record.shape, array.dtype)
         )
     mapped = tuple(part.record.raw.base.obj for part in parts)      # the map under the array's memoryview
-    return Weights(tensors, {name: record.dtype for name, (_, record) in chosen.items()}, meta, mapped)
+    return Weights(tensors, {name: record.dtype for name, (_part, record) in chosen.items()}, meta, mapped)
 
 
 def list_weights(path: Path | str, *, key: str | None = None) -> tuple[list[tuple[str, tuple, str]], dict]:
@@ -110,16 +111,16 @@ def list_weights(path: Path | str, *, key: str | None = None) -> tuple[list[tupl
     Parameters and errors are those of `read_weights`.
     """
     chosen, meta = _choose(path, _parts(path), key)
-    return [(name, record.shape, record.dtype) for name, (_, record) in chosen.items()], meta
+    return [(name, record.shape, record.dtype) for name, (_part, record) in chosen.items()], meta
 
 
 def _parts(path):
     """The files of a model."""
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file of weights")
+        raise FileNotFoundError(_("{path}: no such file of weights", path=path))
     if not path.is_file():
-        raise ValueError(f"{path}: expected a file of weights, .pth or .safetensors, got a folder")
+        raise ValueError(_("{path}: expected a file of weights, .pth or .safetensors, got a folder", path=path))
     if path.name.endswith(INDEX):
         return _indexed(path)
     return [_Part(path, _read_record(path))]
@@ -128,37 +129,46 @@ def _parts(path):
 def _indexed(path):
     """The files that an index lists: {"weight_map": {name of a tensor: file beside the index}}."""
     if path.stat().st_size > LONGEST_INDEX:
-        raise ValueError(f"{path}: expected at most {LONGEST_INDEX} bytes of an index, got {path.stat().st_size}")
+        raise ValueError(_("{path}: expected at most {most} bytes of an index, got {size}",
+                           path=path, most=LONGEST_INDEX, size=path.stat().st_size))
     raw = path.read_bytes()
     try:
         index = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {never_downloaded(path) or f'expected an index of weights, JSON: {error}'}") from error
+        wrong = never_downloaded(path) or _("expected an index of weights, JSON: {error}", error=error)
+        raise ValueError(_("{file}: {reason}", file=path, reason=wrong)) from error
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
-        raise ValueError(f"{path}: expected a weight_map in it, from the name of each tensor to a file")
+        raise ValueError(_("{path}: expected a weight_map in it, from the name of each tensor to a file", path=path))
     parts, names = [], sorted(set(files.values()))
     for file in names:
         if "/" in file or "\\" in file or ":" in file or file in ("", ".", ".."):
-            raise ValueError(f"{path}: lists {shortened(file)}: expected the name of a file in the same folder")
+            raise ValueError(_("{path}: lists {file}: expected the name of a file in the same folder",
+                               path=path, file=shortened(file)))
         if not path.with_name(file).is_file():
-            raise FileNotFoundError(f"{path}: lists {shortened(file)}, which is not in the folder: download all of its files")
+            raise FileNotFoundError(_("{path}: lists {file}, which is not in the folder: download all of its files",
+                                      path=path, file=shortened(file)))
     for file in names:
         parts.append(_Part(path.with_name(file), _read_record(path.with_name(file))))
         found = {name for table in parts[-1].record.tables.values() for name in table}
         for name in sorted(found ^ {name for name, place in files.items() if place == file}):
-            has = "a tensor that its index does not list there" if name in found else "not a tensor that its index lists there"
-            raise ValueError(f"{path.with_name(file)}: has {has}, {shortened(name)}: are these parts of one model?")
+            wrong = _("{path}: has a tensor that its index does not list there, {name}: are these parts of one model?",
+                      path=path.with_name(file), name=shortened(name))
+            if name not in found:
+                wrong = _("{path}: has not a tensor that its index lists there, {name}: are these parts of one model?",
+                          path=path.with_name(file), name=shortened(name))
+            raise ValueError(wrong)
     return parts
 
 
 def _read_record(path):
     if wrong := never_downloaded(path):
-        raise ValueError(f"{path}: {wrong}")
+        raise ValueError(_("{file}: {reason}", file=path, reason=wrong))
     with path.open("rb") as file:
         start = file.read(16)
         if len(start) < 10:
-            raise ValueError(f"{path}: empty, or cut short: it has {len(start)} bytes, weights have more: fetch it again")
+            raise ValueError(_("{path}: empty, or cut short: it has {count} bytes, weights have more: fetch it again",
+                               path=path, count=len(start)))
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)   # copy on write: the file does not change
     raw = np.frombuffer(mapped, np.uint8)
     try:
@@ -171,11 +181,11 @@ def _read_record(path):
             elif start.startswith(b"\x80"):
                 record = read_legacy(raw)
             else:
-                raise ValueError(f"expected .pth or .safetensors, got a file that begins with {start!r}")
+                raise ValueError(_("expected .pth or .safetensors, got a file that begins with {start!r}", start=start))
         if not record.tables:
-            raise ValueError("it contains no tensors")
+            raise ValueError(_("it contains no tensors"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=path, reason=error)) from error
     return record
 
 
@@ -196,22 +206,22 @@ def _choose(path, parts, key):
                 if not (whole.startswith(begins) if key else not table):
                     others.append(whole)
                 elif whole.removeprefix(begins) in chosen:
-                    raise ValueError(f"two of its tensors are called {whole!r}: damaged")
+                    raise ValueError(_("two of its tensors are called {whole!r}: damaged", whole=whole))
                 else:
                     chosen[whole.removeprefix(begins)] = found
         if not chosen:
             known = ", ".join(map(repr, _keys(tables)[:10]))
-            raise ValueError(f"it has no tensors under the key {key!r}: expected one of {known}")
+            raise ValueError(_("it has no tensors under the key {key!r}: expected one of {known}", key=key, known=known))
         models = model_prefixes(chosen)
         if len(models) > (MOST_MODELS if "" in models else 1):
             raise ValueError(ask(begins + prefix[:-1] for prefix in models))
         # Views of one storage take no memory until they are copied. A tied matrix has at most four names.
-        claimed = sum(math.prod(record.shape) * item_size(record.dtype) for _, record in chosen.values())
+        claimed = sum(math.prod(record.shape) * item_size(record.dtype) for _part, record in chosen.values())
         size = sum(part.record.raw.size for part in parts)
         if claimed > 8 * size + 4096:
-            raise ValueError(f"its tensors claim {claimed} bytes, and the file has {size}")
+            raise ValueError(_("its tensors claim {claimed} bytes, and the file has {size}", claimed=claimed, size=size))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(_("{file}: {reason}", file=path, reason=error)) from error
     return chosen, meta | left_out(others, begins)
 
 
@@ -248,9 +258,8 @@ def _compare_checksums(chosen):
         sums = pool.map(lambda found: zlib.crc32(_stored(*found[1:])), summed.values())
         for (name, part, record), found in zip(summed.values(), sums, strict=True):
             if found != record.crc:
-                raise ValueError(
-                    f"{part.path}: the numbers of {name!r} do not match their checksum: damaged, fetch the file again"
-                )
+                raise ValueError(_("{path}: the numbers of {name!r} do not match their checksum: damaged, fetch the file again",
+                                   path=part.path, name=name))
 
 
 def _numbers(part, record):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinymae.messages import message as _
+
 BFLOAT16 = "bfloat16"       # the upper half of a float32; NumPy has no such dtype, so it is read as uint16 and widened
 
 
@@ -77,7 +79,7 @@ def unique(pairs: list[tuple]) -> dict:
     """An object in a JSON text, for `json.loads`. Raises a ValueError if a name occurs twice in it."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name occurs twice in its header")
+        raise ValueError(_("a name occurs twice in its header"))
     return found
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tinymae.files import whole_file
+from tinymae.messages import message as _
 from tinymae.weights.records import (
     BFLOAT16,
     FileRecord,
@@ -39,40 +40,51 @@ def read_safetensors(raw: np.ndarray) -> FileRecord:
     """The record of a file, given as uint8. Raises a ValueError if the file is damaged or claims more than it has."""
     length = int.from_bytes(raw[:8].tobytes(), "little")
     if length > raw.size - 8:
-        raise ValueError(f"cut short, or not a safetensors file: it claims a header of {length} bytes and has {raw.size - 8}")
+        raise ValueError(_("cut short, or not a safetensors file: it claims a header of {length} bytes and has {size}",
+                           length=length, size=raw.size - 8))
     if length > LONGEST_HEADER:
-        raise ValueError(f"its header has {length} bytes, expected at most {LONGEST_HEADER}")
+        raise ValueError(_("its header has {length} bytes, expected at most {most}",
+                           length=length, most=LONGEST_HEADER))
     try:
         header = json.loads(raw[8 : 8 + length].tobytes().decode("utf-8"), object_pairs_hook=unique)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"its header is not JSON ({error}): damaged, or not a safetensors file") from error
+        raise ValueError(_("its header is not JSON ({error}): damaged, or not a safetensors file", error=error)) from error
     if not isinstance(header, dict):
-        raise ValueError("its header is not a JSON object: damaged, or not a safetensors file")
+        raise ValueError(_("its header is not a JSON object: damaged, or not a safetensors file"))
     meta = header.pop("__metadata__", {})
     if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
-        raise ValueError("its __metadata__ is not a table of texts")
+        raise ValueError(_("its __metadata__ is not a table of texts"))
     tensors = {}
     for name, entry in header.items():
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-            raise ValueError(f"expected dtype, shape and data_offsets of tensor {name!r}, got {shortened(entry)}")
+            raise ValueError(_("expected dtype, shape and data_offsets of tensor {name!r}, got {got}",
+                               name=name, got=shortened(entry)))
         code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(code, str) or code not in SAFETENSORS:
-            raise ValueError(f"tensor {name!r} has the dtype {shortened(code)}, expected one of {', '.join(SAFETENSORS)}")
+            raise ValueError(_("tensor {name!r} has the dtype {code}, expected one of {known}",
+                               name=name, code=shortened(code), known=", ".join(SAFETENSORS)))
         if not is_shape(shape) or not are_sizes(offsets) or len(offsets) != 2:
-            raise ValueError(f"tensor {name!r} has the shape {shortened(shape)} and the offsets {shortened(offsets)}")
+            raise ValueError(_("tensor {name!r} has the shape {shape} and the offsets {offsets}",
+                               name=name, shape=shortened(shape), offsets=shortened(offsets)))
         begin, end = offsets
         count = math.prod(shape)
         if end - begin != count * item_size(SAFETENSORS[code]):
-            raise ValueError(f"tensor {name!r} {tuple(shape)} of {code} does not fill its bytes {begin} to {end}")
+            raise ValueError(_("tensor {name!r} {shape} of {code} does not fill its bytes {begin} to {end}",
+                               name=name, shape=tuple(shape), code=code, begin=begin, end=end))
         tensors[name] = TensorRecord(8 + length + begin, count, SAFETENSORS[code], 0, tuple(shape), strides_of(shape), 0)
     position = 8 + length
     for name, record in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].count)):
         if record.start != position:
-            wrong = "overlaps the one before it" if record.start < position else "leaves a gap before it"
-            raise ValueError(f"tensor {name!r} {wrong}: it begins at {record.start}, expected {position}")
+            wrong = _("tensor {name!r} overlaps the one before it: it begins at {start}, expected {position}",
+                      name=name, start=record.start, position=position)
+            if record.start > position:
+                wrong = _("tensor {name!r} leaves a gap before it: it begins at {start}, expected {position}",
+                          name=name, start=record.start, position=position)
+            raise ValueError(wrong)
         position += record.count * item_size(record.dtype)
     if position != raw.size:
-        raise ValueError(f"expected {position} bytes, the file has {raw.size}: cut short, or something follows the tensors")
+        raise ValueError(_("expected {position} bytes, the file has {size}: cut short, or something follows the tensors",
+                           position=position, size=raw.size))
     return FileRecord(raw, {"": tensors} if tensors else {}, meta)
 
 

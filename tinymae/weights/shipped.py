@@ -15,6 +15,7 @@ import numpy as np
 
 from tinymae import tree
 from tinymae.files import never_downloaded
+from tinymae.messages import message as _
 from tinymae.models.mae import MAEConfig, mae_init
 from tinymae.models.transformer import TransformerConfig, transformer_init
 from tinymae.weights.records import unique
@@ -53,15 +54,16 @@ def write_model(path: Path | str, config: MAEConfig | TransformerConfig, params:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: expected a path that ends in .safetensors")
-    kinds = [kind for kind, (config_class, _) in MODEL_KINDS.items() if type(config) is config_class]
+        raise ValueError(_("{path}: expected a path that ends in .safetensors", path=path))
+    kinds = [kind for kind, (config_class, _init) in MODEL_KINDS.items() if type(config) is config_class]
     if not kinds:
         raise TypeError(f"expected the config of a model {' or '.join(MODEL_KINDS)}, got {type(config).__name__}")
     arrays = dict(tree.leaves(params))
     _check_shapes(arrays, MODEL_KINDS[kinds[0]][1](config, None, tree.NO_BYTES))
     for name, array in arrays.items():
         if not (np.abs(array) <= LARGEST_HALF).all():                # NaN is not
-            raise ValueError(f"{path}: not written, because {name} has a number that is not finite or above {LARGEST_HALF:.0f}")
+            raise ValueError(_("{path}: not written, because {name} has a number that is not finite or above "
+                               "{most:.0f}", path=path, name=name, most=LARGEST_HALF))
     meta = {
         "format": MODEL_FORMAT, "model": kinds[0], "config": json.dumps(asdict(config)),
         "extra": json.dumps(extra or {}, ensure_ascii=False),
@@ -105,38 +107,42 @@ def read_model(path: Path | str, kind: str) -> tuple[MAEConfig | TransformerConf
     _check_kind(kind)
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file: expected a model that write_model or the command export wrote")
+        raise FileNotFoundError(_("{path}: no such file: expected a model that write_model or the command export wrote",
+                                  path=path))
     try:
         return _read(path, *MODEL_KINDS[kind], kind)
     except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {never_downloaded(path) or error}") from error
+        raise ValueError(_("{file}: {reason}", file=path, reason=never_downloaded(path) or error)) from error
 
 
 def _read(path, config_class, init, kind):
     record = read_safetensors(np.fromfile(path, np.uint8))
     meta, tensors = record.meta, record.tables.get("", {})
     if meta.get("format") != MODEL_FORMAT:
-        raise ValueError(f"expected the format {MODEL_FORMAT!r}, got {str(meta.get('format'))[:80]!r}: is it one of tinymae's?")
+        raise ValueError(_("expected the format {format!r}, got {got!r}: is it one of tinymae's?",
+                           format=MODEL_FORMAT, got=str(meta.get("format"))[:80]))
     if meta.get("model") != kind:
-        raise ValueError(f"expected a {kind!r} model, got {str(meta.get('model'))[:80]!r}")
+        raise ValueError(_("expected a {kind!r} model, got {got!r}", kind=kind, got=str(meta.get("model"))[:80]))
     config = config_class(**_table(meta, "config"))
     extra = _table(meta, "extra")
     # What the shapes of the tensors cannot show is compared with the file before anything of that size is made.
     for name in (field.name for field in fields(config) if field.name.endswith(("depth", "layers"))):
         if getattr(config, name) > len(tensors):
-            raise ValueError(f"{name} is {getattr(config, name)}, and it has {len(tensors)} tensors: fewer than layers")
+            raise ValueError(_("{name} is {layers}, and it has {count} tensors: fewer than layers",
+                               name=name, layers=getattr(config, name), count=len(tensors)))
     if getattr(config, "num_patches", 0) > max(record.raw.size, 1 << 16):
-        raise ValueError(f"its config has {config.num_patches} patches, in a file of {record.raw.size} bytes")
+        raise ValueError(_("its config has {num_patches} patches, in a file of {size} bytes",
+                           num_patches=config.num_patches, size=record.raw.size))
     like = init(config, None, tree.NO_BYTES)
     _check_shapes(tensors, like)
     arrays = {}
     for name, found in tensors.items():
         if found.dtype != "float16":
-            raise ValueError(f"expected {name} as float16, got {found.dtype}")
+            raise ValueError(_("expected {name} as float16, got {dtype}", name=name, dtype=found.dtype))
         halves = record.raw[found.start : found.start + 2 * found.count].view("<f2")
         arrays[name] = halves.astype(np.float32).reshape(found.shape)
         if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{name} has a number that is not finite: damaged, or its training diverged")
+            raise ValueError(_("{name} has a number that is not finite: damaged, or its training diverged", name=name))
     return config, tree.unflatten(arrays, like), extra
 
 
@@ -148,9 +154,10 @@ def _check_kind(kind):
 def _check_shapes(found, like):
     """`found` is {path: array or record}; `like` a tree of the expected shapes."""
     matched = tree.unflatten(found, like)
-    for (name, leaf), (_, expected) in zip(tree.leaves(matched), tree.leaves(like), strict=True):
+    for (name, leaf), (_name, expected) in zip(tree.leaves(matched), tree.leaves(like), strict=True):
         if tuple(leaf.shape) != expected.shape:
-            raise ValueError(f"expected {name} of the shape {expected.shape}, got {tuple(leaf.shape)}")
+            raise ValueError(_("expected {name} of the shape {expected}, got {got}",
+                               name=name, expected=expected.shape, got=tuple(leaf.shape)))
 
 
 def _table(meta, name):
@@ -158,7 +165,8 @@ def _table(meta, name):
     try:
         value = json.loads(meta.get(name, ""), object_pairs_hook=unique)
     except ValueError as error:
-        raise ValueError(f"its {name} is not JSON ({error}): damaged, or edited") from error
+        raise ValueError(_("its {name} is not JSON ({error}): damaged, or edited", name=name, error=error)) from error
     if not isinstance(value, dict):
-        raise ValueError(f"expected a table as its {name}, got a {type(value).__name__}: damaged, or edited")
+        raise ValueError(_("expected a table as its {name}, got a {kind}: damaged, or edited",
+                           name=name, kind=type(value).__name__))
     return value
