@@ -114,6 +114,7 @@ def _english(text):
 
     Of a title `English · 中文` the translation is the Chinese part.
     """
+    text = re.sub(r"`([^`<]+) <[^`]+>`__", r"\1", text)         # of a link its words
     words = re.findall(r"[A-Za-z]{2,}", re.sub(r":\w+:`[^`]+`|``[^`]+``|`[^`]+`_*", "", text))
     return len(words) > (3 if re.search("[\u4e00-\u9fff]", text) and " · " not in text else 0)
 
