@@ -6,7 +6,7 @@
     tinymae     sentences of the package, marked with _() or marked()
     lessons     prose of lessons, texts and hints of exercises; for the terminal and for the site
     argparse    Python's own words for commands; kept by hand
-    PAGES       of the site: each has a catalog of its own in docs/locale
+    PAGES       of the site: each has a catalog of its own in docs/locale; sphinx.po beside them, by hand, has words of the theme
 
 English is the source. If a sentence changes, its old translation moves to the end of the file, behind #~, for the translator
 to adapt and to delete. Gettext's tools (Poedit, Weblate) open the files as they are.

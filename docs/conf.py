@@ -94,4 +94,4 @@ html_show_sourcelink = False
 html_show_search_summary = False                                # would read other pages, which browsers forbid for file://
 html_use_index = False
 copybutton_selector = "div:not(.sphx-glr-script-out) > div.highlight pre"       # of code, not of what it printed
-copyright = "the tinymae authors, MIT licence"
+copyright = "tinymae 作者，MIT 许可" if chinese else "the tinymae authors, MIT licence"

@@ -152,6 +152,7 @@ def pair_columns(app, document):
             table["classes"].append("map")
     if not re.match(r"lessons/\d", app.env.docname):
         return
+    chinese = app.config.language == "zh_CN"
     for section in list(document.findall(nodes.section)):
         row, children = None, []
         for child in section.children:
@@ -168,7 +169,7 @@ def pair_columns(app, document):
             if column not in row:
                 row[column] = nodes.container(classes=[column])
                 children[-1] += row[column]
-            row[column] += _folded(child) if child.get("language") == "Python" else child
+            row[column] += _folded(child, chinese) if child.get("language") == "Python" else child
         section.children = []
         section += children
 
@@ -188,14 +189,16 @@ def link_sections(app, document):
             text.parent.replace(text, links)
 
 
-def _folded(code):
+def _folded(code, chinese):
     """The code of a cell; if it begins with imports, they are folded."""
     found = re.match(r"(?:(?:from|import) .+\n(?:(?: .*|\))\n)*|\n)+", code.rawsource)
     if not found or found[0].count("\n") < 3 or len(found[0]) == len(code.rawsource):
         return [code]
     imports, rest = (nodes.literal_block(text, text, **code.attributes) for text in (
         found[0].strip("\n"), code.rawsource[found.end():]))
-    summary = f"<details class='imports'><summary>import … ({len(found[0].split(chr(10)))} lines)</summary>"
+    lines = found[0].count("\n") + 1
+    lines = f"（{lines} 行）" if chinese else f" ({lines} lines)"
+    summary = f"<details class='imports'><summary>import …{lines}</summary>"
     return [nodes.raw("", summary, format="html"), imports, nodes.raw("", "</details>", format="html"), rest]
 
 
@@ -260,7 +263,8 @@ class Line(SphinxRole):
             where = f"{self.env.docname}, line {self.lineno}"
             raise ExtensionError(f"{where}: {text!r} is in {len(found)} lines of {file}; :line: needs a text that is in one")
         page = posixpath.relpath("_modules/" + file.removesuffix(".py"), posixpath.dirname(self.env.docname))
-        label = nodes.literal("", f"{posixpath.basename(file)}, line {found[0]}")
+        where = f" 第 {found[0]} 行" if self.env.config.language == "zh_CN" else f", line {found[0]}"
+        label = nodes.literal("", posixpath.basename(file) + where)
         return [nodes.reference("", "", label, refuri=f"{page}.html#line-{found[0]}", internal=True, reftitle=text)], []
 
 

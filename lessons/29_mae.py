@@ -167,7 +167,7 @@ assert not np.isclose(plain, loss, rtol=0.01)
 #
 # .. math::
 #
-#    y_{b,n} = \begin{cases} x_{b,j} & j < K \\ mask\_token & j \ge K \end{cases} \quad (1)
+#    y_{b,n} = \begin{cases} x_{b,j} & j < K \\ mask\_token & j \ge K \end{cases} \; (1)
 #
 #    dx_{b,j} = dy_{b,n} \; (j < K),
 #    \qquad dmask\_token = \sum_{j \ge K} dy_{b,n} \quad (2)
