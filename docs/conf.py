@@ -74,6 +74,7 @@ html_theme_options = {
     "navbar_end": ["language-switch", "theme-switcher"],
     "header_links_before_dropdown": 10,
     "navbar_align": "left",
+    "search_bar_text": "搜索本站……" if chinese else "Search the docs ...",
     "show_nav_level": 1,
     "show_toc_level": 2,
     "secondary_sidebar_items": {"api/*": ["page-toc"], "numbers": ["page-toc"], "scaling": ["page-toc"]},

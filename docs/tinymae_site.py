@@ -33,6 +33,10 @@ ROOT = HERE.parent
 BUILD = HERE / "_build"
 PICTURES = BUILD / "pictures"           # a file for each picture of a lesson: what it is called on the site
 MATHJAX = "3.2.2"
+GALLERY = {
+    "Download Jupyter notebook": "下载 notebook", "Download Python source code": "下载 Python 源码",
+    "Download zipped": "下载压缩包",
+}
 _FIELD = type(NamedTuple("_Any", [("field", int)]).field)
 
 
@@ -45,6 +49,7 @@ def setup(app):
     app.connect("autodoc-process-docstring", docstring_to_rest, priority=400)       # before numpydoc, at 500
     app.connect("autodoc-skip-member", skip_field)
     app.connect("source-read", number_title)
+    app.connect("source-read", translate_gallery)
     app.connect("source-read", article_map)
     app.connect("doctree-read", pair_columns)
     app.connect("doctree-read", link_sections)
@@ -130,6 +135,15 @@ def number_title(app, docname, source):
             raise ExtensionError(f"{docname}: expected a title `English · 中文`, underlined with =")
         numbered = f"{found[1]} · {title[1 + (app.config.language == 'zh_CN')]}"
         source[0] = source[0].replace(title[0], f"{numbered}\n{'=' * 2 * len(numbered)}", 1)
+
+
+def translate_gallery(app, docname, source):
+    """The words of sphinx-gallery below a lesson, which it has in English only."""
+    if docname.startswith("lessons/") and app.config.language == "zh_CN":
+        time = r"\*\*Total running time of the script:\*\* \((.+) minutes (.+) seconds\)"
+        source[0] = re.sub(time, r"**运行用时**：\1 分 \2 秒", source[0])
+        for words, translation in GALLERY.items():
+            source[0] = source[0].replace(f":download:`{words}", f":download:`{translation}")
 
 
 def article_map(app, docname, source):
@@ -263,8 +277,7 @@ class Line(SphinxRole):
             where = f"{self.env.docname}, line {self.lineno}"
             raise ExtensionError(f"{where}: {text!r} is in {len(found)} lines of {file}; :line: needs a text that is in one")
         page = posixpath.relpath("_modules/" + file.removesuffix(".py"), posixpath.dirname(self.env.docname))
-        where = f" 第 {found[0]} 行" if self.env.config.language == "zh_CN" else f", line {found[0]}"
-        label = nodes.literal("", posixpath.basename(file) + where)
+        label = nodes.literal("", f"{posixpath.basename(file)}:{found[0]}")
         return [nodes.reference("", "", label, refuri=f"{page}.html#line-{found[0]}", internal=True, reftitle=text)], []
 
 
