@@ -155,6 +155,7 @@ def article_map(app, docname, source):
     text = path.read_text("utf-8")
     text = re.sub(r"\[(\d\d: .+?)\]\(\d\d_\w+\.py\)", r"{cell}`\1`", text)
     text = re.sub(r"\[[\w/]+\.py\]\(\.\./(tinymae/[\w/]+\.py)\) `([^`]+)`", r"{line}`\1: \2`", text)
+    text = re.sub(r"` · (?=\{(?:cell|line)\})", "` ", text)      # each link has a line of its own
     text = re.sub(r"\[[^\]]+\]\(\.\./docs/(\w+)\.rst\)", r"{doc}`\1`", text)
     source[0] = re.sub(r" *\[[^\]]+\]\(articles(\.zh-CN)?\.md\)", "", text)      # each page has a switch of its own
 
