@@ -6,7 +6,7 @@
     tinymae     sentences of the package, marked with _() or marked()
     lessons     prose and comments of lessons, words and hints of exercises; for the terminal and for the site
     argparse    Python's own words for commands; kept by hand
-    PAGES       of the site: each has a catalog of its own in docs/locale
+    PAGES       of the site: each has a catalog of its own in docs/locale; sphinx.po beside them, kept by hand, is for the theme
 
 English is the source. If a sentence changes, its old translation moves to the end of the file, behind #~, for the translator
 to adapt and to delete. Gettext's tools (Poedit, Weblate) open the files as they are.
@@ -33,7 +33,7 @@ from tinymae.learn.prose import code_in_language, units  # noqa: E402
 from tinymae.messages import spoken  # noqa: E402
 
 LANGUAGE = "zh_CN"
-PAGES = "index", "run", "errata", "questions", "notation"       # of the site, translated completely
+PAGES = "index", "run", "errata", "questions", "notation", "glossary"           # of the site
 
 
 def folder_of(name: str) -> Path:
@@ -106,6 +106,8 @@ def page_messages(name: str) -> list[tuple[str, str, int]]:
     if name == "index":                                         # the bar above each page, whose pages are not there now
         source = (ROOT / "docs" / "index.rst").read_text("utf-8")
         found += [(title, "docs/index", 1) for title in re.findall(r"^   (\w+) <", source, re.MULTILINE)]
+    if name == "glossary":                                      # what is not a cell of its tables, which have both languages
+        found = [entry for entry in found if " · " in entry[0] or entry[0].endswith(".")]
     return [(text, file, line) for text, file, line in found if _english(text)]
 
 
@@ -114,6 +116,7 @@ def _english(text):
 
     Of a title `English · 中文` the translation is the Chinese part.
     """
+    text = re.sub(r"`([^`<]+) <[^`]+>`__", r"\1", text)         # of a link its words
     words = re.findall(r"[A-Za-z]{2,}", re.sub(r":\w+:`[^`]+`|``[^`]+``|`[^`]+`_*", "", text))
     return len(words) > (3 if re.search("[\u4e00-\u9fff]", text) and " · " not in text else 0)
 

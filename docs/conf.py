@@ -74,6 +74,7 @@ html_theme_options = {
     "navbar_end": ["language-switch", "theme-switcher"],
     "header_links_before_dropdown": 10,
     "navbar_align": "left",
+    "search_bar_text": "搜索本站……" if chinese else "Search the docs ...",
     "show_nav_level": 1,
     "show_toc_level": 2,
     "secondary_sidebar_items": {"api/*": ["page-toc"], "numbers": ["page-toc"], "scaling": ["page-toc"]},
@@ -94,4 +95,4 @@ html_show_sourcelink = False
 html_show_search_summary = False                                # would read other pages, which browsers forbid for file://
 html_use_index = False
 copybutton_selector = "div:not(.sphx-glr-script-out) > div.highlight pre"       # of code, not of what it printed
-copyright = "the tinymae authors, MIT licence"
+copyright = "tinymae 作者，MIT 许可" if chinese else "the tinymae authors, MIT licence"

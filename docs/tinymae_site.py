@@ -34,6 +34,10 @@ ROOT = HERE.parent
 BUILD = HERE / "_build"
 PICTURES = BUILD / "pictures"           # a file for each picture of a lesson: what it is called on the site
 MATHJAX = "3.2.2"
+GALLERY = {
+    "Download Jupyter notebook": "下载 notebook", "Download Python source code": "下载 Python 源码",
+    "Download zipped": "下载压缩包",
+}
 _FIELD = type(NamedTuple("_Any", [("field", int)]).field)
 
 
@@ -46,6 +50,7 @@ def setup(app):
     app.connect("autodoc-process-docstring", docstring_to_rest, priority=400)       # before numpydoc, at 500
     app.connect("autodoc-skip-member", skip_field)
     app.connect("source-read", number_title)
+    app.connect("source-read", translate_gallery)
     app.connect("source-read", article_map)
     app.connect("doctree-read", pair_columns)
     app.connect("doctree-read", link_sections)
@@ -133,6 +138,15 @@ def number_title(app, docname, source):
         source[0] = source[0].replace(title[0], f"{numbered}\n{'=' * 2 * len(numbered)}", 1)
 
 
+def translate_gallery(app, docname, source):
+    """The words of sphinx-gallery below a lesson, which it has in English only."""
+    if docname.startswith("lessons/") and app.config.language == "zh_CN":
+        time = r"\*\*Total running time of the script:\*\* \((.+) minutes (.+) seconds\)"
+        source[0] = re.sub(time, r"**运行用时**：\1 分 \2 秒", source[0])
+        for words, translation in GALLERY.items():
+            source[0] = source[0].replace(f":download:`{words}", f":download:`{translation}")
+
+
 def article_map(app, docname, source):
     """The map of the articles, whose links lead to files for readers of the repository: here they lead to pages."""
     if docname != "articles":
@@ -142,6 +156,7 @@ def article_map(app, docname, source):
     text = path.read_text("utf-8")
     text = re.sub(r"\[(\d\d: .+?)\]\(\d\d_\w+\.py\)", r"{cell}`\1`", text)
     text = re.sub(r"\[[\w/]+\.py\]\(\.\./(tinymae/[\w/]+\.py)\) `([^`]+)`", r"{line}`\1: \2`", text)
+    text = re.sub(r"` · (?=\{(?:cell|line)\})", "` ", text)      # each link has a line of its own
     text = re.sub(r"\[[^\]]+\]\(\.\./docs/(\w+)\.rst\)", r"{doc}`\1`", text)
     source[0] = re.sub(r" *\[[^\]]+\]\(articles(\.zh-CN)?\.md\)", "", text)      # each page has a switch of its own
 
@@ -153,6 +168,7 @@ def pair_columns(app, document):
             table["classes"].append("map")
     if not re.match(r"lessons/\d", app.env.docname):
         return
+    chinese = app.config.language == "zh_CN"
     for section in list(document.findall(nodes.section)):
         row, children = None, []
         for child in section.children:
@@ -169,7 +185,7 @@ def pair_columns(app, document):
             if column not in row:
                 row[column] = nodes.container(classes=[column])
                 children[-1] += row[column]
-            row[column] += _folded(child) if child.get("language") == "Python" else child
+            row[column] += _folded(child, chinese) if child.get("language") == "Python" else child
         section.children = []
         section += children
 
@@ -189,7 +205,7 @@ def link_sections(app, document):
             text.parent.replace(text, links)
 
 
-def _folded(code):
+def _folded(code, chinese):
     """The code of a cell, with its comments in the page's language; if it begins with imports, they are folded."""
     text = code_in_language(code.rawsource, from_lessons)
     found = re.match(r"(?:(?:from|import) .+\n(?:(?: .*|\))\n)*|\n)+", text)
@@ -198,7 +214,9 @@ def _folded(code):
     *imports, rest = (nodes.literal_block(part, part, **code.attributes) for part in parts)
     if not imports:
         return [rest]
-    summary = f"<details class='imports'><summary>import … ({len(found[0].split(chr(10)))} lines)</summary>"
+    lines = parts[0].count("\n") + 1
+    lines = f"（{lines} 行）" if chinese else f" ({lines} lines)"
+    summary = f"<details class='imports'><summary>import …{lines}</summary>"
     return [nodes.raw("", summary, format="html"), *imports, nodes.raw("", "</details>", format="html"), rest]
 
 
@@ -263,7 +281,7 @@ class Line(SphinxRole):
             where = f"{self.env.docname}, line {self.lineno}"
             raise ExtensionError(f"{where}: {text!r} is in {len(found)} lines of {file}; :line: needs a text that is in one")
         page = posixpath.relpath("_modules/" + file.removesuffix(".py"), posixpath.dirname(self.env.docname))
-        label = nodes.literal("", f"{posixpath.basename(file)}, line {found[0]}")
+        label = nodes.literal("", f"{posixpath.basename(file)}:{found[0]}")
         return [nodes.reference("", "", label, refuri=f"{page}.html#line-{found[0]}", internal=True, reftitle=text)], []
 
 

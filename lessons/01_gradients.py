@@ -40,20 +40,16 @@ rng = np.random.default_rng(1)
 # The lessons are read beside five Chinese articles, and call them by a letter. One is
 # enough. Each lesson ends with "In the articles": what they say, and what is wrong.
 #
-# ======  ===================================  ==========  =============================
-# letter  title                                date        what it is
-# ======  ===================================  ==========  =============================
-# A       MAE:Masked Autoencoders Are          2022-01-13  blog (credits Jack Cui): MAE,
-#         Scalable Vision Learners                         then the Transformer, PyTorch
-# B       「解析」Attention 关键点             2022-02-19  short note, aggregator page:
-#                                                          attention as in ViT, in code
-# C       Transformer模型详解（图解最完整版）  2021-11     Zhihu, 初识CV: in pictures,
-#                                              (edited)    readers' questions below it
-# D       笔记 | 深入理解Transformer           2021-11-11  小白学视觉, after Jay Alammar's
-#                                                          Illustrated Transformer
-# E       67 自注意力                          none given  notes to 李沐, 动手学深度学习
-#                                                          v2, with two exercises
-# ======  ===================================  ==========  =============================
+# - **A**: MAE:Masked Autoencoders Are Scalable Vision Learners, 2022-01-13. A blog that
+#   credits Jack Cui: MAE, then the Transformer from its parts, as PyTorch classes.
+# - **B**: 「解析」Attention 关键点, 2022-02-19. A short note on an aggregator page:
+#   attention as in ViT, in code.
+# - **C**: Transformer模型详解（图解最完整版）, edited in November 2021. 初识CV on Zhihu:
+#   the encoder-decoder in pictures, with readers' questions below it.
+# - **D**: 笔记 | 深入理解Transformer, 2021-11-11. 小白学视觉, after Jay Alammar's
+#   Illustrated Transformer.
+# - **E**: 67 自注意力, without a date. Notes to 李沐, 动手学深度学习 v2: self-attention and
+#   positional encoding, with two exercises.
 
 # %%
 # Why a gradient

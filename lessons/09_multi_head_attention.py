@@ -137,11 +137,12 @@ np.testing.assert_allclose(out, packaged, atol=1e-4)
 #    q = x W_Q, \ldots \; (1) \quad z_h = attention(q_h, k_h, v_h) \; (2) \quad
 #    y = z W_O \; (3) \quad dz = dy\, W_O^T, \; dW_O = z^T dy \; (4)
 #
-#    dq_h, dk_h, dv_h \text{: lesson 8} \; (5) \quad dW_Q = x^T dq, \ldots \; (6) \quad
+#    dq_h, dk_h, dv_h = attention'(dz_h) \; (5) \quad dW_Q = x^T dq, \ldots \; (6) \quad
 #    dx = dq\, W_Q^T + dk\, W_K^T + dv\, W_V^T \; (7)
 #
-# x is used three times, so (7) has three terms. Split and merge only move numbers, and
-# each undoes the other, so each is the backward pass of the other.
+# In (5), attention' is the backward pass of lesson 8, in each head. x is used three
+# times, so (7) has three terms. Split and merge only move numbers, and each undoes the
+# other, so each is the backward pass of the other.
 
 
 def forward(x, p, heads, split=split_heads, merge=merge_heads):

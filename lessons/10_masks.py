@@ -45,8 +45,9 @@ np.testing.assert_allclose(softmax_forward(three * seen)[0], [1 / 4, 2 / 4, 1 / 
 # ----------------------
 # .. math::
 #
-#    p_j = e^{s_j} / \sum_{k\ seen} e^{s_k} \text{ if j may be seen, else } 0 \qquad (1)
+#    p_j = mask_j\, e^{s_j} / \sum_k mask_k\, e^{s_k} \qquad (1)
 #
+# Here True counts as 1 and False as 0, so a key that is hidden is left out of the sum.
 # At once: a hidden score becomes minus infinity, whose exponential is exactly 0.
 
 

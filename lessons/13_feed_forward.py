@@ -137,11 +137,12 @@ for name, activation in activations.items():
 #
 #    da = dy\,W_2^T, \quad dW_2 = a^T dy, \quad db_2 = \sum_t dy_t \qquad (4)
 #
-#    dh = da \text{ where } h > 0, \text{ else } 0 \qquad (5)
+#    dh = da \cdot [h > 0] \qquad (5)
 #
 #    dx = dh\,W_1^T, \quad dW_1 = x^T dh, \quad db_1 = \sum_t dh_t \qquad (6)
 #
-# All positions share the parameters, so (4) and (6) sum over all of them.
+# In (5), [h > 0] is 1 where h > 0, and 0 elsewhere. All positions share the parameters,
+# so (4) and (6) sum over all of them.
 
 
 def backward(dy, cache):

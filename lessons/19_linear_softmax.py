@@ -151,11 +151,12 @@ assert np.array_equal(embedded[0, 0], table[BOS])
 #
 # (3) is long because each probability depends on all logits. With the loss of lesson 20
 # it becomes a subtraction. For tied weights, W is the table E transposed, and the
-# tokens fed were looked up in E too. So E is used twice, and two gradients are added:
+# tokens fed were looked up in E too. So E is used twice, and two gradients are added.
+# The second, *dtable*, is that of the lookup (lesson 3), and comes from dx:
 #
 # .. math::
 #
-#    dE = dW^T + (\text{the gradient of the lookup, from } dx) \quad (5)
+#    dE = dW^T + dtable \quad (5)
 
 
 def head_forward(x, w, b):

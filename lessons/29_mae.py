@@ -167,13 +167,12 @@ assert not np.isclose(plain, loss, rtol=0.01)
 #
 # .. math::
 #
-#    y_{b,n} = x_{b,j} \;\text{ if } j < K, \;\text{ else } mask\_token \quad (1)
-#
-#    dx_{b,j} = dy_{b,n} \;\text{ for } j < K,
-#    \qquad dmask\_token = \sum_{j \ge K} dy_{b,n} \quad (2)
-#
-#    loss = \frac{1}{count \, P} \sum mask \, (pred - target)^2 \quad (3)
-#    \qquad dpred = dloss \; mask \, \frac{2\, (pred - target)}{count \, P} \quad (4)
+#    & y_{b,n} = \begin{cases} x_{b,j} & j < K \\
+#        mask\_token & j \ge K \end{cases} \quad (1) \\
+#    & dx_{b,j} = dy_{b,n} \quad (j < K) \\
+#    & dmask\_token = \sum_{j \ge K} dy_{b,n} \quad (2) \\
+#    & loss = \frac{1}{count \, P} \sum mask \, (pred - target)^2 \quad (3) \\
+#    & dpred = dloss \; mask \, \frac{2\, (pred - target)}{count \, P} \quad (4)
 #
 # ``ids_restore`` brought the token at j to position n; its inverse brings the gradient
 # back. The mask token was used at many positions: its gradients add up.

@@ -55,7 +55,7 @@ export const texts = {
   zh: {
     ...mapTexts.zh,
     title: "注意力",
-    intro: "一个小型 Transformer 把短语集里的句子从中文译成英文，此刻由 NumPy 现场计算。",
+    intro: "一个小型 Transformer 把短句语料里的句子从中文译成英文，此刻由 NumPy 现场计算。",
     introOwn: "你的翻译模型 {name} 此刻由 NumPy 现场计算。", sentenceOwn: "句子",
     start: "请输入一个源语言的句子。",
     sentence: "中文句子", translate: "翻译", examples: "例句：",

@@ -25,7 +25,7 @@ export const texts = {
       bias: "bias gradients averaged, not summed", scale: "scores without 1/√d in the backward", gelu: "GELU with the slope of ReLU"},
   },
   zh: {
-    title: "单步计算",
+    title: "一步训练",
     intro: "一个 pre-norm 编码器层：B = 1，T = 3，D = 4，H = 2，F = 6。左列从上往下读是前向，右列从下往上读是反向。" +
       "把鼠标移到某个框上，或用方向键移动，即可看到它的公式和在代码中的位置。",
     seed: "随机种子", number: "要修改的数", index: "下标", value: "取值", reset: "恢复原值",
