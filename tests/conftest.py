@@ -14,10 +14,15 @@ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD
 SPREAD = "test_lessons", "test_contract", "test_exercises"      # without fixtures to share: each test goes to any free worker
 
 
+@pytest.fixture(scope="session")
+def progress(tmp_path_factory):
+    return tmp_path_factory.mktemp("progress")
+
+
 @pytest.fixture(autouse=True)
-def no_progress(monkeypatch, tmp_path_factory):
-    """What the tests solve is not kept as the progress of whoever runs them."""
-    monkeypatch.setenv("TINYMAE_DATA", str(tmp_path_factory.mktemp("progress")))
+def no_progress(monkeypatch, progress, request):
+    """What a test solves is not kept as the progress of whoever runs it. The folder is not made for the many that solve nothing."""
+    monkeypatch.setenv("TINYMAE_DATA", str(progress / str(id(request.node))))
 
 
 def pytest_collection_modifyitems(items):

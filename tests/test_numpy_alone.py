@@ -57,8 +57,8 @@ for name, init, forward, backward in (
         losses.append(float(loss))
     assert losses[-1] < 0.9 * losses[0], (name, losses)
     print(name, "learns")
-for check in checks():                          # three numbers of each tensor; `python -m tinymae gradcheck` has them all
-    rows = gradcheck(check.forward, check.backward, *check.args, samples=3, **check.options)
+for check in checks():                          # one number of each tensor; `python -m tinymae gradcheck` has them all
+    rows = gradcheck(check.forward, check.backward, *check.args, samples=1, **check.options)
     assert all(row.ok for row in rows), (check.name, rows)
 others = {{name.partition(".")[0] for name in sys.modules if not name.startswith("_")}} - allowed
 print("gradients ok; others:", sorted(others & {{"scipy", "matplotlib", "PIL", "sklearn", "tqdm", "threadpoolctl"}}))

@@ -109,10 +109,12 @@ def reconstruct(
     Raises
     ------
     ValueError
-        if a file is not an image, the mask does not fit, or `out` has no suffix of a format
+        if a file is not an image, the mask does not fit, detail is below 1, or `out` has no suffix of a format
     OSError
         if a file cannot be read or written
     """
+    if detail is not None and detail < 1:
+        raise ValueError(_("expected at least 1 patch along the shorter side, got --detail {detail}", detail=detail))
     writes = _writer(Path(out))
     if figure is not None and Path(figure).suffix.lower() != ".png":
         raise ValueError(_("{figure}: expected the name of a .png for the figure", figure=figure))

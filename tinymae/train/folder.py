@@ -129,7 +129,7 @@ def run_folder(
     try:
         found = [name for name in MODELS if (folder.path / name).is_file()]
         if found and not (resume or overwrite):
-            raise FileExistsError(_("{path}: a model is there already: continue its training with --resume, replace it with "
+            raise FileExistsError(_("{path}: a model is there already: `train` with --resume continues it. Replace it with "
                                     "--overwrite, or give another folder", path=folder.path / found[0]))
         if set(found) - {model}:
             raise FileExistsError(_("{path}: holds {models}, not {model} alone: give another folder",
