@@ -1,5 +1,6 @@
 """How the tests share the machine: one BLAS thread in every process, long tests first, and a file's models trained once."""
 import os
+import signal
 
 import pytest
 
@@ -10,6 +11,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECL
 
 for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"):
     os.environ.setdefault(name, str(2**25))         # glibc in the same processes: memory of large arrays is kept for the next
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:            # of a command with & in a script; the tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SPREAD = "test_lessons", "test_contract", "test_exercises"      # without fixtures to share: each test goes to any free worker
 
