@@ -141,9 +141,8 @@ def save(figure: Figure, path: Path | str) -> Path:
     suffix = path.suffix.lower()
     if suffix not in metadata:
         raise ValueError(_("the path must end in {suffixes}, got {path!r}", suffixes=either(metadata), path=str(path)))
-    options = {"pil_kwargs": {"optimize": True}} if suffix == ".png" else {}
     with styled(), whole_file(path) as file:
-        figure.savefig(file, format=suffix[1:], metadata=metadata[suffix], **options)
+        figure.savefig(file, format=suffix[1:], metadata=metadata[suffix])
     return path
 
 
