@@ -9,7 +9,7 @@ one mistake each, and a short list of rules finds the mistake.
 You will be able to tell a bad learning rate, a bad initialisation, a wrong loss and a
 wrong mask from the numbers of a run, and to name a bug that no curve shows.
 
-Time: 25 minutes to read, 10 seconds to run. Needs: lessons 21 and 23.
+Time: 25 minutes to read, 5 seconds to run. Needs: lessons 21 and 23.
 
 Read beside: Vaswani et al. 2017, sections 3.2.3 and 5.3; article A (MAE:Masked
 Autoencoders Are Scalable Vision Learners), 2、自注意力层; article C (Transformer模型详解), 5.1.

@@ -9,7 +9,7 @@ are cut into tokens.
 You will be able to compute BLEU by hand and as a loop, get the number of ``sacrebleu``,
 and say what must be published beside a BLEU.
 
-Time: 20 minutes to read, 8 seconds to run. Needs: lesson 23.
+Time: 20 minutes to read, 4 seconds to run. Needs: lesson 23.
 
 Read beside: Papineni et al. 2002; Post 2018, "A Call for Clarity in Reporting BLEU
 Scores"; Vaswani et al. 2017, table 2; article C (Transformer模型详解), its comments.

@@ -9,7 +9,7 @@ layer and no labels: every sentence is its own target, shifted by one token.
 You will be able to build a small GPT from blocks you know, check its backward pass,
 train it in seconds, and sample from it with temperature, top-k and top-p.
 
-Time: 35 minutes to read, 12 seconds to run. Needs: lessons 10, 14, 20 and 21.
+Time: 35 minutes to read, 4 seconds to run. Needs: lessons 10, 14, 20 and 21.
 
 Read beside: Radford et al. 2018 and 2019 (GPT, GPT-2); Holtzman et al. 2020 (top-p);
 Touvron et al. 2023 (Llama), section 2.2; article C (Transformer模型详解), section 6.

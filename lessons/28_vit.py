@@ -8,7 +8,7 @@ photograph, the attention weights of one head fill 10 GB. What else can be a tok
 You will be able to cut images into patches without a loop, to say what each number of
 [7, 257, 512] counts, and to recognise patches that were cut in the wrong order.
 
-Time: 20 minutes to read, 10 seconds to run.
+Time: 20 minutes to read, 6 seconds to run.
 Needs: lesson 14.
 
 Read beside: Dosovitskiy et al. 2020, section 3.1; article A (MAE:Masked Autoencoders

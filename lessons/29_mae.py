@@ -8,7 +8,7 @@ predict them. No label is needed. How is such a model built, and trained?
 You will be able to write random masking with two argsorts, the unshuffle with its
 backward pass, and the loss; and to recognise a mistake that no gradient check sees.
 
-Time: 20 minutes to read, 10 seconds to run.
+Time: 20 minutes to read, 4 seconds to run.
 Needs: lesson 28.
 
 Read beside: He et al. 2021, section 3 and figure 1; article A (MAE:Masked Autoencoders

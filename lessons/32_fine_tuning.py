@@ -9,7 +9,7 @@ do He et al. do so that few labels do not destroy what the encoder has learned?
 You will be able to build a classifier on a trained encoder, to give each layer its own
 learning rate, and to notice that an encoder is frozen by accident.
 
-Time: 20 minutes to read, 11 seconds to run. Needs: lesson 31.
+Time: 20 minutes to read, 8 seconds to run. Needs: lesson 31.
 
 Read beside: He et al. 2021, section 4.3, figure 9 and appendix A; article A (MAE:Masked
 Autoencoders Are Scalable Vision Learners), code; article C (Transformer模型详解), 2.1.
