@@ -8,7 +8,7 @@ vectors be learned from text alone, and which ones should a model use?
 You will be able to train word vectors with skip-gram and negative sampling, to say what
 it means that two are near, and to choose between trained, frozen and loaded vectors.
 
-Time: 25 minutes to read, 8 seconds to run.
+Time: 25 minutes to read, 5 seconds to run.
 Needs: lessons 1 to 3.
 Read beside: Mikolov et al. 2013 (arXiv 1310.4546), section 2.2; article A (MAE:Masked
 Autoencoders Are Scalable Vision Learners), 1、位置嵌入; article C
@@ -182,7 +182,7 @@ print(plot.save(figure, Path("figures") / "word2vec_map.png"))
 # With K = 0 only true neighbours are left, whose products should be large. This is easy
 # if all vectors point the same way. The loss goes to 0, and little is learned.
 
-collapsed, losses = train(K=0, steps=300)
+collapsed, losses = train(K=0, steps=200)
 print(f"last loss {losses[-1]:.3f}; nearest in the same group: {score(collapsed):.0%}")
 assert losses[-1] < 0.01 and score(collapsed) < score(vectors) - 0.2
 
@@ -206,7 +206,7 @@ validation = neighbours(ids[-3000:], 1)                         # (pairs, 2)
 def next_word(start, count, frozen):
     p = {"table": start.copy(), "w": np.zeros((16, V), np.float32)}
     data, optimizer = neighbours(ids[:count], 1), AdamW(p)
-    for _ in range(300):
+    for _ in range(200):
         batch = data[rng.integers(0, len(data), 256)]
         x, embedding = embedding_forward(batch[:, 0], p["table"])
         _, cache = cross_entropy_forward(x @ p["w"], batch[:, 1])

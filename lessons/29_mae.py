@@ -8,7 +8,7 @@ predict them. No label is needed. How is such a model built, and trained?
 You will be able to write random masking with two argsorts, the unshuffle with its
 backward pass, and the loss; and to recognise a mistake that no gradient check sees.
 
-Time: 20 minutes to read, 10 seconds to run.
+Time: 20 minutes to read, 4 seconds to run.
 Needs: lesson 28.
 
 Read beside: He et al. 2021, section 3 and figure 1; article A (MAE:Masked Autoencoders
@@ -45,7 +45,7 @@ config, params = model.config, model.params
 grid = grid_of(photo.shape, 48, config)                         # 48 patches across
 hidden = hidden_patches("random", grid, 0.75, np.random.default_rng(1))
 gone = hidden_pixels(hidden, photo.shape)                       # bool (600, 512)
-restored = restore_photo(photo, gone, params, config, detail=48)
+restored = restore_photo(photo, gone, params, config, detail=48, turned=False)
 true, painted = to_pixels(photo), to_pixels(restored.photo)
 error = np.mean((painted - true)[gone] ** 2)
 grey = np.mean((true[~gone].mean(axis=0) - true[gone]) ** 2)
@@ -198,13 +198,13 @@ def loss_backward(dloss, cache):
     return dloss * mask[..., None] * 2 * error / (count * error.shape[2])       # (4)
 
 
-x, mask_token = rng.normal(size=(42, 16, 3)), rng.normal(size=(1, 1, 3))
-rows = gradcheck(unshuffle, backward, x, mask_token, ids_restore)
-pred, target = rng.normal(size=(2, 42, 64, 3))
-rows += gradcheck(masked_mse_forward, loss_backward, pred, target=target, mask=mask)
+x, mask_token = rng.normal(size=(4, 16, 3)), rng.normal(size=(1, 1, 3))     # 4 tiles
+inputs = x, mask_token, ids_restore[:4]
+rows = gradcheck(unshuffle, backward, *inputs)
+pred, target = rng.normal(size=(2, 4, 64, 3))
+rows += gradcheck(masked_mse_forward, loss_backward, pred, target=target, mask=mask[:4])
 print(format_rows("unshuffle, loss", rows))
 assert all(row.ok for row in rows)
-inputs = x, mask_token, ids_restore
 assert np.array_equal(unshuffle(*inputs)[0], unshuffle_forward(*inputs)[0])
 
 # %%
@@ -215,7 +215,8 @@ assert np.array_equal(unshuffle(*inputs)[0], unshuffle_forward(*inputs)[0])
 # twice as high, and so does the figure.
 
 in_order = np.broadcast_to(np.arange(64), ids_restore.shape)
-assert all(row.ok for row in gradcheck(unshuffle, backward, x, mask_token, in_order))
+rows = gradcheck(unshuffle, backward, x, mask_token, in_order[:4])
+assert all(row.ok for row in rows)
 broken = loss_loop(decode(latent, decoder_table, in_order), patches, mask)
 print(f"error of hidden patches {loss:.2f}, without unshuffle {broken:.2f}")
 assert broken > 2 * loss
@@ -240,7 +241,7 @@ if answer_2 is not None:
     def hide(x, ids):
         return np.take_along_axis(x, ids[..., None], axis=1), (ids, x.shape[1])
 
-    checked = gradcheck(hide, answer_2, np.ones((42, 64, 3)), ids_keep)
+    checked = gradcheck(hide, answer_2, np.ones((4, 64, 3)), ids_keep[:4])
     assert all(row.ok for row in checked), format_rows("hiding", checked)
 
 # %%

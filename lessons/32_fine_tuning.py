@@ -9,7 +9,7 @@ do He et al. do so that few labels do not destroy what the encoder has learned?
 You will be able to build a classifier on a trained encoder, to give each layer its own
 learning rate, and to notice that an encoder is frozen by accident.
 
-Time: 20 minutes to read, 11 seconds to run. Needs: lesson 31.
+Time: 20 minutes to read, 8 seconds to run. Needs: lesson 31.
 
 Read beside: He et al. 2021, section 4.3, figure 9 and appendix A; article A (MAE:Masked
 Autoencoders Are Scalable Vision Learners), code; article C (Transformer模型详解), 2.1.
@@ -137,7 +137,7 @@ for path, rate in by_hand.items():
 # far does each layer move? With decay the lower ones stay closer to where they were.
 
 
-def train(start, chosen, lr, decay, steps=60, backward=vit.vit_backward):
+def train(start, chosen, lr, decay, steps=45, backward=vit.vit_backward):
     rng, params = np.random.default_rng(2), tree.map(np.copy, start)
     rates = layer_rates(params, config, decay)
     optimizer = AdamW(params, weight_decay=0.05, decays=vit_decays(params), rates=rates)
@@ -164,9 +164,9 @@ for path in list(by_hand)[1:]:
 # Fine-tune or linear probe?
 # --------------------------
 # A probe asks what the features *are*; fine-tuning asks what they can *become*. With 10
-# labels a class another draw of labels moves each accuracy by several points: too much
-# to say which is better. With 300 fine-tuning is above the same net from scratch,
-# but 100 steps of 8 images do not beat a probe at its minimum. Given ImageNet and 50
+# labels a class fine-tuning is above the same net from scratch. Another draw of labels
+# moves each accuracy by several points: too much to say whether a probe is better. With
+# 300, 45 steps of 8 images do not beat a probe at its minimum. Given ImageNet and 50
 # epochs, fine-tuning is far ahead (He et al., section 4.3). Read our numbers with care:
 # learning rates were chosen by these test images, and the encoder has seen the three
 # photographs, test part included, without labels. That flatters it.
@@ -177,11 +177,10 @@ t_features = small.features(test)[:, 128:]
 few = accuracies(features[ten], labels[ten], t_features, t_labels)["linear"]
 many = accuracies(features, labels, t_features, t_labels)["linear"]
 untrained = train(scratch, ten, 0.001, 1.0)
-longer = train(start, every, 0.004, 0.75, steps=100)
-new = train(scratch, every, 0.001, 1.0, steps=100)
+longer = train(start, every, 0.004, 0.75)
 print(f"10 each: probe {few:.0%}, tuned {tuned[1]:.0%}, scratch {untrained[1]:.0%}")
-print(f"300 each: probe {many:.0%}, tuned {longer[1]:.0%}, scratch {new[1]:.0%}")
-assert new[1] < longer[1] < many + 0.05
+print(f"300 each: probe {many:.0%}, tuned {longer[1]:.0%}")
+assert untrained[1] < tuned[1] and longer[1] < many + 0.05
 
 # %%
 # Break it: an encoder that is frozen by accident
@@ -218,7 +217,7 @@ runs = {"fine-tuned": tuned, "from scratch": untrained, "frozen by accident": fr
 curves = {}
 for name, (losses, right, _) in runs.items():
     print(f"{name}: last loss {np.mean(losses[-8:]):.2f}, {right:.0%} right")
-    curves[name] = (np.arange(8, 61), np.convolve(losses, np.ones(8) / 8, "valid"))
+    curves[name] = (np.arange(8, 46), np.convolve(losses, np.ones(8) / 8, "valid"))
 caption = "How to read it: near 0 a model fits its 30 images. Each point: 8 steps."
 figure = plot.curves(curves, "step", "loss", caption, levels={"ln 3": np.log(3)})
 print(plot.save(figure, Path("figures") / "fine_tuning_loss.png"))

@@ -5,7 +5,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import ArrayLike
-from scipy.ndimage import median_filter
 
 from tinymae.messages import message as _
 from tinymae.plot.style import COLOURS, check_numbers, legend_above, page, styled
@@ -74,6 +73,8 @@ def loss_curve(
     window = min(max(3, len(losses) // 25 | 1), 101) if len(losses) > 2 else 1     # odd; 4 % of a short run
     smooth = losses
     if window > 1:
+        from scipy.ndimage import median_filter  # it takes a third of a second to import
+
         smooth = median_filter(losses, size=window, mode="mirror")     # mirror: a spike in the first step counts once
     kept = [smooth.max(), *dots[1], *levels]
     top = max(kept)
