@@ -56,7 +56,7 @@ def main(path, answers):
 
 def serve():
     """The second form. A child returns, and ends as any script does."""
-    for name in ("matplotlib.backends.backend_agg", "sklearn.datasets", "sklearn.linear_model", "sklearn.neighbors"):
+    for name in ("matplotlib.backends.backend_agg", "seaborn", "sklearn.datasets", "sklearn.linear_model", "sklearn.neighbors"):
         importlib.import_module(name)
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)      # BLAS's idle threads
     for line in sys.stdin:

@@ -334,10 +334,11 @@ def keep_upright(ax: Axes) -> None:
 
 def heatmap(ax: Axes, array: np.ndarray, low: float, high: float, colours: str | matplotlib.colors.Colormap) -> QuadMesh:
     """A heatmap on ax with a fixed range; returns what a colour bar needs."""
-    mesh = ax.pcolormesh(array, cmap=colours, vmin=low, vmax=high, linewidths=0, edgecolor="white")
-    ax.set(xlim=(0, array.shape[1]), ylim=(array.shape[0], 0), xticks=[], yticks=[])     # row 0 at the top
+    import seaborn as sns  # it imports pandas and scipy.stats, which take seconds: only if a heatmap is drawn
+
+    sns.heatmap(array, ax=ax, vmin=low, vmax=high, cmap=colours, cbar=False, xticklabels=False, yticklabels=False)
     ax.spines[:].set_visible(True)
-    return mesh
+    return ax.collections[0]
 
 
 def write_numbers(ax: Axes, array: np.ndarray, digits: int, dark: np.ndarray, size: float = 9) -> None:
