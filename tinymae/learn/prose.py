@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from tinymae.messages import in_lines, translated
 
-ITEM = r"(?m)^(?=[-*] |\d+\. |\(\d+\)  )"                      # where an item of a list begins
-MARK = r"[-*] |\d+\. |\(\d+\)  "
+MARK = r"[-*] |\d+\. |\(\d+\)  "                               # of an item of a list
+ITEM = rf"(?m)^(?={MARK})"                                      # where one begins
 EQUATION = r"^( +\(\d+\) .*?\S {3,}|    .*?\S {3,})(\S.*)$"     # a line of an equation with words beside it
 # A docstring, a comment or a message; and any other string, in which no comment begins.
 CODE = re.compile(r"""
