@@ -133,7 +133,7 @@ def add_exercise(commands: argparse._SubParsersAction) -> None:
 
 def _exercise(name, bare):
     from tinymae.learn.exercises import ZOO, list_exercises
-    from tinymae.learn.terminal import wrapped
+    from tinymae.learn.terminal import filled
     from tinymae.learn.write_exercise import write_exercise
 
     if name is None:
@@ -148,7 +148,7 @@ def _exercise(name, bare):
         then = _("read it, write your guess into the line CAUSE, then: python -m tinymae check {path}, and mend it", path=path)
     else:
         then = _("read it, complete it, then: python -m tinymae check {path}; stuck? python -m tinymae hint {path}", path=path)
-    print(wrapped(then))
+    print(filled(then))
     return 0
 
 
@@ -162,12 +162,12 @@ def add_hint(commands: argparse._SubParsersAction) -> None:
 def _hint(file):
     from tinymae.learn import progress
     from tinymae.learn.exercises import hints, name_of
-    from tinymae.learn.terminal import wrapped
+    from tinymae.learn.terminal import filled
 
     name = name_of(file)
     found = hints(name)
     number = progress.next_hint(name, len(found))
-    print(wrapped(_("hint {number} of {count}: {hint}", number=number + 1, count=len(found), hint=found[number])))
+    print(filled(_("hint {number} of {count}: {hint}", number=number + 1, count=len(found), hint=found[number])))
     return 0
 
 

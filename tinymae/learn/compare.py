@@ -7,7 +7,7 @@ def close(ours: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
     return np.shape(ours) == np.shape(other) and bool(distance(ours, np.asarray(other, np.float64)) <= tolerance)
 
 
-def agrees(ours, variant, tolerance):
+def agrees(ours: np.ndarray, variant: np.ndarray, tolerance: float) -> bool:
     """As `close`, but a mistake that gives NaN is the cause of the same NaN."""
     variant = np.asarray(variant, np.float64)
     known = ~np.isnan(ours)
@@ -16,7 +16,8 @@ def agrees(ours, variant, tolerance):
     return close(ours[known], variant[known], tolerance)
 
 
-def distance(ours, expected):
+def distance(ours: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, relative to the largest expected number."""
     largest = np.abs(expected).max(initial=0.0)
     return float(np.abs(ours - expected).max(initial=0.0) / (largest or 1.0))
 

@@ -1,5 +1,6 @@
 """Wrong numbers in words, where no mistake that we know explains them: scaled, transposed, wrong at one index."""
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from tinymae.messages import listed, translated
 from tinymae.messages import message as _
 
 
-def misshapen(array, expected, variants, tolerance):
+def misshapen(array: np.ndarray, expected: np.ndarray, variants: dict[str, Callable], tolerance: float) -> str:
     """One sentence about an array of the wrong shape: its numbers may still show the cause."""
     shape, numbers = array.shape, array.astype(np.float64)
     for words, variant in variants.items():
@@ -25,7 +26,7 @@ def misshapen(array, expected, variants, tolerance):
     return _("it has shape {shape}, expected {expected}", shape=shape, expected=expected.shape)
 
 
-def likeness(array, ours, expected, tolerance):
+def likeness(array: np.ndarray, ours: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
     """One sentence that describes wrong numbers, or ""; array is `ours` before it became float64."""
     if not np.isfinite(ours).all():
         number = ours[~np.isfinite(ours)][0]
@@ -61,7 +62,7 @@ def likeness(array, ours, expected, tolerance):
     return ""
 
 
-def counted(ours, expected, tolerance):
+def counted(ours: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
     """One sentence about numbers of which nothing else is known."""
     wrong = np.abs(ours - expected) > tolerance * np.abs(expected).max()
     worst = np.unravel_index(np.argmax(np.abs(ours - expected)), ours.shape)

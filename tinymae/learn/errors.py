@@ -8,12 +8,12 @@ import numpy as np
 
 from tinymae import gradcheck
 from tinymae.learn.prose import from_lessons
-from tinymae.learn.terminal import wrapped
+from tinymae.learn.terminal import filled
 from tinymae.messages import listed
 from tinymae.messages import message as _
 
 
-def explained(error, path, names, otherwise=""):
+def explained(error: BaseException, path: Path, names: dict, otherwise: str = "") -> str:
     """An exception in the learner's code: the line, the message, and the shapes of the arrays in that line.
 
     `otherwise` is what there is to say about the file if none of its lines has raised it.
@@ -29,18 +29,18 @@ def explained(error, path, names, otherwise=""):
         text = _("SystemExit: it ends Python itself, by exit(), quit() or sys.exit(): take that line out")
     if not frames:                                              # not in their code, but in the call or in what it returned
         if isinstance(error, SystemExit):
-            return wrapped(text)
+            return filled(text)
         if isinstance(error, TypeError) and str(error).startswith(tuple(f"{name}() " for name in _defined(names, path))):
-            return wrapped(_("{error}: leave the arguments as `exercise` wrote them", error=error))
+            return filled(_("{error}: leave the arguments as `exercise` wrote them", error=error))
         if isinstance(error, TypeError) and Path(lines[-1].filename).parent == Path(gradcheck.__file__).parent:
-            return wrapped(str(error))
+            return filled(str(error))
         if otherwise:
-            return wrapped(otherwise)
+            return filled(otherwise)
         raise error
     (line, frame), notes = frames[-1], []
     if isinstance(error, NotImplementedError):
-        return wrapped(_("{function} is not written yet (line {line}): {what}",
-                          function=line.name, line=line.lineno, what=from_lessons(str(error))))
+        return filled(_("{function} is not written yet (line {line}): {what}",
+                         function=line.name, line=line.lineno, what=from_lessons(str(error))))
     if isinstance(error, ModuleNotFoundError):
         notes.append(_("An exercise needs NumPy, and nothing else but what its file imports already: take that import out."))
     if "read-only" in str(error):
@@ -58,7 +58,7 @@ def explained(error, path, names, otherwise=""):
         notes.append(_("Shapes are compared from the last axis on: two sizes have to be equal, or one of them 1. An axis of "
                        "size 1 comes from keepdims=True, or from None as an index."))
     where = _("line {line}, in {function}:", line=line.lineno, function=line.name)
-    return wrapped("\n".join([where, f"    {line.line}", text, *notes]))
+    return filled("\n".join([where, f"    {line.line}", text, *notes]))
 
 
 def _defined(names, path):

@@ -8,8 +8,7 @@
 An exercise is a file of lessons/exercises with a function to complete; its hints stand below the line HINTS. A bug of the zoo
 (lessons/exercises/zoo) is a complete file with a mistake that somebody really made; the text below SPOILER explains why it was
 not noticed. The learner first writes a guess into the line CAUSE; then `check` shows what is wrong, and in the end that text.
-The tables EXERCISES and ZOO give the lesson and the level of each file, and the check of `checks` that its functions have to
-pass.
+The tables EXERCISES and ZOO give the lesson and the level of each file, and the check that its functions have to pass.
 
     name  --write_exercise-->  NAME.py  --the learner-->  NAME.py  --solution.judge_file-->  Report(ok, text)
 """
@@ -22,9 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from tinymae.learn.checks import (
-    adamw,
     attention,
-    cross_attention,
     decoding,
     dropout,
     embedding,
@@ -34,26 +31,23 @@ from tinymae.learn.checks import (
     layernorm,
     linear,
     losses,
-    masking,
     masks,
     multi_head_attention,
     numerical_gradient,
-    patchify,
-    positions,
+    optim,
+    patches,
     rnn,
-    schedule,
-    shift_right,
     softmax,
-    whole_gradient,
 )
 from tinymae.learn.lessons import lessons_folder
 from tinymae.learn.prose import from_lessons
 from tinymae.learn.report import existing_file
-from tinymae.messages import either, marked
+from tinymae.messages import either, marked, translated
 from tinymae.messages import message as _
 
 SPOILER = "# ---- why nobody noticed: stop here, and guess first ----\n"
 HINTS = "# ---- hints ----\n"
+NO_NAME = marked('expected a line such as EXERCISE = "layernorm": it selects the check, so leave it in the file')
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ EXERCISES = {
     "linear": Exercise(1, "core", linear.check_linear),
     "numerical_gradient": Exercise(2, "warm-up", numerical_gradient.check_numerical_gradient),
     "embedding": Exercise(3, "warm-up", embedding.check_embedding),
-    "positional_encoding": Exercise(5, "warm-up", positions.check_positional_encoding),
+    "positional_encoding": Exercise(5, "warm-up", embedding.check_positional_encoding),
     "dropout": Exercise(6, "warm-up", dropout.check_dropout),
     "softmax_forward": Exercise(7, "warm-up", softmax.check_softmax_forward),
     "attention_forward": Exercise(7, "core", attention.check_attention_forward),
@@ -88,15 +82,15 @@ EXERCISES = {
     "feed_forward": Exercise(13, "core", feed_forward.check_feed_forward),
     "encoder_layer_forward": Exercise(14, "core", encoder_layer.check_encoder_layer_forward),
     "encoder_layer": Exercise(14, "hard", encoder_layer.check_encoder_layer),
-    "shift_right": Exercise(16, "warm-up", shift_right.check_shift_right),
-    "cross_attention": Exercise(17, "hard", cross_attention.check_cross_attention),
+    "shift_right": Exercise(16, "warm-up", masks.check_shift_right),
+    "cross_attention": Exercise(17, "hard", multi_head_attention.check_cross_attention),
     "cross_entropy": Exercise(20, "hard", losses.check_cross_entropy),
-    "adamw": Exercise(21, "core", adamw.check_adamw),
-    "schedule": Exercise(21, "warm-up", schedule.check_schedule),
+    "adamw": Exercise(21, "core", optim.check_adamw),
+    "schedule": Exercise(21, "warm-up", optim.check_schedule),
     "beam_step": Exercise(23, "core", decoding.check_beam_step),
-    "patchify": Exercise(28, "core", patchify.check_patchify),
-    "random_masking": Exercise(29, "core", masking.check_random_masking),
-    "unshuffle": Exercise(29, "hard", masking.check_unshuffle),
+    "patchify": Exercise(28, "core", patches.check_patchify),
+    "random_masking": Exercise(29, "core", patches.check_random_masking),
+    "unshuffle": Exercise(29, "hard", patches.check_unshuffle),
     "masked_mse": Exercise(29, "core", losses.check_masked_mse),
 }
 CAUSES = {
@@ -114,7 +108,7 @@ CAUSES = {
 }
 ZOO = {
     "bias_gradient_averaged": Exercise(1, "warm-up", linear.check_linear, "scale"),
-    "positions_along_batch": Exercise(6, "warm-up", positions.check_positions, "axis"),
+    "positions_along_batch": Exercise(6, "warm-up", embedding.check_positions, "axis"),
     "dv_before_dropout": Exercise(8, "core", attention.check_attention, "input"),
     "attention_item_0": Exercise(8, "core", partial(attention.check_attention, dropout=False), "shape"),
     "scaled_by_d_model": Exercise(8, "warm-up", partial(attention.check_attention, dropout=False), "scale"),
@@ -129,18 +123,18 @@ ZOO = {
     "gelu_with_relu_slope": Exercise(13, "warm-up", feed_forward.check_gelu_slope, "mismatch"),
     "one_layer_six_times": Exercise(14, "warm-up", encoder_layer.check_layers, "shared"),
     "no_residual_backward": Exercise(14, "core", encoder_layer.check_encoder_layer, "path"),
-    "cross_attention_swapped": Exercise(17, "core", cross_attention.check_cross_attention, "input"),
+    "cross_attention_swapped": Exercise(17, "core", multi_head_attention.check_cross_attention, "input"),
     "softmax_by_batch": Exercise(19, "warm-up", softmax.check_softmax, "axis"),
     "softmax_wrong_axis": Exercise(19, "hard", softmax.check_softmax, "axis"),
-    "adam_stands_still": Exercise(21, "core", adamw.check_adamw, "state"),
-    "schedule_by_tensor": Exercise(21, "hard", schedule.check_schedule, "state"),
+    "adam_stands_still": Exercise(21, "core", optim.check_adamw, "state"),
+    "schedule_by_tensor": Exercise(21, "hard", optim.check_schedule, "state"),
     "greedy_ends_together": Exercise(23, "core", decoding.check_greedy, "state"),
     "rnn_without_memory": Exercise(26, "core", rnn.check_rnn, "state"),
-    "patch_order": Exercise(28, "core", patchify.check_patch_order, "mismatch"),
-    "order_for_its_inverse": Exercise(29, "core", masking.check_unshuffle, "input"),
-    "mae_without_unshuffle": Exercise(29, "core", masking.check_unshuffle, "order"),
-    "true_patch_statistics": Exercise(29, "hard", masking.check_reconstruct, "input"),
-    "mean_of_means": Exercise(35, "core", whole_gradient.check_whole_gradient, "term"),
+    "patch_order": Exercise(28, "core", patches.check_patch_order, "mismatch"),
+    "order_for_its_inverse": Exercise(29, "core", patches.check_unshuffle, "input"),
+    "mae_without_unshuffle": Exercise(29, "core", patches.check_unshuffle, "order"),
+    "true_patch_statistics": Exercise(29, "hard", patches.check_reconstruct, "input"),
+    "mean_of_means": Exercise(35, "core", optim.check_whole_gradient, "term"),
 }
 
 
@@ -154,7 +148,7 @@ def list_exercises() -> list[tuple[str, str, Exercise, str]]:
     return found
 
 
-def source_of(name):
+def source_of(name: str) -> str:
     """The text of an exercise's file in the package; a ValueError if there is none."""
     if name not in EXERCISES | ZOO:
         raise ValueError(unknown_name(name))
@@ -208,7 +202,7 @@ def name_of(path: Path | str) -> str:
     path = existing_file(path)
     found = re.search(r"^EXERCISE = [\"\'](\w+)[\"\']", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     if not found:
-        raise ValueError(_("{path}: {problem}", path=path, problem=no_name()))
+        raise ValueError(_("{path}: {problem}", path=path, problem=translated(NO_NAME)))
     source_of(found[1])
     return found[1]
 
@@ -218,11 +212,8 @@ def _text(comment):
     return from_lessons(" ".join(line.removeprefix("#").strip() for line in comment.splitlines()).strip())
 
 
-def no_name():
-    return _('expected a line such as EXERCISE = "layernorm": it selects the check, so leave it in the file')
-
-
-def unknown_name(name):
+def unknown_name(name: str) -> str:
+    """What there is to say about a name that no exercise has."""
     alike = difflib.get_close_matches(name, EXERCISES | ZOO, n=3, cutoff=0.5)
     if not alike:
         return _("there is no exercise {name!r}: `python -m tinymae exercise` lists them", name=name)

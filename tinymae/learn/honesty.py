@@ -23,14 +23,9 @@ OTHER_NAMES = {                             # what an exercise's function is cal
 
 
 def watched(tables: Iterator, names: dict, path: Path, defined: set[str], complaints: list[str]) -> Iterator:
-    """The tables of a check; `complaints` gets what is wrong with a file all of whose numbers are right.
+    """The tables of a check of a file with this namespace; `complaints` gets what is wrong if all of their numbers are right.
 
-    Parameters
-    ----------
-    tables : what the check yields
-    names : the namespace of the file, which has been executed
-    path : of the file
-    defined : the names of the functions that it is to define
+    `defined` are the names of the functions that the file is to define.
     """
     copied = {OTHER_NAMES.get(name, name) for name in defined} | defined | {"gradcheck", "numerical_gradient"}
     complaints += [complaint] if (complaint := borrowed(names, defined)) else []
@@ -57,16 +52,16 @@ def watched(tables: Iterator, names: dict, path: Path, defined: set[str], compla
         elif code.co_name in copied and PACKAGE in Path(code.co_filename).parents and _called_from(frame, path):
             complaints.append(_is_ours(code.co_name))
 
-    table = ()
-    while table is not None:
+    def watched_table():
+        nonlocal calls
         calls = 0
         sys.setprofile(watch)
         try:
-            table = next(tables, None)
+            return next(tables, None)
         finally:
             sys.setprofile(before)
-        if table is not None:
-            yield table
+
+    yield from iter(watched_table, None)
 
 
 def borrowed(names: dict, defined: set[str]) -> str:

@@ -1,10 +1,13 @@
-"""The sizes and random numbers that the checks use."""
+"""The sizes and the random numbers that the checks use, and sums that keep their axis."""
 import math
+from functools import partial
 
 import numpy as np
 
 B, H, TQ, TK, D, F, V = 4, 2, 5, 6, 14, 10, 11                  # all different, and none is 3, the number of q, k, v
 DK, DV = D // H, 8
+# Over the last axis or another, axis=..., which stays, with size 1.
+total, mean, largest = (partial(reduce, axis=-1, keepdims=True) for reduce in (np.sum, np.mean, np.max))
 
 
 def normal_cdf(x: np.ndarray) -> np.ndarray:

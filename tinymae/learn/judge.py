@@ -7,9 +7,9 @@ explains the numbers, `describe` does.
 Titles and causes that a check hands in are sentences of `messages.message`, or literals that are `messages.marked`.
 
     judge           one output against the expected array -> a Row, as those of the gradient checker
-    judge_all       several outputs of one function; judge_together, if one mistake changes more than one of them
+    judge_together  several outputs of one function, of which a mistake may change more than one
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +21,8 @@ from tinymae.learn.demands import parts
 from tinymae.learn.describe import counted, likeness, misshapen
 from tinymae.messages import message as _
 from tinymae.messages import translated
+
+Tables = Iterator[tuple[str, list[Row]]]                        # what a check yields: (title, rows)
 
 
 def judge(
@@ -73,31 +75,20 @@ def judge(
                   or counted(ours, expected, tolerance))
 
 
-def judge_all(result: object, outputs: dict[str, tuple[np.ndarray, dict]]) -> list[Row]:
-    """The Rows of a function with several outputs; outputs is {name: (expected, variants)}, in the order of its return."""
-    rows = []
-    for name, ours in zip(outputs, parts(result, *outputs), strict=True):
-        expected, variants = outputs[name]
-        swapped = {_("{other} is returned in its place", other=other): lambda right=right: right
-                   for other, (right, _variants) in outputs.items() if other != name}
-        rows.append(judge(name, ours, expected, variants | swapped))
-    return rows
-
-
-def judge_together(
-    result: object, expected: dict[str, np.ndarray], mistakes: dict[str, tuple], alone: dict[str, dict] | None = None,
-) -> list[Row]:
+def judge_together(result: object, expected: dict[str, np.ndarray], mistakes: dict[str, tuple]) -> list[Row]:
     """The Rows of a function with several outputs, of which one mistake changes more than one.
 
     Parameters
     ----------
-    expected : {output: the right numbers}
+    expected : {output: the right numbers}, in the order of its return
     mistakes : {mistake: the numbers of all outputs}. It is the cause if it explains all of them, or at least two wrong ones:
         one that it explains may be chance
-    alone : {output: {mistake: function that returns the numbers of this output}}
     """
-    rows = judge_all(result, {name: (right, (alone or {}).get(name, {})) for name, right in expected.items()})
-    ours = [numbers(part) for part in result]
+    rows, ours = [], [numbers(part) for part in parts(result, *expected)]
+    for name, part in zip(expected, result, strict=True):
+        swapped = {_("{other} is returned in its place", other=other): lambda right=right: right
+                   for other, right in expected.items() if other != name}
+        rows.append(judge(name, part, expected[name], swapped))
 
     def explains(outputs):
         return [part is not None and close(part, wrong, 1e-9) for part, wrong in zip(ours, outputs, strict=True)]
@@ -119,12 +110,10 @@ def because(words: str) -> str:
 
 def recognised(row: Row, ours: object, mistakes: dict[str, Callable[[], np.ndarray]]) -> Row:
     """A wrong row with the mistake that gives exactly these numbers; unlike the variants of `judge`, in any shape."""
-    try:
-        ours = np.asarray(ours, np.float64)
-    except (TypeError, ValueError):                             # no numbers, or rows of different lengths
+    if row.ok or (ours := numbers(ours)) is None:
         return row
-    fitting = [] if row.ok else [words for words, mistake in mistakes.items() if close(ours, mistake(), 1e-9)]
-    return diagnosed(row, because(fitting[0])) if fitting else row
+    fitting = (words for words, mistake in mistakes.items() if close(ours, mistake(), 1e-9))
+    return next((diagnosed(row, because(words)) for words in fitting), row)
 
 
 def diagnosed(row: Row, sentence: str) -> Row:
@@ -134,7 +123,6 @@ def diagnosed(row: Row, sentence: str) -> Row:
 
 def _violation(invariant):
     try:
-        invariant()
+        return invariant() or ""
     except (AssertionError, ValueError) as error:
         return str(error)
-    return ""

@@ -1,16 +1,16 @@
 """The table of a forward, or of a forward and its backward: `judge` on y, then the gradient checker, then its causes."""
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from tinymae import tree
-from tinymae.gradcheck import Row, gradcheck
+from tinymae.gradcheck import gradcheck
 from tinymae.learn.compare import close
 from tinymae.learn.demands import Problem, function, parts
 from tinymae.learn.inputs import frozen, gaussian
-from tinymae.learn.judge import because, diagnosed, judge, recognised
+from tinymae.learn.judge import Tables, because, diagnosed, judge, recognised
 from tinymae.learn.steps import arrays_assigned, last_right
 from tinymae.messages import marked, translated
 from tinymae.messages import message as _
@@ -20,21 +20,20 @@ def check_forward(
     names: dict, name: str, reference: Callable, *args, title: str = marked("forward"),
     variants: dict[str, Callable] | None = None, invariants: list[Callable] | tuple = (), tolerance: float = 1e-9,
     otherwise: str = "", steps: Callable[..., dict[str, list[np.ndarray]]] | None = None, **options,
-) -> Iterator[tuple[str, list[Row]]]:
+) -> Tables:
     """The table (title, rows) of a forward that returns y, or y and a cache; what is not listed is as in `check_pair`.
 
     Parameters
     ----------
     name : of the function in the learner's file
-    reference : function of these arguments that returns the right y
+    reference : the forward of the package, or another function of these arguments that returns the right y and a cache
     tolerance, otherwise : as `judge`
     steps : function of these arguments that returns {step: arrays}, what a right forward computes one after the other
     """
-    ours = function(names, name)
-    expected = reference(*args, **options)
+    ours, expected = function(names, name), reference(*args, **options)[0]
 
     def y(*args, **options):
-        result = ours(*tree.map(_unwritable, list(args)), **options)
+        result = ours(*tree.map(lambda part: frozen(part) if isinstance(part, np.ndarray) else part, list(args)), **options)
         if not isinstance(result, tuple) or not result:
             return result
         if any(isinstance(part, np.ndarray) and close(part, expected, tolerance) for part in result[1:]):
@@ -60,7 +59,7 @@ def check_pair(
     slips: dict[str, Callable] | None = None, gradients: dict[str, dict[str, Callable]] | None = None,
     formulas: dict[str, Callable] | None = None, steps: dict[tuple[str, ...], Callable] | None = None, compare: bool = True,
     **options,
-) -> Iterator[tuple[str, list[Row]]]:
+) -> Tables:
     """The table (title, rows) of a forward and its backward.
 
     Parameters
@@ -163,8 +162,3 @@ def _by_slips(rows, ours, slips):
     weak = {tensor for tensor, words in causes.items()
             if any(said[tensor] == said[other] for other in contradicts[words] & left)}
     return [diagnosed(row, because(causes[row.tensor])) if row.tensor in causes.keys() - weak else row for row in rows]
-
-
-def _unwritable(value):
-    """A read-only copy of an array; all else as it is."""
-    return frozen(value) if isinstance(value, np.ndarray) else value

@@ -18,10 +18,10 @@ import numpy as np
 from tinymae import gradcheck
 from tinymae.learn.demands import Problem
 from tinymae.learn.errors import explained
-from tinymae.learn.exercises import CAUSES, EXERCISES, POINTS, ZOO, no_name, source_of, story, unknown_name
+from tinymae.learn.exercises import CAUSES, EXERCISES, NO_NAME, POINTS, ZOO, source_of, story, unknown_name
 from tinymae.learn.honesty import borrowed, watched
 from tinymae.learn.report import Report, existing_file
-from tinymae.learn.terminal import wrapped
+from tinymae.learn.terminal import filled
 from tinymae.messages import listed, translated
 from tinymae.messages import message as _
 
@@ -49,7 +49,7 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None, *, t
         _execute(path, names)
         name, exercise = _exercise_of(names)
     except Problem as problem:
-        return Report(False, wrapped(_("{path}: {problem}", path=path, problem=problem)))
+        return Report(False, filled(_("{path}: {problem}", path=path, problem=problem)))
     except BaseException as error:                              # of their code; `explained` raises it again if it is ours
         return Report(False, explained(error, path, names))
     text, ok = [_("{path}: {name}, lesson {number}", path=path, name=name, number=exercise.lesson)], False
@@ -66,13 +66,13 @@ def judge_file(path: Path | str, before: Callable[[], None] = lambda: None, *, t
             if ok and complaints:
                 raise Problem(complaints[0])
     except Problem as problem:
-        text.append(wrapped(str(problem)))
+        text.append(filled(str(problem)))
     except BaseException as error:
         text.append(explained(error, path, names, borrowed(names, _defines(name))))
     else:
         text += [_("All of it is right.")] * ok
-        text += [wrapped(guess)] if guess and ok else []
-        text += [wrapped(_("Why nobody noticed. {story}", story=story(name)))] if name in ZOO and (ok or tell) else []
+        text += [filled(guess)] if guess and ok else []
+        text += [filled(_("Why nobody noticed. {story}", story=story(name)))] if name in ZOO and (ok or tell) else []
         return report(ok, "\n\n".join(text), points=ok * POINTS[exercise.level])
     return report(False, "\n\n".join(text))
 
@@ -125,7 +125,7 @@ def _exercise_of(names):
     """(name, Exercise) that a learner's file declares in its line EXERCISE = ...."""
     name = names.get("EXERCISE")
     if not isinstance(name, str):
-        raise Problem(no_name())
+        raise Problem(translated(NO_NAME))
     if name not in EXERCISES | ZOO:
         raise Problem(unknown_name(name))
     return name, (EXERCISES | ZOO)[name]
@@ -142,9 +142,9 @@ def _table(text, title, rows):
             unknown.add(row.diagnosis)
     known = sorted((cause for cause in tensors if cause not in unknown), key=lambda cause: -len(tensors[cause]))
     for cause in known[:3] or list(tensors)[:1]:
-        text.append(wrapped(_("{tensors}: {cause}", tensors=_few(tensors[cause]), cause=cause)))
+        text.append(filled(_("{tensors}: {cause}", tensors=_few(tensors[cause]), cause=cause)))
     if rows[0].tensor == "y" and not rows[0].ok and len(rows) > 1:
-        text.append(wrapped(
+        text.append(filled(
             _("The gradients are right for this forward: a gradient check cannot detect a wrong forward.")
             if all(row.ok for row in rows[1:]) else
             _("The gradients are compared with those of this forward: make y right first, then check again.")

@@ -1,5 +1,6 @@
 """Which line of a learner's function is the last that is right, where no mistake that we know explains the numbers."""
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
@@ -7,7 +8,7 @@ from tinymae.learn.compare import close
 from tinymae.messages import message as _
 
 
-def arrays_assigned(function, call):
+def arrays_assigned(function: Callable, call: Callable[[], object]) -> list[tuple[int, np.ndarray]]:
     """[(line, array)]: every array that the learner's function, or one in the same file, assigned during call()."""
     file, found, last = getattr(getattr(function, "__code__", None), "co_filename", None), [], {}
 
@@ -31,7 +32,7 @@ def arrays_assigned(function, call):
     return found
 
 
-def last_right(steps, result, arrays):
+def last_right(steps: dict[str, list[np.ndarray]], result: str, arrays: list[tuple[int, np.ndarray]]) -> str:
     """One sentence about the last of the steps that is among the arrays; the result comes after the steps."""
     words = [*steps, result]
     for number in reversed(range(len(steps))):

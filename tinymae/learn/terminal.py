@@ -56,7 +56,7 @@ def _fitted(paragraph, width):
     return "\n".join(in_lines(item, width, "  " if re.match(MARK, item) else "") for item in items)
 
 
-def wrapped(text: str) -> str:
+def filled(text: str) -> str:
     """A text in lines that fit; lines that begin with a space, such as code and those of a list, stay as they are."""
     width = min(LINE_WIDTH, get_terminal_size((LINE_WIDTH, 0)).columns)
     return "\n".join(line if line.startswith(" ") else in_lines(line, width) for line in text.split("\n"))

@@ -1,17 +1,16 @@
 """Checks of scaled dot-product attention: the forward alone, and the pair."""
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from tinymae.gradcheck import Row
 from tinymae.gradcheck.invariants import assert_batch_independent
 from tinymae.learn.checks.dropout import dropout_rows
-from tinymae.learn.checks.linear import first
 from tinymae.learn.demands import function, parts
-from tinymae.learn.inputs import DK, DV, TK, TQ, B, D, H, frozen, gaussian
+from tinymae.learn.inputs import DK, DV, TK, TQ, B, D, H, frozen, gaussian, mean, total
+from tinymae.learn.judge import Tables
 from tinymae.learn.pairs import check_forward, check_pair
 from tinymae.messages import listed, marked
 from tinymae.messages import message as _
@@ -36,59 +35,54 @@ def attend(
 
 ATTENTION_VARIANTS = {
     marked("the scores are divided by sqrt(d_model), which is sqrt(H d_k): it should be sqrt(d_k), with the dimension of one "
-           "head"):
-        lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(q.shape[1] * q.shape[3])),
-    marked("the scores are divided by d_k: it should be its square root"):
-        lambda q, k, v, mask=None: attend(q, k, v, mask, scale=q.shape[3]),
+           "head"): partial(attend, scale=math.sqrt(D)),
+    marked("the scores are divided by d_k: it should be its square root"): partial(attend, scale=DK),
     marked("the scores are divided by the square root of the number of keys: it should be that of the dimension d_k"):
         lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(k.shape[2])),
-    marked("the scores are not divided by sqrt(d_k)"): lambda q, k, v, mask=None: attend(q, k, v, mask, scale=1),
+    marked("the scores are not divided by sqrt(d_k)"): partial(attend, scale=1),
     marked("only item 0 of the batch is used: every query attends to its keys and values"):
         lambda q, k, v, mask=None: attend(q, k[:1], v[:1], mask),
     marked("the softmax runs over the queries, axis -2: the weights of a query sum to 1 over the keys, axis -1"):
-        lambda q, k, v, mask=None: attend(q, k, v, mask, by_queries=True),
+        partial(attend, by_queries=True),
     marked("the mask is inverted: True = may attend"):
         lambda q, k, v, mask=None: attend(q, k, v, None if mask is None else ~mask),
-    marked("forbidden scores become 0: exp(0) is 1, so they must become minus infinity"):
-        lambda q, k, v, mask=None: attend(q, k, v, mask, forbidden=0.0),
+    marked("forbidden scores become 0: exp(0) is 1, so they must become minus infinity"): partial(attend, forbidden=0.0),
     marked("the mask is not used, or adds next to nothing to the scores, such as -1e-9 in place of -1e9"):
         lambda q, k, v, mask=None: attend(q, k, v),
 }
 BY_VALUES = {                                                   # where the values have another dimension
     marked("the scores are divided by the square root of d_v, the dimension of the values: it should be that of the keys, d_k"):
-        lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(v.shape[3])),
+        partial(attend, scale=math.sqrt(DV)),
 }
 
 
-def check_attention_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_attention_forward(names: dict) -> Tables:
     """Without a mask, and with one."""
     q, k, v = gaussian(B, H, TQ, DK), gaussian(B, H, TK, DK), gaussian(B, H, TK, DV)
     mask = np.random.default_rng(0).random((B, 1, TQ, TK)) < 0.7
     mask[..., 0], mask[..., 1] = True, False                    # each query has a key that it may attend to, and one that not
 
-    def weights(q, k, mask=None, power=-0.5):
-        return softmax.softmax_forward(q @ k.mT * q.shape[-1] ** power, mask)[0]
+    def weights(q, k, mask=None):
+        return softmax.softmax_forward(q @ k.mT / math.sqrt(DK), mask)[0]
 
     def steps(q, k, v, mask=None):
         return {_("the product q k^T"): [q @ k.mT], _("the scores of (1)"): [q @ k.mT / math.sqrt(DK)],
                 _("the weights of (2)"): [weights(q, k, mask)]}
 
     core = partial(
-        check_forward, names, "attention", first(attention.scaled_dot_product_attention_forward), q, k, v, steps=steps,
+        check_forward, names, "attention", attention.scaled_dot_product_attention_forward, q, k, v, steps=steps,
         variants=ATTENTION_VARIANTS | BY_VALUES | {
             _("the mask is applied after the softmax, so the weights of a row no longer sum to 1: mask the scores"):
                 lambda q, k, v, mask=None: weights(q, k) * (1 if mask is None else mask) @ v,
             _("the mask is added to the scores: True adds 1; forbidden scores must become minus infinity"):
                 lambda q, k, v, mask=None: softmax.softmax_forward(
                     q @ k.mT / math.sqrt(DK) + (0 if mask is None else mask))[0] @ v,
-            _("forbidden scores become -1: they must become minus infinity"):
-                lambda q, k, v, mask=None: attend(q, k, v, mask, forbidden=-1.0),
-            _("the scores are multiplied by sqrt(d_k): they are divided by it"):
-                lambda q, k, v, mask=None: weights(q, k, mask, 0.5) @ v,
+            _("forbidden scores become -1: they must become minus infinity"): partial(attend, forbidden=-1.0),
+            _("the scores are multiplied by sqrt(d_k): they are divided by it"): partial(attend, scale=1 / math.sqrt(DK)),
             _("y is divided by sqrt(d_k): the scores are, before the softmax"):
-                lambda q, k, v, mask=None: weights(q, k, mask, 0.0) @ v / math.sqrt(DK),
+                lambda q, k, v, mask=None: attend(q, k, v, mask, scale=1) / math.sqrt(DK),
             _("the scores are divided by the square root of the number of queries: it should be that of d_k"):
-                lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(TQ)),
+                partial(attend, scale=math.sqrt(TQ)),
             _("the scores are multiplied with v, and the softmax is not used"):
                 lambda q, k, v, mask=None: q @ k.mT / math.sqrt(DK) @ v,
             _("the softmax is applied twice"):
@@ -99,9 +93,9 @@ def check_attention_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("the scores are divided by sqrt(d_k), and y too: once is enough, before the softmax"):
                 lambda q, k, v, mask=None: attend(q, k, v, mask) / math.sqrt(DK),
             _("the scores are divided by the square root of the number of heads: it should be that of d_k, the last axis of q"):
-                lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(H)),
+                partial(attend, scale=math.sqrt(H)),
             _("the scores are divided by the square root of the batch size: it should be that of d_k, the last axis of q"):
-                lambda q, k, v, mask=None: attend(q, k, v, mask, scale=math.sqrt(B)),
+                partial(attend, scale=math.sqrt(B)),
             _("k is reshaped in place of a transpose: swap its last two axes"):
                 lambda q, k, v, mask=None: softmax.softmax_forward(
                     q @ k.reshape(*k.shape[:2], DK, TK) / math.sqrt(DK), mask)[0] @ v,
@@ -111,32 +105,27 @@ def check_attention_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     yield from core(title=_("with a mask"), mask=mask)
 
 
+def through_softmax(ddropped: np.ndarray, weights: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """dscores before the factor of the scale: first through the dropout, then through the softmax."""
+    return softmax.softmax_backward(ddropped * keep, (weights,))
+
+
 def attention_gradients(
     dy: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, *, mask: np.ndarray | None = None, dropout: float = 0.0,
-    rng: np.random.Generator | None = None, through_softmax: Callable | None = None,
-    through_scale: float = 1 / math.sqrt(DK), dv: Callable | None = None, ddropped: Callable | None = None,
-    dk: Callable | None = None,
+    rng: np.random.Generator | None = None, scale: float = 1 / math.sqrt(DK), ddropped: Callable = lambda dy, v: dy @ v.mT,
+    back: Callable = through_softmax, dk: Callable = lambda ds, q, dq: ds.mT @ q,
+    dv: Callable = lambda w, keep, ds, dy: (w * keep).mT @ dy,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients (dq, dk, dv) of the exercise's forward without mistakes; the options replace steps by mistakes.
 
-    through_softmax(ddropped, weights, keep) and through_scale give dscores; ddropped(dy, v), dk(dscores, q, dq) and
-    dv(weights, keep, dscores, dy) give what they are named after.
+    back(ddropped, weights, keep) and scale give dscores; ddropped(dy, v), dk(dscores, q, dq) and dv(weights, keep, dscores, dy)
+    give what they are named after.
     """
     weights, _cache = softmax.softmax_forward(q @ k.mT / math.sqrt(DK), mask)
     keep = np.ones_like(weights) if rng is None else (rng.random(weights.shape) >= dropout) / (1 - dropout)
-    grown = ddropped(dy, v) if ddropped else dy @ v.mT
-    dscores = (through_softmax or _through_softmax)(grown, weights, keep) * through_scale
+    dscores = back(ddropped(dy, v), weights, keep) * scale
     dq = dscores @ k
-    return (
-        dq,
-        dk(dscores, q, dq) if dk else dscores.mT @ q,
-        dv(weights, keep, dscores, dy) if dv else (weights * keep).mT @ dy,
-    )
-
-
-def _through_softmax(ddropped, weights, keep):
-    """dscores before the factor of the scale: first through the dropout, then through the softmax."""
-    return softmax.softmax_backward(ddropped * keep, (weights,))
+    return dq, dk(dscores, q, dq), dv(weights, keep, dscores, dy)
 
 
 def attention_steps(
@@ -148,25 +137,21 @@ def attention_steps(
     keep = 1.0 if rng is None else (rng.random(weights.shape) >= dropout) / (1 - dropout)
     ddropped = dy @ v.mT
     return {_("ddropped of (6)"): [ddropped], _("dweights of (7)"): [ddropped * keep],
-            _("dscores of (8)"): [_through_softmax(ddropped, weights, keep) / math.sqrt(DK)]}
-
-
-def _row_sums(weights, dweights, axis=-1):
-    return (weights * dweights).sum(axis, keepdims=True)
+            _("dscores of (8)"): [through_softmax(ddropped, weights, keep) / math.sqrt(DK)]}
 
 
 def attention_slips() -> dict[str, Callable]:
     """{mistake in the backward: function that returns the gradients (dq, dk, dv) of it, or None for some}."""
     def scaled(scale, where):
         def gradients(*args, **options):
-            found = attention_gradients(*args, through_scale=scale, **options)
+            found = attention_gradients(*args, scale=scale, **options)
             return *(gradient if name in where else None for name, gradient in zip(("dq", "dk"), found, strict=False)), None
         return gradients
 
     scales = {}                                                 # in both gradients, or in one of them
     for where in (("dq", "dk"), ("dq",), ("dk",)):
         which = listed(where)
-        for words, scale in {
+        scales |= {words: scaled(scale, where) for words, scale in {
             _("the factor 1 / sqrt(d_k) of (1) is missing: {gradients}", gradients=which): 1.0,
             _("the factor of (1) is 1 / d_k, or counts twice: {gradients}; it is 1 / sqrt(d_k), once", gradients=which): 1 / DK,
             _("the factor of (1) multiplies by sqrt(d_k): {gradients}; it divides, in backward as in forward", gradients=which):
@@ -179,46 +164,42 @@ def attention_slips() -> dict[str, Callable]:
               gradients=which): 1 / math.sqrt(TQ),
             _("the factor of (1) has d_model, which is H d_k: {gradients}; in forward it has d_k", gradients=which):
                 1 / math.sqrt(D),
-        }.items():
-            scales[words] = scale, where
-    softmaxes = {
-        _("the softmax backward is missing: (8) turns dweights into dscores"): lambda g, w, keep: g * keep,
+        }.items()}
+    softmaxes = {words: lambda g, w, keep, step=step: step(g * keep, w) for words, step in {
+        _("the softmax backward is missing: (8) turns dweights into dscores"): lambda dw, w: dw,
         _("the softmax backward is w * (1 - w) * dweights, the diagonal of its Jacobian: each weight of a row depends on all "
-          "scores of the row, so a sum over the row is subtracted"): lambda g, w, keep: w * (1 - w) * g * keep,
-        _("the softmax backward is weights * dweights: the sum over the row is not subtracted"):
-            lambda g, w, keep: w * g * keep,
+          "scores of the row, so a sum over the row is subtracted"): lambda dw, w: w * (1 - w) * dw,
+        _("the softmax backward is weights * dweights: the sum over the row is not subtracted"): lambda dw, w: w * dw,
         _("the sum of the softmax backward runs over the queries, axis -2: a row is the last axis, the keys"):
-            lambda g, w, keep: w * (g * keep - _row_sums(w, g * keep, -2)),
-        _("the softmax backward lacks the factor weights before the bracket"):
-            lambda g, w, keep: g * keep - _row_sums(w, g * keep),
-        _("the sum of the softmax backward lacks the factor weights"):
-            lambda g, w, keep: w * (g * keep - (g * keep).sum(-1, keepdims=True)),
+            lambda dw, w: w * (dw - total(w * dw, axis=-2)),
+        _("the softmax backward lacks the factor weights before the bracket"): lambda dw, w: dw - total(w * dw),
+        _("the sum of the softmax backward lacks the factor weights"): lambda dw, w: w * (dw - total(dw)),
         _("the softmax backward subtracts the mean of dweights: it subtracts the sum of weights * dweights"):
-            lambda g, w, keep: w * (g * keep - (g * keep).mean(-1, keepdims=True)),
+            lambda dw, w: w * (dw - mean(dw)),
         _("the sum of the softmax backward is a mean: it is not divided by the number of keys"):
-            lambda g, w, keep: w * (g * keep - _row_sums(w, g * keep) / TK),
-        _("the sum of the softmax backward is added: it is subtracted"):
-            lambda g, w, keep: w * (g * keep + _row_sums(w, g * keep)),
-        _("the softmax itself is applied to dweights: its backward is needed"):
-            lambda g, w, keep: softmax.softmax_forward(g * keep)[0],
+            lambda dw, w: w * (dw - total(w * dw) / TK),
+        _("the sum of the softmax backward is added: it is subtracted"): lambda dw, w: w * (dw + total(w * dw)),
+        _("the softmax itself is applied to dweights: its backward is needed"): lambda dw, w: softmax.softmax_forward(dw)[0],
+    }.items()} | {
         _("ddropped is not multiplied by keep: (7) stands between the product with v and the softmax"):
-            lambda g, w, keep: _through_softmax(g, w, 1),
+            lambda g, w, keep: through_softmax(g, w, 1),
         _("the softmax backward gets the weights after dropout: it gets those before it, which the softmax returned"):
-            lambda g, w, keep: _through_softmax(g, w * keep, keep),
+            lambda g, w, keep: through_softmax(g, w * keep, keep),
         _("keep multiplies after the softmax backward: forward drops after the softmax, so keep comes first in backward"):
-            lambda g, w, keep: _through_softmax(g, w, 1) * keep,
+            lambda g, w, keep: through_softmax(g, w, 1) * keep,
         _("keep multiplies before the softmax backward and after it: once, before it"):
-            lambda g, w, keep: _through_softmax(g, w, keep) * keep,
-        _("keep multiplies twice before the softmax backward"): lambda g, w, keep: _through_softmax(g, w, keep * keep),
+            lambda g, w, keep: through_softmax(g, w, keep) * keep,
+        _("keep multiplies twice before the softmax backward"): lambda g, w, keep: through_softmax(g, w, keep * keep),
         _("dropped multiplies in place of keep: (7) has the mask and scale alone"):
-            lambda g, w, keep: _through_softmax(g, w, w * keep),
+            lambda g, w, keep: through_softmax(g, w, w * keep),
         _("keep counts as 0 or 1 only: it also has the factor 1 / (1 - dropout), in backward as in forward"):
-            lambda g, w, keep: _through_softmax(g, w, keep > 0),
+            lambda g, w, keep: through_softmax(g, w, keep > 0),
     }
+
     def with_factors(outer, first, inner, second):
         """weights * (dweights - sum(weights * dweights)), each with keep or without it."""
         def dscores(g, w, keep):
-            return w * keep**outer * (g * keep**first - (w * keep**inner * g * keep**second).sum(-1, keepdims=True))
+            return w * keep**outer * (g * keep**first - total(w * keep**inner * g * keep**second))
         return dscores
 
     softmaxes |= {
@@ -228,8 +209,7 @@ def attention_slips() -> dict[str, Callable]:
           second=("ddropped", "dweights")[factors[3]]): with_factors(*factors)
         for factors in itertools.product((0, 1), repeat=4) if factors not in ((0, 1, 0, 1), (0, 0, 1, 0))
     }
-    wrong = {words: {"through_softmax": step} for words, step in softmaxes.items()}
-    wrong |= {
+    wrong = {words: {"back": step} for words, step in softmaxes.items()} | {
         _("the weights before dropout are used: y = dropped v, so (5) has those after it"):
             {"dv": lambda w, keep, ds, dy: w.mT @ dy},
         _("keep multiplies dropped once more: it is in dropped already"): {"dv": lambda w, keep, ds, dy: (w * keep**2).mT @ dy},
@@ -246,11 +226,10 @@ def attention_slips() -> dict[str, Callable]:
         _("v is reshaped in place of a transpose: ddropped = dy v^T, with the last two axes of v swapped"):
             {"ddropped": lambda dy, v: dy @ v.reshape(*v.shape[:2], DV, TK)},
     }
-    return {words: scaled(*options) for words, options in scales.items()} | {
-        words: partial(attention_gradients, **options) for words, options in wrong.items()}
+    return scales | {words: partial(attention_gradients, **options) for words, options in wrong.items()}
 
 
-def check_attention(names: dict, dropout: bool = True) -> Iterator[tuple[str, list[Row]]]:
+def check_attention(names: dict, dropout: bool = True) -> Tables:
     """Without a mask, with a mask, and with dropout: the gradients, and that dropout is applied to the weights."""
     q, k, v = gaussian(B, H, TQ, DK), gaussian(B, H, TK, DK), gaussian(B, H, TK, DV)
     mask = np.random.default_rng(0).random((B, 1, TQ, TK)) < 0.7

@@ -1,19 +1,17 @@
 """Checks of decoding: a step of beam search, and greedy decoding."""
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 
-from tinymae.gradcheck import Row
 from tinymae.learn.compare import close, numbers
 from tinymae.learn.demands import function, hint
 from tinymae.learn.inputs import frozen, gaussian
-from tinymae.learn.judge import because, diagnosed, judge, judge_together
+from tinymae.learn.judge import Tables, because, diagnosed, judge, judge_together
 from tinymae.messages import listed
 from tinymae.messages import message as _
 
 
-def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_beam_step(names: dict) -> Tables:
     """With a hypothesis that is not continued, despite a probable next token; then with a beam so wide that a partial sort
     leaves it unsorted."""
     step = function(names, "beam_step")
@@ -50,8 +48,7 @@ def check_beam_step(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("every hypothesis is continued once: the W best of all W * V continuations should be kept"):
                 (np.arange(beam), scores.argmax(1), scores.max(1)),
             _("every hypothesis is continued once, by its best token, and these are sorted: the W best of all W * V "
-              "continuations should be kept"):
-                (by_hypothesis, scores.argmax(1)[by_hypothesis], scores.max(1)[by_hypothesis]),
+              "continuations should be kept"): (by_hypothesis, scores.argmax(1)[by_hypothesis], scores.max(1)[by_hypothesis]),
             _("only the best hypothesis is continued: the W best continuations of all hypotheses should be kept"):
                 of_one(totals.argmax()),
             _("only the first hypothesis is continued: the W best continuations of all hypotheses should be kept"): of_one(0),
@@ -148,7 +145,7 @@ def _beam_otherwise(rows, ours, right, totals, log_probs):
     return rows
 
 
-def check_greedy(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_greedy(names: dict) -> Tables:
     """With sentences that end in different steps, and a model that goes on after <eos>; then with one that is cut."""
     bos, eos, pad = 1, 2, 0
     plan = np.array([[5, 2, 7, 2, 8, 9, 2], [6, 8, 9, 5, 2, 2, 7], [9, 7, 2, 6, 5, 8, 5]])

@@ -1,14 +1,13 @@
 """Check of dropout, and the rows of a check on whatever drops numbers."""
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from tinymae import gradcheck
-from tinymae.gradcheck import Row
+from tinymae.gradcheck import Row, gradcheck
 from tinymae.learn.demands import function, parts
 from tinymae.learn.inputs import TQ, B, D, frozen, gaussian
-from tinymae.learn.judge import diagnosed, judge, recognised
+from tinymae.learn.judge import Tables, diagnosed, judge, recognised
 from tinymae.messages import message as _
 
 
@@ -46,7 +45,7 @@ def dropout_rows(name: str, draw: Callable[..., np.ndarray], x: np.ndarray, drop
     ]
 
 
-def check_dropout(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_dropout(names: dict) -> Tables:
     """Which numbers stay and how many; that backward uses the same ones; dropout switched off."""
     forward, backward = function(names, "dropout_forward"), function(names, "dropout_backward")
     x = frozen(gaussian(100, 100))

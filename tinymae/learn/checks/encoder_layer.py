@@ -1,127 +1,107 @@
 """Checks of the encoder layer: the forward alone, the pair, and several layers."""
 import itertools
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
 from tinymae import blocks, init, tree
-from tinymae.gradcheck import Row
 from tinymae.gradcheck.cases import perturbed
 from tinymae.learn.demands import Problem, function
 from tinymae.learn.inputs import TQ, B, D, F, H, gaussian
-from tinymae.learn.judge import judge
+from tinymae.learn.judge import Tables, judge
 from tinymae.learn.pairs import check_forward, check_pair
 from tinymae.messages import listed
 from tinymae.messages import message as _
 from tinymae.ops import layernorm
 
-FRAMES = {                                                      # what there may be around a sublayer f, and its norm
-    "norm(x + f(x))": lambda x, f, norm: norm(x + f(x)),
-    "x + f(norm(x))": lambda x, f, norm: x + f(norm(x)),
-    "norm(x) + f(x)": lambda x, f, norm: norm(x) + f(x),
-    "norm(x) + f(norm(x))": lambda x, f, norm: norm(x) + f(norm(x)),
-    "x + norm(f(x))": lambda x, f, norm: x + norm(f(x)),
-    "x + norm(x + f(x))": lambda x, f, norm: x + norm(x + f(x)),
-    "norm(x + f(norm(x)))": lambda x, f, norm: norm(x + f(norm(x))),
-    "norm(x) + norm(f(x))": lambda x, f, norm: norm(x) + norm(f(x)),
-    "norm(f(x))": lambda x, f, norm: norm(f(x)),
-    "norm(f(f(x)))": lambda x, f, norm: norm(f(f(x))),
-    "norm(x + f(f(x)))": lambda x, f, norm: norm(x + f(f(x))),
-    "f(norm(x))": lambda x, f, norm: f(norm(x)),
-    "x + f(x)": lambda x, f, norm: x + f(x),
-    "f(x)": lambda x, f, norm: f(x),
-    "norm(x)": lambda x, f, norm: norm(x),
-    "norm(norm(x + f(x)))": lambda x, f, norm: norm(norm(x + f(x))),
-}
+POST_NORM = "norm(x + f(x))"
+FRAMES = {words: eval(f"lambda x, f, norm: {words}") for words in (     # what there may be around a sublayer f, and its norm
+    "norm(x + f(x))", "x + f(norm(x))", "norm(x) + f(x)", "norm(x) + f(norm(x))", "x + norm(f(x))", "x + norm(x + f(x))",
+    "norm(x + f(norm(x)))", "norm(x) + norm(f(x))", "norm(f(x))", "norm(f(f(x)))", "norm(x + f(f(x)))", "f(norm(x))",
+    "x + f(x)", "f(x)", "norm(x)", "norm(norm(x + f(x)))",
+)}
 
 
-def check_encoder_layer_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_encoder_layer_forward(names: dict) -> Tables:
     """Post-norm with ReLU, as in the paper; then with a padding mask."""
-    def right(x, p, heads, mask=None, norm_first=False):
-        return blocks.encoder_layer_forward(x, p, heads, mask, norm_first=norm_first, activation="relu")[0]
+    def right(x, p, heads, mask=None):
+        return blocks.encoder_layer_forward(x, p, heads, mask, norm_first=False, activation="relu")
 
-    def layer(first=lambda x, a: x + a, second=lambda x, x1, f: x1 + f, fed=lambda x, a, x1: x1, norms=(True, True)):
-        """A post-norm layer with mistakes: what is added to what, what the feed forward gets, which norms there are."""
+    def attended(h, p, heads, mask=None):
+        return blocks.multi_head_attention_forward(h, h, p["attn"], heads, mask)[0]
+
+    def fed_forward(h, p):
+        return blocks.feed_forward_forward(h, p["ffn"])[0]
+
+    def normed(h, p, name):
+        return layernorm.layernorm_forward(h, **p[name])[0]
+
+    def layer(first=lambda x, a: x + a, second=lambda x, x1, f: x1 + f, fed=lambda x, a, x1: x1, parameters=lambda p: p,
+              masked=lambda mask: mask):
+        """A post-norm layer with mistakes: what is added to what, what the feed forward gets, the parameters and the mask."""
         def y(x, p, heads, mask=None):
-            a, _cache = blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)
-            x1 = first(x, a)
-            x1 = layernorm.layernorm_forward(x1, **p["ln1"])[0] if norms[0] else x1
-            f, _cache = blocks.feed_forward_forward(fed(x, a, x1), p["ffn"])
-            y = second(x, x1, f)
-            return layernorm.layernorm_forward(y, **p["ln2"])[0] if norms[1] else y
+            p = parameters(p)
+            a = attended(x, p, heads, masked(mask))
+            x1 = normed(first(x, a), p, "ln1")
+            return normed(second(x, x1, fed_forward(fed(x, a, x1), p)), p, "ln2")
         return y
 
-    def norm_first(x, p, heads, mask=None):
-        """x + norm(f(x)), which is neither pre-norm nor post-norm."""
-        a, _cache = blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)
-        x = x + layernorm.layernorm_forward(a, **p["ln1"])[0]
-        f, _cache = blocks.feed_forward_forward(x, p["ffn"])
-        return x + layernorm.layernorm_forward(f, **p["ln2"])[0]
-
-    def framed(first, second):
+    def framed(first, second=POST_NORM):
         """A layer whose sublayers have these frames."""
         def y(x, p, heads, mask=None):
-            x1 = first(x, lambda h: blocks.multi_head_attention_forward(h, h, p["attn"], heads, mask)[0],
-                       lambda h: layernorm.layernorm_forward(h, **p["ln1"])[0])
-            return second(x1, lambda h: blocks.feed_forward_forward(h, p["ffn"])[0],
-                          lambda h: layernorm.layernorm_forward(h, **p["ln2"])[0])
+            x1 = FRAMES[first](x, lambda h: attended(h, p, heads, mask), lambda h: normed(h, p, "ln1"))
+            return FRAMES[second](x1, lambda h: fed_forward(h, p), lambda h: normed(h, p, "ln2"))
         return y
 
     def unnormed_residual(x, p, heads, mask=None):
-        h = x + blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)[0]
-        f, _cache = blocks.feed_forward_forward(layernorm.layernorm_forward(h, **p["ln1"])[0], p["ffn"])
-        return layernorm.layernorm_forward(h + f, **p["ln2"])[0]
+        h = x + attended(x, p, heads, mask)
+        return normed(h + fed_forward(normed(h, p, "ln1"), p), p, "ln2")
 
     def residual_outside(x, p, heads, mask=None):
-        x1 = layer(second=lambda x, x1, f: x1, norms=(True, False))(x, p, heads, mask)
-        return x1 + layer()(x, p, heads, mask)
+        return normed(x + attended(x, p, heads, mask), p, "ln1") + layer()(x, p, heads, mask)
 
     def feed_forward_first(x, p, heads, mask=None):
-        x = layernorm.layernorm_forward(x + blocks.feed_forward_forward(x, p["ffn"])[0], **p["ln1"])[0]
-        return layernorm.layernorm_forward(
-            x + blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)[0], **p["ln2"])[0]
+        x = normed(x + fed_forward(x, p), p, "ln1")
+        return normed(x + attended(x, p, heads, mask), p, "ln2")
 
-    p = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
     def steps(x, p, heads, mask=None):
-        a, _cache = blocks.multi_head_attention_forward(x, x, p["attn"], heads, mask)
-        x1, _cache = layernorm.layernorm_forward(x + a, **p["ln1"])
-        f, _cache = blocks.feed_forward_forward(x1, p["ffn"])
+        a = attended(x, p, heads, mask)
+        x1 = normed(x + a, p, "ln1")
+        f = fed_forward(x1, p)
         return {_("the result of attention"): [a], _("x + attention"): [x + a], _("x1 of (1)"): [x1],
                 _("the result of the feed forward"): [f], _("x1 + feed forward"): [x1 + f]}
 
+    p = perturbed(init.encoder_layer(D, H, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
     core = partial(check_forward, names, "encoder_layer", right, gaussian(B, TQ, D), p, heads=H, steps=steps, variants={
         _("each norm comes before its sublayer (pre-norm): here it comes after the sum (post-norm)"):
-            partial(right, norm_first=True),
-        _("x is not added to the result of attention"): layer(first=lambda x, a: a),
-        _("the input of the feed forward is not added to its result"): layer(second=lambda x, x1, f: f),
-        _("neither sublayer has its residual path"): layer(first=lambda x, a: a, second=lambda x, x1, f: f),
-        _("the layer norms are missing"): layer(norms=(False, False)),
-        _("the first layer norm is missing"): layer(norms=(False, True)),
-        _("the second layer norm is missing"): layer(norms=(True, False)),
+            framed("x + f(norm(x))", "x + f(norm(x))"),
+        _("x is not added to the result of attention"): framed("norm(f(x))"),
+        _("the input of the feed forward is not added to its result"): framed(POST_NORM, "norm(f(x))"),
+        _("neither sublayer has its residual path"): framed("norm(f(x))", "norm(f(x))"),
+        _("the layer norms are missing"): framed("x + f(x)", "x + f(x)"),
+        _("the first layer norm is missing"): framed("x + f(x)"),
+        _("the second layer norm is missing"): framed(POST_NORM, "x + f(x)"),
         _("the second sum adds x, which came in: it adds x1, the output of (1)"): layer(second=lambda x, x1, f: x + f),
         _("the feed forward gets x, which came in: it gets x1, the output of (1)"): layer(fed=lambda x, a, x1: x),
         _("the feed forward gets the result of attention: it gets x1, the output of (1)"): layer(fed=lambda x, a, x1: a),
         _("the result of attention is added twice"): layer(first=lambda x, a: x + 2 * a),
         _("x and the result of attention are multiplied: they are added"): layer(first=lambda x, a: x * a),
-        _("each norm is taken of the sublayer's result alone, before the sum: it is taken of the sum"): norm_first,
-        _("the mask is not used"): lambda x, p, heads, mask=None: layer()(x, p, heads),
-        _("both norms use ln1: the second has its own gain and offset, ln2"):
-            lambda x, p, heads, mask=None: layer()(x, p | {"ln2": p["ln1"]}, heads, mask),
+        _("each norm is taken of the sublayer's result alone, before the sum: it is taken of the sum"):
+            framed("x + norm(f(x))", "x + norm(f(x))"),
+        _("the mask is not used"): layer(masked=lambda mask: None),
+        _("both norms use ln1: the second has its own gain and offset, ln2"): layer(parameters=lambda p: p | {"ln2": p["ln1"]}),
         **{_("the first sublayer is {first} and the second {second}, where f is attention or the feed forward: each is "
-             "norm(x + f(x))", first=first, second=second): framed(FRAMES[first], FRAMES[second])
-           for first in FRAMES for second in FRAMES if (first, second) != ("norm(x + f(x))", "norm(x + f(x))")},
-        _("both norms use ln2: the first has its own gain and offset, ln1"):
-            lambda x, p, heads, mask=None: layer()(x, p | {"ln1": p["ln2"]}, heads, mask),
+             "norm(x + f(x))", first=first, second=second): framed(first, second)
+           for first in FRAMES for second in FRAMES if not first == second == POST_NORM},
+        _("both norms use ln2: the first has its own gain and offset, ln1"): layer(parameters=lambda p: p | {"ln1": p["ln2"]}),
         **{_("gamma and beta are swapped in {norms}: the call is layernorm_forward(x, gamma, beta)", norms=listed(chosen)):
-           lambda x, p, heads, mask=None, chosen=chosen: layer()(
-               x, p | {name: {"gamma": p[name]["beta"], "beta": p[name]["gamma"]} for name in chosen}, heads, mask)
+           layer(parameters=lambda p, chosen=chosen: p | {
+               name: {"gamma": p[name]["beta"], "beta": p[name]["gamma"]} for name in chosen})
            for chosen in (("ln1", "ln2"), ("ln1",), ("ln2",))},
-        _("the mask is inverted: True = may attend"):
-            lambda x, p, heads, mask=None: layer()(x, p, heads, None if mask is None else ~mask),
-        _("attention is missing: the first sum adds x and its attention"): layer(first=lambda x, a: x),
+        _("the mask is inverted: True = may attend"): layer(masked=lambda mask: None if mask is None else ~mask),
+        _("attention is missing: the first sum adds x and its attention"): framed("norm(x)"),
         _("the first sum adds x to itself: it adds x and the result of attention"): layer(first=lambda x, a: 2 * x),
-        _("the feed forward is missing: the second sum adds x1 and its feed forward"): layer(second=lambda x, x1, f: x1),
+        _("the feed forward is missing: the second sum adds x1 and its feed forward"): framed(POST_NORM, "norm(x)"),
         _("the second sum adds x, too: it adds x1 and its feed forward"): layer(second=lambda x, x1, f: x + x1 + f),
         _("x is added twice in the first sum"): layer(first=lambda x, a: 2 * x + a),
         _("x1 is added twice in the second sum"): layer(second=lambda x, x1, f: 2 * x1 + f),
@@ -130,14 +110,13 @@ def check_encoder_layer_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
             unnormed_residual,
         _("x1 is added again after the second norm: the residual path is inside it"): residual_outside,
         _("the feed forward comes before attention: attention is the first sublayer"): feed_forward_first,
-        _("the two layer norms are swapped"):
-            lambda x, p, heads, mask=None: layer()(x, p | {"ln1": p["ln2"], "ln2": p["ln1"]}, heads, mask),
+        _("the two layer norms are swapped"): layer(parameters=lambda p: p | {"ln1": p["ln2"], "ln2": p["ln1"]}),
     })
     yield from core()
     yield from core(title=_("with a mask"), mask=np.arange(TQ) < np.array([5, 3, 4, 5])[:, None, None, None])
 
 
-def check_encoder_layer(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_encoder_layer(names: dict) -> Tables:
     """Pre-norm with ReLU; then with a padding mask."""
     def reference(x, p, heads, mask=None, norm_first=True):
         return blocks.encoder_layer_forward(x, p, heads, mask, norm_first=norm_first, activation="relu")
@@ -211,7 +190,7 @@ def check_encoder_layer(names: dict) -> Iterator[tuple[str, list[Row]]]:
     yield from layer(title=_("with a mask"), mask=np.arange(TQ) < np.array([5, 3, 4, 5])[:, None, None, None])
 
 
-def check_layers(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_layers(names: dict) -> Tables:
     """Three layers: arrays of their own, and numbers of their own."""
     layers = function(names, "encoder_layers")(3, D, H, F, np.random.default_rng(0))
     if not isinstance(layers, list):

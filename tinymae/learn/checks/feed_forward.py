@@ -1,20 +1,19 @@
 """Checks of the feed forward and its GELU."""
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
 from tinymae import blocks, init
-from tinymae.gradcheck import Row
 from tinymae.gradcheck.cases import perturbed
 from tinymae.learn.compare import spelled
 from tinymae.learn.inputs import TQ, B, D, F, gaussian, normal_cdf
+from tinymae.learn.judge import Tables
 from tinymae.learn.pairs import check_pair
 from tinymae.messages import message as _
 from tinymae.ops import activation
 
 
-def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_gelu(names: dict) -> Tables:
     """In its exact form."""
     def pdf(x):
         return np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
@@ -66,7 +65,7 @@ def check_gelu(names: dict) -> Iterator[tuple[str, list[Row]]]:
     }})
 
 
-def check_gelu_slope(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_gelu_slope(names: dict) -> Tables:
     """With the slopes of related functions."""
     yield from check_pair(names, "gelu", activation.gelu_forward, gaussian(B, TQ, F), slips={
         _("the derivative is that of ReLU, 1 where x > 0 and 0 elsewhere: the forward is GELU"): lambda dy, x: dy * (x > 0),
@@ -76,19 +75,25 @@ def check_gelu_slope(names: dict) -> Iterator[tuple[str, list[Row]]]:
     })
 
 
-def check_feed_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_feed_forward(names: dict) -> Tables:
     """With ReLU."""
     p = perturbed(init.feed_forward(D, F, np.random.default_rng(0), dtype=np.float64), np.random.default_rng(1))
 
-    def flat(z):
-        return z.reshape(-1, z.shape[-1])
+    def arrays(dy, x, p):
+        """What forward and backward compute, one row for each position; `open` is where the ReLU passes."""
+        h, da = x @ p["fc1"]["w"] + p["fc1"]["b"], dy @ p["fc2"]["w"].T
+        dh = da * (h > 0)
+        found = {"x": x, "h": h, "a": np.maximum(h, 0), "open": h > 0, "dy": dy, "da": da, "dh": dh, "dx": dh @ p["fc1"]["w"].T}
+        return {name: z.reshape(-1, z.shape[-1]) for name, z in found.items()}
 
-    def slip(gradient):
-        """A gradient with a mistake: gradient(x, h, a, da, dy, p)."""
-        def wrong(dy, x, p):
-            h = x @ p["fc1"]["w"] + p["fc1"]["b"]
-            return gradient(x, h, np.maximum(h, 0), dy @ p["fc2"]["w"].T, dy, p)
+    def product(left, right):
+        def wrong(*args):
+            found = arrays(*args)
+            return found[left].T @ found[right]
         return wrong
+
+    def summed(name):
+        return lambda *args: arrays(*args)[name].sum(axis=0)
 
     gates = {                                                   # what dh is, from da, h and a
         _("the ReLU is missing in backward: dh is da where h > 0, and 0 elsewhere"): lambda da, h, a: da,
@@ -103,54 +108,43 @@ def check_feed_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     }
 
     def through(gradient):
-        """The gates that are wrong, as slips of the gradient that comes from dh: gradient(dh, x, p)."""
-        return {words: slip(lambda x, h, a, da, dy, p, gate=gate: gradient(gate(da, h, a), x, p))
-                for words, gate in gates.items()}
+        """The gates that are wrong, as slips of the gradient that comes from dh: gradient(dh, x, p), rows of positions."""
+        def slip(gate):
+            def wrong(dy, x, p):
+                found = arrays(dy, x, p)
+                return gradient(gate(found["da"], found["h"], found["a"]), found["x"], p)
+            return wrong
+        return {words: slip(gate) for words, gate in gates.items()}
 
     def formula(ours, dy, x, p):
-        if np.linalg.lstsq(p["fc1"]["w"], flat(ours).T, rcond=None)[1].max(initial=0.0) > 1e-18:
+        if np.linalg.lstsq(p["fc1"]["w"], ours.reshape(-1, D).T, rcond=None)[1].max(initial=0.0) > 1e-18:
             return ""
         return _("dx is a product with W1^T, as it should be, but what is multiplied by it is not dh: look at (5), da where "
                  "h > 0 and 0 elsewhere, and at da in (4)")
 
-    def product(left, right):
-        return slip(lambda *arrays: flat(left(*arrays)).T @ flat(right(*arrays)))
-
-    yield from check_pair(names, "feed_forward", blocks.feed_forward_forward, gaussian(B, TQ, D), p, formulas={
-        "x": formula,
-    }, gradients={
-        "x": through(lambda dh, x, p: dh @ p["fc1"]["w"].T),
-        "p.fc1.w": through(lambda dh, x, p: flat(x).T @ flat(dh)) | {
-            _("dW1 is x^T a, with the output of the ReLU: it is x^T dh"): product(
-                lambda x, h, a, da, dy, p: x, lambda x, h, a, da, dy, p: a),
-            _("dW1 is x^T h, with the output of the first linear map: it is x^T dh"): product(
-                lambda x, h, a, da, dy, p: x, lambda x, h, a, da, dy, p: h),
-            _("dW1 has dx in place of x: it is x^T dh"): product(
-                lambda x, h, a, da, dy, p: (da * (h > 0)) @ p["fc1"]["w"].T, lambda x, h, a, da, dy, p: da * (h > 0)),
-            _("dW1 has dy in place of x: it is x^T dh"): product(
-                lambda x, h, a, da, dy, p: dy, lambda x, h, a, da, dy, p: da * (h > 0)),
-            _("dW1 is dW2 transposed: it is x^T dh"): product(
-                lambda x, h, a, da, dy, p: dy, lambda x, h, a, da, dy, p: a),
+    x = gaussian(B, TQ, D)
+    yield from check_pair(names, "feed_forward", blocks.feed_forward_forward, x, p, formulas={"x": formula}, gradients={
+        "x": through(lambda dh, x, p: (dh @ p["fc1"]["w"].T).reshape(B, TQ, D)),
+        "p.fc1.w": through(lambda dh, x, p: x.T @ dh) | {
+            _("dW1 is x^T a, with the output of the ReLU: it is x^T dh"): product("x", "a"),
+            _("dW1 is x^T h, with the output of the first linear map: it is x^T dh"): product("x", "h"),
+            _("dW1 has dx in place of x: it is x^T dh"): product("dx", "dh"),
+            _("dW1 has dy in place of x: it is x^T dh"): product("dy", "dh"),
+            _("dW1 is dW2 transposed: it is x^T dh"): product("dy", "a"),
         },
-        "p.fc1.b": through(lambda dh, x, p: flat(dh).sum(axis=0)) | {
-            _("db1 is the sum of a: it is the sum of dh"): slip(lambda x, h, a, da, dy, p: flat(a).sum(axis=0)),
-            _("db1 is the sum of h: it is the sum of dh"): slip(lambda x, h, a, da, dy, p: flat(h).sum(axis=0)),
+        "p.fc1.b": through(lambda dh, x, p: dh.sum(axis=0)) | {
+            _("db1 is the sum of a: it is the sum of dh"): summed("a"),
+            _("db1 is the sum of h: it is the sum of dh"): summed("h"),
         },
         "p.fc2.w": {
-            _("dW2 is h^T dy, with h from before the ReLU: the second linear map got a, so it is a^T dy"): product(
-                lambda x, h, a, da, dy, p: h, lambda x, h, a, da, dy, p: dy),
-            _("dW2 is da^T dy, with a gradient in place of the input: it is a^T dy"): product(
-                lambda x, h, a, da, dy, p: da, lambda x, h, a, da, dy, p: dy),
-            _("dW2 is dh^T dy, with a gradient in place of the input: it is a^T dy"): product(
-                lambda x, h, a, da, dy, p: da * (h > 0), lambda x, h, a, da, dy, p: dy),
-            _("dW2 is a^T x: it is a^T dy"): product(
-                lambda x, h, a, da, dy, p: a, lambda x, h, a, da, dy, p: x),
-            _("dW2 has 1 in place of a where h > 0, which is the derivative of the ReLU: it is a^T dy"): product(
-                lambda x, h, a, da, dy, p: h > 0, lambda x, h, a, da, dy, p: dy),
-            _("dW2 is dW1 transposed: it is a^T dy"): product(
-                lambda x, h, a, da, dy, p: da * (h > 0), lambda x, h, a, da, dy, p: x),
+            _("dW2 is h^T dy, with h from before the ReLU: the second linear map got a, so it is a^T dy"): product("h", "dy"),
+            _("dW2 is da^T dy, with a gradient in place of the input: it is a^T dy"): product("da", "dy"),
+            _("dW2 is dh^T dy, with a gradient in place of the input: it is a^T dy"): product("dh", "dy"),
+            _("dW2 is a^T x: it is a^T dy"): product("a", "x"),
+            _("dW2 has 1 in place of a where h > 0, which is the derivative of the ReLU: it is a^T dy"): product("open", "dy"),
+            _("dW2 is dW1 transposed: it is a^T dy"): product("dh", "x"),
         },
         "p.fc2.b": {
-            _("db2 is the sum of x: it is the sum of dy"): slip(lambda x, h, a, da, dy, p: flat(x).sum(axis=0)),
+            _("db2 is the sum of x: it is the sum of dy"): summed("x"),
         },
     })

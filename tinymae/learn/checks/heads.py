@@ -6,24 +6,52 @@ from functools import partial
 import numpy as np
 
 from tinymae import init
-from tinymae.gradcheck import Row
 from tinymae.learn.checks.attention import ATTENTION_VARIANTS, attend
 from tinymae.learn.demands import function
 from tinymae.learn.inputs import DK, TQ, B, D, H, gaussian
-from tinymae.learn.judge import judge
+from tinymae.learn.judge import Tables, judge
 from tinymae.messages import message as _
 from tinymae.ops import attention, linear
 
 
-def check_split_heads(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def split_heads(x: np.ndarray, heads: int = H) -> np.ndarray:
+    """x (B, T, D) in heads, (B, H, T, d)."""
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def merge_heads(z: np.ndarray) -> np.ndarray:
+    """The heads z (B, H, T, d) side by side, (B, T, D)."""
+    return z.swapaxes(1, 2).reshape(len(z), z.shape[2], -1)
+
+
+SPLITS = {                                                      # as a learner writes them, and as functions
+    "x.reshape(B, H, T, d)": lambda x: x.reshape(len(x), H, x.shape[1], -1),
+    "x.reshape(B, T, d, H).transpose(0, 3, 1, 2)": lambda x: x.reshape(*x.shape[:2], -1, H).transpose(0, 3, 1, 2),
+    "x.swapaxes(1, 2).reshape(B, H, T, d)": lambda x: x.mT.reshape(len(x), H, -1, DK),
+    "x.reshape(H, B, T, d).swapaxes(0, 1)": lambda x: x.reshape(H, len(x), -1, DK).swapaxes(0, 1),
+}
+MERGES = {
+    "z.reshape(B, T, D)": lambda z: z.reshape(len(z), z.shape[2], -1),
+    "z.transpose(0, 2, 3, 1).reshape(B, T, D)": lambda z: z.transpose(0, 2, 3, 1).reshape(len(z), -1, D),
+    "z.transpose(0, 3, 1, 2).reshape(B, T, D)": lambda z: z.transpose(0, 3, 1, 2).reshape(len(z), -1, D),
+    "z.transpose(0, 3, 2, 1).reshape(B, T, D)": lambda z: z.transpose(0, 3, 2, 1).reshape(len(z), -1, D),
+    "z.swapaxes(2, 3).reshape(B, T, D)": lambda z: z.mT.reshape(len(z), -1, D),
+    "z.swapaxes(0, 1).reshape(B, T, D)": lambda z: z.swapaxes(0, 1).reshape(len(z), -1, D),
+    "z.swapaxes(1, 2).reshape(B, T, D)": merge_heads,
+}
+SPLIT_AT_ONCE, SPLIT_IN_TURN = list(SPLITS.values())[:2]        # by a reshape alone; the columns in turn
+MERGE_AT_ONCE, MERGE_IN_TURN = list(MERGES.values())[:2]
+
+
+def check_split_heads(names: dict) -> Tables:
     """Splitting and merging."""
     split, merge, x = function(names, "split_heads"), function(names, "merge_heads"), gaussian(B, TQ, D)
-    heads = x.reshape(B, TQ, H, DK).swapaxes(1, 2)
+    heads = split_heads(x)
     yield "split_heads", [judge("heads", split(x, H), heads, {
         _("x is reshaped at once, which splits positions, not features: reshape to (B, T, H, d) first, then swap the axes"):
-            lambda: x.reshape(B, H, TQ, DK),
+            partial(SPLIT_AT_ONCE, x),
         _("the columns are assigned to the heads in turn: head h has the columns h d ... (h + 1) d - 1"):
-            lambda: x.reshape(B, TQ, DK, H).transpose(0, 3, 1, 2),
+            partial(SPLIT_IN_TURN, x),
         _("there are d heads of H columns: it is H heads of d columns"): lambda: x.reshape(B, TQ, DK, H).swapaxes(1, 2),
         _("the reshape makes axes (B, H, d, T), as if the tokens were the last axis: make axes (B, T, H, d), then swap two"):
             lambda: x.reshape(B, H, DK, TQ).mT,
@@ -31,13 +59,12 @@ def check_split_heads(names: dict) -> Iterator[tuple[str, list[Row]]]:
             lambda: x.mT.reshape(B, H, TQ, DK),
         _("head h owns the columns in the reverse order of the heads: head 0 has the first d columns"): lambda: heads[:, ::-1],
     })]
-    yield _("seven heads"), [judge("heads", split(x, 7), x.reshape(B, TQ, 7, D // 7).swapaxes(1, 2), otherwise=(
-        _("right for two heads only: use the argument")
-    ))]
+    yield _("seven heads"), [judge(
+        "heads", split(x, 7), split_heads(x, 7), otherwise=_("right for two heads only: use the argument"))]
     yield "merge_heads", [judge("merged", merge(heads), x, {
-        _("the heads are reshaped at once: swap the axes back first, then merge the last two"): lambda: heads.reshape(B, TQ, D),
+        _("the heads are reshaped at once: swap the axes back first, then merge the last two"): partial(MERGE_AT_ONCE, heads),
         _("the columns of the heads take turns: swap the axes of heads and tokens only, then whole heads are side by side"):
-            lambda: heads.transpose(0, 2, 3, 1).reshape(B, TQ, D),
+            partial(MERGE_IN_TURN, heads),
         _("the heads are concatenated along the tokens: along the features, the last axis"):
             lambda: np.concatenate([*heads.swapaxes(0, 1)], axis=1),
         _("the heads are added up: put them side by side"): lambda: heads.sum(1),
@@ -47,20 +74,12 @@ def check_split_heads(names: dict) -> Iterator[tuple[str, list[Row]]]:
     })]
 
 
-def split_heads(x, heads):
-    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
-
-
-def merge_heads(z):
-    return z.swapaxes(1, 2).reshape(len(z), z.shape[2], -1)
-
-
 def attend_heads(
     xq: np.ndarray, xk: np.ndarray, xv: np.ndarray, p: dict, heads: int, mask: np.ndarray | None = None, *,
-    core: Callable = attend, split: Callable | None = None, merge: Callable | None = None,
+    core: Callable = attend, split: Callable | None = None, merge: Callable = merge_heads,
 ) -> np.ndarray:
     """Multi-head attention without biases and without mistakes; core, split and merge replace parts by mistakes."""
-    split, merge = split or partial(split_heads, heads=heads), merge or merge_heads
+    split = split or partial(split_heads, heads=heads)
     q, k, v = (split(x @ p[name]["w"]) for name, x in (("q", xq), ("k", xk), ("v", xv)))
     return merge(core(q, k, v, mask)) @ p["out"]["w"]
 
@@ -69,8 +88,8 @@ def head_variants(self_attention: Callable) -> dict[str, Callable]:
     """{mistake between the projections: function that returns the y of it}, from a correct `self_attention`."""
     variants = {
         _("the heads are split by a reshape alone: reshape to (B, T, H, d) first, then swap the axes"):
-            {"split": lambda x: x.reshape(len(x), H, -1, DK)},
-        _("the heads are merged by a reshape alone: swap the axes back first"): {"merge": lambda z: z.reshape(len(z), -1, D)},
+            {"split": SPLIT_AT_ONCE},
+        _("the heads are merged by a reshape alone: swap the axes back first"): {"merge": MERGE_AT_ONCE},
         _("every weight is 1.0 and every token attends to itself only: are the tokens on the batch axis? Then attention gets "
           "sentences of one token"): {"core": lambda q, k, v, mask: v},
         **{words: {"core": core} for words, core in ATTENTION_VARIANTS.items()},
@@ -85,7 +104,7 @@ def projections() -> dict:
 
 def heads_gradients(
     dy: np.ndarray, xq: np.ndarray, xkv: np.ndarray, p: dict, heads: int, mask: np.ndarray | None = None, *,
-    out: Callable | None = None, split: Callable | None = None, merge: dict[str, Callable] | None = None,
+    out: Callable = lambda dy, w: dy @ w.T, split: Callable | None = None, merge: dict[str, Callable] | None = None,
     through: str = "qkv", order: str = "qkv", turned: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict]:
     """({"q": dxq, "k": dxk, "v": dxv}, dp) of `attend_heads`, without mistakes; the options are mistakes.
@@ -97,9 +116,9 @@ def heads_gradients(
     merge, sources = merge or {}, {"q": xq, "k": xkv, "v": xkv}
     projected = {name: linear.linear_forward(x, **p[name]) for name, x in sources.items()}
     z, core = attention.scaled_dot_product_attention_forward(*(split_heads(y, heads) for y, _cache in projected.values()), mask)
-    dz, dout, _db = linear.linear_backward(dy, linear.linear_forward(merge_heads(z), **p["out"])[1])
-    dz = out(dy, p["out"]["w"]) if out else dz
-    gradients = attention.scaled_dot_product_attention_backward(split(dz) if split else split_heads(dz, heads), core)
+    _dz, dout, _db = linear.linear_backward(dy, linear.linear_forward(merge_heads(z), **p["out"])[1])
+    split = split or partial(split_heads, heads=heads)
+    gradients = attention.scaled_dot_product_attention_backward(split(out(dy, p["out"]["w"])), core)
     unpacked = dict(zip(order, gradients, strict=True))
     dx, dp = {}, {"out": {"w": dout}}
     for name, cache in zip("qkv", through, strict=True):
@@ -131,31 +150,21 @@ def head_slips(gradients: Callable, same_length: bool = True) -> dict[str, Calla
 
     same_length tells whether there are as many queries as keys: some mistakes need it in order to run.
     """
-    def alone(x):
-        return x.reshape(len(x), H, x.shape[1], -1)
-
-    def together(z):
-        return z.reshape(len(z), z.shape[2], -1)
-
-    def in_turn(z):
-        return z.transpose(0, 2, 3, 1).reshape(len(z), z.shape[2], -1)
-
-    all_three = dict.fromkeys("qkv", together)
     wrong = {
         _("dq, dk and dv are put together by a reshape alone: swap the axes back first, as merge_heads does"):
-            {"merge": all_three},
+            {"merge": dict.fromkeys("qkv", MERGE_AT_ONCE)},
         _("dz is split into heads by a reshape alone: reshape to (B, T, H, d), then swap the axes, as split_heads does"):
-            {"split": alone},
+            {"split": SPLIT_AT_ONCE},
         _("dz is split, and dq, dk, dv are put together, by a reshape alone: split_heads and merge_heads swap axes, too"):
-            {"split": alone, "merge": all_three},
+            {"split": SPLIT_AT_ONCE, "merge": dict.fromkeys("qkv", MERGE_AT_ONCE)},
         **{_("{gradient} is put together by a reshape alone: swap the axes back first, as merge_heads does",
-             gradient="d" + name): {"merge": {name: together}} for name in "qkv"},
+             gradient="d" + name): {"merge": {name: MERGE_AT_ONCE}} for name in "qkv"},
         _("dk and dv are put together by a reshape alone: swap the axes back first, as merge_heads does"):
-            {"merge": {"k": together, "v": together}},
+            {"merge": dict.fromkeys("kv", MERGE_AT_ONCE)},
         _("dz is split with its columns assigned to the heads in turn: head h has the columns h d ... (h + 1) d - 1"):
-            {"split": lambda dz: dz.reshape(*dz.shape[:2], DK, H).transpose(0, 3, 1, 2)},
+            {"split": SPLIT_IN_TURN},
         _("dq, dk and dv are put together with the heads taking turns, column by column: put whole heads side by side"):
-            {"merge": dict.fromkeys("qkv", in_turn)},
+            {"merge": dict.fromkeys("qkv", MERGE_IN_TURN)},
         _("dz is dy itself: first dy goes back through W_out"): {"out": lambda dy, w: dy},
         _("dz is dy W_out: it is dy W_out^T"): {"out": lambda dy, w: dy @ w},
         _("dq, dk and dv are multiplied with W_q, W_k and W_v: it should be with their transposes"): {"turned": True},

@@ -1,22 +1,16 @@
 """Checks of linear maps: the forward alone, and the pair."""
-from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tinymae.gradcheck import Row
 from tinymae.learn.demands import hint
-from tinymae.learn.inputs import TQ, B, D, F, gaussian
+from tinymae.learn.inputs import TQ, B, D, F, gaussian, total
+from tinymae.learn.judge import Tables
 from tinymae.learn.pairs import check_forward, check_pair
 from tinymae.messages import message as _
 from tinymae.ops import linear
 
 
-def first(forward: Callable) -> Callable:
-    """A forward of the package as a function that returns y alone."""
-    return lambda *args, **options: forward(*args, **options)[0]
-
-
-def check_linear_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_linear_forward(names: dict) -> Tables:
     """On a batch of sentences, and on one position."""
     x, w, b = gaussian(B, TQ, D), gaussian(D, F), gaussian(F)
     variants = {
@@ -37,14 +31,17 @@ def check_linear_forward(names: dict) -> Iterator[tuple[str, list[Row]]]:
     letters = _("x may have any number of axes before the last, even none: x @ w takes them all.")
     for title, part in (("sentences (B, T, I)", x), (_("one position (I,)"), x[0, 0])):
         with hint(ValueError, layout, "matmul"), hint(ValueError, letters, "einstein"):
-            yield from check_forward(names, "linear", first(linear.linear_forward), part, w, b, title=title,
+            yield from check_forward(names, "linear", linear.linear_forward, part, w, b, title=title,
                                      variants=variants, steps=lambda x, w, b: {_("the product x w"): [x @ w]})
 
 
-def check_linear(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_linear(names: dict) -> Tables:
     """With a bias."""
     def weights(product):
         return lambda dy, x, w, b: product(x, dy)
+
+    def only(part):
+        return lambda dy, x, w, b: part(x).T @ part(dy)
 
     def flat(z):
         return z.reshape(-1, z.shape[-1])
@@ -58,17 +55,17 @@ def check_linear(names: dict) -> Iterator[tuple[str, list[Row]]]:
         _("x^T dy is brought from (O, I) to (I, O) by a reshape, which does not transpose"):
             weights(lambda x, dy: (flat(dy).T @ flat(x)).reshape(D, F)),
         _("x and dy are summed over the batch before the product: each position is multiplied by its own gradient"):
-            weights(lambda x, dy: x.sum(0).T @ dy.sum(0)),
+            only(lambda z: z.sum(0)),
         _("x and dy are summed over all positions before the product: each position is multiplied by its own gradient"):
-            weights(lambda x, dy: np.outer(x.sum((0, 1)), dy.sum((0, 1)))),
+            only(lambda z: total(flat(z), axis=0)),
         _("only the last position of each row counts: all positions share w, so their contributions are summed"):
-            weights(lambda x, dy: x[:, -1].T @ dy[:, -1]),
+            only(lambda z: z[:, -1]),
         _("only the first position of each row counts: all positions share w, so their contributions are summed"):
-            weights(lambda x, dy: x[:, 0].T @ dy[:, 0]),
+            only(lambda z: z[:, 0]),
         _("only the last item of the batch counts: all positions share w, so their contributions are summed"):
-            weights(lambda x, dy: x[-1].T @ dy[-1]),
+            only(lambda z: z[-1]),
         _("only the first item of the batch counts: all positions share w, so their contributions are summed"):
-            weights(lambda x, dy: x[0].T @ dy[0]),
+            only(lambda z: z[0]),
     }, "b": {
         _("only the last item of the batch counts: all positions share b, so their contributions are summed"):
             lambda dy, x, w, b: dy[-1].sum(0),

@@ -1,34 +1,26 @@
 """Checks of the losses: cross entropy, and the error of removed patches."""
-from collections.abc import Iterator
-
 import numpy as np
 
-from tinymae.gradcheck import Row
-from tinymae.learn.inputs import gaussian
+from tinymae.learn.inputs import gaussian, total
+from tinymae.learn.judge import Tables
 from tinymae.learn.pairs import check_pair
 from tinymae.messages import message as _
 from tinymae.ops import losses, softmax
 
 
-def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_cross_entropy(names: dict) -> Tables:
     """With label smoothing, and padding that does not count."""
     def loss(logits, targets, ignore_index=None, label_smoothing=0.1):
         return losses.cross_entropy_forward(logits, targets, ignore_index=ignore_index, label_smoothing=label_smoothing)[0]
 
-    def slip(difference, divisor=None, target=0.9, spread=0.1):
+    def slip(difference=lambda p, q, one_hot: p - q, divisor=None, target=0.9, spread=0.1, where=0):
         """difference(p, q, 1[v = t]) in place of p - q, divided by another number than M; target and spread make q."""
         def dlogits(dloss, logits, targets, **_options):
             counts, one_hot = targets != 0, np.eye(11)[targets]
             p = softmax.softmax_forward(logits)[0]
             number = counts.sum() if divisor is None else divisor
-            return dloss * difference(p, target * one_hot + spread / 11, one_hot) * counts[..., None] / number
+            return dloss * difference(p, target * one_hot + spread / 11, one_hot) * (counts != where)[..., None] / number
         return dlogits
-
-    def minus(p, q, one_hot):
-        return p - q
-
-    def again(p, q, one_hot):
-        return p * ((p - q) - (p * (p - q)).sum(-1, keepdims=True))
 
     targets = np.random.default_rng(0).integers(1, 11, (3, 5)) * (np.arange(5) < np.array([5, 3, 4])[:, None])
     yield from check_pair(
@@ -40,27 +32,26 @@ def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
                 lambda logits, targets, **_options: loss(logits, targets),
             _("the labels are not smoothed"): lambda logits, targets, **_options: loss(logits, targets, 0, 0.0),
         }, gradients={"logits": {
-            _("the smoothing is missing in (5): q is 1 at the target, and 0 elsewhere"): slip(minus, target=1.0, spread=0.0),
-            _("e / V is missing in the q of (5)"): slip(minus, spread=0.0),
-            _("the factor 1 - e is missing in the q of (5)"): slip(minus, target=1.0),
-            _("e is not divided by V in the q of (5)"): slip(minus, spread=0.1 * 11),
+            _("the smoothing is missing in (5): q is 1 at the target, and 0 elsewhere"): slip(target=1.0, spread=0.0),
+            _("e / V is missing in the q of (5)"): slip(spread=0.0),
+            _("the factor 1 - e is missing in the q of (5)"): slip(target=1.0),
+            _("e is not divided by V in the q of (5)"): slip(spread=0.1 * 11),
             _("(5) is divided by the number of all positions: M is the number of positions that count, without padding"):
-                slip(minus, 15),
-            _("(5) is divided by the size of the batch: M is the number of positions that count"): slip(minus, 3),
-            _("(5) is divided by the length of a row: M is the number of positions that count"): slip(minus, 5),
+                slip(divisor=15),
+            _("(5) is divided by the size of the batch: M is the number of positions that count"): slip(divisor=3),
+            _("(5) is divided by the length of a row: M is the number of positions that count"): slip(divisor=5),
             _("(5) is divided by the number of positions that count in each row: M is their number in all rows"):
-                slip(minus, (targets != 0).sum(axis=1)[:, None, None]),
+                slip(divisor=(targets != 0).sum(axis=1)[:, None, None]),
             _("(5) is -q / p, the gradient of the probabilities: that of the logits is (p - q) / M"):
                 slip(lambda p, q, _one: -q / p),
             _("only the positions that do not count get a gradient: it is 0 there, and (p - q) / M at the others"):
-                lambda dloss, logits, targets, **_options: dloss * (
-                    softmax.softmax_forward(logits)[0] - 0.9 * np.eye(11)[targets] - 0.1 / 11
-                ) * (targets == 0)[..., None] / (targets != 0).sum(),
+                slip(where=1),
             _("(5) is p alone: q is subtracted"): slip(lambda p, q, _one: p),
             _("(5) is -q alone, the gradient of the log probabilities: that of the logits is (p - q) / M"):
                 slip(lambda p, q, _one: -q),
             _("(5) has log p in place of p"): slip(lambda p, q, _one: np.log(p) - q),
-            _("p - q goes back through the softmax once more: it is already the gradient of the logits"): slip(again),
+            _("p - q goes back through the softmax once more: it is already the gradient of the logits"):
+                slip(lambda p, q, _one: p * ((p - q) - total(p * (p - q)))),
             _("p - q is multiplied by p: it is already the gradient of the logits"): slip(lambda p, q, _one: p * (p - q)),
             _("p - q is multiplied by q: all tokens of the vocabulary have a gradient"): slip(lambda p, q, _one: q * (p - q)),
             _("only the logit of the target has a gradient: those of all tokens have one, (p - q) / M"):
@@ -71,10 +62,9 @@ def check_cross_entropy(names: dict) -> Iterator[tuple[str, list[Row]]]:
     )
 
 
-def check_masked_mse(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_masked_mse(names: dict) -> Tables:
     """With six removed patches of fifteen, not equally many in each image: their mean is not a mean of means."""
     mask, width = np.array([[1, 0, 1, 0, 0], [0, 1, 0, 1, 1], [0, 0, 1, 0, 0]]), 7
-
     every, shown, right = np.ones_like(mask), 1 - mask, int(mask.sum()) * width
 
     def variant(counts, number, error=np.square):
@@ -119,7 +109,7 @@ def check_masked_mse(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("the squares of pred and target are subtracted: square the difference"):
                 lambda pred, target, mask: np.vdot(mask, (pred * pred - target * target).sum(axis=-1)) / right,
             _("the mean is taken in each image first, then over the images: it should be over all removed patches at once"):
-                variant(mask / mask.sum(axis=1, keepdims=True), 3 * width),
+                variant(mask / total(mask, axis=1), 3 * width),
         }, gradients={"pred": {
             _("the factor 2 of (2) is missing: it comes from the square"): slip(lambda error: error),
             _("(2) is not divided by P: (1) has the mean over the P numbers of a patch"):
@@ -134,7 +124,7 @@ def check_masked_mse(names: dict) -> Iterator[tuple[str, list[Row]]]:
             _("pred is in the place of pred - target: the target is subtracted"):
                 lambda dloss, pred, target, mask: dloss * mask[..., None] * 2 * pred / right,
             _("it is divided by the number of removed patches in each image: it should be the number in all images"):
-                slip(lambda error: 2 * error, mask / mask.sum(axis=1, keepdims=True), width),
+                slip(lambda error: 2 * error, mask / total(mask, axis=1), width),
             _("it is divided neither by P nor by the sum of the mask"): slip(lambda error: 2 * error, number=1),
         }},
     )

@@ -1,21 +1,17 @@
 """Check of the numerical gradient."""
-from collections.abc import Iterator
-
 import numpy as np
 
-from tinymae.gradcheck import Row
 from tinymae.learn.compare import close
 from tinymae.learn.demands import function
 from tinymae.learn.inputs import gaussian
-from tinymae.learn.judge import judge
+from tinymae.learn.judge import Tables, judge
 from tinymae.messages import message as _
 
 
-def check_numerical_gradient(names: dict) -> Iterator[tuple[str, list[Row]]]:
+def check_numerical_gradient(names: dict) -> Tables:
     """With the sine of a sum: each derivative depends on all numbers, and h is so large that a different h shows."""
     x, w, h = gaussian(3, 4), gaussian(3, 4, seed=1), 2e-3
     before, total = x.copy(), (w * x).sum()
-
     moves = []                                                  # of x, in each call of f
 
     def f(x):
