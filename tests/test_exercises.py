@@ -978,6 +978,12 @@ DIFFERENCES = """
                 self.inner.step(params, grads, lr)
      """, "it calls step of tinymae"),
     ("softmax", DIFFERENCES, "softmax_backward calls softmax_forward again and again"),
+    ("softmax_forward", """                                         # in the second table of the check
+        def softmax(scores):
+            from tinymae.ops.softmax import softmax_forward
+            e = np.exp(scores)
+            return softmax_forward(scores)[0] if scores.max() > 100 else e / e.sum(axis=-1, keepdims=True)
+     """, "it calls softmax_forward of tinymae"),
 ])
 def test_a_solution_that_is_none_is_recognised(name, code, words, check):
     report = check(name, append=textwrap.dedent(code))

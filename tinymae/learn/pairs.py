@@ -44,12 +44,10 @@ def check_forward(
     held = [partial(invariant, y) for invariant in invariants]
 
     def located():
-        if not steps:
-            return ""
         return last_right(steps(*args, **options), _("the output"), arrays_assigned(ours, lambda: y(*args, **options)))
 
     row = judge("y", y(*args, **options), expected, tried, invariants=held, tolerance=tolerance, otherwise=otherwise,
-                located=located)
+                located=located if steps else str)
     yield translated(title), [row]
 
 
@@ -57,8 +55,8 @@ def check_pair(
     names: dict, name: str, reference: Callable, *args, title: str = marked("forward and backward"),
     variants: dict[str, Callable] | None = None, invariants: list[Callable] | tuple = (),
     slips: dict[str, Callable] | None = None, gradients: dict[str, dict[str, Callable]] | None = None,
-    formulas: dict[str, Callable] | None = None, steps: dict[tuple[str, ...], Callable] | None = None, compare: bool = True,
-    **options,
+    formulas: dict[str, Callable] | None = None, steps: dict[tuple[str, ...], Callable] | None = None,
+    compare: bool = True, samples: int | None = None, **options,
 ) -> Tables:
     """The table (title, rows) of a forward and its backward.
 
@@ -78,6 +76,7 @@ def check_pair(
     steps : {names of arguments: function of dy and these arguments that returns {step: arrays}}, what a right backward computes
         one after the other before the gradients of these arguments
     compare : False if y is random: different random numbers are not a mistake
+    samples : as for `gradcheck`, where another table has measured every element
     **options : passed on, as for `gradcheck`
     """
     forward, backward = function(names, f"{name}_forward"), function(names, f"{name}_backward")
@@ -91,15 +90,14 @@ def check_pair(
         held = [partial(invariant, y) for invariant in invariants]
         rows = [judge("y", y(*args, **options), reference(*args, **options)[0], tried, invariants=held)]
     try:
-        checked = gradcheck(forward, backward, *args, **options)
+        checked = gradcheck(forward, backward, *args, samples=samples, **options)
     except Exception:                                           # with a wrong forward, backward may fail because of it
         if not rows or rows[0].ok:
             raise
         checked = []                                            # so y is reported alone
-    gradients = gradients or {}
-    wrong = [row for row in checked if not row.ok]
-    if any(row.tensor in gradients or (slips and np.isfinite(row.error)) for row in wrong):
-        checked = _explained(checked, slips or {}, steps or {}, gradients, formulas or {}, forward, backward, args, options)
+    slips, gradients = slips or {}, gradients or {}
+    if any(not row.ok and (row.tensor in gradients or (slips and np.isfinite(row.error))) for row in checked):
+        checked = _explained(checked, slips, steps or {}, gradients, formulas or {}, forward, backward, args, options)
     yield translated(title), rows + checked
 
 

@@ -140,7 +140,7 @@ def check_multi_head_attention(names: dict) -> Tables:
         },
     )
     yield from block()
-    yield from block(title=_("with a causal mask"), mask=causal_mask(TQ))
+    yield from block(title=_("with a causal mask"), samples=8, mask=causal_mask(TQ))
 
 
 def check_sentence(names: dict) -> Tables:
