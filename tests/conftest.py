@@ -25,7 +25,7 @@ def progress(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_progress(monkeypatch, progress, request):
-    """What a test solves is not kept as the progress of whoever runs it. The folder is not made for the many that solve nothing."""
+    """What a test solves is not kept as the progress of whoever runs it. No folder is made: most tests solve nothing."""
     monkeypatch.setenv("TINYMAE_DATA", str(progress / str(id(request.node))))
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tinymae.learn.exercises import EXERCISES, ZOO, judge_file, write_exercise
+from tinymae.learn.exercises import EXERCISES, ZOO
 from tinymae.learn.lessons import find_lesson, lesson_in_language, lessons
 from tinymae.learn.prose import code_in_language, from_lessons, in_language, units
+from tinymae.learn.solution import judge_file
+from tinymae.learn.write_exercise import write_exercise
 from tinymae.messages import columns, spoken
 
 ROOT = Path(__file__).parents[1]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinymae.learn.check_layers import factors, recognised, spelled
-from tinymae.learn.check_models import judge_together
-from tinymae.learn.exercises import judge_file, write_exercise
-from tinymae.learn.judge import judge
+from tinymae.learn.compare import factors, spelled
+from tinymae.learn.judge import judge, judge_together, recognised
+from tinymae.learn.solution import judge_file
+from tinymae.learn.write_exercise import write_exercise
 
 ANSWERS = Path(__file__).parent / "answers" / "exercises"
 

@@ -101,7 +101,7 @@ def unmarked(source):
 
 
 # Where a learner reads: every sentence is marked. The names of the gradient checker's own cases (gradcheck/cases.py) are names.
-ROOMS = [path for path in SOURCES if path.parent.name in ("gradcheck", "learn", "cli") or path.name == "__main__.py"]
+ROOMS = [path for path in SOURCES if path.parent.name in ("gradcheck", "learn", "checks", "cli") or path.name == "__main__.py"]
 ROOMS = [path for path in ROOMS if path.name != "cases.py"] + [PACKAGE / room for room in (     # the latter: errors of commands
     "files.py", "packed.py", "images/hide.py", "images/labelled.py", "images/load.py", "tasks/classify.py", "tasks/demo.py",
     "tasks/encoders.py", "tasks/export_model.py", "tasks/photograph.py", "tasks/probe.py", "tasks/reconstruct.py",

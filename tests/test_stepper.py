@@ -222,6 +222,7 @@ def test_readable():
     assert readable("看 一只猫 and more", 10) == "看 一只猫\nand more"
     assert narrow("x = 1        # (T, D)\ny = 2   # a", 14) == "x = 1  # (T, D)\ny = 2   # a"
     assert readable("- one two three four five\n- six", 14) == "- one two\n  three four\n  five\n- six"
+    assert readable("(1)  one two three\n(2)  four five", 14) == "(1) one two\n  three\n(2) four five"
 
 
 def test_lines_of_chinese():

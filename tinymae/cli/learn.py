@@ -132,7 +132,9 @@ def add_exercise(commands: argparse._SubParsersAction) -> None:
 
 
 def _exercise(name, bare):
-    from tinymae.learn.exercises import ZOO, list_exercises, write_exercise
+    from tinymae.learn.exercises import ZOO, list_exercises
+    from tinymae.learn.terminal import filled
+    from tinymae.learn.write_exercise import write_exercise
 
     if name is None:
         for each, kind, it, summary in list_exercises():
@@ -143,9 +145,10 @@ def _exercise(name, bare):
     path = write_exercise(name, bare=bare)
     print(path)
     if name in ZOO:
-        print(_("read it, write your guess into the line CAUSE, then: python -m tinymae check {path}, and mend it", path=path))
+        then = _("read it, write your guess into the line CAUSE, then: python -m tinymae check {path}, and mend it", path=path)
     else:
-        print(_("read it, complete it, then: python -m tinymae check {path}; stuck? python -m tinymae hint {path}", path=path))
+        then = _("read it, complete it, then: python -m tinymae check {path}; stuck? python -m tinymae hint {path}", path=path)
+    print(filled(then))
     return 0
 
 
@@ -159,11 +162,12 @@ def add_hint(commands: argparse._SubParsersAction) -> None:
 def _hint(file):
     from tinymae.learn import progress
     from tinymae.learn.exercises import hints, name_of
+    from tinymae.learn.terminal import filled
 
     name = name_of(file)
     found = hints(name)
     number = progress.next_hint(name, len(found))
-    print(_("hint {number} of {count}: {hint}", number=number + 1, count=len(found), hint=found[number]))
+    print(filled(_("hint {number} of {count}: {hint}", number=number + 1, count=len(found), hint=found[number])))
     return 0
 
 

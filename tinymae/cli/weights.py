@@ -18,7 +18,7 @@ def add_inspect(commands: argparse._SubParsersAction) -> None:
 
 
 def _inspect(file, key):
-    from tinymae.weights.inspect import inspect, listed
+    from tinymae.weights.inspect import inspect, listed_unread
 
     found = inspect(file, key=key)
     for name, shape, dtype in found.tensors:
@@ -30,7 +30,7 @@ def _inspect(file, key):
     if found.asks:
         print(_("it does not say everything; to load it, give {options}", options=", ".join(found.asks)))
     if found.unread:
-        print(visible(_("not part of it: {names}", names=listed(found.unread))))
+        print(visible(_("not part of it: {names}", names=listed_unread(found.unread))))
     if found.licence:
         print(found.licence)
     return 0

@@ -1,16 +1,17 @@
 """Solutions that are right and yet no solution: the package's own function, or a difference of the forward.
 
-A check compares numbers, so a file that calls the function it should write passes it. Once all numbers are right, the check is
-run again under a profiler, which sees every call, however it was imported.
+A check compares numbers, so a file that calls the function it should write passes it. So the check runs under a profiler, which
+sees every call, however it was imported. That is slow, and a gradient check calls a forward thousands of times: only the first
+calls of each table are watched.
 """
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from tinymae.messages import message as _
 
 PACKAGE = Path(__file__).parents[1]
+CALLS = 500                                 # of functions in the file, in each table
 OTHER_NAMES = {                             # what an exercise's function is called in the package, if it is called differently
     "attention": "scaled_dot_product_attention_forward", "encoder_layer": "encoder_layer_forward",
     "layernorm": "layernorm_forward", "linear": "linear_forward", "multi_head_attention": "multi_head_attention_forward",
@@ -21,27 +22,26 @@ OTHER_NAMES = {                             # what an exercise's function is cal
 }
 
 
-def cheating(exercise: object, names: dict, path: Path, defined: set[str]) -> str:
-    """What is wrong with a learner's file all of whose numbers are right; empty if it is a solution.
+def watched(tables: Iterator, names: dict, path: Path, defined: set[str], complaints: list[str]) -> Iterator:
+    """The tables of a check of a file with this namespace; `complaints` gets what is wrong if all of their numbers are right.
 
-    Parameters
-    ----------
-    exercise : its `check` is run again
-    names : the namespace of the file, which has been executed
-    path : of the file
-    defined : the names of the functions that it is to define
+    `defined` are the names of the functions that the file is to define.
     """
     copied = {OTHER_NAMES.get(name, name) for name in defined} | defined | {"gradcheck", "numerical_gradient"}
-    complaints = [complaint] if (complaint := borrowed(names, defined)) else []
-    forwards = {}
+    complaints += [complaint] if (complaint := borrowed(names, defined)) else []
+    forwards, calls, before = {}, 0, sys.getprofile()
 
     def watch(frame, event, argument):
+        nonlocal calls
         if event != "call":
             return
         code = frame.f_code
         if code.co_filename == str(path):
-            above = _above(frame, path)
-            if code.co_name.endswith("_forward") and above is not None:
+            calls += 1
+            if calls == CALLS:
+                sys.setprofile(before)
+            above = _above(frame, path) if code.co_name.endswith("_forward") else None
+            if above is not None:
                 forwards[above] = forwards.get(above, 0) + 1
                 if forwards[above] > 2:
                     complaints.append(_(
@@ -52,16 +52,16 @@ def cheating(exercise: object, names: dict, path: Path, defined: set[str]) -> st
         elif code.co_name in copied and PACKAGE in Path(code.co_filename).parents and _called_from(frame, path):
             complaints.append(_is_ours(code.co_name))
 
-    before = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        with np.errstate(all="ignore"):
-            tables = iter(exercise.check(names))
-            while not complaints and next(tables, None):
-                pass
-    finally:
-        sys.setprofile(before)
-    return complaints[0] if complaints else ""
+    def watched_table():
+        nonlocal calls
+        calls = 0
+        sys.setprofile(watch)
+        try:
+            return next(tables, None)
+        finally:
+            sys.setprofile(before)
+
+    yield from iter(watched_table, None)
 
 
 def borrowed(names: dict, defined: set[str]) -> str:

@@ -75,7 +75,7 @@ def check_file(path: Path | str, seconds: float = 10.0, *, tell: bool = False, q
 def _serve(path, folder, seconds, tell):
     """The second process: judge the file, write report.json, and leave at once, whatever the file has started."""
     # The first process imports neither NumPy nor the checks, and starts at once.
-    from tinymae.learn.exercises import judge_file
+    from tinymae.learn.solution import judge_file
 
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True)             # so that nothing printed is lost where time runs out

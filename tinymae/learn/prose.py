@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from tinymae.messages import in_lines, translated
 
-ITEM = r"(?m)^(?=[-*] |\d+\. |\(\d+\)  )"                      # where an item of a list begins
-MARK = r"[-*] |\d+\. |\(\d+\)  "
+MARK = r"[-*] |\d+\. |\(\d+\)  "                               # of an item of a list
+ITEM = rf"(?m)^(?={MARK})"                                      # where one begins
 EQUATION = r"^( +\(\d+\) .*?\S {3,}|    .*?\S {3,})(\S.*)$"     # a line of an equation with words beside it
 # A docstring, a comment or a message; and any other string, in which no comment begins.
-CODE = re.compile(r"""
+WORDS_IN_CODE = re.compile(r"""
     (?P<indent>^[ ]*)? (?: """ r'''"""(?P<doc>(?s:.*?))"""''' r"""
         | \#(?P<head>[ ]*(?:\d+\.[ ])?(?:\([^()\n]*\)(?:,?[ ]{2,}|,[ ](?=\()|$))*)(?P<words>.*(?:\n[ ]*\#.*)*) )
     | (?P<before>NotImplementedError\(|\bassert[ ].*,[ ](?=(?P<end>["'])(?:(?!(?P=end)).)*(?P=end)$))
@@ -100,4 +100,4 @@ def code_in_language(code: str, translate: Callable[[str], str], width: int = 88
             return found[0] if other == plain else before + other
         return found[0]
 
-    return CODE.sub(part, code)
+    return WORDS_IN_CODE.sub(part, code)

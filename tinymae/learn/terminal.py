@@ -4,8 +4,12 @@ import os
 import re
 import sys
 from pathlib import Path
+from shutil import get_terminal_size
 
+from tinymae.learn.prose import ITEM, MARK
 from tinymae.messages import columns, in_lines
+
+LINE_WIDTH = 100             # columns of a line of a report, where the terminal is not narrower
 
 
 def readable(prose: str, width: int = 88) -> str:
@@ -48,8 +52,14 @@ def _fitted(paragraph, width):
     lines = paragraph.splitlines()
     if max(map(columns, lines), default=0) <= width or any(line.startswith((" ", "|", "+", "=")) for line in lines):
         return paragraph
-    items = re.split(r"\n(?=[-*] |\d+\. )", paragraph)
-    return "\n".join(in_lines(item, width, "  " if re.match(r"[-*\d]", item) else "") for item in items)
+    items = filter(None, re.split(ITEM, paragraph))
+    return "\n".join(in_lines(item, width, "  " if re.match(MARK, item) else "") for item in items)
+
+
+def filled(text: str) -> str:
+    """A text in lines that fit; lines that begin with a space, such as code and those of a list, stay as they are."""
+    width = min(LINE_WIDTH, get_terminal_size((LINE_WIDTH, 0)).columns)
+    return "\n".join(line if line.startswith(" ") else in_lines(line, width) for line in text.split("\n"))
 
 
 def narrow(code: str, width: int) -> str:

@@ -183,7 +183,7 @@ def unread_entries(meta: dict, unread: dict[str, Unread]) -> dict[str, str]:
     return {name: value.what for name, value in (meta | unread).items() if isinstance(value, Unread)}
 
 
-def listed(unread: dict[str, str]) -> str:
+def listed_unread(unread: dict[str, str]) -> str:
     """`unread_entries` in one line."""
     first = [f"{name!r} ({what[:80]})" for name, what in list(unread.items())[:5]]
     return ", ".join(first + [_("and {count} more", count=len(unread) - 5)] * (len(unread) > 5))
