@@ -136,7 +136,7 @@ function changeControls(say, choose, renew) {
     index.value = JSON.stringify(chosen.index);
     const current = chosen.value ?? values[ravel(chosen.index, shape)];
     for (const input of [value, slider]) if (input !== document.activeElement) input.value = current;
-    reset.disabled = chosen.value === null;
+    reset.ariaDisabled = chosen.value === null;                 // a button that is disabled would lose the focus
   }
   const labelled = (key, ...inputs) => element("label", {}, element("span", {}, say(key)), ...inputs);
   return {update, root: element("div", {class: "step-controls"}, labelled("seed", seed), labelled("number", name),
@@ -148,7 +148,8 @@ function bugControls(say, ask, report, renew) {
     ...Object.entries(say("bugs")).map(([name, text]) => element("option", {value: name, selected: name === chosen.bug}, text)));
   const button = element("button", {type: "button", onclick: async () => {
     const {seed, bug} = chosen;
-    button.disabled = true;
+    if (button.ariaDisabled === "true") return;
+    button.ariaDisabled = true;
     report.replaceChildren(say("checking"));
     try {
       const answer = await ask("broken", {seed, bug});
@@ -156,7 +157,7 @@ function bugControls(say, ask, report, renew) {
     } catch {
       report.replaceChildren();                                 // the frame of the page has shown why
     }
-    button.disabled = false;
+    button.ariaDisabled = false;
   }}, say("check"));
   return element("div", {class: "step-controls"}, element("label", {}, element("span", {}, say("bug")), select), button);
 }
