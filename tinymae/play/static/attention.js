@@ -126,9 +126,12 @@ function build(tab) {
   tab.parts = Object.fromEntries(names.map((part) => [part, node("div")]));
   const {output, choice, lines, matrix, steps, again, backward} = tab.parts;
   tab.start = node("p", {class: "attn-note", text: say("start"), hidden: Boolean(state.text)});
-  tab.results = node("div", {hidden: true}, output,
+  tab.sentence = node("p", {class: "attn-sentence", lang: name ? "" : "en", ariaLive: "polite"});
+  tab.loss = node("p", {ariaLive: "polite"});
+  tab.backwardTitle = node("h2", {text: say("backward")});
+  tab.results = node("div", {hidden: true}, tab.sentence, output,
     node("h2", {text: say("forward")}), choice, lines, node("div", {class: "attn-columns"}, matrix, steps),
-    node("h2", {text: say("backward")}), again, backward);
+    tab.backwardTitle, again, tab.loss, backward);
   tab.root.append(node("p", {text: name ? say("introOwn", {name}) : say("intro")}), askForm(tab), tab.start, tab.results);
   if (state.answer) drawAll(tab);
   else if (state.text) translate(tab);
@@ -169,7 +172,9 @@ async function differentiate(tab, position) {
   }
   if (number !== asked.gradient || answer !== state.answer) return;     // another token, or another translation by now
   state.gradient = gradient;
-  if (current.root.isConnected) drawBackward(current);
+  if (!current.root.isConnected) return;
+  drawLoss(current);
+  drawBackward(current);
 }
 
 // ---- The sentence and how it is decoded
@@ -228,9 +233,8 @@ function decodingBar(tab) {
 
 function drawOutput(tab) {
   const {say} = tab, {answer} = state;
-  const heading = tab.parts.again.previousSibling;
   const behavior = prefersStill() ? "auto" : "smooth";
-  const above = outputButtons(tab, () => heading.scrollIntoView({block: "start", behavior}));
+  const above = outputButtons(tab, () => tab.backwardTitle.scrollIntoView({block: "start", behavior}));
   const below = outputButtons(tab, () => {});       // to compare tokens without leaving their gradients
   above.forEach((each, i) => onReach(each, () => pick(tab, {side: "query", index: i}, true)));
   tab.outputs = [above, below];
@@ -246,8 +250,7 @@ function drawOutput(tab) {
   if (answer.unknown.length) {
     notes.push(say("unknown", {tokens: [...new Set(answer.unknown.map((i) => answer.source[i]))].join(" ")}));
   }
-  tab.sentence = node("p", {class: "attn-sentence", lang: state.about.name ? "" : "en"});
-  tab.parts.output.replaceChildren(tab.sentence, player, node("div", {class: "attn-scroll"}, rovingRow(above, say("output"))),
+  tab.parts.output.replaceChildren(player, node("div", {class: "attn-scroll"}, rovingRow(above, say("output"))),
     node("p", {class: "attn-note", text: notes.join(" · ")}), reading(say("readOutput")));
   markPressed(tab);
 }
@@ -257,12 +260,11 @@ function outputButtons(tab, clicked) {
   const {say} = tab, {answer} = state;
   return answer.target.map((token, i) => {
     const p = percent(answer.steps[i].p);
-    const each = button(token, () => {
-      differentiate(tab, i);
-      clicked();
-    }, {class: "attn-token"}, node("small", {text: p}));
-    each.setAttribute("aria-label", `${say("stepTitle", {n: i + 1, token})}, ${say("probability")} ${p}`);
-    return each;
+    const title = `${say("stepTitle", {n: i + 1, token})}, ${say("probability")} ${p}`;
+    return button(token, async () => {
+      await differentiate(tab, i);
+      clicked();                                    // by now the page has its full height
+    }, {class: "attn-token", title}, node("small", {text: p}));
   });
 }
 
@@ -292,6 +294,7 @@ function proceed(tab) {
   state.playing = state.playing && !all;
   tab.playButton.textContent = tab.say(state.playing ? "pause" : "play");
   for (const tokens of tab.outputs) tokens.forEach((token, i) => token.classList.toggle("attn-later", i >= shown));
+  tab.sentence.ariaBusy = state.playing;            // a screen reader waits for the whole sentence
   tab.sentence.textContent = all ? answer.text : answer.target.slice(0, shown).join(" ");
   if (state.playing) timer = setTimeout(() => tab.root.isConnected && reach(tab, shown + 1), PACE);
 }
@@ -422,10 +425,16 @@ function drawSteps(tab) {
 
 // ---- Backward
 
+function drawLoss(tab) {
+  const {say} = tab, {gradient} = state;
+  tab.loss.textContent = gradient ? say("lossOf", {token: gradient.token, loss: short(gradient.loss), p: short(gradient.p)})
+    : say("pickToken");
+}
+
 function drawBackward(tab) {
   const {say} = tab, {gradient, answer} = state;
   if (!gradient) {
-    tab.parts.backward.replaceChildren(node("p", {class: "attn-note", text: say("pickToken")}));
+    tab.parts.backward.replaceChildren();
     return;
   }
   const mask = masked() ? answer.attention.decoder.mask : null;
@@ -436,7 +445,6 @@ function drawBackward(tab) {
   dscores.linked = [weights];
   for (const each of state.kind === "encoder" ? [] : [weights, dscores]) each.outline({side: "query", index: state.token});
   tab.parts.backward.replaceChildren(
-    node("p", {text: say("lossOf", {token: gradient.token, loss: short(gradient.loss), p: short(gradient.p)})}),
     node("p", {class: "attn-note", text: [
       say(state.kind), say("layerNumber", {n: state.layer + 1}),
       state.head === null ? say("mean") : say("headNumber", {n: state.head + 1}),
@@ -465,6 +473,7 @@ function drawAll(tab) {
   drawChoice(tab);
   drawRows(tab);
   drawMatrix(tab);
+  drawLoss(tab);
   drawBackward(tab);
   drawSteps(tab);
   proceed(tab);

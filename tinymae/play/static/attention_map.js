@@ -45,7 +45,7 @@ export function tokenLines(sides, {say, names, reached, clicked, largest = 1}) {
     });
     rowNodes[side] = rovingRow(rows[side], names[side]);
   }
-  const picture = svg("svg", {class: "attn-lines", "aria-hidden": "true"});
+  const picture = svg("svg", {class: "attn-lines", height: HEIGHT, "aria-hidden": "true"});
   const readout = node("p", {class: "attn-readout"});
   readout.setAttribute("aria-live", "polite");
   const inner = node("div", {class: "attn-inner"}, node("small", {text: names.key}), rowNodes.key, picture, rowNodes.query,
@@ -73,7 +73,6 @@ export function tokenLines(sides, {say, names, reached, clicked, largest = 1}) {
 
   function drawLines(there, weights, {side, index}) {
     const middle = (token) => token.offsetLeft + token.offsetWidth / 2;
-    set(picture, {width: inner.clientWidth, height: HEIGHT});
     const drawn = [];
     weights.slice(0, there.query.there).forEach((row, q) => row.slice(0, there.key.there).forEach((weight, k) => {
       const mine = index === (side === "query" ? q : k), opacity = Math.min(1, weight / largest);
@@ -103,7 +102,7 @@ export function heatmap(sides, {say, numbers, signed = false, mask = null, befor
   const most = signed ? Math.max(...shown.map(Math.abs)) || 1 : largest;
   const {width, height} = plan;
   const picture = svg("svg", {
-    class: "attn-heatmap", width, height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img", "aria-label": name,
+    class: "attn-heatmap", width, height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "application", "aria-label": name,
   }, ...labelsOf(plan));
   numbers.slice(0, plan.query.there).forEach((row, q) => row.slice(0, plan.key.there).forEach((number, k) => {
     const cell = svg("rect", {

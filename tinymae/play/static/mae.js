@@ -130,7 +130,7 @@ export function show(root, sayText, askTinymae) {
     <p class="mae-read" data-name="attentionRead"></p>
     <p class="mae-read" data-name="attentionNumbers"></p>
     <table class="mae-errors" data-name="errors"></table>
-    <p data-name="verdict"></p>
+    <p role="status" data-name="verdict"></p>
     <p class="mae-read">${say("errorsRead")}</p>
     <p data-name="time"></p>
     <p class="mae-read">${say("limits")}</p>`;

@@ -202,7 +202,7 @@ function cellText(say, answer, row, column) {
 
 // A canvas with a readout; draw(rows, marks, text) paints numbers (null: none), text(row, column) describes one.
 function heatmap(label, choose) {
-  const canvas = element("canvas", {tabindex: 0, role: "img", "aria-label": label, width: 640, height: 480});
+  const canvas = element("canvas", {tabindex: 0, role: "application", "aria-label": label, width: 640, height: 480});
   const readout = element("p", {class: "readout", role: "status"});
   let rows = [], marks = {}, text = () => "", cursor = null;
   const size = () => [rows.length, marks.square ? rows.length : (rows.find((row) => row) || [0]).length];
@@ -276,7 +276,7 @@ const channels = (css) => colour(css).match(/[\d.]+/g).slice(0, 3).map(Number);
 
 // Lines of [x, y] in a frame; upright marks [{x, text, dashed}]; y is null where there is no number.
 function plot(label, axis, lines, marks) {
-  const [width, height, left, right, top, bottom] = [560, 240, 56, 8, 22, 34];
+  const [width, height, left, right, top, bottom] = [560, 252, 56, 8, 34, 34];
   const known = lines.flatMap(({points}) => points).filter(([, y]) => y !== null);
   const xs = lines.flatMap(({points}) => points.map(([x]) => x)), ys = known.map(([, y]) => y);
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(0, ...ys), Math.max(0, ...ys)];
@@ -291,9 +291,9 @@ function plot(label, axis, lines, marks) {
     svg.append(element("text", {x: at(x), y: height - bottom + 14, "text-anchor": anchor}, String(x)));
   }
   svg.append(element("text", {x: (left + width) / 2, y: height - 6, "text-anchor": "middle"}, axis));
-  for (const {x, text, dashed} of marks) {
+  for (const [i, {x, text, dashed}] of marks.entries()) {      // one below the other, for they may be near
     svg.append(element("line", {x1: at(x), x2: at(x), y1: top, y2: height - bottom, class: dashed ? "mark dashed" : "mark"}),
-      element("text", {x: at(x), y: 14, "text-anchor": at(x) > width / 2 ? "end" : "start"}, text));
+      element("text", {x: at(x), y: 13 + 14 * i, "text-anchor": at(x) > width / 2 ? "end" : "start"}, text));
   }
   for (const {points, stroke} of lines) {
     const seen = points.filter(([, y]) => y !== null);

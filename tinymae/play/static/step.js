@@ -136,7 +136,7 @@ function changeControls(say, choose, renew) {
     index.value = JSON.stringify(chosen.index);
     const current = chosen.value ?? values[ravel(chosen.index, shape)];
     for (const input of [value, slider]) if (input !== document.activeElement) input.value = current;
-    reset.disabled = chosen.value === null;
+    reset.ariaDisabled = chosen.value === null;                 // a button that is disabled would lose the focus
   }
   const labelled = (key, ...inputs) => element("label", {}, element("span", {}, say(key)), ...inputs);
   return {update, root: element("div", {class: "step-controls"}, labelled("seed", seed), labelled("number", name),
@@ -148,7 +148,8 @@ function bugControls(say, ask, report, renew) {
     ...Object.entries(say("bugs")).map(([name, text]) => element("option", {value: name, selected: name === chosen.bug}, text)));
   const button = element("button", {type: "button", onclick: async () => {
     const {seed, bug} = chosen;
-    button.disabled = true;
+    if (button.ariaDisabled === "true") return;
+    button.ariaDisabled = true;
     report.replaceChildren(say("checking"));
     try {
       const answer = await ask("broken", {seed, bug});
@@ -156,7 +157,7 @@ function bugControls(say, ask, report, renew) {
     } catch {
       report.replaceChildren();                                 // the frame of the page has shown why
     }
-    button.disabled = false;
+    button.ariaDisabled = false;
   }}, say("check"));
   return element("div", {class: "step-controls"}, element("label", {}, element("span", {}, say("bug")), select), button);
 }
@@ -167,7 +168,7 @@ function checkTable(say, {rows, wrong}) {
     ...[row.analytic, row.numeric, row.error].map((number) => element("td", {}, number === null ? "" : written(number)))),
   ...(row.diagnosis ? [element("tr", {class: "wrong diagnosis"}, element("td", {colspan: 5}, row.diagnosis))] : [])]);
   return [element("p", {}, element("strong", {}, wrong ? say("wrong")(wrong, rows.length) : say("right"))),
-    element("div", {class: "step-report", tabindex: 0, role: "region", "aria-label": say("check")}, element("table", {},
+    element("div", {class: "step-report", tabindex: 0, role: "region", "aria-label": say("check"), "aria-live": "off"}, element("table", {},
       element("thead", {}, element("tr", {}, ...say("head").map((head) => element("th", {scope: "col"}, head)))),
       element("tbody", {}, ...cells)))];
 }
@@ -186,7 +187,7 @@ function box(say, row, side, at, choose, open) {
   return element("div", {class: `step-box ${side}${broken ? " broken" : ""}${touched ? " touched" : ""}`, role: "group",
     tabindex: -1, "aria-label": `${title}. ${formula}`, "data-at": at.join(), onpointerenter: open,
     onfocus: () => { chosen.box = at; open(); }},
-  element("h3", {}, title, ...(broken ? [element("em", {}, say("broken"))] : [])),
+  element("h2", {}, title, ...(broken ? [element("em", {}, say("broken"))] : [])),
   element("div", {class: "step-tensors"}, ...shown.map((tensor) => tensorTable(say, tensor, choose))));
 }
 
@@ -205,9 +206,9 @@ function moveFocus(event, grid) {
 
 function drawDetail(say, detail, row, side) {
   const {formula, file, line, inputs, outputs} = row[side];
-  const list = (key, tensors) => tensors.length ? [element("h4", {}, say(key)), ...tensors.map((tensor) =>
+  const list = (key, tensors) => tensors.length ? [element("h3", {}, say(key)), ...tensors.map((tensor) =>
     element("div", {}, `${tensor.name} (${tensor.shape.join(", ")})`, pathsOf(say, tensor, side, key), tensorTable(say, tensor)))] : [];
-  detail.replaceChildren(element("h3", {}, `${say("nodes")[row.name]} · ${say(side)}`),
+  detail.replaceChildren(element("h2", {}, `${say("nodes")[row.name]} · ${say(side)}`),
     ...formula.split(",  ").map((part) => element("div", {class: "formula"}, part)),
     ...(file ? [element("p", {}, say("code"), ": ", element("code", {}, `${file}:${line}`))] : []),
     ...list("inputs", inputs), ...list("outputs", outputs));
@@ -227,7 +228,7 @@ function tensorTable(say, tensor, choose = null) {
   const largest = Math.max(1e-9, ...values.map(Math.abs));      // rounding errors around 0 stay pale
   const cells = values.map((value, i) => {
     const was = before?.[i] ?? null, at = unravel(i, shape), isChosen = path === chosen.name && String(at) === String(chosen.index);
-    const heat = `--heat: ${Math.round(60 * Math.abs(value) / largest)}%; --end: var(${value < 0 ? "--other" : "--main"})`;
+    const heat = `--heat: ${Math.round(40 * Math.abs(value) / largest)}%; --end: var(${value < 0 ? "--other" : "--main"})`;
     return element("span", {style: heat, title: `${name}[${at.join(", ")}] = ${was === null ? value : say("was")(was, value)}`,
       class: [was === null ? "" : "changed", choose && path ? "may-change" : "", isChosen ? "chosen" : ""].join(" "),
       ...(choose && path ? {onclick: () => choose(path, at)} : {})}, value.toFixed(2));
