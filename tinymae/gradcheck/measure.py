@@ -7,7 +7,7 @@ import numpy as np
 from tinymae.gradcheck.pair import EPS, Pair, joint_norm, unravel
 from tinymae.messages import message as _
 
-FILL = 256              # a wrong tensor of up to this size is measured completely before it is diagnosed
+FILL = 512              # a wrong tensor of up to this size is measured completely before it is diagnosed
 
 
 def measure(

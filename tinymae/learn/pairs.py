@@ -76,7 +76,7 @@ def check_pair(
     steps : {names of arguments: function of dy and these arguments that returns {step: arrays}}, what a right backward computes
         one after the other before the gradients of these arguments
     compare : False if y is random: different random numbers are not a mistake
-    samples : as for `gradcheck`, where another table has measured every element
+    samples : as for `gradcheck`
     **options : passed on, as for `gradcheck`
     """
     forward, backward = function(names, f"{name}_forward"), function(names, f"{name}_backward")

@@ -39,7 +39,7 @@ from tinymae.weights.inspect import (
     KINDS,
     LICENCE,
     PLAIN_FILES,
-    listed,
+    listed_unread,
     other_model,
     perhaps_metas,
     read_published,
@@ -264,7 +264,7 @@ def _open(path, key):
         raise ValueError(_("{path}: expected a plain Vision Transformer, got {what}, with {parts}",
                            path=path, what=translated(KINDS[kind][0]), parts=", ".join(map(translated, parts))))
     if unread := unread_entries(weights.meta, unread):
-        print(visible(_("{path}: not read: {names}", path=path, names=listed(unread))), file=sys.stderr)
+        print(visible(_("{path}: not read: {names}", path=path, names=listed_unread(unread))), file=sys.stderr)
     if perhaps_metas(kind, weights.meta, path):
         print(visible(_("{path}: {licence}", path=path, licence=translated(LICENCE))), file=sys.stderr)
     tensors = {known: weights.tensors[name] for known, name in given.items()}

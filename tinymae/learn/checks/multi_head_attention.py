@@ -128,7 +128,7 @@ def check_multi_head_attention(names: dict) -> Tables:
         return partial(gradients, total=total)
 
     block = partial(
-        check_pair, names, "multi_head_attention", reference, gaussian(B, TQ, D), projections(), heads=H,
+        check_pair, names, "multi_head_attention", reference, gaussian(B, TQ, D), projections(), heads=H, samples=64,
         variants=head_variants(attend_self),
         steps={("x",): lambda dy, x, p, heads, mask=None: heads_steps(dy, x, x, p, heads, mask)},
         slips=head_slips(gradients) | {
@@ -140,7 +140,7 @@ def check_multi_head_attention(names: dict) -> Tables:
         },
     )
     yield from block()
-    yield from block(title=_("with a causal mask"), samples=8, mask=causal_mask(TQ))
+    yield from block(title=_("with a causal mask"), mask=causal_mask(TQ))
 
 
 def check_sentence(names: dict) -> Tables:
@@ -202,7 +202,7 @@ def check_cross_attention(names: dict) -> Tables:
     for length in (TQ, TK):
         memory, alike = gaussian(B, length, D, seed=1), length == TQ
         yield from check_pair(
-            names, "cross_attention", blocks.multi_head_attention_forward, x, memory, p, heads=H,
+            names, "cross_attention", blocks.multi_head_attention_forward, x, memory, p, heads=H, samples=64,
             title=_("{queries} tokens attend to {keys}", queries=TQ, keys=length), variants=swaps if alike else (),
             steps={("x", "memory"): heads_steps}, slips=head_slips(gradients, alike) | memory_totals | (mixed if alike else {}),
             invariants=[lambda y, memory=memory: assert_causal(lambda x: y(x, memory, p, H), x)],
