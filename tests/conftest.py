@@ -1,6 +1,7 @@
 """How the tests share the machine: one BLAS thread in every process, long tests first, and a file's models trained once."""
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -30,14 +31,24 @@ def no_progress(monkeypatch, progress, request):
 
 
 def pytest_collection_modifyitems(items):
-    """Runs of lessons first, the late ones train longest; then whole files, each on one worker; at last the small tests."""
+    """Runs of lessons first, the late ones train longest; then whole files; at last the small tests."""
     lessons, files, small = [], [], []
     for item in items:
         if item.originalname == "test_it_runs_and_its_exercises_have_answers":
             lessons.insert(0, item)
-        elif item.path.stem in SPREAD:
-            small.append(item)
         else:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-            files.append(item)
+            (small if item.path.stem in SPREAD else files).append(item)
     items[:] = lessons + files + small
+
+
+@pytest.hookimpl(optionalhook=True)                             # of xdist
+def pytest_xdist_make_scheduler(config, log):
+    """A file is for one worker, so that its fixtures are made once and its tests do not disturb each other."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return nodeid if Path(file).stem in SPREAD else file
+
+    return Files(config, log)

@@ -1100,6 +1100,10 @@ ERRORS = {
         lambda: arguments.check_settings(SimpleNamespace(bias=1), switches=["bias"]), ValueError,
         "expected bias to be True or False, got 1",
     ),
+    "settings, a number": (
+        lambda: arguments.check_scalars("", "count", heads=0), ValueError,
+        "^expected heads to be a whole number of at least 1, got 0$",
+    ),
     "positions, other width": (
         lambda: positional_forward(z(1, 2, 4), z(3, 8)), ValueError, r"\(at least 2, 4\) .*got \(3, 8\)"
     ),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -43,7 +44,20 @@ def on_ranks(count, *arguments, timeout=300):
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.abspath(__file__)),
                    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     command = [MPIEXEC, "-n", str(count), sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=environment, timeout=timeout, capture_output=True, text=True, check=False)
+    with no_input() as stdin:
+        return subprocess.run(command, env=environment, timeout=timeout, stdin=stdin, capture_output=True, text=True,
+                              check=False)
+
+
+@contextmanager
+def no_input():
+    """A standard input that neither gives anything nor ends: MPICH's mpiexec passes even an end on, and may fail over it."""
+    read, write = os.pipe()
+    try:
+        yield read
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def trained(ranks, batch, dtype):
@@ -189,7 +203,9 @@ sys.exit(main(sys.argv[1:]))
 @needs_mpi
 def test_rank_0_says_that_it_waits_for_a_rank_that_is_silent(tmp_path):
     command = [MPIEXEC, "-n", "2", sys.executable, "-c", SILENT, *RUN, "--minutes", "30", "--out", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with no_input() as stdin, subprocess.Popen(
+        command, stdin=stdin, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
         said = next(line for line in process.stderr if "goes on waiting" in line)
         os.kill(int(re.search("`kill ([0-9]+)`", said)[1]), signal.SIGTERM)     # what it recommends
         ended = process.stderr.read()
