@@ -20,6 +20,7 @@ from docutils import nodes
 from PIL import Image
 from sphinx import addnodes
 from sphinx.errors import ExtensionError
+from sphinx.search.zh import SearchChinese
 from sphinx.util.docutils import SphinxRole
 from sphinx_gallery.directives import imgsgnode
 from sphinx_gallery.scrapers import figure_rst
@@ -45,6 +46,7 @@ def setup(app):
     install_mathjax()
     copy_lessons()
     build_wheel()
+    app.add_search_language(ChineseSearch)
     app.add_role("line", Line())
     app.add_role("cell", LessonCell())
     app.connect("autodoc-process-docstring", docstring_to_rest, priority=400)       # before numpydoc, at 500
@@ -56,6 +58,12 @@ def setup(app):
     app.connect("doctree-read", link_sections)
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", finish_site)
+
+
+class ChineseSearch(SearchChinese):
+    """Sphinx's own, whose pages ask for a stemmer called after the language: what there is is the English one, for Latin words."""
+
+    language_name = "English"
 
 
 # ---- before the build -----------------------------------------------------------------------------------------------
