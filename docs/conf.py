@@ -92,6 +92,7 @@ html_search_scorer = str(HERE / "_static" / "scorer.js")
 templates_path = ["_templates"]
 html_copy_source = False
 html_show_sourcelink = False
+html_search_options = {"dict": str(HERE / "_build" / "words.txt")} if chinese else {}
 html_show_search_summary = False                                # would read other pages, which browsers forbid for file://
 html_use_index = False
 copybutton_selector = "div:not(.sphx-glr-script-out) > div.highlight pre"       # of code, not of what it printed

@@ -46,6 +46,7 @@ def setup(app):
     install_mathjax()
     copy_lessons()
     build_wheel()
+    write_words()
     app.add_search_language(ChineseSearch)
     app.add_role("line", Line())
     app.add_role("cell", LessonCell())
@@ -61,7 +62,7 @@ def setup(app):
 
 
 class ChineseSearch(SearchChinese):
-    """Sphinx's own, whose pages ask for a stemmer called after the language: what there is is the English one, for Latin words."""
+    """Sphinx's own, whose pages ask for a stemmer called after the language: there is the English one, for Latin words."""
 
     language_name = "English"
 
@@ -110,6 +111,13 @@ def build_wheel():
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), base, str(ROOT)]
     shutil.rmtree(BUILD / "wheel", ignore_errors=True)
     subprocess.run(command, check=True)
+
+
+def write_words():
+    """The glossary's Chinese terms into _build/words.txt: the search finds each as a whole, as well as its parts."""
+    rows = re.findall(r"^   [^|\n]+\|([^|\n]+)\|", (HERE / "glossary.rst").read_text("utf-8"), flags=re.MULTILINE)
+    words = sorted(set(re.findall("[\u4e00-\u9fff]{2,}", " ".join(rows))))
+    (BUILD / "words.txt").write_text("\n".join(words), encoding="utf-8")
 
 
 # ---- lessons ---------------------------------------------------------------------------------------------------------
