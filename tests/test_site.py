@@ -97,3 +97,16 @@ def test_links_lead_somewhere(seen):
             if not target.is_file() or (anchor and target in ids and anchor not in ids[target]):
                 dead.add(f"{page.name}: {link}")
     assert dead == set()
+
+
+@pytest.mark.parametrize("words", ["注意力", "位置编码", "残差连接"])
+def test_the_chinese_site_is_searched_in_chinese(words):
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        tab = browser.new_page()
+        tab.goto(f"{(ROOT / 'zh' / 'search.html').as_uri()}?q={words}")
+        tab.locator("ul.search li a").first.wait_for()
+        assert re.match(r"\d+ · ", tab.locator("ul.search li a").first.inner_text())      # a lesson comes first
+        browser.close()
