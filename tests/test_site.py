@@ -19,7 +19,8 @@ if not SITE:
 playwright = pytest.importorskip("playwright.sync_api", reason='needs playwright: python -m pip install -e ".[docs]"')
 
 ROOT = Path(SITE).resolve()
-PAGES = sorted(page for page in ROOT.rglob("*.html") if page.relative_to(ROOT).parts[0] not in ("lite", "play"))  # two programs
+NO_PAGES = {"lite", "play", "_static"}                          # two programs, and what the theme is made of
+PAGES = sorted(page for page in ROOT.rglob("*.html") if not NO_PAGES & set(page.relative_to(ROOT).parts))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
