@@ -21,6 +21,7 @@ SPREAD = "test_lessons", "test_contract", "test_exercises"      # without fixtur
 
 @pytest.fixture(scope="session")
 def progress(tmp_path_factory):
+    """Where the folders of `no_progress` would be."""
     return tmp_path_factory.mktemp("progress")
 
 

@@ -139,6 +139,13 @@ def test_source_of_another_type(source):
         load_images(source)
 
 
+def test_the_messages_name_every_source():
+    """They are sentences for translation, so they cannot be made from the table."""
+    for name, source in sources.SOURCES.items():
+        assert repr(name) in sources.KNOWN_IMAGES
+        assert (repr(name) in sources.KNOWN_LABELLED) == (source.load_labels is not None)
+
+
 def test_a_path_called_digits_is_not_the_digits(tmp_path, monkeypatch):
     (tmp_path / "digits").mkdir()
     Image.fromarray(numbers((3, 4, 3))).save(tmp_path / "digits" / "a.png")

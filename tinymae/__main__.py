@@ -85,7 +85,7 @@ def _make_writable(stream):
 
 
 def _told(error):
-    """An error in words. What the operating system says of a file is English everywhere, so it is said here."""
+    """An error as a sentence in the user's language: the operating system's own words on files may be in another one."""
     if not isinstance(error, OSError) or error.filename is None or type(error) not in OF_FILES:
         return error
     return _("{file}: {reason}", file=error.filename, reason=translated(OF_FILES[type(error)]))

@@ -3,8 +3,8 @@
 The unit of a catalog is a paragraph or an item of a list, its lines joined by spaces, as Sphinx makes them for the site. So one
 catalog, `lessons.po`, serves the site and the terminal. Formulas, tables and whatever is indented have no translation.
 
-Code has words in its docstrings, its comments, and the messages of its asserts and NotImplementedErrors. The words beside an
-equation stand three spaces or more to its right; those after the number or the shape in a comment, two spaces.
+In code, docstrings, comments, and the messages of asserts and NotImplementedErrors are translated. Words beside an equation
+stand at least three spaces to its right; words after the number or the shape in a comment, two spaces.
 """
 import re
 from collections.abc import Callable
